@@ -1,0 +1,63 @@
+"""Records to bytes and back: Avro in single-object framing (two magic bytes, the schema's CRC-64 fingerprint, the body).
+
+Any schema version that was ever published can be read; the latest is written.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import fastavro
+import msgspec
+from fastavro.schema import fingerprint, parse_schema, to_parsing_canonical_form
+
+import schemas
+from journal.records import Operation, Record
+
+MAGIC = b"\xc3\x01"
+HEADER_BYTES = 10
+CONTENT_TYPE = b"avro/single-object"
+
+
+class DecodeError(Exception):
+    """The bytes are not a record of any known schema."""
+
+
+def _known() -> dict[bytes, Any]:
+    parsed = [schemas.load(name) for name in schemas.RECORD_SCHEMAS]
+    prints = [bytes.fromhex(fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO")) for schema in parsed]
+    return {print_: parse_schema(schema) for print_, schema in zip(prints, parsed, strict=True)}
+
+
+_SCHEMAS = _known()
+_FINGERPRINT, _LATEST = list(_SCHEMAS.items())[-1]
+_OPERATIONS = {f"vecraft.v1.{cls.__name__}": cls for cls in Operation.__args__}
+
+
+def encode(record: Record) -> bytes:
+    """The journal form of a record, in the latest schema."""
+    out = io.BytesIO()
+    out.write(MAGIC + _FINGERPRINT)
+    body = {name: getattr(record, name) for name in record.__struct_fields__}
+    body["operation"] = (
+        f"vecraft.v1.{type(record.operation).__name__}",
+        msgspec.to_builtins(record.operation, builtin_types=(bytes,)),
+    )
+    fastavro.schemaless_writer(out, _LATEST, body)
+    return out.getvalue()
+
+
+def decode(data: bytes) -> Record:
+    """The record that `data` holds. Raises DecodeError, and nothing else, when it holds none."""
+    schema = _SCHEMAS.get(data[2:HEADER_BYTES])
+    if data[:2] != MAGIC or schema is None:
+        raise DecodeError(f"no known framing: starts with {data[:HEADER_BYTES].hex()}")
+    stream = io.BytesIO(data)
+    stream.seek(HEADER_BYTES)
+    try:
+        body: Any = fastavro.schemaless_reader(stream, schema, _LATEST, return_record_name=True)
+        name, operation = body.pop("operation")
+        return Record(operation=msgspec.convert(operation, _OPERATIONS[name]), **body)
+    except Exception as error:  # fastavro raises whatever the bytes lead it to
+        raise DecodeError(f"not a record: {type(error).__name__}: {error}") from error

@@ -1,0 +1,284 @@
+"""The journal in one process: a RocksDB of entries, keyed by topic, partition and offset.
+
+Durable by group commit: a thread writes everything that waits in one batch and syncs the write-ahead log once for all of it.
+The batch goes in without sync and the sync follows, since rocksdict keeps the GIL in a write and gives it up in `flush_wal`.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+from rocksdict import DBRecoveryMode, Options, Rdict, WriteBatch
+
+from journal.log import Appended, Batch, Definite, Entry, Headers, Indefinite, Overloaded, Positions, TopicPartition
+
+GROUP_BYTES = 16 << 20
+"""At most this much goes into one group commit; the rest waits for the next."""
+
+_ENTRY, _TOPIC, _GROUP = b"e", b"t", b"g"
+
+
+class _Waiting(NamedTuple):
+    partition: TopicPartition
+    value: bytes
+    key: bytes | None
+    headers: Headers
+    future: Future[Appended]
+
+
+def _entry_key(partition: TopicPartition, offset: int) -> bytes:
+    return _entry_prefix(partition) + offset.to_bytes(8, "big")
+
+
+def _entry_prefix(partition: TopicPartition) -> bytes:
+    return _ENTRY + partition.topic.encode() + b"\x00" + struct.pack(">H", partition.partition)
+
+
+class EmbeddedJournal:
+    """A journal in the folder `path`. `now_ms` is the log's clock: times within a partition never decrease.
+
+    At most `max_in_flight_bytes` may wait for their sync; more raises Overloaded.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        max_in_flight_bytes: int = 64 << 20,
+    ) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        self._db = Rdict(str(path), _options())
+        self._now_ms = now_ms
+        self._max_in_flight_bytes = max_in_flight_bytes
+        self._changed = threading.Condition()
+        self._waiting: list[_Waiting] = []
+        self._waiting_bytes = 0
+        self._closing = False
+        self._failure: Exception | None = None
+        self._ends: Positions = {}
+        self._times: dict[TopicPartition, int] = {}
+        for topic, count in self._stored_topics():
+            self._open_topic(topic, count)
+        self._committer = threading.Thread(target=self._commit_groups, name="journal-commit", daemon=True)
+        self._committer.start()
+
+    def ensure_topics(self, topics: Mapping[str, int]) -> None:
+        for topic, count in topics.items():
+            have = sum(1 for partition in self._ends if partition.topic == topic)
+            if 0 < have < count:
+                raise Definite(f"topic {topic} has {have} partitions, {count} are needed")
+            if not have:
+                self._db[_TOPIC + topic.encode()] = count.to_bytes(2, "big")
+                self._db.flush_wal(True)
+                self._open_topic(topic, count)
+
+    def append(
+        self, partition: TopicPartition, value: bytes, key: bytes | None = None, headers: Headers = ()
+    ) -> Future[Appended]:
+        waiting = _Waiting(partition, value, key, headers, Future())
+        with self._changed:
+            if self._closing or self._failure:
+                raise Definite(f"the journal takes no writes: {self._failure or 'it is closed'}")
+            if partition not in self._ends:
+                raise Definite(f"unknown partition: {partition.topic}/{partition.partition}")
+            if self._waiting_bytes and self._waiting_bytes + len(value) > self._max_in_flight_bytes:
+                raise Overloaded(f"{self._waiting_bytes} bytes wait for the disk, the bound is {self._max_in_flight_bytes}")
+            self._waiting.append(waiting)
+            self._waiting_bytes += len(value)
+            self._changed.notify_all()
+        return waiting.future
+
+    def reader(self) -> EmbeddedReader:
+        return EmbeddedReader(self)
+
+    def end_offsets(self, partitions: Sequence[TopicPartition]) -> Positions:
+        with self._changed:
+            return {partition: self._ends[partition] for partition in partitions}
+
+    def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
+        batch = WriteBatch(raw_mode=True)
+        for partition, offset in positions.items():
+            batch.put(_group_key(group, partition), offset.to_bytes(8, "big"))
+        self._db.write(batch)
+
+    def committed(self, group: str, partitions: Sequence[TopicPartition]) -> Positions:
+        found = {partition: self._db.get(_group_key(group, partition)) for partition in partitions}
+        return {partition: int.from_bytes(offset, "big") for partition, offset in found.items() if offset is not None}
+
+    def close(self) -> None:
+        with self._changed:
+            if self._closing:
+                return
+            self._closing = True
+            self._changed.notify_all()
+        self._committer.join()
+        self._db.close()
+
+    def _stored_topics(self) -> list[tuple[str, int]]:
+        return [(key[1:].decode(), int.from_bytes(value, "big")) for key, value in scan(self._db, _TOPIC)]
+
+    def _open_topic(self, topic: str, count: int) -> None:
+        for index in range(count):
+            partition = TopicPartition(topic, index)
+            last = self._last_entry(partition)
+            with self._changed:
+                self._ends[partition] = last.offset + 1 if last else 0
+                self._times[partition] = last.time_ms if last else 0
+
+    def _last_entry(self, partition: TopicPartition) -> Entry | None:
+        entries = self._db.iter()
+        entries.seek_for_prev(_entry_key(partition, 2**64 - 1))
+        if not entries.valid() or not entries.key().startswith(_entry_prefix(partition)):
+            entries.status()
+            return None
+        return _entry(partition, entries.key(), entries.value())
+
+    def _commit_groups(self) -> None:
+        while group := self._next_group():
+            try:
+                acknowledged = self._write(group)
+            except Exception as error:  # a log that could not write must not go on: what it holds is unknown
+                self._fail(error, group)
+                return
+            with self._changed:
+                for appended in acknowledged:
+                    self._ends[appended.partition] = appended.offset + 1
+                self._waiting_bytes -= sum(len(waiting.value) for waiting in group)
+                self._changed.notify_all()
+            for waiting, appended in zip(group, acknowledged, strict=True):
+                waiting.future.set_result(appended)
+
+    def _next_group(self) -> list[_Waiting]:
+        """Waits for appends and takes what fits one commit; empty when the journal closes and none is left."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closing)
+            size = count = 0
+            for waiting in self._waiting:
+                if count and size + len(waiting.value) > GROUP_BYTES:
+                    break
+                size, count = size + len(waiting.value), count + 1
+            group, self._waiting = self._waiting[:count], self._waiting[count:]
+            return group
+
+    def _write(self, group: list[_Waiting]) -> list[Appended]:
+        batch = WriteBatch(raw_mode=True)
+        acknowledged = []
+        ends: Positions = {}
+        now_ms = self._now_ms()
+        for waiting in group:
+            offset = ends.get(waiting.partition, self._ends[waiting.partition])
+            time_ms = self._times[waiting.partition] = max(now_ms, self._times[waiting.partition])
+            batch.put(
+                _entry_key(waiting.partition, offset),
+                msgspec.msgpack.encode((time_ms, waiting.key, waiting.value, waiting.headers)),
+            )
+            ends[waiting.partition] = offset + 1
+            acknowledged.append(Appended(waiting.partition, offset, time_ms))
+        self._db.write(batch)
+        self._db.flush_wal(True)
+        return acknowledged
+
+    def _fail(self, error: Exception, group: list[_Waiting]) -> None:
+        with self._changed:
+            self._failure = error
+            refused, self._waiting = self._waiting, []
+            self._changed.notify_all()
+        for waiting in group:
+            waiting.future.set_exception(Indefinite(f"the journal failed while writing: {error}"))
+        for waiting in refused:
+            waiting.future.set_exception(Definite(f"the journal takes no writes: {error}"))
+
+
+class EmbeddedReader:
+    """Reads an EmbeddedJournal."""
+
+    def __init__(self, journal: EmbeddedJournal) -> None:
+        self._journal = journal
+        self._positions: Positions = {}
+        self._woken = False
+
+    def assign(self, positions: Mapping[TopicPartition, int]) -> None:
+        with self._journal._changed:
+            self._positions = dict(positions)
+
+    def poll(self, timeout_s: float, max_records: int = 1000, max_bytes: int = 8 << 20) -> Batch:
+        changed = self._journal._changed
+        with changed:
+            changed.wait_for(lambda: self._woken or self._journal._closing or self._ready(), timeout_s)
+            self._woken = False
+            ready = {partition: self._journal._ends[partition] for partition in self._ready()}
+        entries: list[Entry] = []
+        size = 0
+        for partition, end in ready.items():
+            for entry in self._read(partition, end):
+                if entries and (len(entries) >= max_records or size + len(entry.value) > max_bytes):
+                    return self._batch(entries)
+                entries.append(entry)
+                size += len(entry.value)
+                self._positions[partition] = entry.offset + 1
+        return self._batch(entries)
+
+    def wake(self) -> None:
+        with self._journal._changed:
+            self._woken = True
+            self._journal._changed.notify_all()
+
+    def close(self) -> None:
+        self.assign({})
+
+    def _ready(self) -> list[TopicPartition]:
+        return [p for p, offset in self._positions.items() if offset < self._journal._ends[p]]
+
+    def _read(self, partition: TopicPartition, end: int) -> Iterator[Entry]:
+        start = _entry_key(partition, self._positions[partition])
+        for key, value in scan(self._journal._db, _entry_prefix(partition), start):
+            entry = _entry(partition, key, value)
+            if entry.offset >= end:
+                return
+            yield entry
+
+    def _batch(self, entries: list[Entry]) -> Batch:
+        """The entries; partitions that were cut off go last next time, so that none starves another."""
+        if entries:
+            last = entries[-1].partition
+            self._positions = {p: o for p, o in self._positions.items() if p != last} | {last: self._positions[last]}
+        return Batch(entries, dict(self._positions))
+
+
+def scan(db: Rdict, prefix: bytes, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+    """The keys and values below `prefix`, from `start` on. Raises on corruption, which a plain `items()` would hide."""
+    items = db.iter()
+    items.seek(start or prefix)
+    while items.valid():
+        key: bytes = items.key()
+        if not key.startswith(prefix):
+            break
+        yield key, items.value()
+        items.next()
+    items.status()
+
+
+def _entry(partition: TopicPartition, key: bytes, value: bytes) -> Entry:
+    time_ms, record_key, record, headers = msgspec.msgpack.decode(value)
+    return Entry(partition, int.from_bytes(key[-8:], "big"), time_ms, record_key, record, tuple(map(tuple, headers)))
+
+
+def _group_key(group: str, partition: TopicPartition) -> bytes:
+    return _GROUP + f"{group}/{partition.topic}/{partition.partition}".encode()
+
+
+def _options() -> Options:
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_write_buffer_size(32 << 20)
+    options.set_keep_log_file_num(2)
+    # A torn tail is what a crash leaves, and nothing of it was acknowledged; any other damage must be an error.
+    options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
+    return options

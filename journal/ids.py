@@ -1,0 +1,43 @@
+"""Point ids in their journal form: bytes that sort as the dialect lists them, numbers first, then UUIDs, then free strings."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+ExternalId = int | str
+MAX_NUMBER = 2**64 - 1
+MAX_TEXT_BYTES = 512
+
+_NUMBER, _UUID, _TEXT = b"\x00", b"\x01", b"\x02"
+
+
+def encode_id(value: ExternalId) -> bytes:
+    """The journal form of an id. A string that is a UUID in any of its notations becomes that UUID.
+
+    Raises ValueError for a number outside u64 and for an empty string or one above 512 bytes.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"id must be an unsigned integer, a UUID or a string, not {value!r}")
+    if isinstance(value, int):
+        if not 0 <= value <= MAX_NUMBER:
+            raise ValueError(f"id {value} is out of bounds, must be between 0 and {MAX_NUMBER}")
+        return _NUMBER + value.to_bytes(8, "big")
+    try:
+        return _UUID + UUID(value).bytes
+    except ValueError:
+        data = value.encode()
+    if not 0 < len(data) <= MAX_TEXT_BYTES:
+        raise ValueError(f"id of {len(data)} bytes is out of bounds, a string must have 1 to {MAX_TEXT_BYTES}")
+    return _TEXT + data
+
+
+def decode_id(data: bytes) -> ExternalId:
+    """The id that `encode_id` made `data` from. Raises ValueError when it did not."""
+    kind, rest = data[:1], data[1:]
+    if kind == _NUMBER and len(rest) == 8:
+        return int.from_bytes(rest, "big")
+    if kind == _UUID and len(rest) == 16:
+        return str(UUID(bytes=rest))
+    if kind == _TEXT and 0 < len(rest) <= MAX_TEXT_BYTES:
+        return rest.decode()
+    raise ValueError(f"not a point id: {data[:32]!r}")

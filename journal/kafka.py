@@ -1,0 +1,283 @@
+"""The journal on Apache Kafka: the one file that imports confluent_kafka.
+
+Writes are idempotent with acks=all; a thread drives the producer's callbacks. Readers assign partitions by hand (each node
+replays everything for itself) and commit under a real group only so that ordinary tools see their lag.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from confluent_kafka import (
+    OFFSET_INVALID,
+    TIMESTAMP_NOT_AVAILABLE,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+)
+from confluent_kafka import TopicPartition as KafkaPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.cimpl import NewTopic
+
+from journal.log import Appended, Batch, Definite, Entry, Headers, Indefinite, JournalError, Overloaded, Positions, TopicPartition
+
+log = logging.getLogger(__name__)
+
+_NEVER_SENT = {
+    KafkaError._QUEUE_FULL,
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.MSG_SIZE_TOO_LARGE,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.NOT_ENOUGH_REPLICAS,
+    KafkaError.INVALID_REQUIRED_ACKS,
+    KafkaError.RECORD_LIST_TOO_LARGE,
+}
+
+
+_LATEST: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+
+
+class KafkaJournal:
+    """A journal on the brokers `bootstrap`. `replication` applies to topics that it creates."""
+
+    def __init__(
+        self,
+        bootstrap: str,
+        replication: int = 1,
+        append_timeout_s: float = 5.0,
+        max_in_flight_bytes: int = 64 << 20,
+    ) -> None:
+        self._bootstrap = bootstrap
+        self._replication = replication
+        self._timeout_s = append_timeout_s
+        client: dict[str, Any] = {"bootstrap.servers": bootstrap, "log_level": 3, "error_cb": _log_error}
+        self._admin = AdminClient(client)
+        self._producer = Producer(
+            client
+            | {
+                "enable.idempotence": True,
+                "acks": "all",
+                "linger.ms": 0,
+                "compression.type": "lz4",
+                "delivery.timeout.ms": int(append_timeout_s * 1000),
+                "queue.buffering.max.kbytes": max_in_flight_bytes >> 10,
+                "message.max.bytes": 1_000_000,
+            }
+        )
+        self._groups: dict[str, Consumer] = {}
+        self._groups_lock = threading.Lock()
+        self._partitions: set[TopicPartition] = set()
+        self._closing = threading.Event()
+        self._poller = threading.Thread(target=self._drive_callbacks, name="journal-callbacks", daemon=True)
+        self._poller.start()
+
+    def ensure_topics(self, topics: Mapping[str, int]) -> None:
+        missing = {topic: count for topic, count in topics.items() if not self._has(topic, count)}
+        new = [
+            NewTopic(
+                topic,
+                num_partitions=count,
+                replication_factor=self._replication,
+                config={"message.timestamp.type": "LogAppendTime", "retention.ms": "-1", "max.message.bytes": "1048588"},
+            )
+            for topic, count in missing.items()
+        ]
+        for future in self._admin.create_topics(new, operation_timeout=10).values() if new else ():
+            try:
+                future.result()
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise _journal_error(error.args[0]) from error
+        deadline = time.monotonic() + 10
+        while not all([self._has(topic, count) for topic, count in missing.items()]):  # noqa: C419 (each is to be asked)
+            if time.monotonic() > deadline:
+                raise Definite(f"topics did not appear within 10 s: {', '.join(missing)}")
+        self._partitions |= {TopicPartition(topic, p) for topic, count in topics.items() for p in range(count)}
+
+    def append(
+        self, partition: TopicPartition, value: bytes, key: bytes | None = None, headers: Headers = ()
+    ) -> Future[Appended]:
+        if self._closing.is_set():
+            raise Definite("the journal is closed")
+        if partition not in self._partitions:
+            raise Definite(f"unknown partition: {partition.topic}/{partition.partition}")
+        future: Future[Appended] = Future()
+
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            if error is not None:
+                future.set_exception(_journal_error(error))
+            else:
+                future.set_result(Appended(partition, _int(message.offset()), message.timestamp()[1]))
+
+        try:
+            self._producer.produce(partition.topic, value, key, partition.partition, on_delivery=delivered, headers=list(headers))
+        except BufferError:
+            raise Overloaded("the producer's queue is full") from None
+        except KafkaException as error:
+            raise _journal_error(error.args[0]) from error
+        return future
+
+    def reader(self) -> KafkaReader:
+        return KafkaReader(self._bootstrap)
+
+    def end_offsets(self, partitions: Sequence[TopicPartition]) -> Positions:
+        wanted = {KafkaPartition(p.topic, p.partition): _LATEST for p in partitions}
+        try:
+            futures = self._admin.list_offsets(wanted, request_timeout=self._timeout_s)
+            return {TopicPartition(p.topic, p.partition): f.result().offset for p, f in futures.items()}
+        except KafkaException as error:
+            raise _journal_error(error.args[0]) from error
+
+    def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
+        offsets = [KafkaPartition(p.topic, p.partition, offset) for p, offset in positions.items()]
+        try:
+            self._group(group).commit(offsets=offsets, asynchronous=False)
+        except KafkaException as error:
+            raise _journal_error(error.args[0]) from error
+
+    def committed(self, group: str, partitions: Sequence[TopicPartition]) -> Positions:
+        wanted = [KafkaPartition(p.topic, p.partition) for p in partitions]
+        try:
+            found = self._group(group).committed(wanted, timeout=self._timeout_s)
+        except KafkaException as error:
+            raise _journal_error(error.args[0]) from error
+        return {TopicPartition(p.topic, p.partition): p.offset for p in found if p.offset != OFFSET_INVALID}
+
+    def close(self) -> None:
+        if self._closing.is_set():
+            return
+        self._producer.flush(self._timeout_s)
+        self._closing.set()
+        self._producer.purge()
+        self._producer.flush(1)
+        self._poller.join()
+        for consumer in self._groups.values():
+            consumer.close()
+
+    def _has(self, topic: str, count: int) -> bool:
+        """Whether the topic exists; raises Definite when it has fewer partitions than asked."""
+        try:
+            found = self._admin.list_topics(topic, timeout=self._timeout_s).topics[topic]
+        except KafkaException as error:
+            raise _journal_error(error.args[0]) from error
+        if found.error is not None:
+            return False
+        if len(found.partitions) < count:
+            raise Definite(f"topic {topic} has {len(found.partitions)} partitions, {count} are needed")
+        return True
+
+    def _group(self, group: str) -> Consumer:
+        with self._groups_lock:
+            if group not in self._groups:
+                self._groups[group] = Consumer(_consumer_settings(self._bootstrap, group))
+            return self._groups[group]
+
+    def _drive_callbacks(self) -> None:
+        """Waits in librdkafka for delivery reports; no work while there are none."""
+        while not self._closing.is_set():
+            self._producer.poll(1.0)
+        self._producer.poll(0)
+
+
+class KafkaReader:
+    """Reads partitions assigned by hand; ends of partitions are events, so that positions pass transaction markers."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._consumer = Consumer(_consumer_settings(bootstrap, "vecraft.reader") | {"enable.partition.eof": True})
+        self._positions: Positions = {}
+        self._woken = threading.Event()
+        self._closed = False
+
+    def assign(self, positions: Mapping[TopicPartition, int]) -> None:
+        self._positions = dict(positions)
+        self._consumer.assign([KafkaPartition(p.topic, p.partition, offset) for p, offset in positions.items()])
+
+    def poll(self, timeout_s: float, max_records: int = 1000, max_bytes: int = 8 << 20) -> Batch:
+        entries: list[Entry] = []
+        size = 0
+        deadline = time.monotonic() + timeout_s
+        while len(entries) < max_records and size < max_bytes:
+            # In slices, since nothing but a message ends librdkafka's wait; a wake is seen within one slice.
+            wait_s = 0.0 if entries or self._woken.is_set() else min(0.25, max(0.0, deadline - time.monotonic()))
+            message = self._consumer.poll(wait_s)
+            if message is None:
+                if entries or self._woken.is_set() or time.monotonic() >= deadline:
+                    break
+                continue
+            if entry := self._entry(message):
+                entries.append(entry)
+                size += len(entry.value)
+        self._woken.clear()
+        return Batch(entries, dict(self._positions))
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._consumer.close()
+
+    def _entry(self, message: Message) -> Entry | None:
+        partition = TopicPartition(message.topic() or "", _int(message.partition()))
+        error = message.error()
+        if error is not None:
+            if error.code() == KafkaError._PARTITION_EOF:
+                self._positions[partition] = _int(message.offset())
+            elif error.fatal():
+                raise _journal_error(error)
+            else:
+                log.warning("reading %s: %s", partition, error)
+            return None
+        offset = _int(message.offset())
+        self._positions[partition] = offset + 1
+        kind, time_ms = message.timestamp()
+        return Entry(
+            partition,
+            offset,
+            0 if kind == TIMESTAMP_NOT_AVAILABLE else time_ms,
+            message.key(),
+            message.value() or b"",
+            _headers(message.headers()),
+        )
+
+
+def _headers(found: Any) -> Headers:
+    return tuple((name, value or b"") for name, value in found or ())
+
+
+def _consumer_settings(bootstrap: str, group: str) -> dict[str, Any]:
+    return {
+        "bootstrap.servers": bootstrap,
+        "group.id": group,
+        "enable.auto.commit": False,
+        "auto.offset.reset": "error",
+        "isolation.level": "read_uncommitted",
+        "queued.max.messages.kbytes": 32 << 10,
+        "fetch.wait.max.ms": 500,
+        "log_level": 3,
+        "error_cb": _log_error,
+    }
+
+
+def _journal_error(error: KafkaError) -> JournalError:
+    kind: Callable[[str], JournalError] = Definite if error.code() in _NEVER_SENT else Indefinite
+    return kind(f"Kafka: {error.str()}")
+
+
+def _log_error(error: KafkaError) -> None:
+    log.warning("Kafka: %s", error.str())
+
+
+def _int(value: int | None) -> int:
+    assert value is not None  # librdkafka gives None only for messages that were never read or delivered
+    return value

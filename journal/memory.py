@@ -1,0 +1,142 @@
+"""The journal in memory: the simulator's log, and that of tests that need no disk. The same contract as the others (I12).
+
+Faults are decided from outside, one append at a time: refused (definite), or written with the acknowledgement lost (indefinite).
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from enum import Enum
+
+from journal.log import Appended, Batch, Definite, Entry, Headers, Indefinite, Positions, TopicPartition
+
+
+class AppendFault(Enum):
+    """What may go wrong with an append."""
+
+    REFUSED = "refused"
+    ACK_LOST = "ack lost"
+
+
+class MemoryJournal:
+    """A log of lists. `now_ms` is the log's clock; `fault` is asked before each append."""
+
+    def __init__(
+        self,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        fault: Callable[[TopicPartition], AppendFault | None] = lambda _: None,
+    ) -> None:
+        self._now_ms = now_ms
+        self._fault = fault
+        self._logs: dict[TopicPartition, list[Entry]] = {}
+        self._committed: dict[tuple[str, TopicPartition], int] = {}
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def ensure_topics(self, topics: Mapping[str, int]) -> None:
+        with self._changed:
+            for topic, count in topics.items():
+                have = sum(1 for partition in self._logs if partition.topic == topic)
+                if 0 < have < count:
+                    raise Definite(f"topic {topic} has {have} partitions, {count} are needed")
+                for index in range(count):
+                    self._logs.setdefault(TopicPartition(topic, index), [])
+
+    def append(
+        self, partition: TopicPartition, value: bytes, key: bytes | None = None, headers: Headers = ()
+    ) -> Future[Appended]:
+        future: Future[Appended] = Future()
+        with self._changed:
+            log = self._log(partition)
+            fault = self._fault(partition)
+            if fault is AppendFault.REFUSED:
+                future.set_exception(Definite(f"append to {partition} was refused"))
+                return future
+            time_ms = max(self._now_ms(), log[-1].time_ms if log else 0)
+            entry = Entry(partition, len(log), time_ms, key, value, tuple(headers))
+            log.append(entry)
+            self._changed.notify_all()
+        if fault is AppendFault.ACK_LOST:
+            future.set_exception(Indefinite(f"no acknowledgement for an append to {partition}"))
+        else:
+            future.set_result(Appended(partition, entry.offset, entry.time_ms))
+        return future
+
+    def reader(self, shuffle: random.Random | None = None) -> MemoryReader:
+        """A new reader; with `shuffle` it interleaves the partitions, and cuts its batches, at random."""
+        return MemoryReader(self, shuffle)
+
+    def end_offsets(self, partitions: Sequence[TopicPartition]) -> Positions:
+        with self._changed:
+            return {partition: len(self._log(partition)) for partition in partitions}
+
+    def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
+        with self._changed:
+            for partition, offset in positions.items():
+                self._committed[group, partition] = offset
+
+    def committed(self, group: str, partitions: Sequence[TopicPartition]) -> Positions:
+        return {p: self._committed[group, p] for p in partitions if (group, p) in self._committed}
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _log(self, partition: TopicPartition) -> list[Entry]:
+        if self._closed:
+            raise Definite("the journal is closed")
+        if (log := self._logs.get(partition)) is None:
+            raise Definite(f"unknown partition: {partition.topic}/{partition.partition}")
+        return log
+
+
+class MemoryReader:
+    """Reads a MemoryJournal."""
+
+    def __init__(self, journal: MemoryJournal, shuffle: random.Random | None) -> None:
+        self._journal = journal
+        self._shuffle = shuffle
+        self._positions: Positions = {}
+        self._woken = False
+
+    def assign(self, positions: Mapping[TopicPartition, int]) -> None:
+        with self._journal._changed:
+            self._positions = dict(positions)
+
+    def poll(self, timeout_s: float, max_records: int = 1000, max_bytes: int = 8 << 20) -> Batch:
+        changed = self._journal._changed
+        with changed:
+            changed.wait_for(lambda: self._woken or self._ready(), timeout_s)
+            self._woken = False
+            return self._take(max_records, max_bytes)
+
+    def wake(self) -> None:
+        with self._journal._changed:
+            self._woken = True
+            self._journal._changed.notify_all()
+
+    def close(self) -> None:
+        self.assign({})
+
+    def _ready(self) -> list[TopicPartition]:
+        return [p for p, offset in self._positions.items() if offset < len(self._journal._log(p))]
+
+    def _take(self, max_records: int, max_bytes: int) -> Batch:
+        entries: list[Entry] = []
+        size = 0
+        if self._shuffle and self._ready():
+            max_records = self._shuffle.randint(1, max_records)
+        while len(entries) < max_records and size < max_bytes and (ready := self._ready()):
+            partition = self._shuffle.choice(ready) if self._shuffle else ready[0]
+            entry = self._journal._log(partition)[self._positions[partition]]
+            if entries and size + len(entry.value) > max_bytes:
+                break
+            self._positions[partition] += 1
+            size += len(entry.value)
+            entries.append(entry)
+        return Batch(entries, dict(self._positions))

@@ -1,0 +1,99 @@
+"""Cuts an operation into parts that each fit one shard and one record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+import numpy as np
+
+from journal.log import Definite
+from journal.records import Delete, PatchPayload, PatchVectors, PointOperation, ReplacePayload, UnsetVectors, Upsert, VectorColumn
+from journal.topics import shard_of
+
+MAX_RECORD_BYTES = 900_000
+_POINT_BYTES = 8
+"""Room for the lengths that Avro writes beside a point's own bytes."""
+
+
+def split(operation: PointOperation, shard_number: int) -> Iterator[tuple[int, PointOperation]]:
+    """The parts of an operation with their shards, in an order that follows from the operation alone.
+
+    Raises Definite when a single point does not fit a record.
+    """
+    sizes = _point_sizes(operation)
+    shared_bytes = _shared_size(operation)
+    for shard, indexes in _by_shard(operation.ids, shard_number):
+        for part in _cut(indexes, sizes, MAX_RECORD_BYTES - shared_bytes):
+            yield shard, operation if len(part) == len(operation.ids) else take(operation, part)
+
+
+def take(operation: PointOperation, indexes: Sequence[int]) -> PointOperation:
+    """The same operation on the ids at `indexes` only."""
+    ids = [operation.ids[i] for i in indexes]
+    match operation:
+        case Upsert():
+            return Upsert(ids, _take_columns(operation.vectors, indexes), [operation.payloads[i] for i in indexes])
+        case PatchVectors():
+            return PatchVectors(ids, _take_columns(operation.vectors, indexes))
+        case Delete() | PatchPayload() | ReplacePayload() | UnsetVectors():
+            return msgspec.structs.replace(operation, ids=ids)
+
+
+def _by_shard(ids: Sequence[bytes], shard_number: int) -> list[tuple[int, Sequence[int]]]:
+    if shard_number == 1:
+        return [(0, range(len(ids)))]
+    groups: dict[int, list[int]] = {}
+    for index, point_id in enumerate(ids):
+        groups.setdefault(shard_of(point_id, shard_number), []).append(index)
+    return sorted(groups.items())
+
+
+def _cut(indexes: Sequence[int], sizes: Sequence[int], max_bytes: int) -> Iterator[Sequence[int]]:
+    start = size = 0
+    for at, index in enumerate(indexes):
+        if sizes[index] > max_bytes:
+            raise Definite(f"point {index} takes {sizes[index]} bytes, a record holds at most {max_bytes}")
+        if size + sizes[index] > max_bytes:
+            yield indexes[start:at]
+            start, size = at, 0
+        size += sizes[index]
+    if start < len(indexes):
+        yield indexes[start:]
+
+
+def _point_sizes(operation: PointOperation) -> list[int]:
+    sizes = [len(point_id) + _POINT_BYTES for point_id in operation.ids]
+    if isinstance(operation, Upsert):
+        sizes = [size + len(payload) for size, payload in zip(sizes, operation.payloads, strict=True)]
+    if isinstance(operation, Upsert | PatchVectors):
+        for column in operation.vectors:
+            for index in column.indexes(len(sizes)):
+                sizes[index] += 4 * column.size + _POINT_BYTES
+    return sizes
+
+
+def _shared_size(operation: PointOperation) -> int:
+    """Bytes that every part repeats."""
+    match operation:
+        case PatchPayload():
+            return len(operation.set) + sum(len(key.encode()) for key in operation.unset)
+        case ReplacePayload():
+            return len(operation.payload)
+        case _:
+            return 0
+
+
+def _take_columns(columns: Sequence[VectorColumn], indexes: Sequence[int]) -> list[VectorColumn]:
+    return [taken for column in columns if (taken := _take_column(column, indexes)) is not None]
+
+
+def _take_column(column: VectorColumn, indexes: Sequence[int]) -> VectorColumn | None:
+    vectors = column.array()
+    if column.points is None:
+        return VectorColumn.of(column.name, vectors[np.asarray(indexes)])
+    place = {index: at for at, index in enumerate(indexes)}
+    chosen = [(at, place[point]) for at, point in enumerate(column.points) if point in place]
+    if not chosen:
+        return None
+    return VectorColumn.of(column.name, vectors[[at for at, _ in chosen]], [point for _, point in chosen])

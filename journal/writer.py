@@ -1,0 +1,190 @@
+"""The writer: operations in, stamped and encoded records out, each at its partition of the journal.
+
+One per process. Thread-safe; what it returns are futures, resolved by the journal's threads.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from journal import codec
+from journal.hlc import Clock, ClockDriftError
+from journal.log import Appended, Definite, Headers, Indefinite, Journal, JournalError, Positions, TopicPartition
+from journal.records import CatalogOperation, Operation, PointOperation, Record
+from journal.split import split
+from journal.stamps import drift_error
+from journal.token import Token, advance
+from journal.topics import Topics
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Who asks for a write, and how it can be recognised again."""
+
+    id: str
+    idempotency_key: str = ""
+    principal: str = ""
+    traceparent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a collection's points go: `homes[shard][tier]` is a partition of that tier's topic."""
+
+    tenant: str
+    collection: int
+    catalog_position: int
+    homes: Sequence[Sequence[int]]
+
+
+class Written(NamedTuple):
+    """One record that the journal acknowledged."""
+
+    appended: Appended
+    hlc: int
+    shard: int
+
+
+@dataclass(slots=True)
+class Receipt:
+    """All records of one request."""
+
+    written: list[Written] = field(default_factory=list)
+
+    def token(self) -> Token:
+        """The position to wait for in order to see this write."""
+        positions: Positions = {}
+        for record in self.written:
+            advance(positions, {record.appended.partition: record.appended.offset + 1})
+        return Token(max((record.hlc for record in self.written), default=0), positions)
+
+
+class Writer:
+    """Writes operations to the journal. `max_drift_ms` is the bound that replicas will hold the records to (I6)."""
+
+    def __init__(self, journal: Journal, topics: Topics, clock: Clock, max_drift_ms: int = 500) -> None:
+        self._journal = journal
+        self._topics = topics
+        self._clock = clock
+        self._max_drift_ms = max_drift_ms
+        self._lock = threading.Lock()
+
+    def write_points(self, destination: Destination, operation: PointOperation, tier: int, request: Request) -> Future[Receipt]:
+        """Writes an operation on points, cut by shard and size; resolves when all parts are durable.
+
+        Raises Definite when nothing was written. The future fails with Definite when nothing was written or nothing will be
+        applied, and with Indefinite otherwise, also when only some of several parts were.
+        """
+        parts = list(split(operation, len(destination.homes)))
+        topic = self._topics.tier(tier)
+        gathering = _Gathering(len(parts), self._max_drift_ms)
+        with self._lock:  # so that the order of stamps is the order of the log
+            stamps = self._stamps(len(parts))
+            for number, (shard, part) in enumerate(parts):
+                record = Record(
+                    hlc=stamps[number],
+                    operation=part,
+                    collection=destination.collection,
+                    catalog_position=destination.catalog_position,
+                    shard=shard,
+                    tenant=destination.tenant,
+                    request_id=request.id,
+                    idempotency_key=f"{request.idempotency_key}/{number}" if request.idempotency_key else "",
+                    origin=request.principal,
+                )
+                partition = TopicPartition(topic, destination.homes[shard][tier])
+                self._append(partition, record, request, gathering)
+        return gathering.future
+
+    def write_catalog(self, operation: CatalogOperation, request: Request) -> Future[Receipt]:
+        """Writes a catalog command; resolves when it is durable. Its outcome is known once it is applied."""
+        gathering = _Gathering(1, self._max_drift_ms)
+        with self._lock:
+            record = Record(hlc=self._stamps(1)[0], operation=operation, request_id=request.id, origin=request.principal)
+            self._append(self._topics.system_partition, record, request, gathering)
+        return gathering.future
+
+    def _stamps(self, count: int) -> list[int]:
+        """All stamps of a request, before any of it is written."""
+        try:
+            return [self._clock.now() for _ in range(count)]
+        except ClockDriftError as error:
+            raise Definite(str(error)) from error
+
+    def _append(self, partition: TopicPartition, record: Record, request: Request, gathering: _Gathering) -> None:
+        value = codec.encode(record)
+        key = f"{record.collection}/{record.shard}".encode()
+        try:
+            future = self._journal.append(partition, value, key, _headers(record, request, partition.topic))
+        except JournalError as error:
+            gathering.failed(error)
+        else:
+            future.add_done_callback(gathering.expect(record.hlc, record.shard))
+
+
+class _Gathering:
+    """Joins the futures of a request's records into one."""
+
+    def __init__(self, count: int, max_drift_ms: int) -> None:
+        self.future: Future[Receipt] = Future()
+        self._missing = count
+        self._max_drift_ms = max_drift_ms
+        self._lock = threading.Lock()
+        self._receipt = Receipt()
+        self._errors: list[JournalError] = []
+        if not count:
+            self.future.set_result(self._receipt)
+
+    def expect(self, hlc: int, shard: int) -> Callable[[Future[Appended]], None]:
+        def done(future: Future[Appended]) -> None:
+            error = future.exception()
+            if error is None:
+                self._arrived(Written(future.result(), hlc, shard))
+            else:
+                self.failed(error if isinstance(error, JournalError) else Indefinite(str(error)))
+
+        return done
+
+    def failed(self, error: JournalError) -> None:
+        with self._lock:
+            self._errors.append(error)
+        self._one_less()
+
+    def _arrived(self, written: Written) -> None:
+        # Every replica will come to the same verdict, so this write is refused although the log holds it.
+        if reason := drift_error(written.hlc, written.appended.time_ms, self._max_drift_ms):
+            self.failed(Definite(f"this node's clock is off: {reason}"))
+            return
+        with self._lock:
+            self._receipt.written.append(written)
+        self._one_less()
+
+    def _one_less(self) -> None:
+        with self._lock:
+            self._missing -= 1
+            if self._missing:
+                return
+        if not self._errors:
+            self.future.set_result(self._receipt)
+        elif not self._receipt.written and all(isinstance(error, Definite) for error in self._errors):
+            self.future.set_exception(self._errors[0])
+        else:
+            texts = "; ".join(sorted({str(error) for error in self._errors}))
+            self.future.set_exception(Indefinite(f"{len(self._receipt.written)} parts are written, the rest is unknown: {texts}"))
+
+
+def _headers(record: Record, request: Request, topic: str) -> Headers:
+    operation: Operation = record.operation
+    headers = [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", f"{record.request_id}/{record.hlc}".encode()),
+        ("ce_source", f"/{topic}".encode()),
+        ("ce_type", f"vecraft.v1.{type(operation).__name__}".encode()),
+        ("hlc", str(record.hlc).encode()),
+        ("content-type", codec.CONTENT_TYPE),
+    ]
+    return [*headers, ("traceparent", request.traceparent.encode())] if request.traceparent else headers
