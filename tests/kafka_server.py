@@ -43,8 +43,8 @@ WATCHED = 'exec 3<&0; (read -r released <&3 || kill -9 $$) & exec "$@" 3<&- </de
 
 def available() -> str | None:
     """None if a broker can run here, by Java or by Docker; else why not, in one line."""
-    without_java = _why_not_java()
-    without_docker = without_java and _why_not_docker()
+    without_java = why_not_java()
+    without_docker = without_java and why_not_docker()
     return f"no Kafka broker can run here: {without_java}; {without_docker}" if without_docker else None
 
 
@@ -55,7 +55,7 @@ def kafka_or_skip(data_dir: Path | None = None) -> "KafkaServer":
         pytest.fail(reason)
     if reason is not None:
         pytest.skip(reason)
-    if _why_not_java() is not None:
+    if why_not_java() is not None:
         return testcontainers_server().start()
     if data_dir is None:
         data_dir = Path(tempfile.mkdtemp(prefix="kafka-"))
@@ -73,6 +73,8 @@ testcontainers_server.__test__ = False  # type: ignore[attr-defined]  # its name
 
 def fetch_jars() -> Path:
     """The folder with the broker's jars, fetched on first use. Processes that ask at once wait for the one that fetches."""
+    if JARS.exists():
+        return JARS
     JARS.parent.mkdir(exist_ok=True)
     with (JARS.parent / f"{JARS.name}.lock").open("w") as lock, tempfile.TemporaryDirectory(dir=JARS.parent) as scratch:
         fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
@@ -106,14 +108,15 @@ class KafkaServer:
         self.stop()
 
     def start(self) -> Self:
-        """Returns when the broker answers and every partition has a leader; else RuntimeError with the end of the log."""
+        """Returns when the broker answers and every partition has a leader; else RuntimeError with the log's last complaints."""
         if self._running():
             raise RuntimeError(f"the broker at {self.bootstrap} is already running")
+        self.kill()  # what is left of one that died by itself
         self._launch()
         if not self._answers():
-            log_tail = self._log_tail()
+            complaints = "\n".join([line for line in self._log().splitlines() if " INFO " not in line][-30:])
             self.kill()
-            raise RuntimeError(f"no Kafka broker came up at {self.bootstrap}; the end of its log:\n{log_tail}")
+            raise RuntimeError(f"no Kafka broker came up at {self.bootstrap}; {self.log_path} complains last:\n{complaints}")
         return self
 
     def stop(self) -> None:
@@ -158,8 +161,8 @@ class KafkaServer:
             "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "log.dirs": str(logs),
-            "broker.session.timeout.ms": os.environ["SESS"],
-            "broker.heartbeat.interval.ms": os.environ["HB"],
+            "broker.session.timeout.ms": "2000",  # how long the controller waits for a killed broker before it lets a new one in
+            "broker.heartbeat.interval.ms": "500",
             "auto.create.topics.enable": "false",
             "num.partitions": "1",
             "offsets.topic.num.partitions": "1",
@@ -188,8 +191,8 @@ class KafkaServer:
         except subprocess.TimeoutExpired:
             return True
 
-    def _log_tail(self) -> str:
-        return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-30:])
+    def _log(self) -> str:
+        return self.log_path.read_text(errors="replace")
 
 
 class _ContainerServer(KafkaServer):
@@ -227,21 +230,21 @@ class _ContainerServer(KafkaServer):
         self._container.reload()
         return self._container.status == "running"
 
-    def _log_tail(self) -> str:
-        assert self._container is not None
-        return str(self._container.get_wrapped_container().logs(tail=30).decode(errors="replace"))
+    def _log(self) -> str:
+        return b"".join(self._container.get_logs()).decode(errors="replace") if self._container is not None else ""
 
 
-def _why_not_java() -> str | None:
-    missing = [name for name in ("java", "mvn") if shutil.which(name) is None]
+def why_not_java() -> str | None:
+    needed = ["java"] if JARS.exists() else ["java", "mvn"]
+    missing = [name for name in needed if shutil.which(name) is None]
     if missing:
-        return f"{' and '.join(missing)} not found"
+        return f"no {' and no '.join(missing)}"
     version = subprocess.run(["java", "-version"], capture_output=True, text=True, timeout=START_TIMEOUT_S).stderr
     found = re.search(r'version "(\d+)', version)
     return None if found and int(found[1]) >= OLDEST_JAVA else f"Java {OLDEST_JAVA} is needed, not {version.splitlines()[:1]}"
 
 
-def _why_not_docker() -> str | None:
+def why_not_docker() -> str | None:
     try:
         from testcontainers.core.docker_client import DockerClient
 

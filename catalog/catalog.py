@@ -1,0 +1,230 @@
+"""The fold: catalog commands in log order make the catalog. One thread applies, any thread reads the current view."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from enum import Enum
+from typing import NamedTuple
+
+import msgspec
+
+from catalog.collection import (
+    MAX_FIELDS,
+    MAX_NAME_CHARS,
+    Collection,
+    CollectionConfig,
+    FieldSchema,
+    InvalidConfig,
+    check_homes,
+    check_name,
+)
+from journal.records import (
+    AliasAction,
+    CatalogOperation,
+    ChangeAliases,
+    CreateCollection,
+    CreatePayloadIndex,
+    DeleteCollection,
+    DeletePayloadIndex,
+    UpdateCollection,
+)
+from journal.topics import TIER_PARTITIONS, TIERS
+
+MAX_OUTCOMES = 1_000
+"""Outcomes kept for whoever wrote the command; the oldest leave."""
+
+UPDATABLE = ("hnsw", "consistency")
+"""Settings that may change without changing what records in the log mean."""
+
+
+class Verdict(Enum):
+    """How a command ended."""
+
+    DONE = "done"
+    UNCHANGED = "unchanged"
+    EXISTS = "exists"
+    NOT_FOUND = "not found"
+    INVALID = "invalid"
+
+
+class Outcome(NamedTuple):
+    """What became of a command, and the text for its author."""
+
+    verdict: Verdict
+    text: str = ""
+
+
+class CatalogView(NamedTuple):
+    """The catalog at a position (the next offset of the system topic). Never changes; safe to keep and share."""
+
+    position: int = 0
+    collections: Mapping[str, Collection] = {}
+    aliases: Mapping[str, str] = {}
+    by_id: Mapping[int, Collection] = {}
+
+    def find(self, name: str) -> Collection | None:
+        """The collection of that name or alias."""
+        return self.collections.get(self.aliases.get(name, name))
+
+
+class Catalog:
+    """The current view, and the outcomes of the latest commands."""
+
+    def __init__(self) -> None:
+        self.view = CatalogView()
+        self._outcomes: OrderedDict[int, Outcome] = OrderedDict()
+        self._times: list[int] = []
+        self._ever: dict[int, Collection] = {}
+
+    def apply(self, offset: int, time_ms: int, operation: CatalogOperation | None) -> Outcome:
+        """Applies the command at `offset` of the system topic; None for a record that holds no command."""
+        outcome = Outcome(Verdict.INVALID, "not a catalog command")
+        view = self.view
+        if operation is not None:
+            try:
+                view, outcome = _fold(view, offset, operation)
+            except (InvalidConfig, msgspec.MsgspecError) as error:
+                outcome = Outcome(Verdict.INVALID, str(error))
+        self._times.extend([time_ms] * (offset + 1 - len(self._times)))
+        self._outcomes[offset] = outcome
+        if len(self._outcomes) > MAX_OUTCOMES:
+            self._outcomes.popitem(last=False)
+        if created := view.by_id.get(offset):
+            self._ever[offset] = created
+        self.view = view._replace(position=offset + 1)
+        return outcome
+
+    def ever(self, collection_id: int) -> Collection | None:
+        """The collection with this id as it was created, also when it is deleted since."""
+        return self._ever.get(collection_id)
+
+    def outcome(self, offset: int) -> Outcome | None:
+        """The outcome of the command at `offset`, while it is kept."""
+        return self._outcomes.get(offset)
+
+    def known_at_ms(self, position: int) -> int:
+        """The log's time of the last command below `position`, which must be applied; 0 for none."""
+        return self._times[min(position, len(self._times)) - 1] if position and self._times else 0
+
+
+def choose_homes(view: CatalogView, shard_number: int) -> list[list[int]]:
+    """For every new shard, in every tier, the partition with the fewest shards (V5)."""
+    load = [[0] * count for count in TIER_PARTITIONS]
+    for collection in view.collections.values():
+        for home in collection.homes:
+            for tier in TIERS:
+                load[tier][home[tier]] += 1
+    homes = []
+    for _ in range(shard_number):
+        home = [tier_load.index(min(tier_load)) for tier_load in load]
+        for tier in TIERS:
+            load[tier][home[tier]] += 1
+        homes.append(home)
+    return homes
+
+
+_Step = tuple[CatalogView, Outcome]
+
+
+def _fold(view: CatalogView, offset: int, operation: CatalogOperation) -> _Step:
+    match operation:
+        case CreateCollection():
+            return _create(view, offset, operation)
+        case UpdateCollection():
+            return _update(view, operation)
+        case DeleteCollection():
+            return _delete(view, operation)
+        case ChangeAliases():
+            return _change_aliases(view, operation)
+        case CreatePayloadIndex():
+            return _create_index(view, operation)
+        case DeletePayloadIndex():
+            return _delete_index(view, operation)
+
+
+def _create(view: CatalogView, offset: int, command: CreateCollection) -> _Step:
+    check_name("collection", command.name)
+    if command.name in view.collections or command.name in view.aliases:
+        return view, Outcome(Verdict.EXISTS, f"Collection `{command.name}` already exists!")
+    config = msgspec.json.decode(command.config, type=CollectionConfig)
+    config.validate()
+    check_homes(command.homes, config.shard_number)
+    return _with(view, Collection(command.name, offset, config, command.homes)), Outcome(Verdict.DONE)
+
+
+def _update(view: CatalogView, command: UpdateCollection) -> _Step:
+    if not (collection := view.find(command.name)):
+        return view, _no_collection(command.name)
+    changes = msgspec.json.decode(command.changes, type=dict[str, object])
+    if unknown := set(changes) - set(UPDATABLE):
+        raise InvalidConfig(f"{', '.join(sorted(unknown))} cannot be updated, only {', '.join(UPDATABLE)}")
+    config = msgspec.convert(msgspec.to_builtins(collection.config) | changes, CollectionConfig)
+    config.validate()
+    return _with(view, msgspec.structs.replace(collection, config=config)), Outcome(Verdict.DONE)
+
+
+def _delete(view: CatalogView, command: DeleteCollection) -> _Step:
+    if not (collection := view.find(command.name)):
+        return view, _no_collection(command.name, Verdict.UNCHANGED)
+    collections = {name: c for name, c in view.collections.items() if name != collection.name}
+    by_id = {id_: c for id_, c in view.by_id.items() if id_ != collection.id}
+    aliases = {alias: name for alias, name in view.aliases.items() if name != collection.name}
+    return view._replace(collections=collections, by_id=by_id, aliases=aliases), Outcome(Verdict.DONE)
+
+
+def _change_aliases(view: CatalogView, command: ChangeAliases) -> _Step:
+    aliases = dict(view.aliases)
+    for action in command.actions:
+        if error := _alias_error(view, aliases, action):
+            return view, error
+        if action.rename_to is not None:
+            aliases[action.rename_to] = aliases.pop(action.alias)
+        elif action.collection is None:
+            del aliases[action.alias]
+        else:
+            aliases[action.alias] = aliases.get(action.collection, action.collection)
+    return view._replace(aliases=aliases), Outcome(Verdict.DONE)
+
+
+def _alias_error(view: CatalogView, aliases: Mapping[str, str], action: AliasAction) -> Outcome | None:
+    created = action.rename_to if action.collection is None else action.alias
+    if created is not None:
+        check_name("alias", created)
+        if created in view.collections:
+            return Outcome(Verdict.EXISTS, f"Collection `{created}` already exists!")
+    if action.collection is None and action.alias not in aliases:
+        return Outcome(Verdict.NOT_FOUND, f"Not found: Alias {action.alias} does not exist!")
+    if action.collection is not None and aliases.get(action.collection, action.collection) not in view.collections:
+        return _no_collection(action.collection)
+    return None
+
+
+def _create_index(view: CatalogView, command: CreatePayloadIndex) -> _Step:
+    if not (collection := view.find(command.collection)):
+        return view, _no_collection(command.collection)
+    if not 0 < len(command.field) <= MAX_NAME_CHARS:
+        raise InvalidConfig(f"field_name has {len(command.field)} characters, must have 1 to {MAX_NAME_CHARS}")
+    if len(collection.fields) >= MAX_FIELDS and command.field not in collection.fields:
+        raise InvalidConfig(f"collection has {len(collection.fields)} payload indexes, the bound is {MAX_FIELDS}")
+    schema = msgspec.json.decode(command.schema, type=FieldSchema)
+    return _with(view, msgspec.structs.replace(collection, fields=collection.fields | {command.field: schema})), Outcome(
+        Verdict.DONE
+    )
+
+
+def _delete_index(view: CatalogView, command: DeletePayloadIndex) -> _Step:
+    if not (collection := view.find(command.collection)):
+        return view, _no_collection(command.collection)
+    fields = {name: schema for name, schema in collection.fields.items() if name != command.field}
+    return _with(view, msgspec.structs.replace(collection, fields=fields)), Outcome(Verdict.DONE)
+
+
+def _with(view: CatalogView, collection: Collection) -> CatalogView:
+    return view._replace(
+        collections={**view.collections, collection.name: collection}, by_id={**view.by_id, collection.id: collection}
+    )
+
+
+def _no_collection(name: str, verdict: Verdict = Verdict.NOT_FOUND) -> Outcome:
+    return Outcome(verdict, f"Not found: Collection `{name}` doesn't exist!")

@@ -1,0 +1,111 @@
+"""The gate: holds a read until this node has applied what the read's consistency level demands (V10, I9).
+
+eventual            nothing
+bounded(ms)         all that the log held at some moment at most `ms` ago
+read_your_writes    the client's own last position
+strong              all that the log held when the read arrived
+
+Ends of the log are asked once for all reads that wait together: an ask serves every read that arrived before it began.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from catalog.collection import Consistency
+from journal.log import Journal, Positions, TopicPartition
+from journal.token import advance
+from journal.topics import Topics
+from shard.shards import AppliedPositions
+
+
+class NotCaughtUp(Exception):
+    """The node did not reach the demanded positions in time. Reads only; try again, or elsewhere."""
+
+
+class Demand(NamedTuple):
+    """What a read asks for."""
+
+    level: Consistency
+    token: Mapping[TopicPartition, int]
+    staleness_ms: int = 0
+
+
+class _Ends(NamedTuple):
+    asked_at_s: float
+    positions: Positions
+
+
+class Gate:
+    """One per event loop."""
+
+    def __init__(self, journal: Journal, topics: Topics, applied: AppliedPositions, timeout_s: float) -> None:
+        self._journal = journal
+        self._partitions = [topics.system_partition, *topics.data_partitions()]
+        self._applied = applied
+        self._timeout_s = timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._waiting: list[tuple[Mapping[TopicPartition, int], asyncio.Future[None]]] = []
+        self._ends = _Ends(float("-inf"), {})
+        self._asking: asyncio.Task[None] | None = None
+        applied.listen(self._on_advance)
+
+    async def required(self, demand: Demand) -> Positions:
+        """The positions that the demand comes to, for all partitions. Raises JournalError when the log cannot be asked."""
+        if demand.level is Consistency.EVENTUAL:
+            return {}
+        positions = dict(demand.token)
+        if demand.level in (Consistency.STRONG, Consistency.BOUNDED):
+            not_before_s = time.monotonic() - demand.staleness_ms / 1000
+            advance(positions, await self._ends_since(not_before_s))
+        return positions
+
+    async def reached(self, positions: Mapping[TopicPartition, int], timeout_s: float | None = None) -> None:
+        """Returns once everything below `positions` is applied. Raises NotCaughtUp after the timeout."""
+        if self._applied.covers(positions):
+            return
+        future: asyncio.Future[None] = self._loop.create_future()
+        waiting = (positions, future)
+        self._waiting.append(waiting)
+        if self._applied.covers(positions):  # it may have moved before it was told to wake us
+            self._wake()
+        try:
+            await asyncio.wait_for(future, self._timeout_s if timeout_s is None else timeout_s)
+        except TimeoutError:
+            done = self._applied.get()
+            missing = sum(max(0, offset - done.get(partition, 0)) for partition, offset in positions.items())
+            raise NotCaughtUp(f"this node is {missing} records behind what the read demands") from None
+        finally:
+            if waiting in self._waiting:
+                self._waiting.remove(waiting)
+
+    async def _ends_since(self, not_before_s: float) -> Positions:
+        while self._ends.asked_at_s < not_before_s:
+            if self._asking is None:
+                self._asking = self._loop.create_task(self._ask())
+            await asyncio.shield(self._asking)
+        return self._ends.positions
+
+    async def _ask(self) -> None:
+        asked_at_s = time.monotonic()
+        try:
+            positions = await self._loop.run_in_executor(None, self._journal.end_offsets, self._partitions)
+            self._ends = _Ends(asked_at_s, positions)
+        finally:
+            self._asking = None
+
+    def _on_advance(self) -> None:
+        if self._waiting:
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        still = []
+        for positions, future in self._waiting:
+            if not self._applied.covers(positions):
+                still.append((positions, future))
+            elif not future.done():
+                future.set_result(None)
+        self._waiting = still

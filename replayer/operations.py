@@ -1,0 +1,47 @@
+"""What became of recent requests: request id -> the records it wrote and how each was applied (V3)."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import NamedTuple
+
+from journal.log import TopicPartition
+
+MAX_REQUESTS = 10_000
+"""Requests remembered by a node; the oldest leave. Older ones are found with `vecraft journal show`."""
+
+
+class AppliedRecord(NamedTuple):
+    """One record of a request. `verdict` is "applied", "repeated", "refused" (with `reason`) or "dropped"."""
+
+    partition: TopicPartition
+    offset: int
+    collection: int
+    shard: int
+    operation: str
+    hlc: int
+    stamp: int
+    verdict: str
+    reason: str = ""
+
+
+class Operations:
+    """A bounded memory of applied records by request. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._requests: OrderedDict[str, dict[tuple[TopicPartition, int], AppliedRecord]] = OrderedDict()
+
+    def note(self, request_id: str, record: AppliedRecord) -> None:
+        """Remembers what became of a record; a redelivery changes nothing."""
+        with self._lock:
+            records = self._requests.setdefault(request_id, {})
+            records.setdefault((record.partition, record.offset), record)
+            if len(self._requests) > MAX_REQUESTS:
+                self._requests.popitem(last=False)
+
+    def of(self, request_id: str) -> list[AppliedRecord]:
+        """The applied records of a request, in log order; none when it is unknown or forgotten."""
+        with self._lock:
+            return sorted(self._requests.get(request_id, {}).values())

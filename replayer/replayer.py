@@ -1,0 +1,341 @@
+"""The loop from journal to state. `step` is the whole of it, and takes its clock from outside, so the simulator can run it.
+
+One step: poll; apply catalog commands; judge each data record; write dead letters and wait for them; apply the rest to the
+shards; announce the positions; now and then commit them for the dashboards. A failure anywhere throws the in-memory state away
+and begins again from disk, the same way as a restarted process does.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from catalog.catalog import Catalog
+from catalog.collection import Collection
+from journal import codec
+from journal.hlc import Clock
+from journal.log import Batch, Entry, Journal, JournalError, Positions, Reader, TopicPartition
+from journal.records import CATALOG_OPERATIONS, POINT_OPERATIONS, CatalogOperation, Record
+from journal.stamps import drift_error
+from journal.topics import Topics
+from replayer.dead_letters import write_dead_letter
+from replayer.operations import AppliedRecord, Operations
+from shard.contract import contract_error
+from shard.shard import Limits, Shard
+from shard.shards import AppliedPositions, Shards
+
+log = logging.getLogger(__name__)
+
+COMMIT_EVERY_S = 1.0
+IDLE_POLL_S = 30.0
+DEAD_LETTER_TIMEOUT_S = 10.0
+RESTART_DELAY_S = 1.0
+
+
+class _Refused(Exception):
+    """A record that no replica applies; the text says why."""
+
+
+class _Ready(NamedTuple):
+    """A record that may be applied; `shard` is None when its collection is deleted."""
+
+    entry: Entry
+    record: Record
+    shard: Shard | None
+
+
+class Replayer:
+    """Replays a journal into `catalog` and `shards`, under the consumer group `group`."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        topics: Topics,
+        clock: Clock,
+        shards: Shards,
+        group: str,
+        limits: Limits,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.catalog = Catalog()
+        self.applied = AppliedPositions()
+        self.operations = Operations()
+        self.dead_letters = 0
+        self.failure: Exception | None = None
+        self._journal = journal
+        self._topics = topics
+        self._clock = clock
+        self._shards = shards
+        self._group = group
+        self._limits = limits
+        self._now_ms = now_ms
+        self._monotonic_s = monotonic_s
+        self._reader: Reader | None = None
+        self._committed: Positions = {}
+        self._buried: Positions = {}
+        self._next_commit_s = 0.0
+        self._stopping = threading.Event()
+        self._ready_at: Positions = {}
+
+    # The owner's side: a thread of its own runs `run` until `stop`.
+
+    def run(self) -> None:
+        """Replays until `stop`. Failures are logged and begun anew after a second."""
+        while not self._stopping.is_set():
+            try:
+                self.open()
+                self.failure = None
+                while not self._stopping.is_set():
+                    self.step(self._poll_timeout_s())
+            except Exception as error:  # whatever it was, the state on disk is sound, and the log is the truth
+                self.failure = error
+                level = logging.WARNING if isinstance(error, JournalError) else logging.ERROR
+                log.log(
+                    level, "replay stopped, beginning again in %s s: %s", RESTART_DELAY_S, error, exc_info=level >= logging.ERROR
+                )
+                self._stopping.wait(RESTART_DELAY_S)
+            finally:
+                self.close()
+
+    def stop(self) -> None:
+        """Makes `run` return after the step it is in."""
+        self._stopping.set()
+        if (reader := self._reader) is not None:
+            reader.wake()
+
+    def caught_up(self) -> bool:
+        """Whether everything is applied that the log held when this replayer opened."""
+        return bool(self._ready_at) and self.applied.covers(self._ready_at)
+
+    def behind(self) -> tuple[int, int]:
+        """Records applied and to apply since the replayer opened, for progress reports."""
+        done = self.applied.get()
+        return sum(min(done.get(p, 0), end) for p, end in self._ready_at.items()), sum(self._ready_at.values())
+
+    # The loop.
+
+    def open(self) -> None:
+        """Reads the catalog to its end, opens the shards, and finds where each partition is to be read on."""
+        reader = self._reader = self._journal.reader()
+        system = self._topics.system_partition
+        data = self._topics.data_partitions()
+        self.catalog = Catalog()
+        ends = self._journal.end_offsets([system, *data])
+        self._buried = self._journal.committed(self._group, [system, *data])
+        self._read_catalog(ends[system])
+        view = self.catalog.view
+        self._shards.drop_strangers(view.by_id)
+        for number, collection in enumerate(view.by_id.values(), 1):
+            log.info("opening collection %s (%d of %d)", collection.name, number, len(view.by_id))
+            self._shards.open(collection)
+        positions = self._resume_positions(data)
+        self._committed = {}
+        reader.assign(positions | {system: view.position})
+        self.applied.restart(positions | {system: view.position})
+        self._ready_at = ends
+
+    def step(self, timeout_s: float) -> int:
+        """Polls once and applies what came. Returns how many records that were."""
+        assert self._reader is not None, "open() comes first"
+        batch = self._reader.poll(timeout_s)
+        for entry in batch.entries:
+            if entry.partition == self._topics.system_partition:
+                self._apply_command(entry)
+        self._apply_data([entry for entry in batch.entries if entry.partition != self._topics.system_partition])
+        self.applied.advance(batch.positions)
+        self._commit(batch)
+        return len(batch.entries)
+
+    def close(self) -> None:
+        """Notes how far it came, and lets go of reader and shards."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        self._shards.close()
+
+    def _poll_timeout_s(self) -> float:
+        """Short while something is to be committed soon, long when idle: a new record ends the wait anyway."""
+        return COMMIT_EVERY_S if self.applied.get() != self._committed else IDLE_POLL_S
+
+    def _resume_positions(self, partitions: list[TopicPartition]) -> Positions:
+        """Where the least advanced shard of each partition stands; what the group committed where there is no shard."""
+        positions = self._journal.committed(self._group, partitions)
+        positions = {partition: positions.get(partition, 0) for partition in partitions}
+        homes: dict[TopicPartition, list[int]] = {}
+        for shard in self._shards.all():
+            for partition in shard.home_partitions():
+                progress = shard.progress(partition)
+                homes.setdefault(partition, []).append(progress.offset)
+                self._clock.seed(progress.stamp)
+        return positions | {partition: min(offsets) for partition, offsets in homes.items()}
+
+    # The catalog.
+
+    def _apply_command(self, entry: Entry) -> None:
+        if entry.offset < self.catalog.view.position:
+            return
+        before = self.catalog.view
+        record = self._fold(entry)
+        after = self.catalog.view
+        for collection_id in before.by_id.keys() - after.by_id.keys():
+            self._shards.drop(collection_id)
+        for collection_id, collection in after.by_id.items():
+            if collection_id not in before.by_id:
+                self._create_shards(collection)
+            elif collection is not before.by_id[collection_id]:
+                for shard in self._shards.of(collection_id):
+                    shard.configure(collection)
+        if record is not None:
+            self._note(entry, record, record.hlc, "applied")
+
+    def _fold(self, entry: Entry) -> Record | None:
+        """Applies a system record to the catalog; one that holds no command goes to the dead letters."""
+        try:
+            record = self._decoded(entry)
+            if not isinstance(record.operation, CATALOG_OPERATIONS):
+                raise _Refused(f"{type(record.operation).__name__} does not belong in {entry.partition.topic}")
+        except _Refused as refusal:
+            self._bury([(entry, str(refusal))])
+            self.catalog.apply(entry.offset, entry.time_ms, None)
+            return None
+        operation: CatalogOperation = record.operation
+        self.catalog.apply(entry.offset, entry.time_ms, operation)
+        return record
+
+    def _create_shards(self, collection: Collection) -> None:
+        """Opens the shards of a collection created just now: what is applied so far holds nothing for them."""
+        for shard in self._shards.open(collection):
+            applied = self.applied.get()
+            shard.pass_over({partition: applied[partition] for partition in shard.home_partitions()})
+
+    def _read_catalog(self, position: int, into: Callable[[Entry], object] | None = None) -> None:
+        """Applies the system topic up to `position`, which the log must hold."""
+        system = self._topics.system_partition
+        reader = self._journal.reader()
+        try:
+            reader.assign({system: self.catalog.view.position})
+            while self.catalog.view.position < position and not self._stopping.is_set():
+                batch = reader.poll(1.0)
+                for entry in batch.entries:
+                    (into or self._fold)(entry)
+                if batch.positions[system] >= position > self.catalog.view.position:
+                    self.catalog.view = self.catalog.view._replace(position=position)  # what is left are markers
+        finally:
+            reader.close()
+
+    # Data records.
+
+    def _apply_data(self, entries: list[Entry]) -> None:
+        ready: list[_Ready] = []
+        refused: list[tuple[Entry, str]] = []
+        for entry in entries:
+            try:
+                ready.append(self._judge(entry))
+            except _Refused as refusal:
+                refused.append((entry, str(refusal)))
+        self._bury(refused)
+        by_shard: dict[Shard, list[tuple[Entry, Record]]] = {}
+        for entry, record, shard in ready:
+            if shard is None:
+                self._note(entry, record, record.hlc, "dropped")
+            else:
+                by_shard.setdefault(shard, []).append((entry, record))
+        for shard, records in by_shard.items():
+            results = shard.apply(records)
+            for (entry, record), result in zip(records, results, strict=True):
+                if result is not None:
+                    self._clock.seed(record.hlc)
+                    self._note(entry, record, result.stamp, "repeated" if result.repeated else "applied")
+
+    def _judge(self, entry: Entry) -> _Ready:
+        """What every replica decides alike about a data record. Raises _Refused."""
+        record = self._decoded(entry)
+        if not isinstance(record.operation, POINT_OPERATIONS):
+            raise _Refused(f"{type(record.operation).__name__} does not belong in {entry.partition.topic}")
+        self._await_catalog(entry, record)
+        collection = self.catalog.ever(record.collection)
+        if collection is None or record.collection >= record.catalog_position:
+            raise _Refused(f"collection {record.collection} does not exist at catalog position {record.catalog_position}")
+        tier = self._topics.tier_of(entry.partition.topic)
+        if not 0 <= record.shard < len(collection.homes) or collection.homes[record.shard][tier] != entry.partition.partition:
+            raise _Refused(f"shard {record.shard} of collection {collection.name!r} is not at home in this partition")
+        if breach := contract_error(collection, record.operation):
+            raise _Refused(breach)
+        shards = self._shards.of(record.collection)
+        return _Ready(entry, record, shards[record.shard] if shards else None)
+
+    def _decoded(self, entry: Entry) -> Record:
+        try:
+            record = codec.decode(entry.value)
+        except codec.DecodeError as error:
+            raise _Refused(str(error)) from error
+        if drift := drift_error(record.hlc, entry.time_ms, self._limits.max_drift_ms):
+            raise _Refused(drift)
+        return record
+
+    def _await_catalog(self, entry: Entry, record: Record) -> None:
+        """Waits until the catalog is where the record's writer knew it to be.
+
+        A writer knows only what was in the log before. A record that claims more is refused: when that position is filled too
+        late after it, or is still empty by then.
+        """
+        position = record.catalog_position
+        latest_ms = entry.time_ms + self._limits.max_lateness_ms
+        while self.catalog.view.position < position:
+            if self._journal.end_offsets([self._topics.system_partition])[self._topics.system_partition] >= position:
+                self._read_catalog(position, self._apply_command)
+            elif self._now_ms() > latest_ms:
+                raise _Refused(f"catalog position {position} did not exist when this was written")
+            elif self._stopping.wait(0.1):
+                raise JournalError("stopped while waiting for the catalog")
+        if self.catalog.known_at_ms(position) > latest_ms:
+            raise _Refused(f"catalog position {position} did not exist when this was written")
+
+    def _bury(self, refused: list[tuple[Entry, str]]) -> None:
+        """Writes dead letters and waits until they are durable; raises JournalError when they are not.
+
+        What was read before under this group, in an earlier life of this node, has its dead letters.
+        """
+        refused = [(entry, reason) for entry, reason in refused if entry.offset >= self._buried.get(entry.partition, 0)]
+        futures = [write_dead_letter(self._journal, self._topics, entry, reason) for entry, reason in refused]
+        for (entry, reason), future in zip(refused, futures, strict=True):
+            future.result(DEAD_LETTER_TIMEOUT_S)
+            self.dead_letters += 1
+            log.warning("dead letter: %s/%d/%d: %s", *entry.partition, entry.offset, reason)
+            self._note_refusal(entry, reason)
+
+    # Positions and memory.
+
+    def _commit(self, batch: Batch) -> None:
+        """Commits for the dashboards, at most once a second and when idle, and moves idle shards on."""
+        now_s = self._monotonic_s()
+        applied = self.applied.get()
+        if applied == self._committed or (batch.entries and now_s < self._next_commit_s):
+            return
+        for shard in self._shards.all():
+            lagging = {p: applied[p] for p in shard.home_partitions() if shard.progress(p).offset < applied[p]}
+            if lagging:
+                shard.pass_over(lagging)
+        self._journal.commit(self._group, applied)
+        self._committed = applied
+        self._next_commit_s = now_s + COMMIT_EVERY_S
+
+    def _note(self, entry: Entry, record: Record, stamp: int, verdict: str, reason: str = "") -> None:
+        if not record.request_id:
+            return
+        operation = type(record.operation).__name__
+        applied = AppliedRecord(
+            entry.partition, entry.offset, record.collection, record.shard, operation, record.hlc, stamp, verdict, reason
+        )
+        self.operations.note(record.request_id, applied)
+
+    def _note_refusal(self, entry: Entry, reason: str) -> None:
+        try:
+            record = codec.decode(entry.value)
+        except codec.DecodeError:
+            return
+        self._note(entry, record, record.hlc, "refused", reason)

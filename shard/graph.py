@@ -1,0 +1,97 @@
+"""FAISS, and nothing else: exact distances, and HNSW graphs over a fixed set of vectors. The one file that imports faiss.
+
+Graphs only propose candidates; scores always come from the stored float32 vectors (I10).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before the import; concurrent single-threaded searches beat parallel ones
+
+import faiss as _faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from catalog.collection import Distance, HnswConfig
+from journal.records import Vectors
+
+faiss: Any = _faiss  # its stubs know neither the search parameters nor the numpy signatures
+
+Mask = NDArray[np.bool_]
+"""bool, shape (n,): which of a segment's n vectors may be found."""
+
+LocalIds = NDArray[np.int64]
+
+_HALF_LIMIT = 60_000.0
+"""float16 ends at 65,504; vectors with larger values keep float32 codes."""
+
+_METRICS: dict[Distance, int] = {
+    Distance.COSINE: faiss.METRIC_INNER_PRODUCT,
+    Distance.DOT: faiss.METRIC_INNER_PRODUCT,
+    Distance.EUCLID: faiss.METRIC_L2,
+    Distance.MANHATTAN: faiss.METRIC_L1,
+}
+
+
+def exact_scores(distance: Distance, vectors: Vectors, query: Vectors) -> Vectors:
+    """The dialect's score of each of `vectors`, shape (n, d), against `query`, shape (d,). Shape (n,), float32."""
+    if distance.higher_is_closer:
+        return vectors @ query
+    difference = vectors - query
+    if distance is Distance.EUCLID:
+        scores: Vectors = np.sqrt(np.einsum("ij,ij->i", difference, difference))
+    else:
+        scores = np.abs(difference).sum(axis=1)
+    return scores
+
+
+def best(distance: Distance, scores: Vectors, limit: int) -> LocalIds:
+    """The indexes of the `limit` closest scores, closest first."""
+    order = -scores if distance.higher_is_closer else scores
+    chosen = np.argpartition(order, limit - 1)[:limit] if limit < len(order) else np.arange(len(order))
+    return chosen[np.argsort(order[chosen], kind="stable")]
+
+
+class Graph:
+    """An immutable HNSW graph over n vectors, known by their index 0..n-1."""
+
+    def __init__(self, index: Any) -> None:
+        self._index = index
+
+    @classmethod
+    def build(cls, vectors: Vectors, distance: Distance, hnsw: HnswConfig) -> Graph:
+        """Builds the graph of `vectors`, shape (n, d). Takes about n/9000 seconds at d = 384; holds no lock meanwhile."""
+        size = vectors.shape[1]
+        metric = _METRICS[distance]
+        if distance is Distance.MANHATTAN or (vectors.size and float(np.abs(vectors).max()) > _HALF_LIMIT):
+            index = faiss.IndexHNSWFlat(size, hnsw.m, metric)
+        else:
+            index = faiss.IndexHNSWSQ(size, faiss.ScalarQuantizer.QT_fp16, hnsw.m, metric)
+            index.train(vectors[:1])
+        index.hnsw.efConstruction = hnsw.ef_construct
+        index.add(vectors)  # all at once: FAISS then inserts level by level, which is worth two points of recall
+        return cls(index)
+
+    @classmethod
+    def read(cls, path: Path) -> Graph:
+        """The graph that `write` put at `path`. Raises RuntimeError when it is damaged."""
+        return cls(faiss.read_index(str(path)))
+
+    def write(self, path: Path) -> None:
+        faiss.write_index(self._index, str(path))
+
+    def __len__(self) -> int:
+        return int(self._index.ntotal)
+
+    def search(self, query: Vectors, limit: int, ef: int, allowed: Mask | None) -> LocalIds:
+        """Up to `limit` vectors close to `query`, closest first by the graph's own codes; only `allowed` ones."""
+        parameters = faiss.SearchParametersHNSW(efSearch=ef)
+        if allowed is not None:
+            selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+            parameters = faiss.SearchParametersHNSW(efSearch=ef, sel=selector)
+        _, found = self._index.search(query[np.newaxis], limit, params=parameters)
+        ids: LocalIds = found[0]
+        return ids[ids >= 0]

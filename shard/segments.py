@@ -1,0 +1,327 @@
+"""The vectors of one name in one shard: a growing segment that is scanned exactly, and sealed ones with a graph each.
+
+After the segments of LSM trees and of Lucene: rows are only appended; a replaced or deleted row is marked dead and leaves when
+its segment is built anew. Readers take `view`, an immutable picture, and need no lock. Segment files are caches: whatever is
+missing or does not fit the rows is dropped and built again from RocksDB.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+from catalog.collection import Distance, HnswConfig
+from journal.records import Vectors
+from shard.graph import Graph, LocalIds, Mask, best, exact_scores
+
+log = logging.getLogger(__name__)
+
+SEAL_ROWS = 10_000
+MAX_SEGMENT_ROWS = 4_000_000
+"""No merge makes a graph larger than this, which bounds the work of one build."""
+MAX_DEAD_SHARE = 0.2
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(slots=True, eq=False)
+class Segment:
+    """Rows and their vectors, ascending by row. Flat while `graph` is None; `folder` holds the files of a sealed one."""
+
+    rows: Rows
+    vectors: Vectors
+    count: int
+    alive: Mask | None = None
+    alive_count: int = 0
+    graph: Graph | None = None
+    folder: Path | None = None
+
+    def local_ids(self, rows: Rows) -> LocalIds:
+        """Where those of `rows` (ascending) that this segment holds stand in it."""
+        mine = self.rows[: self.count]
+        at = np.searchsorted(mine, rows)
+        at = at[at < self.count] if len(at) and at[-1] >= self.count else at
+        found: LocalIds = at[mine[at] == rows[: len(at)]]
+        return found
+
+
+class SegmentView(NamedTuple):
+    """A segment as it was at one moment: its first `end` rows, less those that `alive` leaves out."""
+
+    segment: Segment
+    end: int
+    alive: Mask | None
+    alive_count: int
+
+
+class Found(NamedTuple):
+    """Rows and their exact scores, closest first."""
+
+    rows: Rows
+    scores: Vectors
+
+
+class VectorView(NamedTuple):
+    """All segments at one moment."""
+
+    distance: Distance
+    segments: tuple[SegmentView, ...] = ()
+
+    def scan(self, query: Vectors, limit: int, rows: Rows | None = None) -> Found:
+        """The `limit` closest of all rows, or of `rows` (ascending) only, by comparing each."""
+        return self._merge([self._scan_one(view, query, limit, rows) for view in self.segments], limit)
+
+    def search(self, query: Vectors, limit: int, ef: int, rows: Rows | None = None) -> Found:
+        """Nearly the `limit` closest: through the graphs where there are any, with `ef` candidates each."""
+        found = []
+        for view in self.segments:
+            if view.segment.graph is None or view.alive_count <= limit:
+                found.append(self._scan_one(view, query, limit, rows))
+            else:
+                found.append(self._search_one(view, view.segment.graph, query, limit, ef, rows))
+        return self._merge(found, limit)
+
+    def all_rows(self) -> BitMap:
+        """The rows that have this vector."""
+        found = BitMap()
+        for view in self.segments:
+            rows = view.segment.rows[: view.end]
+            found.update(rows if view.alive is None else rows[view.alive])
+        return found
+
+    def size(self) -> int:
+        """How many vectors there are."""
+        return sum(view.alive_count for view in self.segments)
+
+    def _scan_one(self, view: SegmentView, query: Vectors, limit: int, rows: Rows | None) -> Found:
+        vectors = view.segment.vectors[: view.end]
+        mine = view.segment.rows[: view.end]
+        if rows is not None:
+            local = view.segment.local_ids(rows)
+            local = local[local < view.end]
+            local = local if view.alive is None else local[view.alive[local]]
+        elif view.alive is not None:
+            local = np.flatnonzero(view.alive)
+        else:
+            return self._ranked(mine, vectors, query, limit)
+        return self._ranked(mine[local], vectors[local], query, limit)
+
+    def _search_one(self, view: SegmentView, graph: Graph, query: Vectors, limit: int, ef: int, rows: Rows | None) -> Found:
+        allowed = view.alive
+        if rows is not None:
+            allowed = np.zeros(view.end, np.bool_)
+            allowed[view.segment.local_ids(rows)] = True
+            allowed = allowed if view.alive is None else allowed & view.alive
+        # A few more than asked for, since the graph's codes are coarser than the vectors that decide.
+        local = graph.search(query, min(view.end, limit + 10 + limit // 4), max(ef, limit + 10), allowed)
+        return self._ranked(view.segment.rows[local], view.segment.vectors[local], query, limit)
+
+    def _ranked(self, rows: Rows, vectors: Vectors, query: Vectors, limit: int) -> Found:
+        scores = exact_scores(self.distance, vectors, query)
+        chosen = best(self.distance, scores, limit)
+        return Found(rows[chosen], scores[chosen])
+
+    def _merge(self, found: list[Found], limit: int) -> Found:
+        if len(found) == 1:
+            return found[0]
+        rows = np.concatenate([part.rows for part in found]) if found else np.empty(0, np.int64)
+        scores = np.concatenate([part.scores for part in found]) if found else np.empty(0, np.float32)
+        chosen = best(self.distance, scores, limit)
+        return Found(rows[chosen], scores[chosen])
+
+
+@dataclass(slots=True)
+class Build:
+    """A sealed segment in the making: its inputs, and which of their rows it takes over."""
+
+    inputs: list[Segment]
+    taken: list[LocalIds] = field(default_factory=list)
+
+
+class VectorIndex:
+    """All segments of one vector name. Guarded by `lock`, the shard's, wherever it changes."""
+
+    def __init__(self, folder: Path, distance: Distance, size: int, hnsw: HnswConfig, lock: threading.RLock) -> None:
+        self._folder = folder
+        self._distance = distance
+        self._size = size
+        self.hnsw = hnsw
+        self._lock = lock
+        self._sealed: list[Segment] = []
+        self._growing = self._new_flat()
+        self._building = False
+        self._dropped = False
+        self.view = VectorView(distance)
+
+    def load(self, alive: Iterable[int], next_row: int) -> Rows:
+        """Opens the sealed segments that fit the rows, `alive` ascending. Returns the alive rows that none of them holds."""
+        missing = np.fromiter(alive, np.int64)
+        folders = sorted(self._folder.glob("*"), key=lambda path: path.name, reverse=True)
+        for folder in folders:
+            segment = self._open(folder)
+            if segment is None or segment.rows[-1] >= next_row:
+                log.warning("dropping the segment %s: its files are damaged or ahead of the rows", folder)
+                shutil.rmtree(folder)
+                continue
+            local = segment.local_ids(missing)
+            if not len(local):
+                shutil.rmtree(folder)
+                continue
+            if len(local) < segment.count:
+                segment.alive = np.zeros(segment.count, np.bool_)
+                segment.alive[local] = True
+            segment.alive_count = len(local)
+            self._sealed.append(segment)
+            missing = np.setdiff1d(missing, segment.rows[local], assume_unique=True)
+        return missing
+
+    def add(self, rows: Rows, vectors: Vectors) -> None:
+        """Appends rows, ascending and above all before, with their vectors, shape (n, size). Visible after `publish`."""
+        segment, end = self._growing, self._growing.count + len(rows)
+        if end > len(segment.rows):
+            room = max(1024, end, 2 * len(segment.rows))
+            # New arrays, so that readers of the old ones are not disturbed.
+            segment.rows = _grown(segment.rows, segment.count, (room,))
+            segment.vectors = _grown(segment.vectors, segment.count, (room, self._size))
+            if segment.alive is not None:
+                segment.alive = _grown(segment.alive, segment.count, (room,))
+        segment.rows[segment.count : end] = rows
+        segment.vectors[segment.count : end] = vectors
+        if segment.alive is not None:
+            segment.alive[segment.count : end] = True
+        segment.count = end
+        segment.alive_count += len(rows)
+
+    def kill(self, rows: Rows) -> None:
+        """Marks rows (ascending) dead, those that are here. Visible after `publish`."""
+        for segment in [*self._sealed, self._growing]:
+            local = segment.local_ids(rows)
+            if len(local):
+                alive = np.ones(len(segment.rows), np.bool_) if segment.alive is None else segment.alive.copy()
+                alive[local] = False
+                segment.alive = alive
+                segment.alive_count = int(np.count_nonzero(alive[: segment.count]))
+
+    def publish(self) -> None:
+        """Makes all changes visible to readers at once."""
+        views = [
+            SegmentView(s, s.count, None if s.alive is None else s.alive[: s.count], s.alive_count)
+            for s in [*self._sealed, self._growing]
+            if s.alive_count
+        ]
+        self.view = VectorView(self._distance, tuple(views))
+
+    def plan(self) -> Build | None:
+        """What is worth building now, and not being built already; the caller then runs it. Holds one build at a time."""
+        if self._building or self._dropped:
+            return None
+        if self._growing.count >= SEAL_ROWS:
+            self._sealed.append(self._growing)
+            self._growing = self._new_flat()
+        inputs = [s for s in self._sealed if s.graph is None] or _worth_merging(self._sealed)
+        if not inputs:
+            return None
+        self._building = True
+        taken = [np.arange(s.count) if s.alive is None else np.flatnonzero(s.alive[: s.count]) for s in inputs]
+        return Build(list(inputs), taken)
+
+    def run(self, build: Build) -> None:
+        """Builds and swaps in. Long; called without the lock, by one thread at a time."""
+        try:
+            self._run(build)
+        finally:
+            self._building = False
+
+    def _run(self, build: Build) -> None:
+        rows = np.concatenate([s.rows[local] for s, local in zip(build.inputs, build.taken, strict=True)])
+        vectors = np.concatenate([s.vectors[local] for s, local in zip(build.inputs, build.taken, strict=True)])
+        order = np.argsort(rows)
+        sealed = self._seal(rows[order], np.ascontiguousarray(vectors[order])) if len(rows) else None
+        with self._lock:
+            self._swap(build, sealed, order)
+        for segment in build.inputs:
+            if segment.folder:
+                shutil.rmtree(segment.folder, ignore_errors=True)
+
+    def abandon(self) -> None:
+        """Plans nothing more; the shard is closing or being dropped."""
+        self._dropped = True
+
+    def status(self) -> Mapping[str, int]:
+        """Counts for people: vectors alive, vectors in graphs, segments."""
+        views = self.view.segments
+        return {
+            "vectors": sum(view.alive_count for view in views),
+            "indexed": sum(view.alive_count for view in views if view.segment.graph is not None),
+            "segments": len(views),
+        }
+
+    def _swap(self, build: Build, sealed: Segment | None, order: LocalIds) -> None:
+        """Replaces the inputs; rows that died while the graph was built are dead in it too."""
+        self._sealed = [s for s in self._sealed if s not in build.inputs]
+        if sealed is not None and not self._dropped:
+            still = np.concatenate(
+                [
+                    np.ones(len(local), np.bool_) if s.alive is None else s.alive[local]
+                    for s, local in zip(build.inputs, build.taken, strict=True)
+                ]
+            )[order]
+            sealed.alive = None if still.all() else still
+            sealed.alive_count = int(np.count_nonzero(still))
+            self._sealed.append(sealed)
+        self.publish()
+
+    def _seal(self, rows: Rows, vectors: Vectors) -> Segment:
+        graph = Graph.build(vectors, self._distance, self.hnsw)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # Named so that a later segment sorts after those it was made from, and `load` prefers it.
+        numbers = [int(path.name.split("-")[0]) for path in self._folder.glob("*") if not path.suffix]
+        folder = self._folder / f"{max(numbers, default=0) + 1:08d}"
+        unfinished = folder.with_suffix(".tmp")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        graph.write(unfinished / "graph.faiss")
+        np.save(unfinished / "rows.npy", rows)
+        np.save(unfinished / "vectors.npy", vectors)
+        unfinished.rename(folder)
+        return Segment(rows, np.load(folder / "vectors.npy", mmap_mode="r"), len(rows), None, len(rows), graph, folder)
+
+    def _open(self, folder: Path) -> Segment | None:
+        """The segment in a folder; None when it was never finished, is damaged, or was built for another collection."""
+        try:
+            graph = Graph.read(folder / "graph.faiss")
+            rows: Rows = np.load(folder / "rows.npy")
+            vectors: Vectors = np.load(folder / "vectors.npy", mmap_mode="r")
+        except (OSError, ValueError, RuntimeError, EOFError):
+            return None
+        fits = folder.suffix == "" and len(rows) == len(graph) > 0 and vectors.shape == (len(rows), self._size)
+        return Segment(rows, vectors, len(rows), None, len(rows), graph, folder) if fits else None
+
+    def _new_flat(self) -> Segment:
+        return Segment(np.empty(0, np.int64), np.empty((0, self._size), np.float32), 0)
+
+
+def _worth_merging(segments: list[Segment]) -> list[Segment]:
+    """Segments to make one of: the largest run whose smaller members together outweigh its largest, so that every row is
+    rebuilt a number of times logarithmic in the collection; else one with many dead rows."""
+    ranked = sorted(segments, key=lambda s: s.alive_count, reverse=True)
+    for at, largest in enumerate(ranked):
+        smaller = sum(s.alive_count for s in ranked[at + 1 :])
+        if at + 1 < len(ranked) and largest.alive_count <= smaller <= MAX_SEGMENT_ROWS - largest.alive_count:
+            return ranked[at:]
+    return next(([s] for s in ranked if s.alive_count < (1 - MAX_DEAD_SHARE) * s.count), [])
+
+
+def _grown(array: NDArray[Any], count: int, shape: tuple[int, ...]) -> NDArray[Any]:
+    larger = np.empty(shape, array.dtype)
+    larger[:count] = array[:count]
+    return larger

@@ -1,0 +1,102 @@
+"""All shards of this process, and how far their partitions are applied."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from catalog.collection import Collection
+from journal.log import Positions, TopicPartition
+from journal.topics import Topics
+from shard.shard import Background, Limits, Shard
+
+log = logging.getLogger(__name__)
+
+
+class Shards:
+    """The open shards, in folders `<collection id>/<number>` below `folder`. One thread opens and drops, any thread looks up."""
+
+    def __init__(self, folder: Path, topics: Topics, limits: Limits, background: Background) -> None:
+        self._folder = folder
+        self._topics = topics
+        self._limits = limits
+        self._background = background
+        self._open: dict[int, list[Shard]] = {}
+
+    def open(self, collection: Collection) -> list[Shard]:
+        """Opens all shards of a collection, loading what state there is."""
+        shards = [
+            Shard(
+                self._folder / str(collection.id) / str(number), collection, number, self._topics, self._limits, self._background
+            )
+            for number in range(collection.config.shard_number)
+        ]
+        self._open = {**self._open, collection.id: shards}
+        return shards
+
+    def of(self, collection_id: int) -> list[Shard]:
+        """The shards of a collection, by number; none when it is not open here."""
+        return self._open.get(collection_id, [])
+
+    def all(self) -> list[Shard]:
+        return [shard for shards in self._open.values() for shard in shards]
+
+    def drop(self, collection_id: int) -> None:
+        """Closes a collection's shards and removes their state."""
+        dropped = self.of(collection_id)
+        self._open = {id_: shards for id_, shards in self._open.items() if id_ != collection_id}
+        for shard in dropped:
+            shard.drop()
+        shutil.rmtree(self._folder / str(collection_id), ignore_errors=True)
+
+    def drop_strangers(self, known: Mapping[int, Collection]) -> None:
+        """Removes the state of collections that are no longer in the catalog."""
+        for folder in self._folder.glob("*"):
+            if folder.name.isdigit() and int(folder.name) not in known:
+                log.info("removing the state of the deleted collection %s", folder.name)
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Closes all shards; their state stays."""
+        closing, self._open = self.all(), {}
+        for shard in closing:
+            shard.close()
+
+
+class AppliedPositions:
+    """How far this process has applied each partition. Whoever must see a write waits for its position here."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._positions: Positions = {}
+        self._listeners: list[Callable[[], None]] = []
+
+    def get(self) -> Positions:
+        """Next offsets by partition, as of now."""
+        return self._positions
+
+    def advance(self, to: Mapping[TopicPartition, int]) -> None:
+        """Moves on, and tells the listeners when anything moved."""
+        with self._lock:
+            moved = {p: offset for p, offset in to.items() if offset > self._positions.get(p, -1)}
+            if not moved:
+                return
+            self._positions = {**self._positions, **moved}
+        for listener in self._listeners:
+            listener()
+
+    def restart(self, positions: Positions) -> None:
+        """Begins anew at these positions, which may lie below what was announced."""
+        with self._lock:
+            self._positions = dict(positions)
+
+    def covers(self, positions: Mapping[TopicPartition, int]) -> bool:
+        """Whether everything below `positions` is applied."""
+        return all(self._positions.get(partition, 0) >= offset for partition, offset in positions.items())
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Calls `listener`, on the applying thread, after each advance."""
+        self._listeners.append(listener)

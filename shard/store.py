@@ -1,0 +1,247 @@
+"""One shard's RocksDB: point rows, versions and applied offsets. With the embedded log, the only place that imports rocksdict.
+
+| family   | key                                 | value                                                   |
+|----------|-------------------------------------|---------------------------------------------------------|
+| points   | point id                            | `StoredPoint`                                           |
+| rows     | row, u64                            | point id and payload, of a live point                   |
+| vectors  | row, u64                            | vectors by name                                         |
+| versions | id length u16, id, inverted version | a write that the current state no longer shows by itself |
+| meta     | `p` topic/partition, `k` key, `row` | progress, idempotency keys, the next row                |
+
+A row is one vector state of a point and its number is never given out twice.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from rocksdict import BlockBasedOptions, Cache, ColumnFamily, Options, Rdict, WriteBatch
+
+from journal.log import TopicPartition
+from journal.records import Vectors
+from journal.stamps import Version
+from shard.join import Point
+
+NO_ROW = -1
+BLOCK_CACHE_BYTES = 32 << 20
+WRITE_BUFFER_BYTES = 16 << 20
+
+_FAMILIES = ("points", "rows", "vectors", "versions", "meta")
+_NEXT_ROW = b"row"
+_cache = Cache(BLOCK_CACHE_BYTES)  # shared by all shards of the process, so that memory does not grow with their number
+
+
+class StoredPoint(msgspec.Struct, array_like=True, omit_defaults=True):
+    """A point without its payload and vectors, which lie under its row; a point that is not alive keeps waiting patches here."""
+
+    full: Version
+    row: int = NO_ROW
+    floor: Version | None = None
+    keys: dict[str, Version] = {}
+    names: dict[str, Version] = {}
+    waiting_payload: bytes = b""
+    waiting_vectors: dict[str, bytes] = {}
+
+
+class Row(NamedTuple):
+    """A live point as a reader wants it."""
+
+    row: int
+    id: bytes
+    payload: bytes
+
+
+class Progress(msgspec.Struct, array_like=True):
+    """How far a partition is applied: the next offset, the last stamp given, the highest time of the log seen."""
+
+    offset: int = 0
+    stamp: int = 0
+    time_ms: int = 0
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_point = msgspec.msgpack.Decoder(StoredPoint).decode
+_decode_row = msgspec.msgpack.Decoder(tuple[bytes, bytes]).decode
+_decode_vectors = msgspec.msgpack.Decoder(dict[str, bytes]).decode
+_decode_progress = msgspec.msgpack.Decoder(Progress).decode
+
+
+class Changes:
+    """What one batch of records writes: all of it, or nothing, becomes durable together (I3)."""
+
+    def __init__(self, store: Store) -> None:
+        self._family = store.families
+        self._batch = WriteBatch(raw_mode=True)
+
+    def put_point(self, point_id: bytes, point: Point, row: int) -> None:
+        """Writes a point's state; `row` is NO_ROW unless it is alive."""
+        floor = None if point.floor == point.full else point.floor
+        stored = StoredPoint(point.full, row, floor, point.keys, point.names)
+        if not point.alive:
+            stored.waiting_payload = point.payload
+            stored.waiting_vectors = {name: vector.tobytes() for name, vector in point.vectors.items()}
+        self._batch.put(point_id, _encode(stored), self._family["points"])
+
+    def put_row(self, row: int, point_id: bytes, payload: bytes) -> None:
+        self._batch.put(row.to_bytes(8, "big"), _encode((point_id, payload)), self._family["rows"])
+
+    def put_vectors(self, row: int, vectors: Mapping[str, Vectors]) -> None:
+        data = {name: vector.data for name, vector in vectors.items()}
+        self._batch.put(row.to_bytes(8, "big"), _encode(data), self._family["vectors"])
+
+    def delete_row(self, row: int) -> None:
+        key = row.to_bytes(8, "big")
+        self._batch.delete(key, self._family["rows"])
+        self._batch.delete(key, self._family["vectors"])
+
+    def put_version(self, point_id: bytes, version: Version, write: bytes) -> None:
+        self._batch.put(_version_key(point_id, version), write, self._family["versions"])
+
+    def put_progress(self, partition: TopicPartition, progress: Progress) -> None:
+        self._batch.put(_progress_key(partition), _encode(progress), self._family["meta"])
+
+    def put_idempotency_key(self, key: str, stamp: int) -> None:
+        self._batch.put(b"k" + key.encode(), stamp.to_bytes(8, "big"), self._family["meta"])
+
+    def put_next_row(self, row: int) -> None:
+        self._batch.put(_NEXT_ROW, row.to_bytes(8, "big"), self._family["meta"])
+
+
+class Store:
+    """The RocksDB in the folder `path`. One thread writes, any thread reads."""
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        self._db = Rdict(str(path), _options(), column_families={name: _options() for name in _FAMILIES})
+        self.families: dict[str, ColumnFamily] = {name: self._db.get_column_family_handle(name) for name in _FAMILIES}
+        self._tables = {name: self._db.get_column_family(name) for name in _FAMILIES}
+        # Typed loosely, since rocksdict's stubs do not tell a `get` of one key from a `get` of many.
+        self._points: Any = self._tables["points"]
+        self._rows: Any = self._tables["rows"]
+        self._vectors: Any = self._tables["vectors"]
+        self._meta: Any = self._tables["meta"]
+
+    def write(self, changes: Changes) -> None:
+        """Writes all changes atomically. Not synced: what a power loss takes is replayed from the log."""
+        self._db.write(changes._batch)
+
+    def point(self, point_id: bytes) -> tuple[Point, int]:
+        """The whole state of a point and its row; a fresh Point when nothing was ever written to it."""
+        data = self._points.get(point_id)
+        if data is None:
+            return Point(), NO_ROW
+        stored = _decode_point(data)
+        payload, vectors = stored.waiting_payload, _arrays(stored.waiting_vectors)
+        if stored.row != NO_ROW:
+            payload = _decode_row(self._rows[stored.row.to_bytes(8, "big")])[1]
+            vectors = self.vectors(stored.row)
+        floor = stored.full if stored.floor is None else stored.floor
+        return Point(stored.full, stored.row != NO_ROW, floor, stored.keys, stored.names, payload, vectors), stored.row
+
+    def find(self, point_ids: Sequence[bytes]) -> list[Row | None]:
+        """The live points of these ids, None where there is none."""
+        found = []
+        for point_id, data in zip(point_ids, self._points.get(list(point_ids)), strict=True):
+            row = NO_ROW if data is None else _decode_point(data).row
+            stored = None if row == NO_ROW else self._rows.get(row.to_bytes(8, "big"))
+            found.append(None if stored is None else Row(row, point_id, _decode_row(stored)[1]))
+        return found
+
+    def rows(self, rows: Iterable[int]) -> list[Row | None]:
+        """The points at these rows, None where a row is no longer alive."""
+        numbers = list(rows)
+        stored = self._rows.get([row.to_bytes(8, "big") for row in numbers]) if numbers else []
+        return [None if data is None else Row(row, *_decode_row(data)) for row, data in zip(numbers, stored, strict=True)]
+
+    def vectors(self, row: int) -> dict[str, Vectors]:
+        """The vectors of a row by name, shape (size,) each; empty when the row is gone."""
+        data = self._vectors.get(row.to_bytes(8, "big"))
+        return {} if data is None else _arrays(_decode_vectors(data))
+
+    def scan_points(self, start: bytes = b"") -> Iterator[tuple[bytes, int]]:
+        """Ids and rows of all live points in id order, from `start` on."""
+        for key, data in _scan(self._points, start):
+            row = _decode_point(data).row
+            if row != NO_ROW:
+                yield key, row
+
+    def scan_rows(self) -> Iterator[Row]:
+        """All live points in row order."""
+        for key, data in _scan(self._rows):
+            yield Row(int.from_bytes(key, "big"), *_decode_row(data))
+
+    def versions(self, point_id: bytes) -> Iterator[tuple[Version, bytes]]:
+        """Writes to a point that its current state does not show by itself, newest first."""
+        prefix = _version_prefix(point_id)
+        for key, write in _scan(self._tables["versions"], prefix):
+            if not key.startswith(prefix):
+                return
+            yield Version(*(~n & _MAX for n in struct.unpack(">QQQQ", key[len(prefix) :]))), write
+
+    def progress(self, partition: TopicPartition) -> Progress | None:
+        """How far a partition is applied here; None when nothing ever was."""
+        data = self._meta.get(_progress_key(partition))
+        return None if data is None else _decode_progress(data)
+
+    def idempotency_stamp(self, key: str) -> int | None:
+        """The stamp under which a write with this key was applied."""
+        data = self._meta.get(b"k" + key.encode())
+        return None if data is None else int.from_bytes(data, "big")
+
+    def next_row(self) -> int:
+        """The number of the next new row."""
+        return int.from_bytes(self._meta.get(_NEXT_ROW) or b"", "big")
+
+    def close(self) -> None:
+        """Closes the database. RocksDB keeps its lock while any handle lives, so all are let go here."""
+        for table in self._tables.values():
+            table.close()
+        self.families.clear()
+        self._db.close()
+
+
+_MAX = 2**64 - 1
+
+
+def _version_prefix(point_id: bytes) -> bytes:
+    return len(point_id).to_bytes(2, "big") + point_id
+
+
+def _version_key(point_id: bytes, version: Version) -> bytes:
+    return _version_prefix(point_id) + struct.pack(">QQQQ", *(~n & _MAX for n in version))
+
+
+def _progress_key(partition: TopicPartition) -> bytes:
+    return b"p" + f"{partition.topic}/{partition.partition}".encode()
+
+
+def _arrays(vectors: Mapping[str, bytes]) -> dict[str, Vectors]:
+    return {name: np.frombuffer(data, "<f4") for name, data in vectors.items()}
+
+
+def _scan(table: Rdict, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values from `start` on. Raises on corruption, which a plain `items()` would hide."""
+    items = table.iter()
+    items.seek(start)
+    while items.valid():
+        yield items.key(), items.value()
+        items.next()
+    items.status()
+
+
+def _options() -> Options:
+    table = BlockBasedOptions()
+    table.set_block_cache(_cache)
+    table.set_bloom_filter(10, False)
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.create_missing_column_families(True)
+    options.set_block_based_table_factory(table)
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES)
+    options.set_keep_log_file_num(2)
+    return options

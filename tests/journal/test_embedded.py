@@ -1,0 +1,243 @@
+"""The journal in RocksDB: the contract, group commit, and what a crash, a full disk and a damaged file leave behind."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from journal.embedded import EmbeddedJournal
+from journal.log import Journal, Overloaded, TopicPartition
+from tests.journal.contract import WAIT_S, DurableContract, OwnClockContract, in_thread, read, values, write
+
+REPO = Path(__file__).resolve().parents[2]
+ONE = TopicPartition("t", 0)
+
+PREAMBLE = """
+import os, resource, sys, threading
+from pathlib import Path
+from journal.embedded import EmbeddedJournal
+from journal.log import JournalError, TopicPartition
+journal = EmbeddedJournal(Path(sys.argv[1]))
+journal.ensure_topics({"t": 2})
+"""
+
+APPEND_UNTIL_KILLED = """
+def append(thread):
+    partition = TopicPartition("t", thread % 2)
+    for n in range(1_000_000):
+        value = f"{thread}-{n}"
+        appended = journal.append(partition, value.encode()).result()
+        os.write(1, f"{appended.partition.partition} {appended.offset} {value}\\n".encode())
+for thread in range(4):
+    threading.Thread(target=append, args=[thread]).start()
+"""
+
+APPEND_FIVE_AND_CRASH = """
+for n in range(5):
+    journal.append(TopicPartition("t", 0), b"%d" % n * 100).result()
+os._exit(9)
+"""
+
+FILL_THE_DISK = """
+one = TopicPartition("t", 0)
+journal.append(one, b"kept").result()
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+for _ in range(2):
+    try:
+        print(journal.append(one, bytes(100_000)).result())
+    except JournalError as error:
+        print(type(error).__name__)
+reader = journal.reader()
+reader.assign({one: 0})
+print([entry.value for entry in reader.poll(0).entries])
+journal.close()
+print("closed")
+"""
+
+
+def child(code: str, folder: Path) -> subprocess.Popen[str]:
+    """A process that has opened a journal in `folder` and runs `code`."""
+    return subprocess.Popen(
+        [sys.executable, "-c", PREAMBLE + code, str(folder)],
+        cwd=REPO,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+class Gate:
+    """A clock that stops whoever asks it, until it is opened: so the committer can be held between two groups."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.opened = threading.Event()
+        self.asked = 0
+
+    def __call__(self) -> int:
+        self.asked += 1
+        self.reached.set()
+        assert self.opened.wait(WAIT_S)
+        return 1
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.opened.set()
+
+
+class TestEmbeddedJournal(DurableContract, OwnClockContract):
+    @pytest.fixture
+    def journal(self, tmp_path: Path) -> Iterator[Journal]:
+        journal = EmbeddedJournal(tmp_path / "log")
+        yield journal
+        journal.close()
+
+    @pytest.fixture
+    def reopen(self, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[Journal], Journal]:
+        def reopen(journal: Journal) -> Journal:
+            journal.close()
+            again = EmbeddedJournal(tmp_path / "log")
+            request.addfinalizer(again.close)
+            return again
+
+        return reopen
+
+    @pytest.fixture
+    def open_at(self, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[Callable[[], int]], Journal]:
+        def open_at(now_ms: Callable[[], int]) -> Journal:
+            journal = EmbeddedJournal(tmp_path / "log", now_ms)
+            request.addfinalizer(journal.close)
+            return journal
+
+        return open_at
+
+
+def test_times_do_not_step_back_over_a_restart(tmp_path: Path) -> None:
+    """I4, V14"""
+    for now_ms, expected in ((100, 100), (40, 100), (101, 101)):
+        journal = EmbeddedJournal(tmp_path, lambda: now_ms)  # noqa: B023 (asked before the next turn)
+        journal.ensure_topics({"t": 1})
+        assert write(journal, ONE, b"x")[0].time_ms == expected
+        journal.close()
+
+
+def test_what_waits_together_is_committed_together(tmp_path: Path, gate: Gate) -> None:
+    """I2: one sync for all appends that wait; the clock is read once for each."""
+    journal = EmbeddedJournal(tmp_path, gate)
+    journal.ensure_topics({"t": 1})
+    futures = [journal.append(ONE, b"0")]
+    assert gate.reached.wait(WAIT_S)
+    futures += [journal.append(ONE, b"%d" % n) for n in range(1, 50)]
+    assert not any(future.done() for future in futures)
+    gate.opened.set()
+    assert [future.result(WAIT_S).offset for future in futures] == list(range(50))
+    assert gate.asked == 2
+    journal.close()
+
+
+def test_what_waits_for_the_disk_is_bounded(tmp_path: Path, gate: Gate) -> None:
+    """I11"""
+    journal = EmbeddedJournal(tmp_path, gate, max_in_flight_bytes=1000)
+    journal.ensure_topics({"t": 1})
+    held = journal.append(ONE, bytes(600))
+    assert gate.reached.wait(WAIT_S)
+    with pytest.raises(Overloaded, match="1000") as refused:
+        journal.append(ONE, bytes(401))
+    assert refused.value.retry_after_s > 0
+    fits = journal.append(ONE, bytes(400))
+    gate.opened.set()
+    assert (held.result(WAIT_S).offset, fits.result(WAIT_S).offset) == (0, 1)
+    assert write(journal, ONE, bytes(2000))[0].offset == 2, "one record alone is taken whatever its size"
+    journal.close()
+
+
+def test_nothing_is_visible_before_it_is_durable(tmp_path: Path, gate: Gate) -> None:
+    """I2: what a reader has seen can no longer be lost."""
+    journal = EmbeddedJournal(tmp_path, gate)
+    journal.ensure_topics({"t": 1})
+    future = journal.append(ONE, b"0")
+    assert gate.reached.wait(WAIT_S)
+    reader = journal.reader()
+    reader.assign({ONE: 0})
+    assert journal.end_offsets([ONE]) == {ONE: 0}
+    assert reader.poll(0).entries == []
+    gate.opened.set()
+    future.result(WAIT_S)
+    assert values(reader.poll(0).entries) == [b"0"]
+    journal.close()
+
+
+def test_every_acknowledged_record_outlives_a_kill(tmp_path: Path) -> None:
+    """I2"""
+    with child(APPEND_UNTIL_KILLED, tmp_path) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(300)]
+        process.kill()
+        lines += process.stdout.readlines()
+    journal = EmbeddedJournal(tmp_path)
+    partitions = [TopicPartition("t", index) for index in range(2)]
+    found = {(e.partition.partition, e.offset): e.value.decode() for e in read(journal, dict.fromkeys(partitions, 0))}
+    acknowledged = [line.split() for line in lines if line.endswith("\n")]
+    assert len(acknowledged) >= 300
+    for index, offset, value in acknowledged:
+        assert found[int(index), int(offset)] == value
+    ends = journal.end_offsets(partitions)
+    assert sorted(found) == [(p.partition, offset) for p in partitions for offset in range(ends[p])]
+    journal.close()
+
+
+def test_a_journal_that_cannot_write_says_so_and_stays_readable(tmp_path: Path) -> None:
+    """I2, V21: the first append is in doubt, the next are refused, and what was acknowledged is there."""
+    with child(FILL_THE_DISK, tmp_path) as process:
+        out, errors = process.communicate(timeout=WAIT_S)
+    assert out.split("\n")[:3] == ["Indefinite", "Definite", "[b'kept']"], errors
+    assert out.endswith("closed\n"), errors
+    journal = EmbeddedJournal(tmp_path)
+    write(journal, ONE, b"after")
+    assert [v for v in values(read(journal, {ONE: 0})) if v != bytes(100_000)] == [b"kept", b"after"]
+    journal.close()
+
+
+def crashed(folder: Path) -> Path:
+    """The write-ahead log of a journal whose process died after five appends of 100 bytes."""
+    with child(APPEND_FIVE_AND_CRASH, folder) as process:
+        assert process.wait(WAIT_S) == 9
+    (wal,) = (path for path in folder.glob("*.log") if path.stat().st_size)
+    return wal
+
+
+def test_a_torn_tail_costs_only_what_was_torn(tmp_path: Path) -> None:
+    """I2: a crash in the middle of a write leaves half a record, which nobody was promised."""
+    wal = crashed(tmp_path)
+    wal.write_bytes(wal.read_bytes()[:-3])
+    journal = EmbeddedJournal(tmp_path)
+    assert values(read(journal, {ONE: 0})) == [b"%d" % n * 100 for n in range(4)]
+    assert write(journal, ONE, b"4")[0].offset == 4
+    journal.close()
+
+
+def test_damage_in_the_middle_is_an_error(tmp_path: Path) -> None:
+    """I2: acknowledged records behind the damage must not vanish in silence."""
+    wal = crashed(tmp_path)
+    data = bytearray(wal.read_bytes())
+    data[data.index(b"2" * 100)] ^= 1
+    wal.write_bytes(data)
+    with pytest.raises(Exception, match="Corruption"):
+        EmbeddedJournal(tmp_path)
+
+
+def test_closing_finishes_what_waits(tmp_path: Path, gate: Gate) -> None:
+    """I2"""
+    journal = EmbeddedJournal(tmp_path, gate)
+    journal.ensure_topics({"t": 1})
+    futures = [journal.append(ONE, b"%d" % n) for n in range(20)]
+    closing = in_thread(journal.close)
+    gate.opened.set()
+    closing.result(WAIT_S)
+    assert [future.result(0).offset for future in futures] == list(range(20))

@@ -1,0 +1,156 @@
+"""The journal on a real Kafka broker: the contract, and what brokers, operators and foreign clients do to it."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import pytest
+from confluent_kafka import ConsumerGroupTopicPartitions, Producer
+from confluent_kafka import TopicPartition as KafkaPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+
+from journal.kafka import KafkaJournal
+from journal.log import Definite, Journal, JournalError, TopicPartition
+from tests.journal.contract import WAIT_S, DurableContract, batches, in_thread, read, values, write
+from tests.kafka_server import KafkaServer
+
+pytestmark = pytest.mark.kafka
+
+
+class TestKafkaJournal(DurableContract):
+    RACES = 2
+
+    @pytest.fixture(scope="class")
+    def journal(self, kafka: KafkaServer) -> Iterator[Journal]:
+        journal = KafkaJournal(kafka.bootstrap)
+        yield journal
+        journal.close()
+
+    @pytest.fixture
+    def closable(self, kafka: KafkaServer) -> Journal:
+        return KafkaJournal(kafka.bootstrap)
+
+    @pytest.fixture
+    def reopen(self, kafka: KafkaServer, request: pytest.FixtureRequest) -> Callable[[Journal], Journal]:
+        def reopen(journal: Journal) -> Journal:
+            journal.close()
+            again = KafkaJournal(kafka.bootstrap)
+            request.addfinalizer(again.close)
+            return again
+
+        return reopen
+
+
+@pytest.fixture(scope="module")
+def journal(kafka: KafkaServer) -> Iterator[KafkaJournal]:
+    journal = KafkaJournal(kafka.bootstrap, append_timeout_s=2)
+    yield journal
+    journal.close()
+
+
+@pytest.fixture
+def partition(journal: KafkaJournal, request: pytest.FixtureRequest) -> TopicPartition:
+    """The only partition of a topic of this test's own."""
+    name = request.node.name.replace("[", "-").replace("]", "")
+    journal.ensure_topics({name: 1})
+    return TopicPartition(name, 0)
+
+
+def foreign(kafka: KafkaServer, **settings: str) -> Producer:
+    """A producer that knows nothing of this project."""
+    return Producer({"bootstrap.servers": kafka.bootstrap} | {name.replace("_", "."): value for name, value in settings.items()})
+
+
+@pytest.mark.parametrize("end", ["commit_transaction", "abort_transaction"])
+def test_markers_of_foreign_transactions_do_not_stall_a_reader(
+    kafka: KafkaServer, journal: KafkaJournal, partition: TopicPartition, end: str
+) -> None:
+    """I9: a marker takes an offset that no entry has; a strong read waits for it all the same."""
+    write(journal, partition, b"ours")
+    reader = journal.reader()
+    reader.assign({partition: 0})
+    assert sum(batches(reader, {partition: 0}, {partition: 1}), []) != []
+    producer = foreign(kafka, transactional_id=partition.topic)
+    producer.init_transactions(WAIT_S)
+    for n in (2, 3):
+        producer.begin_transaction()
+        producer.produce(partition.topic, b"foreign", partition=0)
+        getattr(producer, end)(WAIT_S)
+        ends = journal.end_offsets([partition])
+        assert ends == {partition: 2 * n - 1}
+        for _ in batches(reader, {partition: 0}, ends):
+            pass  # fails unless the positions reach the ends
+    reader.close()
+    (appended,) = write(journal, partition, b"ours")
+    assert [entry.offset for entry in read(journal, {partition: 4})] == [appended.offset] == [5]
+
+
+def test_the_time_is_the_brokers_whatever_a_producer_claims(
+    kafka: KafkaServer, journal: KafkaJournal, partition: TopicPartition
+) -> None:
+    """I4, I6: else any producer could move the stamps of a shard."""
+    (ours,) = write(journal, partition, b"ours")
+    producer = foreign(kafka)
+    for claimed_ms in (1, 2**45):
+        producer.produce(partition.topic, b"foreign", partition=0, timestamp=claimed_ms)
+    assert producer.flush(WAIT_S) == 0
+    (after,) = write(journal, partition, b"ours")
+    times = [entry.time_ms for entry in read(journal, {partition: 0})]
+    assert times == sorted(times)
+    assert (times[0], times[-1]) == (ours.time_ms, after.time_ms)
+
+
+def test_the_topics_keep_everything(kafka: KafkaServer, partition: TopicPartition) -> None:
+    """I1: Kafka's default would drop the journal after a week."""
+    resource = ConfigResource(ResourceType.TOPIC, partition.topic)
+    (found,) = AdminClient({"bootstrap.servers": kafka.bootstrap}).describe_configs([resource]).values()
+    config = {name: entry.value for name, entry in found.result(WAIT_S).items()}
+    assert config["message.timestamp.type"] == "LogAppendTime"
+    assert (config["retention.ms"], config["retention.bytes"], config["cleanup.policy"]) == ("-1", "-1", "delete")
+
+
+def test_ordinary_tools_see_what_a_group_committed(kafka: KafkaServer, journal: KafkaJournal, partition: TopicPartition) -> None:
+    """U4"""
+    write(journal, partition, b"0", b"1")
+    journal.commit("node-1", {partition: 1})
+    asked = ConsumerGroupTopicPartitions("node-1", [KafkaPartition(partition.topic, 0)])
+    (answer,) = AdminClient({"bootstrap.servers": kafka.bootstrap}).list_consumer_group_offsets([asked]).values()
+    assert [found.offset for found in answer.result(WAIT_S).topic_partitions] == [1]
+
+
+def test_a_record_that_no_broker_would_take_is_refused(journal: KafkaJournal, partition: TopicPartition) -> None:
+    """I11"""
+    with pytest.raises(Definite):
+        journal.append(partition, bytes(1_100_000)).result(WAIT_S)
+    assert journal.end_offsets([partition]) == {partition: 0}
+
+
+def test_a_broker_that_dies_never_makes_a_false_promise(
+    kafka: KafkaServer, journal: KafkaJournal, partition: TopicPartition
+) -> None:
+    """I2, V21: acknowledged is in the log, definite is not, and the same journal goes on when the broker is back."""
+    write(journal, partition, b"warm")
+    sent = {}
+    killing = in_thread(kafka.kill)
+    try:
+        while not killing.done():
+            sent[len(sent)] = journal.append(partition, b"%d" % len(sent))
+        for _ in range(20):
+            sent[len(sent)] = journal.append(partition, b"%d" % len(sent))
+        errors = {n: future.exception(WAIT_S) for n, future in sent.items()}
+        with pytest.raises(JournalError):
+            journal.end_offsets([partition])
+        with pytest.raises(JournalError):
+            journal.ensure_topics({"while-down": 1})
+    finally:
+        killing.result(WAIT_S)
+        kafka.start()
+    assert {type(error) for error in errors.values()} > {type(None)}, "some were acknowledged, some were not"
+    assert all(isinstance(error, JournalError) for error in errors.values() if error)
+    (after,) = write(journal, partition, b"after")
+    log = {entry.offset: entry.value for entry in read(journal, {partition: 0})}
+    assert log[after.offset] == b"after"
+    for n, error in errors.items():
+        if error is None:
+            assert log[sent[n].result().offset] == b"%d" % n
+        elif isinstance(error, Definite):
+            assert b"%d" % n not in log.values()
+    assert len(set(log.values())) == len(log), "the retries of an idempotent producer write nothing twice"

@@ -1,0 +1,125 @@
+"""What the log means, said a second time and in the simplest way: all admissible writes to a point, one after the other in the
+order of their versions. Knows nothing of rows, segments, floors or replay; the world holds the real code against it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import orjson
+
+from catalog.catalog import Catalog
+from catalog.collection import Collection, Distance
+from journal import codec
+from journal.hlc import COUNTER_BITS
+from journal.log import Entry, Positions
+from journal.records import Delete, PatchPayload, PatchVectors, Record, ReplacePayload, UnsetVectors, Upsert, VectorColumn
+from journal.topics import Topics
+from shard.contract import contract_error
+from shard.shard import Limits
+
+
+@dataclass
+class ModelPoint:
+    payload: dict[str, Any] = field(default_factory=dict)
+    vectors: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+State = dict[bytes, ModelPoint]
+
+
+def expected_state(entries: list[Entry], upto: Positions, topics: Topics, limits: Limits) -> dict[int, State]:
+    """Collection id -> points, from all entries below `upto`."""
+    seen = [entry for entry in entries if entry.offset < upto.get(entry.partition, 0)]
+    catalog = _catalog([entry for entry in seen if entry.partition == topics.system_partition], limits)
+    writes: dict[int, list[tuple[tuple[int, ...], Record]]] = {id_: [] for id_ in catalog.view.by_id}
+    stamps: dict[tuple[object, ...], int] = {}
+    times: dict[tuple[object, ...], int] = {}
+    keys: dict[tuple[object, ...], int] = {}
+    for entry in seen:
+        record = _admissible(entry, limits)
+        if record is None or entry.partition == topics.system_partition or not _allowed(record, entry, catalog, topics):
+            continue
+        line = (record.collection, record.shard, entry.partition)
+        times[line] = max(times.get(line, 0), entry.time_ms)
+        floor = times[line] - limits.max_lateness_ms << COUNTER_BITS
+        stamp = stamps[line] = max(record.hlc, stamps.get(line, 0) + 1, floor)
+        if record.idempotency_key:
+            earlier = keys.get((*line, record.idempotency_key))
+            if earlier is not None and earlier > stamp - (limits.idempotency_window_ms << COUNTER_BITS):
+                continue
+            keys[*line, record.idempotency_key] = stamp
+        if record.collection in writes:
+            version = (stamp, topics.tier_of(entry.partition.topic), entry.partition.partition, entry.offset)
+            writes[record.collection].append((version, record))
+    return {id_: _play(catalog.view.by_id[id_], sorted(found, key=lambda w: w[0])) for id_, found in writes.items()}
+
+
+def _catalog(entries: list[Entry], limits: Limits) -> Catalog:
+    catalog = Catalog()
+    for entry in entries:
+        record = _admissible(entry, limits)
+        is_command = record is not None and not hasattr(record.operation, "ids")
+        catalog.apply(entry.offset, entry.time_ms, record.operation if record is not None and is_command else None)
+    return catalog
+
+
+def _admissible(entry: Entry, limits: Limits) -> Record | None:
+    try:
+        record = codec.decode(entry.value)
+    except codec.DecodeError:
+        return None
+    too_far = record.hlc - (entry.time_ms << COUNTER_BITS) >= (limits.max_drift_ms + 1) << COUNTER_BITS
+    return None if too_far else record
+
+
+def _allowed(record: Record, entry: Entry, catalog: Catalog, topics: Topics) -> bool:
+    collection = catalog.ever(record.collection)
+    if collection is None or not hasattr(record.operation, "ids"):
+        return False
+    tier = topics.tier_of(entry.partition.topic)
+    return (
+        record.catalog_position <= catalog.view.position
+        and record.shard < len(collection.homes)
+        and collection.homes[record.shard][tier] == entry.partition.partition
+        and contract_error(collection, record.operation) is None
+    )
+
+
+def _play(collection: Collection, writes: list[tuple[tuple[int, ...], Record]]) -> State:
+    state: State = {}
+    for _, record in writes:
+        operation = record.operation
+        for index, point_id in enumerate(operation.ids):
+            point = state.get(point_id)
+            match operation:
+                case Upsert():
+                    payload = operation.payloads[index]
+                    state[point_id] = ModelPoint(
+                        orjson.loads(payload) if payload else {}, _vectors(collection, operation.vectors, index, len(operation.ids))
+                    )
+                case Delete():
+                    state.pop(point_id, None)
+                case PatchPayload() if point:
+                    kept = {key: value for key, value in point.payload.items() if key not in operation.unset}
+                    point.payload = kept | orjson.loads(operation.set)
+                case ReplacePayload() if point:
+                    point.payload = orjson.loads(operation.payload)
+                case PatchVectors() if point:
+                    point.vectors |= _vectors(collection, operation.vectors, index, len(operation.ids))
+                case UnsetVectors() if point:
+                    point.vectors = {name: vector for name, vector in point.vectors.items() if name not in operation.names}
+    return state
+
+
+def _vectors(collection: Collection, columns: list[VectorColumn], index: int, count: int) -> dict[str, np.ndarray]:
+    found = {}
+    for column in columns:
+        indexes = list(column.indexes(count))
+        if index in indexes:
+            vector = column.array()[indexes.index(index)]
+            if collection.config.vectors[column.name].distance is Distance.COSINE:
+                vector = vector / (np.sqrt(np.sum(vector * vector)) or 1)
+            found[column.name] = vector
+    return found

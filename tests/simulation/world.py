@@ -1,0 +1,375 @@
+"""A world from a seed: nodes with the real writer, replayer, shards and queries over the memory journal and a virtual clock.
+
+Every choice comes from one random generator, so a seed is a whole history. Faults: refused appends, lost acknowledgements, crashes
+before and after each write to RocksDB, restarts from disk, wiped state, redelivery, interleaved tiers, skewed and jumping clocks,
+nodes that pause, poisoned records in every topic.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import orjson
+
+import shard.segments
+from catalog.catalog import choose_homes
+from catalog.collection import Collection, CollectionConfig, Distance, FieldSchema, FieldType, VectorParams
+from journal.hlc import Clock
+from journal.ids import encode_id
+from journal.log import Definite, Entry, Indefinite, Positions, TopicPartition
+from journal.memory import AppendFault, MemoryJournal, MemoryReader
+from journal.records import (
+    CreateCollection,
+    CreatePayloadIndex,
+    Delete,
+    DeleteCollection,
+    DeletePayloadIndex,
+    PatchPayload,
+    PatchVectors,
+    PointOperation,
+    Record,
+    ReplacePayload,
+    UnsetVectors,
+    Upsert,
+    VectorColumn,
+)
+from journal.topics import TIERS, Topics
+from journal.writer import Destination, Receipt, Request, Writer
+from query import points
+from query.filters import Condition, Key, Match, Range, parse_filter
+from query.search import VectorQuery, prepare, search
+from replayer.replayer import Replayer
+from shard.shard import Limits
+from shard.shards import Shards
+from tests.simulation.model import State, expected_state
+
+TOPICS = Topics("sim")
+LIMITS = Limits(idempotency_window_ms=60_000)
+NAMES = ("a", "b")
+COLLECTIONS = ("red", "blue")
+IDS = [encode_id(i) for i in (0, 1, 2, 3, 4, 5, 6, 7, "b7a9c2c0-0000-0000-0000-000000000001", "free text")]
+START_MS = 1_700_000_000_000
+
+
+class Crash(Exception):
+    """The process dies here."""
+
+
+class SimulatedJournal(MemoryJournal):
+    """Its readers interleave the partitions at random."""
+
+    random: random.Random
+
+    def reader(self, shuffle: random.Random | None = None) -> MemoryReader:
+        return super().reader(self.random)
+
+
+class Node:
+    """One process: what it keeps on disk, and what it holds in memory while it lives."""
+
+    def __init__(self, world: World, name: str, folder: Path) -> None:
+        self.world = world
+        self.name = name
+        self.folder = folder
+        self.skew_ms = world.random.choice((0, 0, -3000, 100, 400))
+        self.start()
+
+    def start(self) -> None:
+        self.tasks: list[Callable[[], None]] = []
+        self.clock = Clock(lambda: self.world.now_ms + self.skew_ms)
+        self.writer = Writer(self.world.journal, TOPICS, self.clock)
+        self.shards = Shards(self.folder, TOPICS, LIMITS, self.tasks.append)
+        self.replayer = Replayer(
+            self.world.journal, TOPICS, self.clock, self.shards, self.name, LIMITS, lambda: self.world.now_ms, lambda: self.world.now_ms / 1000
+        )
+        while True:
+            try:
+                return self.replayer.open()
+            except (Definite, Indefinite):
+                self.replayer.close()  # as `Replayer.run` does, before it begins again
+
+    def crash(self) -> None:
+        """Everything in memory is gone. RocksDB's files stay as the last write left them."""
+        self.shards.close()
+
+    def step(self) -> bool:
+        """One replay step, in which the process may die around any write to RocksDB."""
+        for opened in self.shards.all():
+            opened.store.write = self._mortal(type(opened.store).write.__get__(opened.store))  # type: ignore[method-assign]
+        try:
+            return self.replayer.step(0) > 0
+        except (Crash, Definite, Indefinite):
+            self.crash()
+            self.start()
+            return True
+
+    def _mortal(self, write: Callable[[object], None]) -> Callable[[object], None]:
+        def write_or_die(changes: object) -> None:
+            fate = self.world.random.random()
+            if fate < self.world.crash_rate:
+                raise Crash("before the write")
+            write(changes)
+            if fate > 1 - self.world.crash_rate:
+                raise Crash("after the write")
+
+        return write_or_die
+
+
+class World:
+    """Two nodes, one log, and a client that remembers what was acknowledged."""
+
+    def __init__(self, seed: int, folder: Path) -> None:
+        self.seed = seed
+        self.random = random.Random(seed)
+        self.now_ms = START_MS
+        self.crash_rate = self.random.choice((0.0, 0.02, 0.1))
+        self.fault_rate = self.random.choice((0.0, 0.05))
+        self.journal = SimulatedJournal(lambda: self.now_ms, self._fault)
+        self.journal.random = self.random
+        self.journal.ensure_topics(TOPICS.all())
+        self.acknowledged: list[tuple[str, Positions]] = []
+        self.nodes = [Node(self, f"node{number}", folder / f"node{number}") for number in range(2)]
+        self.number = 0
+
+    def run(self, actions: int) -> None:
+        """Lives through `actions` random events, then lets everything settle and checks it all."""
+        shard.segments.SEAL_ROWS = 6
+        choices = (
+            [self._write] * 10 + [self._step] * 8 + [self._pass_time] * 3 + [self._build] * 3 + [self._check_one] * 2
+            + [self._catalog_command] * 2 + [self._crash, self._redeliver, self._poison, self._jump_clock, self._wipe]
+        )  # fmt: skip
+        self._create("red")
+        for _ in range(actions):
+            self.random.choice(choices)()
+        self.settle()
+
+    def settle(self) -> None:
+        """No more faults: every node reaches the end, and its answers are those of the log; then once more from nothing (I1)."""
+        self.crash_rate = self.fault_rate = 0.0
+        for wiped in (False, True):
+            for node in self.nodes:
+                if wiped:
+                    self._wipe(node)
+                self.catch_up(node)
+                self.check(node)
+        self.check_acknowledged()
+
+    def catch_up(self, node: Node) -> None:
+        for _ in range(10_000):
+            if not node.step():
+                break
+        ends = self.journal.end_offsets([TOPICS.system_partition, *TOPICS.data_partitions()])
+        assert node.replayer.applied.covers(ends)
+        while node.tasks:
+            node.tasks.pop(0)()
+
+    # What may happen.
+
+    def _write(self) -> None:
+        node = self.random.choice(self.nodes)
+        view = node.replayer.catalog.view
+        if not view.collections:
+            return
+        collection = view.collections[self.random.choice(sorted(view.collections))]
+        destination = Destination("", collection.id, view.position, collection.homes)
+        key = self.random.choice(("", "", "", f"key{self.random.randrange(5)}"))
+        request = self._request(key)
+        self._expect(request, lambda: node.writer.write_points(destination, self._operation(collection), self.random.choice(TIERS), request))
+
+    def _operation(self, collection: Collection) -> PointOperation:
+        ids = self.random.sample(IDS, self.random.randint(1, 4))
+        kind = self.random.choice((Upsert, Upsert, Upsert, Delete, PatchPayload, ReplacePayload, PatchVectors, UnsetVectors))
+        if kind is Upsert:
+            return Upsert(ids, self._columns(collection, ids), [self._payload() for _ in ids])
+        if kind is Delete:
+            return Delete(ids)
+        if kind is PatchPayload:
+            return PatchPayload(ids, self._payload() or b"{}", self.random.sample(("n", "tag", "x"), self.random.randint(0, 2)))
+        if kind is ReplacePayload:
+            return ReplacePayload(ids, self._payload() or b"{}")
+        if kind is PatchVectors:
+            return PatchVectors(ids, self._columns(collection, ids))
+        return UnsetVectors(ids, [self.random.choice(list(collection.config.vectors))])
+
+    def _columns(self, collection: Collection, ids: list[bytes]) -> list[VectorColumn]:
+        columns = []
+        for name, params in collection.config.vectors.items():
+            some = sorted(self.random.sample(range(len(ids)), self.random.randint(1, len(ids))))
+            vectors = np.array([[self.random.randint(-9, 9) for _ in range(params.size)] for _ in some], np.float32)
+            columns.append(VectorColumn.of(name, vectors, None if len(some) == len(ids) else some))
+        return columns
+
+    def _payload(self) -> bytes:
+        fields = {"n": self.random.randint(0, 5), "tag": self.random.choice("xyz"), "x": [1, {"y": None}]}
+        return orjson.dumps({key: fields[key] for key in self.random.sample(sorted(fields), self.random.randint(0, 3))})
+
+    def _catalog_command(self) -> None:
+        node = self.random.choice(self.nodes)
+        name = self.random.choice(COLLECTIONS)
+        schema = msgspec.json.encode(FieldSchema(FieldType.KEYWORD))
+        match self.random.randrange(5):
+            case 0 | 1:
+                self._create(name)
+            case 2:
+                request = self._request()
+                self._expect(request, lambda: node.writer.write_catalog(DeleteCollection(name), request))
+            case 3:
+                request = self._request()
+                self._expect(request, lambda: node.writer.write_catalog(CreatePayloadIndex(name, "tag", schema), request))
+            case 4:
+                request = self._request()
+                self._expect(request, lambda: node.writer.write_catalog(DeletePayloadIndex(name, "tag"), request))
+
+    def _create(self, name: str) -> None:
+        node = self.random.choice(self.nodes)
+        vectors = {n: VectorParams(3, self.random.choice(list(Distance))) for n in self.random.choice((NAMES, ("",)))}
+        config = CollectionConfig(vectors=vectors, shard_number=self.random.choice((1, 1, 3)))
+        homes = choose_homes(node.replayer.catalog.view, config.shard_number)
+        request = self._request()
+        command = CreateCollection(name, msgspec.json.encode(config), homes)
+        self._expect(request, lambda: node.writer.write_catalog(command, request))
+
+    def _step(self) -> None:
+        node = self.random.choice(self.nodes)
+        for _ in range(self.random.randint(1, 5)):
+            node.step()
+
+    def _pass_time(self) -> None:
+        self.now_ms += self.random.choice((0, 1, 50, 700, 20_000))
+
+    def _jump_clock(self) -> None:
+        self.random.choice(self.nodes).skew_ms = self.random.choice((-60_000, -500, 0, 300, 2_000))
+
+    def _build(self) -> None:
+        tasks = self.random.choice(self.nodes).tasks
+        if tasks:
+            tasks.pop(0)()
+
+    def _crash(self) -> None:
+        node = self.random.choice(self.nodes)
+        node.crash()
+        node.start()
+
+    def _wipe(self, node: Node | None = None) -> None:
+        """The state is removed: all of it, or only the segments' files."""
+        node = node or self.random.choice(self.nodes)
+        node.crash()
+        if self.random.random() < 0.5:
+            shutil.rmtree(node.folder, ignore_errors=True)
+        else:
+            for segments in node.folder.glob("*/*/segments"):
+                shutil.rmtree(segments)
+        node.start()
+
+    def _redeliver(self) -> None:
+        """The log is read again from further back."""
+        replayer = self.random.choice(self.nodes).replayer
+        assert isinstance(replayer._reader, MemoryReader)
+        back = {p: max(0, o - self.random.randint(0, 5)) for p, o in replayer._reader._positions.items()}
+        replayer._reader.assign(back)
+
+    def _poison(self) -> None:
+        partition = self.random.choice([TOPICS.system_partition, *TOPICS.data_partitions()])
+        values = [b"", b"poison", _forged(collection=99), _forged(collection=0), _forged(hlc=self.now_ms + 5_000 << 16)]
+        saved, self.fault_rate = self.fault_rate, 0.0
+        self.journal.append(partition, self.random.choice(values)).result()
+        self.fault_rate = saved
+
+    def _fault(self, _: TopicPartition) -> AppendFault | None:
+        if self.random.random() >= self.fault_rate:
+            return None
+        return self.random.choice(list(AppendFault))
+
+    def _request(self, key: str = "") -> Request:
+        self.number += 1
+        return Request(f"request{self.number}", key)
+
+    def _expect(self, request: Request, write: Callable[[], Future[Receipt]]) -> None:
+        try:
+            receipt = write().result(0)
+        except (Definite, Indefinite):
+            return
+        self.acknowledged.append((request.id, dict(receipt.token().positions)))
+
+    # What must hold.
+
+    def _check_one(self) -> None:
+        node = self.random.choice(self.nodes)
+        node.step()
+        self.check(node)
+
+    def check(self, node: Node) -> None:
+        """Every read of the node answers as the log below its positions says (I1, I3, I4, I5, I10)."""
+        expected = expected_state(self.entries(), node.replayer.applied.get(), TOPICS, LIMITS)
+        collections = node.replayer.catalog.view.by_id
+        assert set(expected) == set(collections)
+        for id_, collection in collections.items():
+            check_collection(node, collection, expected[id_], self.random)
+
+    def check_acknowledged(self) -> None:
+        """What was acknowledged is in the log (I2), and no replica refuses it (I6)."""
+        verdicts = {node.name: node.replayer.operations for node in self.nodes}
+        ends = self.journal.end_offsets([TOPICS.system_partition, *TOPICS.data_partitions()])
+        for request_id, positions in self.acknowledged:
+            assert all(ends[p] >= offset for p, offset in positions.items())
+            for name, operations in verdicts.items():
+                refused = [part for part in operations.of(request_id) if part.verdict == "refused"]
+                assert not refused, f"{name} refuses the acknowledged {request_id}: {refused}"
+
+    def entries(self) -> list[Entry]:
+        return [entry for p in [TOPICS.system_partition, *TOPICS.data_partitions()] for entry in self.journal._logs[p]]
+
+
+def check_collection(node: Node, collection: Collection, expected: State, choose: random.Random) -> None:
+    """Gets, scrolls, counts and exact searches of one collection against the model's points."""
+    shards = node.shards.of(collection.id)
+    found = points.retrieve(shards, IDS)
+    assert [point.row.id for point in found] == [point_id for point_id in IDS if point_id in expected]
+    for point in found:
+        model = expected[point.row.id]
+        assert (orjson.loads(point.row.payload) if point.row.payload else {}) == model.payload
+        vectors = point.shard.store.vectors(point.row.row)
+        assert vectors.keys() == model.vectors.keys()
+        assert all(np.allclose(vectors[name], model.vectors[name], atol=1e-6) for name in vectors)
+    scrolled, after = points.scroll(shards, None, b"", len(IDS))
+    assert [point.row.id for point in scrolled] == sorted(expected)
+    assert after is None
+    tagged = parse_filter(Condition(must=Condition(key="tag", match=Match(value="x"))))
+    few = parse_filter(Condition(must=[Condition(key="n", range=Range(gte=2))], must_not=[Condition(is_empty=Key("tag"))]))
+    assert points.count(shards, tagged) == sum(point.payload.get("tag") == "x" for point in expected.values())
+    counted = sum(point.payload.get("n", -1) >= 2 and "tag" in point.payload for point in expected.values())
+    assert points.count(shards, few) == counted
+    for name in collection.config.vectors:
+        _check_search(shards, collection, name, expected, choose)
+
+
+def _check_search(shards: list, collection: Collection, name: str, expected: State, choose: random.Random) -> None:  # type: ignore[type-arg]
+    """min(k, matches) hits with the right scores, through whatever plan the search takes."""
+    params = collection.config.vectors[name]
+    vector = prepare(collection, name, np.array([choose.randint(-9, 9) for _ in range(params.size)], np.float32))
+    limit = choose.choice((1, 3, 20))
+    hits = search(shards, VectorQuery(name, vector, limit, exact=choose.random() < 0.5))
+    scores = {id_: _score(params.distance, point.vectors[name], vector) for id_, point in expected.items() if name in point.vectors}
+    best = sorted(scores.values(), reverse=params.distance.higher_is_closer)[:limit]
+    assert len(hits) == len(best)
+    assert np.allclose([hit.score for hit in hits], best, atol=1e-3)
+    assert all(np.isclose(hit.score, scores[hit.point.id], atol=1e-3) for hit in hits)
+
+
+def _score(distance: Distance, left: np.ndarray, right: np.ndarray) -> float:
+    if distance.higher_is_closer:
+        return float(np.dot(left, right))
+    difference = np.abs(left - right)
+    return float(np.sqrt((difference**2).sum()) if distance is Distance.EUCLID else difference.sum())
+
+
+def _forged(collection: int = 0, hlc: int = START_MS << 16) -> bytes:
+    from journal import codec
+
+    return codec.encode(Record(hlc=hlc, operation=Delete([IDS[0]]), collection=collection, catalog_position=1, shard=0))
