@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-from rocksdict import DBRecoveryMode, Options, Rdict, WriteBatch
+from rocksdict import AccessType, DBRecoveryMode, Options, Rdict, WriteBatch
 
 from journal.log import Appended, Batch, Definite, Entry, Headers, Indefinite, Overloaded, Positions, TopicPartition
 
@@ -66,8 +66,28 @@ class EmbeddedJournal:
         self._times: dict[TopicPartition, int] = {}
         for topic, count in self._stored_topics():
             self._open_topic(topic, count)
-        self._committer = threading.Thread(target=self._commit_groups, name="journal-commit", daemon=True)
+        self._committer: threading.Thread | None = threading.Thread(
+            target=self._commit_groups, name="journal-commit", daemon=True
+        )
         self._committer.start()
+
+    @classmethod
+    def follow(cls, path: Path, scratch: Path) -> EmbeddedJournal:
+        """The journal of another, running process, to read only. `refresh` sees what was written since; appends are refused."""
+        following = cls.__new__(cls)
+        following._db = Rdict(str(path), _options(), access_type=AccessType.secondary(str(scratch)))
+        following._changed = threading.Condition()
+        following._ends, following._times = {}, {}
+        following._closing, following._failure = False, Definite("it is open to read only")
+        following._committer = None
+        following.refresh()
+        return following
+
+    def refresh(self) -> None:
+        """Of a journal from `follow`: catches up with the process that writes."""
+        self._db.try_catch_up_with_primary()
+        for topic, count in self._stored_topics():
+            self._open_topic(topic, count)
 
     def ensure_topics(self, topics: Mapping[str, int]) -> None:
         for topic, count in topics.items():
@@ -118,7 +138,8 @@ class EmbeddedJournal:
                 return
             self._closing = True
             self._changed.notify_all()
-        self._committer.join()
+        if self._committer is not None:
+            self._committer.join()
         self._db.close()
 
     def _stored_topics(self) -> list[tuple[str, int]]:

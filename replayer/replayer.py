@@ -119,7 +119,8 @@ class Replayer:
     # The loop.
 
     def open(self) -> None:
-        """Reads the catalog to its end, opens the shards, and finds where each partition is to be read on."""
+        """Sees to the topics, reads the catalog to its end, opens the shards, and finds where each partition is to be read on."""
+        self._journal.ensure_topics(self._topics.all())
         reader = self._reader = self._journal.reader()
         system = self._topics.system_partition
         data = self._topics.data_partitions()

@@ -37,6 +37,10 @@ class Point(msgspec.Struct):
         """Whether anything but its full write has shaped the state."""
         return bool(self.keys or self.names) or self.floor != self.full
 
+    def stamp(self) -> int:
+        """The stamp of the latest write that shaped the state."""
+        return max(self.full, self.floor, *self.keys.values(), *self.names.values()).stamp
+
     def upsert(self, version: Version, vectors: Mapping[str, Vectors], payload: bytes) -> bool:
         """Joins a full write. Returns whether it is the latest, that is, whether anything may have changed."""
         if version < self.full:

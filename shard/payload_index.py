@@ -51,6 +51,10 @@ class Postings:
         found = [self._rows.get(key, BitMap()) for key in keys]
         return BitMap.intersection(*found) if found else BitMap()
 
+    def all_rows(self) -> BitMap:
+        """The rows that hold anything."""
+        return self.any_of(self._rows)
+
     def counts(self, among: BitMap) -> Counter[Key]:
         """How many rows among the given ones hold each value."""
         counted = {key: rows.intersection_cardinality(among) for key, rows in self._rows.items()}
@@ -75,6 +79,9 @@ class Ordered:
         if self._values.pop(row, None) is not None:
             self._changed.add(row)
 
+    def __len__(self) -> int:
+        return len(self._values)
+
     def between(self, accepts: Callable[[float | int], bool], low: float | None, high: float | None) -> BitMap:
         """The rows with a value that `accepts` takes; all such values lie within `low` and `high`, both included."""
         if len(self._changed) > max(1000, len(self._sorted_rows) // 10):
@@ -85,9 +92,9 @@ class Ordered:
         inner_start = start if low is None else int(np.searchsorted(self._sorted_values, low, "right"))
         inner_end = end if high is None else int(np.searchsorted(self._sorted_values, high, "left"))
         doubtful = BitMap(self._changed)
-        doubtful.update(self._sorted_rows[start : min(inner_start, end)])
-        doubtful.update(self._sorted_rows[max(inner_end, start) : end])
-        rows = BitMap(self._sorted_rows[inner_start:inner_end]) if inner_start < inner_end else BitMap()
+        doubtful.update(self._sorted_rows[start : min(inner_start, end)].tolist())
+        doubtful.update(self._sorted_rows[max(inner_end, start) : end].tolist())
+        rows = BitMap(self._sorted_rows[inner_start:inner_end].tolist()) if inner_start < inner_end else BitMap()
         rows -= doubtful
         rows.update(row for row in doubtful if any(accepts(value) for value in self._values.get(row, ())))
         return rows
@@ -118,6 +125,10 @@ class FieldIndex:
         self.postings.remove(row, self._keys(values))
         if self._ordered is not None:
             self._ordered.remove(row)
+
+    def points(self) -> int:
+        """How many rows have a value here."""
+        return len(self._ordered) if self._ordered is not None else len(self.postings.all_rows())
 
     def matching(self, wanted: Iterable[Any]) -> BitMap | None:
         """The rows that hold one of the values; None when this type of index cannot tell for one of them."""

@@ -95,7 +95,7 @@ class VectorView(NamedTuple):
         found = BitMap()
         for view in self.segments:
             rows = view.segment.rows[: view.end]
-            found.update(rows if view.alive is None else rows[view.alive])
+            found.update((rows if view.alive is None else rows[view.alive]).tolist())
         return found
 
     def size(self) -> int:

@@ -156,6 +156,12 @@ class Shard:
                 counts[name] += count
         return counts
 
+    def indexed_points(self, field: str) -> int:
+        """How many points have a value in the index of a field."""
+        with self.lock:
+            index = self.payload.fields.get(field)
+            return 0 if index is None else index.points()
+
     def close(self) -> None:
         """Stops planning builds and closes the files. The state stays."""
         for vectors in self.vectors.values():
@@ -360,7 +366,7 @@ class _Stage:
             self._born.append((row, staged))
         else:
             self._repainted.append((row, staged))
-        self._changes.put_row(row, point_id, point.payload)
+        self._changes.put_row(row, point_id, point)
         self._changes.put_point(point_id, point, row)
 
 

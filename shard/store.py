@@ -3,7 +3,7 @@
 | family   | key                                 | value                                                   |
 |----------|-------------------------------------|---------------------------------------------------------|
 | points   | point id                            | `StoredPoint`                                           |
-| rows     | row, u64                            | point id and payload, of a live point                   |
+| rows     | row, u64                            | id, payload and latest stamp of a live point            |
 | vectors  | row, u64                            | vectors by name                                         |
 | versions | id length u16, id, inverted version | a write that the current state no longer shows by itself |
 | meta     | `p` topic/partition, `k` key, `row` | progress, idempotency keys, the next row                |
@@ -49,11 +49,12 @@ class StoredPoint(msgspec.Struct, array_like=True, omit_defaults=True):
 
 
 class Row(NamedTuple):
-    """A live point as a reader wants it."""
+    """A live point as a reader wants it; `stamp` is that of the latest write that shaped it."""
 
     row: int
     id: bytes
     payload: bytes
+    stamp: int
 
 
 class Progress(msgspec.Struct, array_like=True):
@@ -66,7 +67,7 @@ class Progress(msgspec.Struct, array_like=True):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_point = msgspec.msgpack.Decoder(StoredPoint).decode
-_decode_row = msgspec.msgpack.Decoder(tuple[bytes, bytes]).decode
+_decode_row = msgspec.msgpack.Decoder(tuple[bytes, bytes, int]).decode
 _decode_vectors = msgspec.msgpack.Decoder(dict[str, bytes]).decode
 _decode_progress = msgspec.msgpack.Decoder(Progress).decode
 
@@ -87,8 +88,8 @@ class Changes:
             stored.waiting_vectors = {name: vector.tobytes() for name, vector in point.vectors.items()}
         self._batch.put(point_id, _encode(stored), self._family["points"])
 
-    def put_row(self, row: int, point_id: bytes, payload: bytes) -> None:
-        self._batch.put(row.to_bytes(8, "big"), _encode((point_id, payload)), self._family["rows"])
+    def put_row(self, row: int, point_id: bytes, point: Point) -> None:
+        self._batch.put(row.to_bytes(8, "big"), _encode((point_id, point.payload, point.stamp())), self._family["rows"])
 
     def put_vectors(self, row: int, vectors: Mapping[str, Vectors]) -> None:
         data = {name: vector.data for name, vector in vectors.items()}
@@ -146,10 +147,10 @@ class Store:
     def find(self, point_ids: Sequence[bytes]) -> list[Row | None]:
         """The live points of these ids, None where there is none."""
         found = []
-        for point_id, data in zip(point_ids, self._points.get(list(point_ids)), strict=True):
+        for data in self._points.get(list(point_ids)):
             row = NO_ROW if data is None else _decode_point(data).row
             stored = None if row == NO_ROW else self._rows.get(row.to_bytes(8, "big"))
-            found.append(None if stored is None else Row(row, point_id, _decode_row(stored)[1]))
+            found.append(None if stored is None else Row(row, *_decode_row(stored)))
         return found
 
     def rows(self, rows: Iterable[int]) -> list[Row | None]:

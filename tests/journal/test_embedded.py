@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+import schemas
 from journal.embedded import EmbeddedJournal
 from journal.log import Journal, Overloaded, TopicPartition
 from tests.journal.contract import WAIT_S, DurableContract, OwnClockContract, in_thread, read, values, write
 
-REPO = Path(__file__).resolve().parents[2]
+REPO = Path(schemas.__file__).resolve().parents[1]
 ONE = TopicPartition("t", 0)
 
 PREAMBLE = """

@@ -27,14 +27,17 @@ class TestKafkaJournalOnTheMock(DurableContract):
     test_the_time_is_the_same_for_writer_and_reader_and_never_decreases = None
 
     @pytest.fixture(scope="class")
-    def journal(self, bootstrap: str) -> Iterator[Journal]:
+    @classmethod
+    def journal(cls, bootstrap: str) -> Iterator[Journal]:
         journal = KafkaJournal(bootstrap)
         yield journal
         journal.close()
 
     @pytest.fixture
-    def closable(self, bootstrap: str) -> Journal:
-        return KafkaJournal(bootstrap)
+    def closable(self, bootstrap: str) -> Iterator[Journal]:
+        journal = KafkaJournal(bootstrap)
+        yield journal
+        journal.close()
 
     @pytest.fixture
     def reopen(self, bootstrap: str, request: pytest.FixtureRequest) -> Callable[[Journal], Journal]:

@@ -3,6 +3,7 @@ order of their versions. Knows nothing of rows, segments, floors or replay; the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,7 @@ from catalog.catalog import Catalog
 from catalog.collection import Collection, Distance
 from journal import codec
 from journal.hlc import COUNTER_BITS
-from journal.log import Entry, Positions
+from journal.log import Entry, TopicPartition
 from journal.records import Delete, PatchPayload, PatchVectors, Record, ReplacePayload, UnsetVectors, Upsert, VectorColumn
 from journal.topics import Topics
 from shard.contract import contract_error
@@ -29,9 +30,15 @@ class ModelPoint:
 State = dict[bytes, ModelPoint]
 
 
-def expected_state(entries: list[Entry], upto: Positions, topics: Topics, limits: Limits) -> dict[int, State]:
-    """Collection id -> points, from all entries below `upto`."""
-    seen = [entry for entry in entries if entry.offset < upto.get(entry.partition, 0)]
+Reach = Callable[[TopicPartition, Record | None], int]
+"""How far a partition is applied: for the shard of a data record, or for the catalog."""
+
+
+def expected_state(entries: list[Entry], reach: Reach, topics: Topics, limits: Limits) -> dict[int, State]:
+    """Collection id -> points, from all entries that are applied."""
+    seen = [
+        entry for entry in entries if entry.partition != topics.system_partition or entry.offset < reach(entry.partition, None)
+    ]
     catalog = _catalog([entry for entry in seen if entry.partition == topics.system_partition], limits)
     writes: dict[int, list[tuple[tuple[int, ...], Record]]] = {id_: [] for id_ in catalog.view.by_id}
     stamps: dict[tuple[object, ...], int] = {}
@@ -40,6 +47,8 @@ def expected_state(entries: list[Entry], upto: Positions, topics: Topics, limits
     for entry in seen:
         record = _admissible(entry, limits)
         if record is None or entry.partition == topics.system_partition or not _allowed(record, entry, catalog, topics):
+            continue
+        if entry.offset >= reach(entry.partition, record):
             continue
         line = (record.collection, record.shard, entry.partition)
         times[line] = max(times.get(line, 0), entry.time_ms)
@@ -97,7 +106,8 @@ def _play(collection: Collection, writes: list[tuple[tuple[int, ...], Record]]) 
                 case Upsert():
                     payload = operation.payloads[index]
                     state[point_id] = ModelPoint(
-                        orjson.loads(payload) if payload else {}, _vectors(collection, operation.vectors, index, len(operation.ids))
+                        orjson.loads(payload) if payload else {},
+                        _vectors(collection, operation.vectors, index, len(operation.ids)),
                     )
                 case Delete():
                     state.pop(point_id, None)

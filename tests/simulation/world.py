@@ -1,7 +1,7 @@
 """A world from a seed: nodes with the real writer, replayer, shards and queries over the memory journal and a virtual clock.
 
-Every choice comes from one random generator, so a seed is a whole history. Faults: refused appends, lost acknowledgements, crashes
-before and after each write to RocksDB, restarts from disk, wiped state, redelivery, interleaved tiers, skewed and jumping clocks,
+Every choice comes from one random generator, so a seed is a whole history. Faults: refused appends, lost acknowledgements,
+crashes before and after each write to RocksDB, restarts from disk, wiped state, redelivery, interleaved tiers, skewed and jumping clocks,
 nodes that pause, poisoned records in every topic.
 """
 
@@ -86,7 +86,14 @@ class Node:
         self.writer = Writer(self.world.journal, TOPICS, self.clock)
         self.shards = Shards(self.folder, TOPICS, LIMITS, self.tasks.append)
         self.replayer = Replayer(
-            self.world.journal, TOPICS, self.clock, self.shards, self.name, LIMITS, lambda: self.world.now_ms, lambda: self.world.now_ms / 1000
+            self.world.journal,
+            TOPICS,
+            self.clock,
+            self.shards,
+            self.name,
+            LIMITS,
+            lambda: self.world.now_ms,
+            lambda: self.world.now_ms / 1000,
         )
         while True:
             try:
@@ -97,6 +104,12 @@ class Node:
     def crash(self) -> None:
         """Everything in memory is gone. RocksDB's files stay as the last write left them."""
         self.shards.close()
+
+    def reach(self, partition: TopicPartition, record: Record | None) -> int:
+        """How far a partition is applied: announced, or already on disk when a crash came before the announcement."""
+        announced = self.replayer.applied.get()[partition]
+        shards = [] if record is None else self.shards.of(record.collection)
+        return max(announced, shards[record.shard].progress(partition).offset) if record and shards else announced
 
     def step(self) -> bool:
         """One replay step, in which the process may die around any write to RocksDB."""
@@ -180,7 +193,10 @@ class World:
         destination = Destination("", collection.id, view.position, collection.homes)
         key = self.random.choice(("", "", "", f"key{self.random.randrange(5)}"))
         request = self._request(key)
-        self._expect(request, lambda: node.writer.write_points(destination, self._operation(collection), self.random.choice(TIERS), request))
+        self._expect(
+            request,
+            lambda: node.writer.write_points(destination, self._operation(collection), self.random.choice(TIERS), request),
+        )
 
     def _operation(self, collection: Collection) -> PointOperation:
         ids = self.random.sample(IDS, self.random.randint(1, 4))
@@ -306,7 +322,7 @@ class World:
 
     def check(self, node: Node) -> None:
         """Every read of the node answers as the log below its positions says (I1, I3, I4, I5, I10)."""
-        expected = expected_state(self.entries(), node.replayer.applied.get(), TOPICS, LIMITS)
+        expected = expected_state(self.entries(), node.reach, TOPICS, LIMITS)
         collections = node.replayer.catalog.view.by_id
         assert set(expected) == set(collections)
         for id_, collection in collections.items():
@@ -355,7 +371,9 @@ def _check_search(shards: list, collection: Collection, name: str, expected: Sta
     vector = prepare(collection, name, np.array([choose.randint(-9, 9) for _ in range(params.size)], np.float32))
     limit = choose.choice((1, 3, 20))
     hits = search(shards, VectorQuery(name, vector, limit, exact=choose.random() < 0.5))
-    scores = {id_: _score(params.distance, point.vectors[name], vector) for id_, point in expected.items() if name in point.vectors}
+    scores = {
+        id_: _score(params.distance, point.vectors[name], vector) for id_, point in expected.items() if name in point.vectors
+    }
     best = sorted(scores.values(), reverse=params.distance.higher_is_closer)[:limit]
     assert len(hits) == len(best)
     assert np.allclose([hit.score for hit in hits], best, atol=1e-3)

@@ -1,0 +1,37 @@
+# `make run` and `make test` do all the set-up they need: Python 3.11 or newer, and make, are enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SEEDS ?= 10000
+ARGS ?=
+
+.PHONY: install run test quick simulate bench clean
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,test]'
+	touch $@
+
+run: install  ## Starts the database with real input, shows it, and keeps serving; ARGS=--once ends after the show.
+	$(BIN)/vecraft demo $(ARGS)
+
+test: install  ## Everything: lint, types, unit, simulation, real Kafka.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+quick: install  ## What needs neither Kafka nor much time.
+	$(BIN)/python -m pytest -n 2 -m "not kafka and not slow" $(ARGS)
+
+simulate: install  ## Long simulations: make simulate SEEDS=100000
+	$(BIN)/python -m tests.simulation $(SEEDS)
+
+bench: install  ## Ingest and search beside the peers, as ratios.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m bench $(ARGS)
+
+clean:
+	rm -rf $(VENV) .cache build *.egg-info

@@ -1,0 +1,173 @@
+"""One route as an ASGI application: from bytes to a `Call`, from its result or error to bytes.
+
+Raw ASGI, since the routes of the dialect are hot; FastAPI's router finds them, and its documentation shows them.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+import orjson
+from starlette.types import Message, Receive, Scope, Send
+
+from gateway.bodies import ignored
+from gateway.errors import BadRequest, TooLarge, retry_after, status_of
+from gateway.metrics import REQUEST_SECONDS
+from gateway.routes import Route
+from gateway.service import Call, Service
+from journal.token import Token, merge, parse_token
+from journal.topics import TIERS
+from journal.writer import Request
+
+log = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 32 << 20
+MAX_KEY_CHARS = 128
+POSITION_HEADER = "x-vecraft-position"
+POSITION_COOKIE = "vecraft_position"
+
+_COOKIE = re.compile(POSITION_COOKIE + r"=([0-9a-z.\-]+)")
+_PRINTABLE = re.compile(r"[\x21-\x7e]+")
+
+
+class Endpoint:
+    """Serves `route` on `service`."""
+
+    def __init__(self, route: Route, service: Service) -> None:
+        self._route = route
+        self._service = service
+        self._decoder = msgspec.json.Decoder(route.body) if route.body is not None else None
+        self._seconds = REQUEST_SECONDS.labels(route.method, route.path)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started_s = time.perf_counter()
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        request_id = headers.get("x-request-id", "")
+        call = None
+        try:
+            request_id = _printable("X-Request-Id", request_id) or uuid.uuid4().hex
+            call = self._call(scope, headers, request_id, await read_body(receive, headers))
+            result = await self._route.handler(call)
+        except Exception as error:  # each kind has its status; what has none is a defect, and is logged
+            await self._refuse(error, call, request_id, started_s, send)
+        else:
+            await self._answer(result, call, started_s, send)
+        self._seconds.observe(time.perf_counter() - started_s)
+
+    def _call(self, scope: Scope, headers: dict[str, str], request_id: str, body: bytes) -> Call:
+        service = self._service
+        params = _params(scope["query_string"], self._route.params)
+        parsed = self._body(body)
+        token = self._token(headers)
+        if token.hlc:
+            service.clock.observe(token.hlc)
+        request = Request(
+            request_id,
+            _printable("Idempotency-Key", headers.get("idempotency-key", "")),
+            traceparent=headers.get("traceparent", ""),
+        )
+        api_key = headers.get("api-key", "")
+        tier = _tier(headers.get("x-vecraft-tier"), self._route.tier)
+        return Call(service, scope["path_params"], params, parsed, request, token, tier, api_key, hints=ignored(parsed))
+
+    def _body(self, body: bytes) -> Any:
+        if self._decoder is None:
+            return None
+        if not body and self._route.optional_body:
+            return self._route.body()
+        return self._decoder.decode(body)
+
+    def _token(self, headers: dict[str, str]) -> Token:
+        """The client's position: as it says itself, or as remembered for its API key."""
+        topics = self._service.topics
+        if text := headers.get(POSITION_HEADER):
+            return parse_token(text, topics)
+        if (cookie := headers.get("cookie")) and (match := _COOKIE.search(cookie)):
+            return parse_token(match[1], topics)
+        if (api_key := headers.get("api-key")) and (known := self._service.sessions.get(api_key)):
+            return known
+        return Token(0, {})
+
+    async def _answer(self, result: Any, call: Call, started_s: float, send: Send) -> None:
+        body = {"result": result, "status": "ok", "time": round(time.perf_counter() - started_s, 9)}
+        headers = [(b"x-request-id", call.request.id.encode())]
+        service = self._service
+        if call.wrote is not None:
+            token = merge([call.token, call.wrote])
+            text = token.text(service.topics).encode()
+            headers.append((POSITION_HEADER.encode(), text))
+            headers.append((b"set-cookie", POSITION_COOKIE.encode() + b"=" + text + b"; Path=/; HttpOnly; SameSite=Strict"))
+            if call.api_key:
+                service.sessions.advance(call.api_key, token)
+        elif call.served is not None:
+            headers.append((POSITION_HEADER.encode(), Token(service.clock.last, call.served).text(service.topics).encode()))
+            status = f"level={call.level.value if call.level else ''}; waited_ms={call.waited_s * 1000:.3f}"
+            headers.append((b"x-vecraft-sync", status.encode()))
+        if call.hints:
+            headers.append((b"x-vecraft-ignored", ", ".join(call.hints).encode()))
+        await _send(send, 200, orjson.dumps(body), headers)
+
+    async def _refuse(self, error: Exception, call: Call | None, request_id: str, started_s: float, send: Send) -> None:
+        status, text, retry_s = status_of(error)
+        if status == 500:
+            log.error("%s %s failed, request %s", self._route.method, self._route.path, request_id, exc_info=error)
+        body = {"status": {"error": text}, "time": round(time.perf_counter() - started_s, 9)}
+        headers = [(b"x-request-id", request_id.encode("latin-1", "replace"))]
+        if retry_s is not None:
+            headers.append((b"retry-after", retry_after(retry_s).encode()))
+        if call is not None and call.wrote is not None:
+            headers.append((POSITION_HEADER.encode(), call.wrote.text(self._service.topics).encode()))
+        await _send(send, status, orjson.dumps(body), headers)
+
+
+async def read_body(receive: Receive, headers: dict[str, str]) -> bytes:
+    """The whole body. Raises TooLarge as soon as it is above the bound, and BadRequest when the client goes away."""
+    length = headers.get("content-length", "")
+    if length.isdigit() and int(length) > MAX_BODY_BYTES:
+        raise TooLarge(f"body of {length} bytes, the bound is {MAX_BODY_BYTES}")
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message: Message = await receive()
+        if message["type"] == "http.disconnect":
+            raise BadRequest("the client went away before the body was complete")
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > MAX_BODY_BYTES:
+            raise TooLarge(f"body of more than {MAX_BODY_BYTES} bytes")
+        if not message.get("more_body"):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def _send(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    start = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": start})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _params(query: bytes, kind: type) -> Any:
+    pairs = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {}
+    try:
+        return msgspec.convert(pairs, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"query string: {error}") from error
+
+
+def _printable(name: str, value: str) -> str:
+    if value and (len(value) > MAX_KEY_CHARS or not _PRINTABLE.fullmatch(value)):
+        raise BadRequest(f"{name} must have at most {MAX_KEY_CHARS} printable ASCII characters without blanks")
+    return value
+
+
+def _tier(text: str | None, default: int) -> int:
+    if text is None:
+        return default
+    if not text.isdigit() or int(text) not in TIERS:
+        raise BadRequest(f"X-Vecraft-Tier {text[:16]!r} must be between {TIERS[0]} and {TIERS[-1]}")
+    return int(text)

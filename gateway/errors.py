@@ -1,0 +1,76 @@
+"""Errors as HTTP answers. Everything a handler raises finds its status here.
+
+ApiError
+├── BadRequest      400   names the field and the bound; nothing was written
+├── NotFound        404
+├── Conflict        409
+├── TooLarge        413
+└── Unavailable     503   try again after a while
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from catalog.collection import InvalidConfig
+from journal.hlc import ClockDriftError
+from journal.log import Definite, Indefinite, Overloaded
+from query.consistency import NotCaughtUp
+
+
+class ApiError(Exception):
+    """An answer other than success."""
+
+    status = 500
+
+    def __init__(self, text: str, retry_after_s: float | None = None) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
+
+
+class BadRequest(ApiError):
+    status = 400
+
+
+class NotFound(ApiError):
+    status = 404
+
+
+class Conflict(ApiError):
+    status = 409
+
+
+class TooLarge(ApiError):
+    status = 413
+
+
+class Unavailable(ApiError):
+    status = 503
+
+
+def status_of(error: Exception) -> tuple[int, str, float | None]:
+    """HTTP status, text, and seconds to wait before another try, of anything a handler may raise."""
+    match error:
+        case ApiError():
+            return error.status, str(error), error.retry_after_s
+        case Overloaded():
+            return 429, str(error), error.retry_after_s
+        case NotCaughtUp():
+            return 503, str(error), 1.0
+        case Definite():
+            return 503, f"nothing was written: {error}", 1.0
+        case Indefinite():
+            return 504, f"it is not known whether this was written, retry with the same Idempotency-Key: {error}", None
+        case msgspec.MsgspecError():
+            return 400, f"Format error in JSON body: {error}", None
+        case InvalidConfig() | ClockDriftError() | ValueError():
+            return 400, str(error), None
+        case _:
+            return 500, f"internal error: {type(error).__name__}", None
+
+
+def retry_after(seconds: float) -> str:
+    """The value of the header."""
+    return str(max(1, math.ceil(seconds)))

@@ -1,0 +1,73 @@
+"""The table of routes: the dialect's and the project's own. Each is served at `/` and under `/v1`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gateway import bodies, collections, operations, points, searches
+from gateway.bodies import NoParams, ReadParams, WriteParams
+from gateway.service import Call
+
+DEFAULT_TIER = 1
+BULK_TIER = 2
+CATALOG_TIER = 0
+
+_C = "/collections/{collection_name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One operation: where it is served, what it takes, who answers. `raw` routes answer without the dialect's envelope."""
+
+    method: str
+    path: str
+    handler: Callable[[Call], Awaitable[Any]]
+    tag: str
+    body: Any = None
+    params: type = NoParams
+    tier: int = DEFAULT_TIER
+    optional_body: bool = False
+
+    @property
+    def summary(self) -> str:
+        return (self.handler.__doc__ or "").split("\n")[0].rstrip(".")
+
+
+ROUTES = (
+    # The first are the hot ones; the router looks in this order.
+    Route("POST", f"{_C}/points/search", searches.search_points, "search", bodies.SearchBody, ReadParams),
+    Route("POST", f"{_C}/points/query", searches.query_points, "search", bodies.QueryBody, ReadParams),
+    Route("PUT", f"{_C}/points", points.upsert, "points", bodies.UpsertBody, WriteParams),
+    Route("POST", f"{_C}/points", points.retrieve, "points", bodies.RetrieveBody, ReadParams),
+    Route("POST", f"{_C}/points/search/batch", searches.search_batch, "search", bodies.SearchBatchBody, ReadParams),
+    Route("POST", f"{_C}/points/query/batch", searches.query_batch, "search", bodies.QueryBatchBody, ReadParams),
+    Route("POST", "/vectors/search", searches.search_named, "search", bodies.CollectionSearchBody, ReadParams),
+    Route("POST", "/vectors/bulk", points.bulk, "points", bodies.BulkBody, WriteParams, BULK_TIER),
+    Route("POST", f"{_C}/points/scroll", points.scroll, "points", bodies.ScrollBody, ReadParams),
+    Route("POST", f"{_C}/points/count", points.count, "points", bodies.CountBody, ReadParams, optional_body=True),
+    Route("POST", f"{_C}/facet", points.facet, "points", bodies.FacetBody, ReadParams),
+    Route("POST", f"{_C}/points/delete", points.delete, "points", bodies.PointsSelector, WriteParams),
+    Route("POST", f"{_C}/points/payload", points.set_payload, "points", bodies.SetPayloadBody, WriteParams),
+    Route("PUT", f"{_C}/points/payload", points.overwrite_payload, "points", bodies.SetPayloadBody, WriteParams),
+    Route("POST", f"{_C}/points/payload/delete", points.delete_payload, "points", bodies.DeletePayloadBody, WriteParams),
+    Route("POST", f"{_C}/points/payload/clear", points.clear_payload, "points", bodies.PointsSelector, WriteParams),
+    Route("PUT", f"{_C}/points/vectors", points.update_vectors, "points", bodies.UpdateVectorsBody, WriteParams),
+    Route("POST", f"{_C}/points/vectors/delete", points.delete_vectors, "points", bodies.DeleteVectorsBody, WriteParams),
+    Route("GET", f"{_C}/points/{{point_id}}", points.get, "points", None, ReadParams),
+    Route("GET", "/collections", collections.list_all, "collections"),
+    Route("PUT", _C, collections.create, "collections", bodies.CreateCollectionBody, WriteParams, CATALOG_TIER),
+    Route("GET", _C, collections.info, "collections", None, ReadParams),
+    Route("PATCH", _C, collections.update, "collections", bodies.UpdateCollectionBody, WriteParams, CATALOG_TIER),
+    Route("DELETE", _C, collections.delete, "collections", None, WriteParams, CATALOG_TIER),
+    Route("GET", f"{_C}/exists", collections.exists, "collections"),
+    Route("GET", f"{_C}/aliases", collections.aliases, "aliases"),
+    Route(
+        "POST", "/collections/aliases", collections.change_aliases, "aliases", bodies.ChangeAliasesBody, WriteParams, CATALOG_TIER
+    ),
+    Route("GET", "/aliases", collections.aliases, "aliases"),
+    Route("PUT", f"{_C}/index", collections.create_index, "collections", bodies.CreateIndexBody, WriteParams, CATALOG_TIER),
+    Route("DELETE", f"{_C}/index/{{field_name}}", collections.delete_index, "collections", None, WriteParams, CATALOG_TIER),
+    Route("GET", "/operations/{request_id}", operations.show, "operations"),
+)

@@ -1,0 +1,226 @@
+"""What a handler works with: the node's parts, and one request's way through them.
+
+`Service` is the node as the gateway sees it. `Call` is one request: its typed body and parameters, the client's token, the
+consistency it asks for, and what the answer will say about positions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+from catalog.catalog import Outcome, Verdict
+from catalog.collection import Collection, Consistency
+from gateway.bodies import ReadParams
+from gateway.errors import BadRequest, Conflict, NotFound
+from journal.hlc import Clock
+from journal.log import Indefinite, Journal, Positions
+from journal.records import CatalogOperation, PointOperation
+from journal.token import Token, merge
+from journal.topics import Topics
+from journal.writer import Destination, Receipt, Request, Writer
+from query.consistency import Demand, Gate, NotCaughtUp
+from replayer.replayer import Replayer
+from shard.contract import contract_error
+from shard.shard import Shard
+from shard.shards import Shards
+
+T = TypeVar("T")
+
+MAX_SESSIONS = 10_000
+"""API keys whose last position is remembered; the least recently used leave."""
+
+_LEVELS = {
+    **{level.value: level for level in Consistency},
+    "majority": Consistency.STRONG,
+    "quorum": Consistency.STRONG,
+    "all": Consistency.STRONG,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Bounds on waiting, in seconds."""
+
+    append_s: float = 5.0
+    read_s: float = 5.0
+    apply_s: float = 30.0
+
+
+class Sessions:
+    """The last position of each API key, for clients that hand back neither header nor cookie."""
+
+    def __init__(self) -> None:
+        self._tokens: OrderedDict[str, Token] = OrderedDict()
+
+    def get(self, api_key: str) -> Token | None:
+        return self._tokens.get(api_key)
+
+    def advance(self, api_key: str, token: Token) -> None:
+        known = self._tokens.pop(api_key, None)
+        self._tokens[api_key] = token if known is None else merge([known, token])
+        if len(self._tokens) > MAX_SESSIONS:
+            self._tokens.popitem(last=False)
+
+
+@dataclass(slots=True)
+class Service:
+    """The node, as the gateway sees it. Belongs to one event loop."""
+
+    journal: Journal
+    topics: Topics
+    clock: Clock
+    writer: Writer
+    replayer: Replayer
+    shards: Shards
+    gate: Gate
+    pool: ThreadPoolExecutor
+    node: str
+    version: str
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    sessions: Sessions = field(default_factory=Sessions)
+    stopping: bool = False
+
+    def ready(self) -> bool:
+        """Whether this node has replayed what the log held at its start, and is not on its way out."""
+        return not self.stopping and self.replayer.failure is None and self.replayer.caught_up()
+
+
+@dataclass(slots=True)
+class Call:
+    """One request."""
+
+    service: Service
+    path: dict[str, str]
+    params: Any
+    body: Any
+    request: Request
+    token: Token
+    tier: int
+    api_key: str = ""
+    wrote: Token | None = None
+    served: Positions | None = None
+    level: Consistency | None = None
+    waited_s: float = 0.0
+    hints: list[str] = field(default_factory=list)
+
+    # Reads.
+
+    async def read(self, name: str) -> tuple[Collection, list[Shard]]:
+        """The collection and its shards, once they are as new as the request demands."""
+        service = self.service
+        started_s = time.perf_counter()
+        collection = await self.find(name)
+        self.level = self._level(collection)
+        demand = Demand(self.level, self.token.positions, self._params().max_staleness_ms)
+        required = await service.gate.required(demand)
+        timeout_s = self._timeout_s(service.timeouts.read_s)
+        system = service.topics.system_partition
+        if system in required:
+            await service.gate.reached({system: required[system]}, timeout_s)
+            collection = self._known(name) or _missing(name)
+        shards = self.shards(collection)
+        homes = {partition for shard in shards for partition in shard.home_partitions()}
+        await service.gate.reached({p: offset for p, offset in required.items() if p in homes}, timeout_s)
+        applied = service.replayer.applied.get()
+        self.served = {partition: applied[partition] for partition in homes}
+        self.waited_s = time.perf_counter() - started_s
+        return collection, shards
+
+    async def find(self, name: str) -> Collection:
+        """The collection of that name or alias; a node that does not know it asks the log before it says so."""
+        if (collection := self._known(name)) is None:
+            await self.catch_up_catalog()
+            collection = self._known(name)
+        return collection or _missing(name)
+
+    async def catch_up_catalog(self) -> None:
+        """Returns once all catalog commands are applied that the log held when this was called."""
+        system = self.service.topics.system_partition
+        required = await self.service.gate.required(Demand(Consistency.STRONG, {}))
+        await self.service.gate.reached({system: required[system]}, self._timeout_s(self.service.timeouts.read_s))
+
+    def shards(self, collection: Collection) -> list[Shard]:
+        """The open shards of a collection."""
+        return self.service.shards.of(collection.id) or _missing(collection.name)
+
+    async def in_pool(self, work: Callable[..., T], *args: Any) -> T:
+        """Runs a longer read in the pool."""
+        return await asyncio.get_running_loop().run_in_executor(self.service.pool, partial(work, *args))
+
+    # Writes.
+
+    async def write(self, collection: Collection, operation: PointOperation) -> dict[str, object]:
+        """Writes an operation on points; with `wait` returns once it is applied here. Gives the dialect's update result."""
+        if error := contract_error(collection, operation):
+            raise BadRequest(error)
+        if not operation.ids:
+            return {"operation_id": 0, "status": "completed"}
+        view = self.service.replayer.catalog.view
+        destination = Destination("", collection.id, view.position, collection.homes)
+        receipt = await self._acknowledged(self.service.writer.write_points(destination, operation, self.tier, self.request))
+        offset = receipt.written[-1].appended.offset
+        if self.params.wait:
+            try:
+                await self.service.gate.reached(receipt.token().positions, self._timeout_s(self.service.timeouts.apply_s))
+            except NotCaughtUp:
+                return {"operation_id": offset, "status": "acknowledged"}  # durable, and the token tells where
+        return {"operation_id": offset, "status": "completed" if self.params.wait else "acknowledged"}
+
+    async def command(self, operation: CatalogOperation) -> Outcome:
+        """Writes a catalog command and returns its outcome, decided by replay. Raises for an outcome that is an error."""
+        receipt = await self._acknowledged(self.service.writer.write_catalog(operation, self.request))
+        await self.service.gate.reached(receipt.token().positions, self._timeout_s(self.service.timeouts.apply_s))
+        outcome = self.service.replayer.catalog.outcome(receipt.written[0].appended.offset)
+        if outcome is None:
+            raise Indefinite("the command is applied, but its outcome is no longer kept")
+        match outcome.verdict:
+            case Verdict.EXISTS:
+                raise Conflict(f"Wrong input: {outcome.text}")
+            case Verdict.NOT_FOUND:
+                raise NotFound(outcome.text)
+            case Verdict.INVALID:
+                raise BadRequest(f"Wrong input: {outcome.text}")
+        return outcome
+
+    async def _acknowledged(self, future: Future[Receipt]) -> Receipt:
+        try:
+            receipt = await asyncio.wait_for(asyncio.wrap_future(future), self.service.timeouts.append_s)
+        except TimeoutError:
+            raise Indefinite(f"no acknowledgement within {self.service.timeouts.append_s} s") from None
+        self.wrote = receipt.token()
+        return receipt
+
+    # Parameters.
+
+    def _level(self, collection: Collection) -> Consistency:
+        asked = self._params().consistency
+        if asked is None:
+            return collection.config.consistency
+        if asked.isdigit():
+            return Consistency.STRONG if int(asked) > 1 else collection.config.consistency
+        if asked not in _LEVELS:
+            raise BadRequest(f"consistency {asked[:32]!r} must be one of {', '.join(_LEVELS)}, or a number of replicas")
+        return _LEVELS[asked]
+
+    def _params(self) -> ReadParams:
+        return self.params if isinstance(self.params, ReadParams) else ReadParams()
+
+    def _timeout_s(self, default_s: float) -> float:
+        return getattr(self.params, "timeout", None) or default_s
+
+    def _known(self, name: str) -> Collection | None:
+        return self.service.replayer.catalog.view.find(name)
+
+
+def _missing(name: str) -> Any:
+    raise NotFound(f"Not found: Collection `{name}` doesn't exist!")
+
+
+Handler = Callable[[Call], Any]

@@ -1,0 +1,5 @@
+"""The command, the settings, and the one place where the parts are wired together. May import everything; nothing imports it."""
+
+from importlib.metadata import version
+
+__version__ = version("vecraft")

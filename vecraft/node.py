@@ -1,0 +1,167 @@
+"""One node: every role in one process, wired together, started and stopped in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import uvicorn
+import uvloop
+
+from gateway.app import create_app
+from gateway.service import Service, Timeouts
+from journal.embedded import EmbeddedJournal
+from journal.hlc import Clock
+from journal.kafka import KafkaJournal
+from journal.log import Journal
+from journal.topics import Topics
+from journal.writer import Writer
+from query.consistency import Gate
+from replayer.replayer import Replayer
+from shard.shard import Limits
+from shard.shards import Shards
+from vecraft import __version__
+from vecraft.background import BackgroundThread
+from vecraft.settings import Settings
+
+log = logging.getLogger("vecraft")
+
+DRAIN_S = 5
+"""Requests in flight get this long to end after SIGTERM; replay and journal get the rest of ten seconds."""
+STOP_S = 4.0
+PROGRESS_EVERY_S = 2.0
+POOL_THREADS = 4
+MAX_CONNECTIONS = 1000
+SWITCH_INTERVAL_S = 0.0005
+"""Python's own 5 ms would make a search wait that long for a replaying thread."""
+
+
+def wall_clock_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Node:
+    """Serves until it is told to stop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.url = ""
+        self.started = threading.Event()
+        self._server: uvicorn.Server | None = None
+        self._service: Service | None = None
+
+    def run(self) -> None:
+        """Runs the node in this thread. Returns after `stop`, SIGTERM or SIGINT."""
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._serve())
+
+    def stop(self) -> None:
+        """Begins the clean stop: not ready any more, requests end, replay ends, the log closes. From any thread."""
+        if self._service is not None:
+            self._service.stopping = True
+        if self._server is not None:
+            self._server.should_exit = True
+
+    async def _serve(self) -> None:
+        settings = self.settings
+        limits = Limits(settings.max_drift_ms, settings.max_lateness_ms, settings.idempotency_window_s * 1000)
+        topics = Topics(settings.topic_prefix)
+        clock = Clock(wall_clock_ms, settings.max_drift_ms)
+        journal = open_journal(settings)
+        builder = BackgroundThread("index-build")
+        shards = Shards(settings.data_dir / "state", topics, limits, builder.submit)
+        replayer = Replayer(journal, topics, clock, shards, f"{settings.topic_prefix}.replayer.{settings.node}", limits)
+        self._service = service = Service(
+            journal=journal,
+            topics=topics,
+            clock=clock,
+            writer=Writer(journal, topics, clock, settings.max_drift_ms),
+            replayer=replayer,
+            shards=shards,
+            gate=Gate(journal, topics, replayer.applied, settings.read_timeout_s),
+            pool=ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="read"),
+            node=settings.node,
+            version=__version__,
+            timeouts=Timeouts(settings.append_timeout_s, settings.read_timeout_s),
+        )
+        replay = threading.Thread(target=replayer.run, name="replay", daemon=True)
+        replay.start()
+        progress = asyncio.create_task(self._report_progress(service))
+        try:
+            await self._listen(service)
+        finally:
+            progress.cancel()
+            replayer.stop()
+            await asyncio.to_thread(replay.join, STOP_S)
+            builder.stop()
+            service.pool.shutdown(wait=False, cancel_futures=True)
+            await asyncio.to_thread(journal.close)
+            log.info("stopped")
+
+    async def _listen(self, service: Service) -> None:
+        settings = self.settings
+        config = uvicorn.Config(
+            create_app(service),
+            host=settings.host,
+            port=settings.port,
+            loop="none",
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            limit_concurrency=MAX_CONNECTIONS,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=DRAIN_S,
+        )
+        server = self._server = _Server(config, self)
+        socket = config.bind_socket()
+        host, port = socket.getsockname()[:2]
+        self.url = f"http://{host}:{port}"
+        log.info("node %s listens on %s, API docs at %s/docs", settings.node, self.url, self.url)
+        self.started.set()
+        await server.serve([socket])
+
+    async def _report_progress(self, service: Service) -> None:
+        """Says how far the replay is until the node is ready."""
+        started_s = time.monotonic()
+        while not service.ready():
+            await asyncio.sleep(PROGRESS_EVERY_S if time.monotonic() - started_s > PROGRESS_EVERY_S else 0.05)
+            done, total = service.replayer.behind()
+            if not service.ready() and total and time.monotonic() - started_s > PROGRESS_EVERY_S:
+                log.info("replaying: %d of %d records (%d %%)", done, total, 100 * done // total)
+        log.info("ready after %.1f s", time.monotonic() - started_s)
+
+
+class _Server(uvicorn.Server):
+    """Turns signals into the node's clean stop, so that readiness goes first."""
+
+    def __init__(self, config: uvicorn.Config, node: Node) -> None:
+        super().__init__(config)
+        self._node = node
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        log.info("%s: stopping", signal.Signals(sig).name)
+        self._node.stop()
+
+
+def open_journal(settings: Settings) -> Journal:
+    """The journal that the settings name."""
+    if settings.journal == "kafka":
+        return KafkaJournal(
+            settings.bootstrap_servers, settings.replication, settings.append_timeout_s, settings.in_flight_mb << 20
+        )
+    return EmbeddedJournal(journal_folder(settings), wall_clock_ms, settings.in_flight_mb << 20)
+
+
+def journal_folder(settings: Settings) -> Path:
+    """Where the embedded log lies."""
+    return settings.data_dir / "journal"

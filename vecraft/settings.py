@@ -1,0 +1,88 @@
+"""All settings in one typed table. Each is a flag of `vecraft serve`, a `VECRAFT_…` variable and a key of the TOML file; of
+these the first that says something wins."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+
+class SettingsError(Exception):
+    """Settings that cannot be; the text names each and its bound."""
+
+
+class Settings(BaseSettings):
+    """What an operator may set."""
+
+    model_config = SettingsConfigDict(env_prefix="VECRAFT_", extra="forbid", validate_default=True)
+
+    data_dir: Path = Field(Path("data"), description="folder of journal/ (the truth, when embedded) and state/ (may be deleted)")
+    host: str = Field("127.0.0.1", description="address to listen on; one that others can reach needs --insecure")
+    port: int = Field(6333, ge=0, le=65535, description="port to listen on; 0 for any that is free")
+    node: str = Field("node1", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="name of this node, unique on one journal")
+    journal: Literal["embedded", "kafka"] = Field("embedded", description="where the log is kept")
+    bootstrap_servers: str = Field("127.0.0.1:9092", description="Kafka brokers, comma-separated")
+    topic_prefix: str = Field("vecraft", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="first part of every topic's name")
+    replication: int = Field(1, ge=1, le=15, description="replication factor of topics that this node creates on Kafka")
+    insecure: bool = Field(False, description="serve other machines although there is no authentication yet")
+    max_drift_ms: int = Field(500, ge=1, le=60_000, description="clock skew at which a write is refused; the same on all nodes")
+    max_lateness_ms: int = Field(
+        10_000, ge=1, le=3_600_000, description="age at which a write's stamp is raised; the same on all nodes"
+    )
+    idempotency_window_s: int = Field(
+        86_400, ge=1, description="how long an Idempotency-Key is remembered; the same on all nodes"
+    )
+    in_flight_mb: int = Field(64, ge=1, le=4096, description="writes that may wait for their acknowledgement; more get 429")
+    append_timeout_s: float = Field(5.0, gt=0, le=300, description="longest wait for the log's acknowledgement")
+    read_timeout_s: float = Field(5.0, gt=0, le=300, description="longest wait of a read for the state it demands")
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Settings:
+        if not self.insecure and not _is_loopback(self.host):
+            raise ValueError(
+                f"host {self.host} can be reached by others and there is no authentication yet; say --insecure if that is meant"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, _toml_file)
+
+
+_toml_file: Path | None = None
+
+
+def load_settings(flags: dict[str, object], toml_file: Path | None = None) -> Settings:
+    """The settings from flags, environment and TOML file. Raises SettingsError."""
+    global _toml_file  # the way pydantic-settings finds its sources leaves no argument for it
+    if toml_file is not None and not toml_file.is_file():
+        raise SettingsError(f"config {toml_file} is not a file")
+    _toml_file = toml_file
+    try:
+        return Settings(**flags)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise SettingsError("; ".join(_plain(detail) for detail in error.errors())) from error  # type: ignore[arg-type]
+
+
+def _plain(detail: dict[str, object]) -> str:
+    name = ".".join(str(part) for part in detail["loc"])  # type: ignore[attr-defined]
+    text = str(detail["msg"]).removeprefix("Value error, ")
+    return f"{name}: {text}" if name else text
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
