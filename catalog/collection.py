@@ -58,8 +58,8 @@ class FieldType(StrEnum):
 class HnswConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     """The graph's shape: `m` links a point and level (twice that on the ground), `ef_construct` candidates while building."""
 
-    m: int = 32
-    ef_construct: int = 40
+    m: int = 24
+    ef_construct: int = 100
 
 
 class VectorParams(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -17,6 +17,7 @@ import msgspec
 from catalog.collection import InvalidConfig
 from journal.hlc import ClockDriftError
 from journal.log import Definite, Indefinite, Overloaded
+from journal.split import PointTooLarge
 from query.consistency import NotCaughtUp
 
 
@@ -55,6 +56,8 @@ def status_of(error: Exception) -> tuple[int, str, float | None]:
     match error:
         case ApiError():
             return error.status, str(error), error.retry_after_s
+        case PointTooLarge():
+            return 400, str(error), None
         case Overloaded():
             return 429, str(error), error.retry_after_s
         case NotCaughtUp():

@@ -144,7 +144,7 @@ class Call:
         """Returns once all catalog commands are applied that the log held when this was called."""
         system = self.service.topics.system_partition
         required = await self.service.gate.required(Demand(Consistency.STRONG, {}))
-        await self.service.gate.reached({system: required[system]}, self._timeout_s(self.service.timeouts.read_s))
+        await self.service.gate.reached({system: required.get(system, 0)}, self._timeout_s(self.service.timeouts.read_s))
 
     def shards(self, collection: Collection) -> list[Shard]:
         """The open shards of a collection."""

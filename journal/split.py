@@ -12,6 +12,12 @@ from journal.records import Delete, PatchPayload, PatchVectors, PointOperation, 
 from journal.topics import shard_of
 
 MAX_RECORD_BYTES = 900_000
+
+
+class PointTooLarge(Definite):
+    """A single point that no record can hold."""
+
+
 _POINT_BYTES = 8
 """Room for the lengths that Avro writes beside a point's own bytes."""
 
@@ -19,7 +25,7 @@ _POINT_BYTES = 8
 def split(operation: PointOperation, shard_number: int) -> Iterator[tuple[int, PointOperation]]:
     """The parts of an operation with their shards, in an order that follows from the operation alone.
 
-    Raises Definite when a single point does not fit a record.
+    Raises PointTooLarge when a single point does not fit a record.
     """
     sizes = _point_sizes(operation)
     shared_bytes = _shared_size(operation)
@@ -53,7 +59,7 @@ def _cut(indexes: Sequence[int], sizes: Sequence[int], max_bytes: int) -> Iterat
     start = size = 0
     for at, index in enumerate(indexes):
         if sizes[index] > max_bytes:
-            raise Definite(f"point {index} takes {sizes[index]} bytes, a record holds at most {max_bytes}")
+            raise PointTooLarge(f"point {index} takes {sizes[index]} bytes, a record holds at most {max_bytes}")
         if size + sizes[index] > max_bytes:
             yield indexes[start:at]
             start, size = at, 0

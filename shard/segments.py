@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 SEAL_ROWS = 10_000
 MAX_SEGMENT_ROWS = 4_000_000
 """No merge makes a graph larger than this, which bounds the work of one build."""
+MERGE_SHARE = 0.25
+"""One large graph answers faster than several; a smaller share builds every row more often."""
 MAX_DEAD_SHARE = 0.2
 
 Rows = NDArray[np.int64]
@@ -293,14 +295,14 @@ class VectorIndex:
         np.save(unfinished / "rows.npy", rows)
         np.save(unfinished / "vectors.npy", vectors)
         unfinished.rename(folder)
-        return Segment(rows, np.load(folder / "vectors.npy", mmap_mode="r"), len(rows), None, len(rows), graph, folder)
+        return Segment(rows, _mapped(folder / "vectors.npy"), len(rows), None, len(rows), graph, folder)
 
     def _open(self, folder: Path) -> Segment | None:
         """The segment in a folder; None when it was never finished, is damaged, or was built for another collection."""
         try:
             graph = Graph.read(folder / "graph.faiss")
             rows: Rows = np.load(folder / "rows.npy")
-            vectors: Vectors = np.load(folder / "vectors.npy", mmap_mode="r")
+            vectors = _mapped(folder / "vectors.npy")
         except (OSError, ValueError, RuntimeError, EOFError):
             return None
         fits = folder.suffix == "" and len(rows) == len(graph) > 0 and vectors.shape == (len(rows), self._size)
@@ -311,14 +313,19 @@ class VectorIndex:
 
 
 def _worth_merging(segments: list[Segment]) -> list[Segment]:
-    """Segments to make one of: the largest run whose smaller members together outweigh its largest, so that every row is
+    """Segments to make one of: the largest run whose smaller members together have a share of its largest, so that a row is
     rebuilt a number of times logarithmic in the collection; else one with many dead rows."""
     ranked = sorted(segments, key=lambda s: s.alive_count, reverse=True)
     for at, largest in enumerate(ranked):
         smaller = sum(s.alive_count for s in ranked[at + 1 :])
-        if at + 1 < len(ranked) and largest.alive_count <= smaller <= MAX_SEGMENT_ROWS - largest.alive_count:
+        if at + 1 < len(ranked) and MERGE_SHARE * largest.alive_count <= smaller <= MAX_SEGMENT_ROWS - largest.alive_count:
             return ranked[at:]
     return next(([s] for s in ranked if s.alive_count < (1 - MAX_DEAD_SHARE) * s.count), [])
+
+
+def _mapped(path: Path) -> Vectors:
+    """An array file as memory; a plain array, since numpy's memmap class makes every small gather slow."""
+    return np.asarray(np.load(path, mmap_mode="r"))
 
 
 def _grown(array: NDArray[Any], count: int, shape: tuple[int, ...]) -> NDArray[Any]:

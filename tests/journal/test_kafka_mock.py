@@ -4,7 +4,7 @@ The mock speaks the protocol but is no broker: it creates a topic, of four parti
 acknowledges every record with the same time. What depends on that is left to `test_kafka.py`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 from confluent_kafka import Producer
@@ -12,6 +12,15 @@ from confluent_kafka import Producer
 from journal.kafka import KafkaJournal
 from journal.log import Journal
 from tests.journal.contract import WAIT_S, DurableContract
+
+
+class OnTheMock(KafkaJournal):
+    """Has topics created the only way the mock knows."""
+
+    def ensure_topics(self, topics: Mapping[str, int]) -> None:
+        for topic in topics:
+            self._producer.list_topics(topic, timeout=WAIT_S)
+        super().ensure_topics(topics)
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +38,13 @@ class TestKafkaJournalOnTheMock(DurableContract):
     @pytest.fixture(scope="class")
     @classmethod
     def journal(cls, bootstrap: str) -> Iterator[Journal]:
-        journal = KafkaJournal(bootstrap)
+        journal = OnTheMock(bootstrap)
         yield journal
         journal.close()
 
     @pytest.fixture
     def closable(self, bootstrap: str) -> Iterator[Journal]:
-        journal = KafkaJournal(bootstrap)
+        journal = OnTheMock(bootstrap)
         yield journal
         journal.close()
 
@@ -43,7 +52,7 @@ class TestKafkaJournalOnTheMock(DurableContract):
     def reopen(self, bootstrap: str, request: pytest.FixtureRequest) -> Callable[[Journal], Journal]:
         def reopen(journal: Journal) -> Journal:
             journal.close()
-            again = KafkaJournal(bootstrap)
+            again = OnTheMock(bootstrap)
             request.addfinalizer(again.close)
             return again
 

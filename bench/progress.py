@@ -1,0 +1,11 @@
+"""Progress for whoever waits, on stderr."""
+
+import sys
+import time
+
+_STARTED_S = time.monotonic()
+
+
+def say(text: str) -> None:
+    """Prints a line with the seconds since the benchmark started."""
+    print(f"{time.monotonic() - _STARTED_S:6.1f} s  {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,70 @@
+"""What several tests need: a running node, and clients of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from vecraft.node import Node
+from vecraft.settings import load_settings
+
+START_S = 30
+
+
+def start_node(data_dir: Path, **settings: object) -> tuple[Node, threading.Thread]:
+    """A node in a thread of this process, listening on a free port and ready."""
+    node = Node(load_settings({"data_dir": data_dir, "port": 0, **settings}))
+    thread = threading.Thread(target=node.run, daemon=True)
+    thread.start()
+    assert node.started.wait(START_S)
+    wait_ready(node.url)
+    return node, thread
+
+
+def wait_ready(url: str) -> None:
+    """Returns once the node says that it is ready."""
+    with httpx.Client(transport=httpx.HTTPTransport(retries=50)) as client:
+        for _ in range(10_000):
+            if client.get(f"{url}/readyz").status_code == 200:
+                return
+    raise AssertionError(f"{url} is not ready")
+
+
+@pytest.fixture(scope="session")
+def node_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an embedded node."""
+    node, thread = start_node(tmp_path_factory.mktemp("node"))
+    yield node.url
+    node.stop()
+    thread.join(15)
+    assert not thread.is_alive(), "the node did not stop"
+
+
+@pytest.fixture
+def http(node_url: str) -> Iterator[httpx.Client]:
+    """An HTTP client of the node that keeps cookies, as a client's session does."""
+    with httpx.Client(base_url=node_url, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+def name(http: httpx.Client) -> Iterator[str]:
+    """A collection of 4 dimensions, compared by dot product."""
+    name = f"c{uuid4().hex[:8]}"
+    http.put(f"/collections/{name}", json={"vectors": {"size": 4, "distance": "Dot"}}).raise_for_status()
+    yield name
+    http.delete(f"/collections/{name}").raise_for_status()
+
+
+def result(response: httpx.Response) -> object:
+    """The result of a success; the error's text when it is none."""
+    assert response.status_code == 200, response.text
+    body = response.json()
+    assert body["status"] == "ok"
+    assert body["time"] >= 0
+    return body["result"]

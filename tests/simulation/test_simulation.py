@@ -1,0 +1,16 @@
+"""Any arrival order of the tiers, any crash, any redelivery gives the same state (N5, I1-I6, I10)."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation.__main__ import run_seed
+
+SEEDS = 200
+CHUNK = 20
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
+def test_histories(first: int) -> None:
+    for seed in range(first, first + CHUNK):
+        run_seed(seed)

@@ -1,0 +1,75 @@
+"""The house holds: floors import downwards only, and each fenced library is imported where the fence says."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).parents[1]
+FLOORS = {
+    "schemas": set(),
+    "journal": {"schemas"},
+    "catalog": {"journal"},
+    "shard": {"catalog", "journal"},
+    "replayer": {"shard", "catalog", "journal"},
+    "query": {"shard", "catalog", "journal"},
+    "gateway": {"query", "replayer", "catalog", "journal", "shard"},
+    "vecraft": {"gateway", "query", "replayer", "shard", "catalog", "journal", "schemas"},
+}
+FENCES = {
+    "confluent_kafka": {"journal/kafka.py"},
+    "faiss": {"shard/graph.py"},
+    "rocksdict": {"journal/embedded.py", "shard/store.py"},
+    "fastapi": {"gateway/app.py"},
+    "uvicorn": {"vecraft/node.py"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_lower_floors_do_not_import_higher_ones(package: str) -> None:
+    for path in (REPO / package).rglob("*.py"):
+        above = imports(path) & FLOORS.keys() - FLOORS[package] - {package}
+        assert not above, f"{path.relative_to(REPO)} imports {above}"
+
+
+@pytest.mark.parametrize("library", FENCES)
+def test_fenced_libraries_stay_behind_their_fence(library: str) -> None:
+    files = {
+        str(path.relative_to(REPO)) for package in FLOORS for path in (REPO / package).rglob("*.py") if library in imports(path)
+    }
+    assert files == FENCES[library]
+
+
+@pytest.mark.parametrize("package", ["journal", "catalog", "shard", "replayer", "query"])
+def test_clocks_and_randomness_come_from_outside(package: str) -> None:
+    """The core takes its clock as an argument: a default may name the wall clock, no function body may read it."""
+    for path in (REPO / package).rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        bodies = [
+            inner for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) for inner in node.body
+        ]
+        calls = [ast.unparse(call.func) for body in bodies for call in ast.walk(body) if isinstance(call, ast.Call)]
+        wall = {
+            name
+            for name in calls
+            if name in ("time.time", "time.time_ns", "datetime.now", "datetime.utcnow") or name.startswith("random.")
+        }
+        assert not wall, f"{path.relative_to(REPO)} calls {wall}"
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_every_package_says_what_it_is_for(package: str) -> None:
+    docstring = ast.get_docstring(ast.parse((REPO / package / "__init__.py").read_text())) or ""
+    assert len(docstring.split()) > 15

@@ -1,0 +1,55 @@
+"""One table of settings: flags before variables before the file; what cannot be is refused by name; the README lists them all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vecraft.cli import main
+from vecraft.settings import Settings, SettingsError, load_settings
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def test_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "vecraft.toml"
+    file.write_text('node = "from-file"\nport = 1000\ntopic_prefix = "file"\n')
+    monkeypatch.setenv("VECRAFT_NODE", "from-env")
+    monkeypatch.setenv("VECRAFT_PORT", "2000")
+    settings = load_settings({"port": 3000}, file)
+    assert (settings.port, settings.node, settings.topic_prefix) == (3000, "from-env", "file")
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        ({"port": 70000}, "port"),
+        ({"node": "a b"}, "node"),
+        ({"journal": "paper"}, "journal"),
+        ({"host": "0.0.0.0"}, "--insecure"),
+        ({"host": "example.org"}, "--insecure"),
+        ({"colour": "red"}, "colour"),
+        ({"append_timeout_s": 0}, "append_timeout_s"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(flags: dict[str, object], text: str) -> None:
+    with pytest.raises(SettingsError, match=text):
+        load_settings(flags)
+
+
+def test_another_address_when_it_is_meant() -> None:
+    assert load_settings({"host": "0.0.0.0", "insecure": True}).host == "0.0.0.0"
+
+
+def test_the_command_says_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--host", "0.0.0.0"]) == 2
+    assert "--insecure" in capsys.readouterr().err
+    assert main(["serve", "--config", "/nowhere.toml"]) == 2
+    assert "/nowhere.toml" in capsys.readouterr().err
+
+
+def test_the_readme_lists_every_setting() -> None:
+    text = README.read_text()
+    missing = [name for name in Settings.model_fields if f"`--{name.replace('_', '-')}`" not in text]
+    assert not missing

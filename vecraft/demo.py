@@ -1,0 +1,277 @@
+"""`vecraft demo`: a node with real input, shown over HTTP as any client would use it.
+
+The node runs in the main thread, since it handles the signals; the show runs beside it and talks to it by URL only. A second run
+on the same data folder writes the same points again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import socket
+import sys
+import threading
+
+from vecraft.node import Node
+from vecraft.settings import Settings
+
+try:
+    import httpx
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    from vecraft.demo_corpus import DIMENSIONS, Docstring, LatentSemantics, standard_library
+except ModuleNotFoundError as error:
+    raise SystemExit(f"vecraft demo: needs {error.name}, which comes with: pip install 'vecraft[demo]'") from None
+
+COLLECTION = f"python-{platform.python_version()}"
+"""By version, since another version's texts span another space."""
+QUESTIONS = (
+    ("cache the results of a function", ""),
+    ("extract the members of an archive", ""),
+    ("extract the members of an archive", "zipfile"),
+)
+"""Words to search for, and the module to search in; empty for all."""
+HITS = 5
+BATCH_POINTS = 256
+BULK_TIER = "2"
+NAME_CHARS = 36
+SUMMARY_CHARS = 64
+
+READY_TIMEOUT_S = 120.0
+READY_EVERY_S = 0.05
+ANSWER_TIMEOUT_S = 60
+JOIN_S = 2.0
+
+
+class DemoError(Exception):
+    """The show cannot go on; the text says why."""
+
+
+def run_demo(settings: Settings, once: bool) -> int:
+    """Starts a node and shows it; then ends when `once`, else serves until a signal. Returns the exit status."""
+    if problem := _port_problem(settings):
+        return _failed(problem)
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.WARNING)  # the show should be readable; the node may speak again once it is over
+    show = Show(Node(settings), once, after=lambda: root.setLevel(level))
+    thread = threading.Thread(target=show.run, name="show", daemon=True)
+    thread.start()
+    try:
+        show.node.run()
+    except (Exception, SystemExit) as error:
+        return _failed(_node_problem(error, settings))
+    except KeyboardInterrupt:  # before the node has its own way with signals
+        return _failed("stopped before the node had started")
+    thread.join(JOIN_S)
+    if not show.over:
+        return _failed(show.problem or "stopped before the end of the show")
+    say("The node has stopped; what it has written is in the journal.")
+    return 0
+
+
+def say(text: str = "") -> None:
+    print(text, flush=True)
+
+
+def _failed(problem: str) -> int:
+    print(f"vecraft demo: {problem}", file=sys.stderr, flush=True)
+    return 1
+
+
+def _port_problem(settings: Settings) -> str:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        with socket.create_server((settings.host, settings.port), family=family):
+            return ""
+    except OSError as error:
+        place = f"port {settings.port} of {settings.host}"
+        return f"cannot listen on {place} ({os.strerror(error.errno or 0)}); name another with --port, 0 for any that is free"
+
+
+def _node_problem(error: BaseException, settings: Settings) -> str:
+    if "lock" in str(error).lower():  # RocksDB's words for it; it has no class of its own
+        return f"data folder {settings.data_dir} is in use by another process; name another with --data-dir"
+    return f"the node failed: {type(error).__name__}: {error}"
+
+
+class Show:
+    """What the demo does with `node`, from a thread of its own. `over` once all of it went well, else `problem` may say why not."""
+
+    def __init__(self, node: Node, once: bool, after: Callable[[], None]) -> None:
+        self.node = node
+        self.over = False
+        self.problem = ""
+        self._once = once
+        self._after = after
+
+    def run(self) -> None:
+        """Plays, and stops the node in the end unless it shall serve on."""
+        try:
+            self._play()
+            self.over = True
+        except DemoError as error:
+            self.problem = str(error)
+        except httpx.TimeoutException:
+            self.problem = f"the node did not answer within {ANSWER_TIMEOUT_S} s"
+        except httpx.TransportError:
+            self.problem = "the node stopped before the end of the show"
+        finally:
+            self._after()
+            if self._once or not self.over:
+                self.node.stop()
+
+    def _play(self) -> None:
+        if not self.node.started.wait(READY_TIMEOUT_S):
+            raise DemoError(f"the node did not start within {READY_TIMEOUT_S:.0f} s")
+        with httpx.Client(base_url=self.node.url, timeout=ANSWER_TIMEOUT_S, trust_env=False) as http:
+            client = Client(http)
+            client.wait_until_ready()
+            say(f"Vecraft DB {__version__} serves {self.node.url}, {_journal_place(self.node.settings)}")
+            corpus, space = _read_input()
+            create_collection(client)
+            load(client, corpus, space)
+            best = [search(client, space, words, module) for words, module in QUESTIONS]
+            update(client, best[0], _journal_flags(self.node.settings))
+        say(f"\nAPI docs: {self.node.url}/docs")
+        if not self._once:
+            say("The node serves on; Ctrl-C stops it.")
+
+
+class Client:
+    """The node's REST API: sends JSON, gives the answer's result, and raises DemoError with the answer's text otherwise."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self._http = http
+
+    def wait_until_ready(self) -> None:
+        """Returns once the node has replayed its journal."""
+        deadline_s = time.monotonic() + READY_TIMEOUT_S
+        while not (answer := self._http.get("/readyz")).is_success:
+            if time.monotonic() > deadline_s:
+                raise DemoError(f"the node was not ready within {READY_TIMEOUT_S:.0f} s: {answer.text}")
+            time.sleep(READY_EVERY_S)
+
+    def call(self, method: str, path: str, body: object = None, **headers: str) -> Any:
+        """The result of a request; `headers` with _ for -."""
+        return self.answer(method, path, body, **headers).json()["result"]
+
+    def answer(self, method: str, path: str, body: object = None, **headers: str) -> httpx.Response:
+        """The whole answer of a request."""
+        content = None if body is None else orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        answer = self._http.request(method, path, content=content, headers=named)
+        if not answer.is_success:
+            raise DemoError(f"{method} {path} got {answer.status_code}: {answer.text}")
+        return answer
+
+
+def _read_input() -> tuple[list[Docstring], LatentSemantics]:
+    started_s = time.monotonic()
+    corpus = standard_library()
+    if not corpus:
+        raise DemoError("this Python comes without the sources of its library, which are the demo's input")
+    read_s = time.monotonic()
+    space = LatentSemantics(corpus)
+    say(f"Read {len(corpus):,} docstrings of Python's own library in {read_s - started_s:.1f} s,")
+    say(f"embedded them by latent semantic analysis, {DIMENSIONS} dimensions, in {time.monotonic() - read_s:.1f} s.")
+    return corpus, space
+
+
+def create_collection(client: Client) -> None:
+    """Creates the collection with an index on the payload's module, unless an earlier run has."""
+    path = f"/collections/{COLLECTION}"
+    if client.call("GET", f"{path}/exists")["exists"]:
+        say(f"Collection {COLLECTION} is there from an earlier run: the same points are written again.")
+        return
+    client.call("PUT", path, {"vectors": {"size": DIMENSIONS, "distance": "Cosine"}})
+    client.call("PUT", f"{path}/index", {"field_name": "module", "field_schema": "keyword"})
+    say(f"Created collection {COLLECTION}, with a keyword index on module.")
+
+
+def load(client: Client, corpus: list[Docstring], space: LatentSemantics) -> None:
+    """Upserts all, at the journal's tier for bulk; returns once they can be found."""
+    started_s = time.monotonic()
+    points = [
+        {"id": docstring.name, "vector": vector, "payload": docstring.payload()}
+        for docstring, vector in zip(corpus, space.vectors, strict=True)
+    ]
+    path = f"/collections/{COLLECTION}/points"
+    with tqdm(total=len(points), desc="Upsert", unit=" points", file=sys.stdout) as bar:
+        for start in range(0, len(points), BATCH_POINTS):
+            batch = points[start : start + BATCH_POINTS]
+            client.call("PUT", path, {"points": batch}, X_Vecraft_Tier=BULK_TIER)
+            bar.update(len(batch))
+    count = client.call("POST", f"{path}/count?consistency=strong&timeout={ANSWER_TIMEOUT_S}")["count"]
+    if count != len(points):
+        raise DemoError(f"{len(points)} points were written and {count} are there")
+    say(f"{count:,} points are in the journal and can be searched after {time.monotonic() - started_s:.1f} s.")
+
+
+def search(client: Client, space: LatentSemantics, words: str, module: str) -> str:
+    """Shows what is nearest to `words`. Returns the best hit's id."""
+    body: dict[str, object] = {"vector": space.vector(words), "limit": HITS, "with_payload": ["name", "module", "summary"]}
+    if module:
+        body["filter"] = {"must": [{"key": "module", "match": {"value": module}}]}
+    started_s = time.perf_counter()
+    hits = client.call("POST", f"/collections/{COLLECTION}/points/search", body)
+    took_ms = (time.perf_counter() - started_s) * 1000
+    say(f"\nSearch: {words}{f', only in module {module}' if module else ''}  ({took_ms:.1f} ms)")
+    for hit in hits:
+        payload = hit["payload"]
+        say(f"  {hit['score']:.3f}  {payload['name']:<{NAME_CHARS}}  {payload['summary'][:SUMMARY_CHARS]}")
+    if not hits:
+        raise DemoError("the search found nothing")
+    return str(hits[0]["id"])
+
+
+def update(client: Client, point_id: str, journal_flags: str) -> None:
+    """Changes a point without waiting, reads it back by the answer's position, and shows the journal's record of it."""
+    request_id = f"demo-{uuid.uuid4().hex[:12]}"
+    note = f"best hit of the demo at {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
+    path = f"/collections/{COLLECTION}/points"
+    body = {"points": [point_id], "payload": {"note": note}}
+    written = client.answer("POST", f"{path}/payload?wait=false", body, X_Request_Id=request_id)
+    position = written.headers["X-Vecraft-Position"]
+    say(f"\nUpdate: a note on {point_id}, wait=false, request {request_id}")
+    say(f"  answer      {written.json()['result']['status']}, position token {position}")
+    read = client.answer("GET", f"{path}/{point_id}", X_Vecraft_Position=position)
+    seen = read.json()["result"]["payload"].get("note")
+    if seen != note:
+        raise DemoError(f"a read with the write's position token saw the note {seen!r} instead of {note!r}")
+    say(f"  read        by that token, {read.headers['X-Vecraft-Sync']}")
+    say(f"  seen        {seen}")
+    say("The journal's record of it:")
+    for record in client.call("GET", f"/v1/operations/{request_id}")["records"]:
+        show_record(record, request_id, journal_flags)
+
+
+def show_record(record: dict[str, Any], request_id: str, journal_flags: str) -> None:
+    """Where a record stands in the journal, and what it says."""
+    position = f"{record['topic']}/{record['partition']}/{record['offset']}"
+    moment = datetime.fromtimestamp(millis_of(record["hlc"]) / 1000, UTC).isoformat(timespec="milliseconds")
+    counter = record["hlc"] & (1 << COUNTER_BITS) - 1
+    say(f"  position    {position}")
+    say(f"  HLC         {record['hlc']} ({moment}, counter {counter})")
+    say(f"  request id  {request_id}")
+    say(f"  operation   {record['operation']}, {record['verdict']}")
+    say(f"See it with:  {_command()} journal show {position} {journal_flags}")
+
+
+def _journal_place(settings: Settings) -> str:
+    where = settings.data_dir if settings.journal == "embedded" else settings.bootstrap_servers
+    return f"journal on {settings.journal} {where}"
+
+
+def _journal_flags(settings: Settings) -> str:
+    """The flags by which another command finds the same journal."""
+    flags = ["--data-dir", str(settings.data_dir)]
+    if settings.journal == "kafka":
+        flags = ["--journal", "kafka", "--bootstrap-servers", settings.bootstrap_servers]
+    return shlex.join([*flags, "--topic-prefix", settings.topic_prefix])
+
+
+def _command() -> str:
+    """The command as this shell finds it."""
+    return "vecraft" if shutil.which("vecraft") else os.path.relpath(Path(sys.executable).with_name("vecraft"))
