@@ -13,6 +13,7 @@ from pathlib import Path
 from bench.chroma import Chroma
 from bench.data import REAL, Data, generate, load
 from bench.faiss_floor import FaissFloor
+from bench.machine import Others
 from bench.measure import Figures, Pace, measure
 from bench.parts import rates
 from bench.progress import say
@@ -32,9 +33,10 @@ def main(arguments: list[str] | None = None) -> int:
     figures: dict[str, Figures] = {}
     notes = []
     for make in [VecraftServer, *(PEERS[name] for name in _available(options.peers, notes))]:
+        others = Others()
         with tempfile.TemporaryDirectory(prefix="vecraft-bench-") as folder, make(Path(folder)) as target:
             figures[target.name] = measure(target, data, pace)
-            notes.append(f"{target.name}: {target.settings}")
+        notes.append(f"{target.name}: {target.settings}; others took {others.share():.0%} of the machine meanwhile")
     say("ingest, step by step")
     print(render(data, notes, figures, rates(data)))
     return 0

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import multiprocessing
 import socket
+import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.synchronize import Barrier
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 TIMEOUT_S = 120
 WARM_UP = 50
@@ -22,6 +23,12 @@ Address = tuple[str, int]
 
 class HttpError(Exception):
     """The server did not answer with 200."""
+
+
+class Sender(Protocol):
+    """Whatever takes a request and returns its answer."""
+
+    def send(self, request: Any) -> Any: ...
 
 
 class Load(NamedTuple):
@@ -95,12 +102,12 @@ def _send_all(address: Address, requests: Sequence[bytes], seconds: float) -> li
     return repeat(session, requests, seconds)
 
 
-def repeat(session: HttpSession, requests: Sequence[bytes], seconds: float) -> list[float]:
-    """Sends the requests over and over for some seconds. Returns how long each took."""
+def repeat(session: Sender, requests: Sequence[Any], seconds: float, at_most: int = sys.maxsize) -> list[float]:
+    """Sends the requests over and over for some seconds, or until that many are sent. Returns how long each took, in seconds."""
     taken: list[float] = []
     begun_s = time.perf_counter()
     until_s = begun_s + seconds
-    while begun_s < until_s:
+    while begun_s < until_s and len(taken) < at_most:
         session.send(requests[len(taken) % len(requests)])
         ended_s = time.perf_counter()
         taken.append(ended_s - begun_s)

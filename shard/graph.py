@@ -6,6 +6,7 @@ Graphs only propose candidates; scores always come from the stored float32 vecto
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +65,9 @@ class Graph:
     @classmethod
     def build(cls, vectors: Vectors, distance: Distance, hnsw: HnswConfig) -> Graph:
         """Builds the graph of `vectors`, shape (n, d). Takes about n/9000 seconds at d = 384; holds no lock meanwhile."""
-        size = vectors.shape[1]
-        metric = _METRICS[distance]
-        if distance is Distance.MANHATTAN or (vectors.size and float(np.abs(vectors).max()) > _HALF_LIMIT):
-            index = faiss.IndexHNSWFlat(size, hnsw.m, metric)
-        else:
-            index = faiss.IndexHNSWSQ(size, faiss.ScalarQuantizer.QT_fp16, hnsw.m, metric)
-            index.train(vectors[:1])
+        index = _empty_index(vectors, distance, hnsw.m)
+        if not index.is_trained:
+            index.train(vectors)
         index.hnsw.efConstruction = hnsw.ef_construct
         index.add(vectors)  # all at once: FAISS then inserts level by level, which is worth two points of recall
         return cls(index)
@@ -88,10 +85,28 @@ class Graph:
 
     def search(self, query: Vectors, limit: int, ef: int, allowed: Mask | None) -> LocalIds:
         """Up to `limit` vectors close to `query`, closest first by the graph's own codes; only `allowed` ones."""
-        parameters = faiss.SearchParametersHNSW(efSearch=ef)
-        if allowed is not None:
+        if allowed is None:
+            parameters = _unfiltered(ef)
+        else:
             selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
             parameters = faiss.SearchParametersHNSW(efSearch=ef, sel=selector)
         _, found = self._index.search(query[np.newaxis], limit, params=parameters)
         ids: LocalIds = found[0]
         return ids[ids >= 0]
+
+
+@lru_cache(maxsize=64)
+def _unfiltered(ef: int) -> Any:
+    """Parameters of a search without a selector; making them costs as much as a tenth of the search."""
+    return faiss.SearchParametersHNSW(efSearch=ef)
+
+
+def _empty_index(vectors: Vectors, distance: Distance, links: int) -> Any:
+    """The index for such vectors. Its codes only steer the walk, so they are as coarse as the distance bears: one byte a
+    dimension for unit vectors, whose values share one range; half floats where they fit; whole ones otherwise."""
+    size, metric = vectors.shape[1], _METRICS[distance]
+    if distance is Distance.COSINE:
+        return faiss.IndexHNSWSQ(size, faiss.ScalarQuantizer.QT_8bit_uniform, links, metric)
+    if distance is Distance.MANHATTAN or float(np.abs(vectors).max()) > _HALF_LIMIT:
+        return faiss.IndexHNSWFlat(size, links, metric)
+    return faiss.IndexHNSWSQ(size, faiss.ScalarQuantizer.QT_fp16, links, metric)

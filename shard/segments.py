@@ -26,6 +26,9 @@ from shard.graph import Graph, LocalIds, Mask, best, exact_scores
 log = logging.getLogger(__name__)
 
 SEAL_ROWS = 10_000
+SEAL_ROWS_IDLE = 1_000
+"""While nothing is written, fewer rows are worth a graph: a scan of them would cost each search more than the graph does."""
+
 MAX_SEGMENT_ROWS = 4_000_000
 """No merge makes a graph larger than this, which bounds the work of one build."""
 MERGE_SHARE = 0.25
@@ -222,11 +225,11 @@ class VectorIndex:
         ]
         self.view = VectorView(self._distance, tuple(views))
 
-    def plan(self) -> Build | None:
+    def plan(self, idle: bool) -> Build | None:
         """What is worth building now, and not being built already; the caller then runs it. Holds one build at a time."""
         if self._building or self._dropped:
             return None
-        if self._growing.count >= SEAL_ROWS:
+        if self._growing.count >= (SEAL_ROWS_IDLE if idle else SEAL_ROWS):
             self._sealed.append(self._growing)
             self._growing = self._new_flat()
         inputs = [s for s in self._sealed if s.graph is None] or _worth_merging(self._sealed)

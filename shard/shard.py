@@ -140,11 +140,11 @@ class Shard:
             for name, vectors in self.vectors.items():
                 vectors.hnsw = collection.config.vectors[name].hnsw or collection.config.hnsw
 
-    def tend(self) -> None:
-        """Starts what is worth building; each finished build looks again."""
+    def tend(self, idle: bool = False) -> None:
+        """Starts what is worth building; each finished build looks again. `idle`: no writes are coming in."""
         for vectors in self.vectors.values():
             with self.lock:
-                build = vectors.plan()
+                build = vectors.plan(idle)
             if build is not None:
                 self._background(partial(self._run, vectors, build))
 

@@ -9,11 +9,23 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import shlex
+import shutil
 import socket
 import sys
 import threading
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
-from vecraft.node import Node
+import orjson
+
+from journal.hlc import COUNTER_BITS, millis_of
+from vecraft import __version__
+from vecraft.node import Node, journal_folder
 from vecraft.settings import Settings
 
 try:
@@ -35,10 +47,9 @@ QUESTIONS = (
 HITS = 5
 BATCH_POINTS = 256
 BULK_TIER = "2"
-NAME_CHARS = 36
 SUMMARY_CHARS = 64
 
-READY_TIMEOUT_S = 120.0
+READY_TIMEOUT_S = 60.0
 READY_EVERY_S = 0.05
 ANSWER_TIMEOUT_S = 60
 JOIN_S = 2.0
@@ -55,7 +66,7 @@ def run_demo(settings: Settings, once: bool) -> int:
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.WARNING)  # the show should be readable; the node may speak again once it is over
-    show = Show(Node(settings), once, after=lambda: root.setLevel(level))
+    show = Show(Node(settings), once, before_serving=lambda: root.setLevel(level))
     thread = threading.Thread(target=show.run, name="show", daemon=True)
     thread.start()
     try:
@@ -86,25 +97,26 @@ def _port_problem(settings: Settings) -> str:
         with socket.create_server((settings.host, settings.port), family=family):
             return ""
     except OSError as error:
-        place = f"port {settings.port} of {settings.host}"
-        return f"cannot listen on {place} ({os.strerror(error.errno or 0)}); name another with --port, 0 for any that is free"
+        place = f"{settings.host} port {settings.port}"
+        reason = str(error.strerror).partition(" (")[0]
+        return f"cannot listen on {place}: {reason}; name another port with --port, 0 for any that is free"
 
 
 def _node_problem(error: BaseException, settings: Settings) -> str:
-    if "lock" in str(error).lower():  # RocksDB's words for it; it has no class of its own
+    if "lock file" in str(error):  # RocksDB's words for it; there is no class for it
         return f"data folder {settings.data_dir} is in use by another process; name another with --data-dir"
     return f"the node failed: {type(error).__name__}: {error}"
 
 
 class Show:
-    """What the demo does with `node`, from a thread of its own. `over` once all of it went well, else `problem` may say why not."""
+    """What the demo does with `node`, from a thread of its own. `over` once all went well, else `problem` may say why not."""
 
-    def __init__(self, node: Node, once: bool, after: Callable[[], None]) -> None:
+    def __init__(self, node: Node, once: bool, before_serving: Callable[[], None]) -> None:
         self.node = node
         self.over = False
         self.problem = ""
         self._once = once
-        self._after = after
+        self._before_serving = before_serving
 
     def run(self) -> None:
         """Plays, and stops the node in the end unless it shall serve on."""
@@ -118,9 +130,10 @@ class Show:
         except httpx.TransportError:
             self.problem = "the node stopped before the end of the show"
         finally:
-            self._after()
             if self._once or not self.over:
                 self.node.stop()
+            else:
+                self._before_serving()
 
     def _play(self) -> None:
         if not self.node.started.wait(READY_TIMEOUT_S):
@@ -128,7 +141,7 @@ class Show:
         with httpx.Client(base_url=self.node.url, timeout=ANSWER_TIMEOUT_S, trust_env=False) as http:
             client = Client(http)
             client.wait_until_ready()
-            say(f"Vecraft DB {__version__} serves {self.node.url}, {_journal_place(self.node.settings)}")
+            say(f"Vecraft DB {__version__} serves {self.node.url}; {_journal_place(self.node.settings)}")
             corpus, space = _read_input()
             create_collection(client)
             load(client, corpus, space)
@@ -150,20 +163,20 @@ class Client:
         deadline_s = time.monotonic() + READY_TIMEOUT_S
         while not (answer := self._http.get("/readyz")).is_success:
             if time.monotonic() > deadline_s:
-                raise DemoError(f"the node was not ready within {READY_TIMEOUT_S:.0f} s: {answer.text}")
+                raise DemoError(f"the node is not ready after {READY_TIMEOUT_S:.0f} s: {answer.text}")
             time.sleep(READY_EVERY_S)
 
-    def call(self, method: str, path: str, body: object = None, **headers: str) -> Any:
-        """The result of a request; `headers` with _ for -."""
-        return self.answer(method, path, body, **headers).json()["result"]
+    def call(self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> Any:
+        """The result of a request."""
+        return self.answer(method, path, body, headers).json()["result"]
 
-    def answer(self, method: str, path: str, body: object = None, **headers: str) -> httpx.Response:
+    def answer(self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> httpx.Response:
         """The whole answer of a request."""
         content = None if body is None else orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        answer = self._http.request(method, path, content=content, headers=named)
+        answer = self._http.request(method, path, content=content, headers=headers)
         if not answer.is_success:
             raise DemoError(f"{method} {path} got {answer.status_code}: {answer.text}")
+        self._http.cookies.clear()  # they carry positions too, and the show is to prove the header's
         return answer
 
 
@@ -180,14 +193,14 @@ def _read_input() -> tuple[list[Docstring], LatentSemantics]:
 
 
 def create_collection(client: Client) -> None:
-    """Creates the collection with an index on the payload's module, unless an earlier run has."""
+    """Creates the collection, unless an earlier run has, and an index on the payload's module."""
     path = f"/collections/{COLLECTION}"
     if client.call("GET", f"{path}/exists")["exists"]:
         say(f"Collection {COLLECTION} is there from an earlier run: the same points are written again.")
-        return
-    client.call("PUT", path, {"vectors": {"size": DIMENSIONS, "distance": "Cosine"}})
-    client.call("PUT", f"{path}/index", {"field_name": "module", "field_schema": "keyword"})
-    say(f"Created collection {COLLECTION}, with a keyword index on module.")
+    else:
+        client.call("PUT", path, {"vectors": {"size": DIMENSIONS, "distance": "Cosine"}})
+        say(f"Created collection {COLLECTION}, with a keyword index on module.")
+    client.call("PUT", f"{path}/index", {"field_name": "module", "field_schema": "keyword"})  # again changes nothing
 
 
 def load(client: Client, corpus: list[Docstring], space: LatentSemantics) -> None:
@@ -201,10 +214,10 @@ def load(client: Client, corpus: list[Docstring], space: LatentSemantics) -> Non
     with tqdm(total=len(points), desc="Upsert", unit=" points", file=sys.stdout) as bar:
         for start in range(0, len(points), BATCH_POINTS):
             batch = points[start : start + BATCH_POINTS]
-            client.call("PUT", path, {"points": batch}, X_Vecraft_Tier=BULK_TIER)
+            client.call("PUT", path, {"points": batch}, {"X-Vecraft-Tier": BULK_TIER})
             bar.update(len(batch))
     count = client.call("POST", f"{path}/count?consistency=strong&timeout={ANSWER_TIMEOUT_S}")["count"]
-    if count != len(points):
+    if count < len(points):
         raise DemoError(f"{len(points)} points were written and {count} are there")
     say(f"{count:,} points are in the journal and can be searched after {time.monotonic() - started_s:.1f} s.")
 
@@ -218,11 +231,11 @@ def search(client: Client, space: LatentSemantics, words: str, module: str) -> s
     hits = client.call("POST", f"/collections/{COLLECTION}/points/search", body)
     took_ms = (time.perf_counter() - started_s) * 1000
     say(f"\nSearch: {words}{f', only in module {module}' if module else ''}  ({took_ms:.1f} ms)")
-    for hit in hits:
-        payload = hit["payload"]
-        say(f"  {hit['score']:.3f}  {payload['name']:<{NAME_CHARS}}  {payload['summary'][:SUMMARY_CHARS]}")
     if not hits:
         raise DemoError("the search found nothing")
+    width = max(len(hit["payload"]["name"]) for hit in hits)
+    for hit in hits:
+        say(f"  {hit['score']:.3f}  {hit['payload']['name']:<{width}}  {hit['payload']['summary'][:SUMMARY_CHARS].rstrip()}")
     return str(hits[0]["id"])
 
 
@@ -232,11 +245,11 @@ def update(client: Client, point_id: str, journal_flags: str) -> None:
     note = f"best hit of the demo at {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
     path = f"/collections/{COLLECTION}/points"
     body = {"points": [point_id], "payload": {"note": note}}
-    written = client.answer("POST", f"{path}/payload?wait=false", body, X_Request_Id=request_id)
+    written = client.answer("POST", f"{path}/payload?wait=false", body, {"X-Request-Id": request_id})
     position = written.headers["X-Vecraft-Position"]
     say(f"\nUpdate: a note on {point_id}, wait=false, request {request_id}")
     say(f"  answer      {written.json()['result']['status']}, position token {position}")
-    read = client.answer("GET", f"{path}/{point_id}", X_Vecraft_Position=position)
+    read = client.answer("GET", f"{path}/{point_id}", headers={"X-Vecraft-Position": position})
     seen = read.json()["result"]["payload"].get("note")
     if seen != note:
         raise DemoError(f"a read with the write's position token saw the note {seen!r} instead of {note!r}")
@@ -250,7 +263,7 @@ def update(client: Client, point_id: str, journal_flags: str) -> None:
 def show_record(record: dict[str, Any], request_id: str, journal_flags: str) -> None:
     """Where a record stands in the journal, and what it says."""
     position = f"{record['topic']}/{record['partition']}/{record['offset']}"
-    moment = datetime.fromtimestamp(millis_of(record["hlc"]) / 1000, UTC).isoformat(timespec="milliseconds")
+    moment = datetime.fromtimestamp(millis_of(record["hlc"]) / 1000, UTC).isoformat(" ", "milliseconds")
     counter = record["hlc"] & (1 << COUNTER_BITS) - 1
     say(f"  position    {position}")
     say(f"  HLC         {record['hlc']} ({moment}, counter {counter})")
@@ -260,16 +273,15 @@ def show_record(record: dict[str, Any], request_id: str, journal_flags: str) -> 
 
 
 def _journal_place(settings: Settings) -> str:
-    where = settings.data_dir if settings.journal == "embedded" else settings.bootstrap_servers
-    return f"journal on {settings.journal} {where}"
+    if settings.journal == "kafka":
+        return f"its journal is Kafka at {settings.bootstrap_servers}"
+    return f"its journal lies in {journal_folder(settings)}"
 
 
 def _journal_flags(settings: Settings) -> str:
     """The flags by which another command finds the same journal."""
-    flags = ["--data-dir", str(settings.data_dir)]
-    if settings.journal == "kafka":
-        flags = ["--journal", "kafka", "--bootstrap-servers", settings.bootstrap_servers]
-    return shlex.join([*flags, "--topic-prefix", settings.topic_prefix])
+    names = ["data_dir"] if settings.journal == "embedded" else ["journal", "bootstrap_servers", "topic_prefix"]
+    return shlex.join(part for name in names for part in (f"--{name.replace('_', '-')}", str(getattr(settings, name))))
 
 
 def _command() -> str:

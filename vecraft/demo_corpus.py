@@ -1,7 +1,7 @@
 """The demo's input: the docstrings of the Python that runs it, and their meaning as vectors.
 
-Every machine that can run the project has these texts. Their vectors come from latent semantic analysis (Deerwester et al., 1990),
-computed on the spot: word counts weighted by rarity, projected on the directions in which the texts differ most. No model to download.
+Every machine that can run the project has these texts. Their vectors come from latent semantic analysis (Deerwester et al.,
+1990), computed on the spot: word counts weighted by rarity, projected on the directions in which the texts differ most.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import normalize
 
-DIMENSIONS = 256
+DIMENSIONS = 384
 MAX_TEXT_CHARS = 500
 """A payload holds this much of a docstring; its vector is made from all of it."""
 SEED = 0
@@ -102,8 +102,8 @@ class LatentSemantics:
 
     def vector(self, text: str) -> list[float]:
         """The vector of a text, which need not be of the corpus; words that the corpus does not have add nothing."""
-        vector: NDArray[np.float64] = normalize(self._space.transform(self._weights.transform([text])))[0]
-        return vector.tolist()
+        vector: list[float] = normalize(self._space.transform(self._weights.transform([text])))[0].tolist()
+        return vector
 
 
 def _words(docstring: Docstring) -> str:

@@ -1,59 +1,144 @@
-"""KafkaJournal on librdkafka's mock cluster: the contract without Java, for machines where no broker can run.
-
-The mock speaks the protocol but is no broker: it creates a topic, of four partitions, when it is asked about it, and it
-acknowledges every record with the same time. What depends on that is left to `test_kafka.py`.
-"""
+"""KafkaJournal on librdkafka's mock cluster: the contract without Java, and faults that no real broker has on demand."""
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError
 
 from journal.kafka import KafkaJournal
-from journal.log import Journal
-from tests.journal.contract import WAIT_S, DurableContract
-
-
-class OnTheMock(KafkaJournal):
-    """Has topics created the only way the mock knows."""
-
-    def ensure_topics(self, topics: Mapping[str, int]) -> None:
-        for topic in topics:
-            self._producer.list_topics(topic, timeout=WAIT_S)
-        super().ensure_topics(topics)
+from journal.log import Appended, Definite, Indefinite, Journal, JournalError, TopicPartition
+from tests.journal.contract import DurableContract, outcomes, read, until_it_works, values, write
+from tests.journal.mock_cluster import LIST_OFFSETS, PRODUCE, MockCluster
 
 
 @pytest.fixture(scope="module")
-def bootstrap() -> Iterator[str]:
-    """The address of a mock cluster, which lives as long as the client that holds it."""
-    holder = Producer({"test.mock.num.brokers": 2, "bootstrap.servers": "", "log_level": 0})
-    yield ",".join(f"{broker.host}:{broker.port}" for broker in holder.list_topics(timeout=WAIT_S).brokers.values())
-    holder.flush(0)
+def cluster() -> Iterator[MockCluster]:
+    cluster = MockCluster()
+    yield cluster
+    cluster.close()
+
+
+class OnTheMock(KafkaJournal):
+    """Has its topics created from outside, as the mock needs it."""
+
+    def __init__(self, cluster: MockCluster, append_timeout_s: float = 5.0) -> None:
+        self._cluster_ = cluster
+        super().__init__(cluster.bootstrap, append_timeout_s=append_timeout_s)
+
+    def ensure_topics(self, topics: Mapping[str, int]) -> None:
+        for topic, count in topics.items():
+            self._cluster_.create_topic(topic, count)
+        super().ensure_topics(topics)
 
 
 class TestKafkaJournalOnTheMock(DurableContract):
     RACES = 2
     test_the_time_is_the_same_for_writer_and_reader_and_never_decreases = None
+    """Left to `test_kafka.py`: the mock has no time of its own."""
 
     @pytest.fixture(scope="class")
     @classmethod
-    def journal(cls, bootstrap: str) -> Iterator[Journal]:
-        journal = OnTheMock(bootstrap)
+    def journal(cls, cluster: MockCluster) -> Iterator[Journal]:
+        journal = OnTheMock(cluster)
         yield journal
         journal.close()
 
     @pytest.fixture
-    def closable(self, bootstrap: str) -> Iterator[Journal]:
-        journal = OnTheMock(bootstrap)
+    def closable(self, cluster: MockCluster) -> Iterator[Journal]:
+        journal = OnTheMock(cluster)
         yield journal
         journal.close()
 
     @pytest.fixture
-    def reopen(self, bootstrap: str, request: pytest.FixtureRequest) -> Callable[[Journal], Journal]:
+    def reopen(self, cluster: MockCluster, request: pytest.FixtureRequest) -> Callable[[Journal], Journal]:
         def reopen(journal: Journal) -> Journal:
             journal.close()
-            again = OnTheMock(bootstrap)
+            again = OnTheMock(cluster)
             request.addfinalizer(again.close)
             return again
 
         return reopen
+
+
+@pytest.fixture
+def journal(cluster: MockCluster) -> Iterator[KafkaJournal]:
+    journal = OnTheMock(cluster, append_timeout_s=1)
+    yield journal
+    cluster.answer_after(0)
+    journal.close()
+
+
+@pytest.fixture
+def partition(journal: KafkaJournal, request: pytest.FixtureRequest) -> TopicPartition:
+    name = request.node.name.replace("[", "-").replace("]", "")
+    journal.ensure_topics({name: 1})
+    write(journal, TopicPartition(name, 0), b"warm")
+    return TopicPartition(name, 0)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "NOT_LEADER_FOR_PARTITION",
+        "NOT_ENOUGH_REPLICAS",
+        "REQUEST_TIMED_OUT",
+        "KAFKA_STORAGE_ERROR",
+        "UNKNOWN_PRODUCER_ID",
+        "DUPLICATE_SEQUENCE_NUMBER",
+        "OUT_OF_ORDER_SEQUENCE_NUMBER",
+        "INVALID_PRODUCER_EPOCH",
+        "MSG_SIZE_TOO_LARGE",
+        "CLUSTER_AUTHORIZATION_FAILED",
+        "UNKNOWN",
+        "_TRANSPORT",
+    ],
+)
+def test_what_the_broker_refused_is_never_acknowledged(
+    cluster: MockCluster, journal: KafkaJournal, partition: TopicPartition, error: str
+) -> None:
+    """I2, V21: and the journal goes on. librdkafka reports a refused batch as delivered when a later one was (its implicit
+    acknowledgement, confluent-kafka-go issue 921), without an offset."""
+    cluster.answer_after(20)
+    cluster.refuse(PRODUCE, [getattr(KafkaError, error)])
+    futures = [journal.append(partition, b"%d" % n) for n in range(50)]
+    found = outcomes(futures)
+    until_it_works(lambda: write(journal, partition, b"after"))
+    log = {entry.offset: entry.value for entry in read(journal, {partition: 0})}
+    for n, outcome in enumerate(found):
+        if isinstance(outcome, Appended):
+            assert log[outcome.offset] == b"%d" % n
+        elif isinstance(outcome, Definite):
+            assert b"%d" % n not in log.values()
+        else:
+            assert isinstance(outcome, Indefinite)
+
+
+def test_an_answer_that_comes_too_late_leaves_the_append_in_doubt(
+    cluster: MockCluster, journal: KafkaJournal, partition: TopicPartition
+) -> None:
+    """I2: the record is in the log, but its writer could not know."""
+    cluster.answer_after(3000)
+    in_doubt: Future[Appended] = journal.append(partition, b"late")
+    assert [type(outcome) for outcome in outcomes([in_doubt])] == [Indefinite]
+    cluster.answer_after(0)
+    until_it_works(lambda: write(journal, partition, b"after"))
+    assert values(read(journal, {partition: 0}))[:2] == [b"warm", b"late"]
+
+
+@pytest.mark.parametrize("error", ["NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE", "FENCED_LEADER_EPOCH"])
+def test_end_offsets_follow_a_leader_that_moves(
+    cluster: MockCluster, journal: KafkaJournal, partition: TopicPartition, error: str
+) -> None:
+    """I9, V21: a strong read does not fail because a broker was replaced."""
+    cluster.refuse(LIST_OFFSETS, [getattr(KafkaError, error)])
+    assert journal.end_offsets([partition]) == {partition: 1}
+
+
+def test_end_offsets_fail_when_the_cluster_does_not_answer(
+    cluster: MockCluster, journal: KafkaJournal, partition: TopicPartition
+) -> None:
+    """I11"""
+    cluster.answer_after(3000)
+    with pytest.raises(JournalError):
+        journal.end_offsets([partition])

@@ -1,0 +1,102 @@
+"""What bounds an ingest: each of its steps by itself, on one thread, over the server's own code and the same bodies.
+
+Down to the log they lie on the way to an acknowledgement; the rest is the replay beside it. One graph build of all vectors is
+the least that indexing can cost; segments and their merges build most of them more than once.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bench.data import FIELD, Data
+from bench.vecraft_server import upsert_bodies
+from catalog.collection import Collection, CollectionConfig, Distance, FieldSchema, FieldType, HnswConfig, VectorParams
+from gateway.bodies import UpsertBody
+from gateway.upserts import upsert_of
+from journal import codec
+from journal.embedded import EmbeddedJournal
+from journal.hlc import stamp_at
+from journal.log import Entry
+from journal.records import Record, Upsert
+from journal.stamps import Version
+from journal.topics import TIERS, Topics
+from shard.contract import contract_error
+from shard.graph import Graph
+from shard.join import Point
+from shard.shard import Limits, Shard
+from shard.store import Changes, Store
+
+VECTORS = 10_000
+"""Enough for steady rates of everything but the graph, whose cost grows with its size."""
+
+_TOPICS = Topics("bench")
+_PARTITION = _TOPICS.data_partitions()[0]
+
+
+def rates(data: Data) -> dict[str, float]:
+    """Vectors per second of each step."""
+    bodies = upsert_bodies(data, VECTORS)
+    decode = msgspec.json.Decoder(UpsertBody).decode
+    collection = _collection(data)
+    found: dict[str, float] = {}
+
+    def step(name: str, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        begun_s = time.perf_counter()
+        results = [work(item) for item in items]
+        found[name] = min(VECTORS, len(data.vectors)) / (time.perf_counter() - begun_s)
+        return results
+
+    operations = step("parse JSON", lambda body: upsert_of(decode(body)), bodies)
+    step("check the contract", partial(contract_error, collection), operations)
+    records = [Record(stamp_at(number + 1), operation, 0) for number, operation in enumerate(operations)]
+    values = step("encode Avro", codec.encode, records)
+    with tempfile.TemporaryDirectory(prefix="vecraft-bench-") as folder:
+        step("append to the log, synced one by one", _appender(Path(folder) / "journal"), values)
+        step("decode Avro", codec.decode, values)
+        step("write rows to RocksDB", _row_writer(Path(folder) / "store"), operations)
+        entries = [(Entry(_PARTITION, at, at, None, b"", ()), record) for at, record in enumerate(records)]
+        shard = Shard(Path(folder) / "shard", collection, 0, _TOPICS, Limits(), lambda task: None)
+        step("apply to the shard (join, RocksDB, indexes)", lambda entry: shard.apply([entry]), entries)
+        shard.close()
+    begun_s = time.perf_counter()
+    Graph.build(data.vectors, Distance.COSINE, HnswConfig())
+    found["build one graph of all"] = len(data.vectors) / (time.perf_counter() - begun_s)
+    return found
+
+
+def _collection(data: Data) -> Collection:
+    vectors = {"": VectorParams(data.vectors.shape[1], Distance.COSINE)}
+    return Collection("bench", 0, CollectionConfig(vectors), [[0 for _ in TIERS]], {FIELD: FieldSchema(FieldType.KEYWORD)})
+
+
+def _appender(folder: Path) -> Callable[[bytes], Any]:
+    journal = EmbeddedJournal(folder)
+    journal.ensure_topics(_TOPICS.all())
+    return lambda value: journal.append(_PARTITION, value).result()
+
+
+def _row_writer(folder: Path) -> Callable[[Upsert], None]:
+    """Writes the rows of new points as the shard does, one batch each, without joining or indexing."""
+    store = Store(folder)
+    written = 0
+
+    def write(operation: Upsert) -> None:
+        nonlocal written
+        changes = Changes(store)
+        version = Version(written, 1, 0, written)
+        for point_id, vector, payload in zip(operation.ids, operation.vectors[0].array(), operation.payloads, strict=True):
+            point = Point(version, True, version, payload=payload, vectors={"": vector})
+            changes.put_point(point_id, point, written)
+            changes.put_row(written, point_id, point)
+            changes.put_vectors(written, point.vectors)
+            written += 1
+        store.write(changes)
+
+    return write

@@ -1,0 +1,118 @@
+"""Two nodes on one Kafka are already a cluster: each sees the other's writes when it must (I9), and either may die (I2)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from journal.kafka import KafkaJournal
+from journal.topics import Topics
+from tests.conftest import result
+from tests.kafka_server import KafkaServer, kafka_or_skip
+from tests.server import Server
+
+pytestmark = pytest.mark.kafka
+
+TRIES = 1000
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    server = kafka_or_skip(tmp_path_factory.mktemp("kafka"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def nodes(kafka: KafkaServer, tmp_path: Path) -> Iterator[list[Server]]:
+    prefix = f"t{uuid4().hex[:8]}"
+    servers = [
+        Server(
+            tmp_path / name,
+            "--journal",
+            "kafka",
+            "--bootstrap-servers",
+            kafka.bootstrap,
+            "--topic-prefix",
+            prefix,
+            "--node",
+            name,
+        )
+        for name in ("left", "right")
+    ]
+    for server in servers:
+        server.start()
+    yield servers
+    for server in servers:
+        server.kill()
+
+
+def create(url: str) -> None:
+    result(httpx.put(f"{url}/collections/c", json={"vectors": {"size": 4, "distance": "Dot"}, "shard_number": 2}))
+
+
+def put(client: httpx.Client, point_id: int, number: int, wait: str = "false") -> httpx.Response:
+    body = {"points": [{"id": point_id, "vector": [number, 1, 1, 1], "payload": {"n": number}}]}
+    return client.put(f"/collections/c/points?wait={wait}", json=body)
+
+
+def test_a_strong_read_sees_every_write_of_the_other_node(nodes: list[Server]) -> None:
+    """I9, V10: 1,000 writes through one node, each followed by a strong read and a token read through the other."""
+    with httpx.Client(base_url=nodes[0].url) as left, httpx.Client(base_url=nodes[1].url) as right:
+        create(nodes[0].url)
+        stale = []
+        for number in range(TRIES):
+            token = put(left, number % 10, number).headers["X-Vecraft-Position"]
+            if number % 2:
+                read = right.post("/collections/c/points?consistency=strong", json={"ids": [number % 10]})
+            else:
+                read = right.post("/collections/c/points", json={"ids": [number % 10]}, headers={"X-Vecraft-Position": token})
+            found = result(read)
+            if [point["payload"] for point in found] != [{"n": number}]:
+                stale.append((number, found))
+        assert not stale, f"{len(stale)} of {TRIES} reads were stale, the first: {stale[0]}"
+
+
+def test_either_may_die(nodes: list[Server]) -> None:
+    """I2: the other node goes on taking writes, and the dead one comes back with all of them; also from nothing (I1)."""
+    create(nodes[0].url)
+    written = 0
+    for dead in (0, 1):
+        alive = nodes[1 - dead]
+        nodes[dead].kill()
+        with httpx.Client(base_url=alive.url) as client:
+            for _ in range(50):
+                assert result(put(client, written, written, "true"))["status"] == "completed"
+                written += 1
+        nodes[dead].start()
+        count = httpx.post(f"{nodes[dead].url}/collections/c/points/count?consistency=strong", json={})
+        assert result(count) == {"count": written}
+
+
+def test_lag_reads_true_for_ordinary_tools(nodes: list[Server], kafka: KafkaServer) -> None:
+    """U4: the node commits under its own group what it has applied, also when it falls idle."""
+    create(nodes[0].url)
+    with httpx.Client(base_url=nodes[0].url) as client:
+        for number in range(20):
+            put(client, number, number, "true")
+        probe = {"points": [{"id": 1, "vector": [1, 1, 1, 1]}]}
+        result(client.put("/collections/c/points?wait=true", json=probe, headers={"X-Request-Id": "probe"}))
+        prefix = result(client.get("/operations/probe"))["records"][0]["topic"].rsplit(".", 1)[0]
+    topics = Topics(prefix)
+    journal = KafkaJournal(kafka.bootstrap)
+    try:
+        partitions = topics.data_partitions()
+        ends = journal.end_offsets(partitions)
+        deadline = time.monotonic() + 15
+        while time.monotonic() < deadline:  # each ask is a round trip to the broker
+            if journal.committed(f"{prefix}.replayer.right", partitions) == ends:
+                break
+        assert journal.committed(f"{prefix}.replayer.right", partitions) == ends
+        assert sum(ends.values()) >= 20
+    finally:
+        journal.close()
