@@ -43,6 +43,10 @@ _NEVER_SENT = {
 }
 
 
+RETRY_S = 0.05
+_QUIET: dict[str, Any] = {"log_level": 2, "error_cb": lambda error: log.debug("Kafka: %s", error.str())}
+"""librdkafka repeats itself several times a second while a broker is away; who asks for something gets the error."""
+
 _LATEST: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
 
@@ -59,7 +63,7 @@ class KafkaJournal:
         self._bootstrap = bootstrap
         self._replication = replication
         self._timeout_s = append_timeout_s
-        client: dict[str, Any] = {"bootstrap.servers": bootstrap, "log_level": 3, "error_cb": _log_error}
+        client = {"bootstrap.servers": bootstrap} | _QUIET
         self._admin = AdminClient(client)
         self._producer = Producer(
             client
@@ -131,11 +135,16 @@ class KafkaJournal:
 
     def end_offsets(self, partitions: Sequence[TopicPartition]) -> Positions:
         wanted = {KafkaPartition(p.topic, p.partition): _LATEST for p in partitions}
-        try:
+        deadline = time.monotonic() + self._timeout_s
+        while True:
             futures = self._admin.list_offsets(wanted, request_timeout=self._timeout_s)
-            return {TopicPartition(p.topic, p.partition): f.result().offset for p, f in futures.items()}
-        except KafkaException as error:
-            raise _journal_error(error.args[0]) from error
+            try:
+                return {TopicPartition(p.topic, p.partition): f.result().offset for p, f in futures.items()}
+            except KafkaException as error:
+                # A partition may be without its leader for a moment: just created, or while another broker takes over.
+                if not error.args[0].retriable() or time.monotonic() > deadline:
+                    raise _journal_error(error.args[0]) from error
+                self._closing.wait(RETRY_S)
 
     def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
         offsets = [KafkaPartition(p.topic, p.partition, offset) for p, offset in positions.items()]
@@ -170,6 +179,8 @@ class KafkaJournal:
         except KafkaException as error:
             raise _journal_error(error.args[0]) from error
         if found.error is not None:
+            return False
+        if any(partition.leader < 0 for partition in found.partitions.values()):
             return False
         if len(found.partitions) < count:
             raise Definite(f"topic {topic} has {len(found.partitions)} partitions, {count} are needed")
@@ -264,18 +275,12 @@ def _consumer_settings(bootstrap: str, group: str) -> dict[str, Any]:
         "isolation.level": "read_uncommitted",
         "queued.max.messages.kbytes": 32 << 10,
         "fetch.wait.max.ms": 500,
-        "log_level": 3,
-        "error_cb": _log_error,
-    }
+    } | _QUIET
 
 
 def _journal_error(error: KafkaError) -> JournalError:
     kind: Callable[[str], JournalError] = Definite if error.code() in _NEVER_SENT else Indefinite
     return kind(f"Kafka: {error.str()}")
-
-
-def _log_error(error: KafkaError) -> None:
-    log.warning("Kafka: %s", error.str())
 
 
 def _int(value: int | None) -> int:

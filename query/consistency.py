@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from catalog.collection import Consistency
-from journal.log import Journal, Positions, TopicPartition
+from journal.log import Journal, JournalError, Positions, TopicPartition
 from journal.token import advance
 from journal.topics import Topics
 from shard.shards import AppliedPositions
@@ -54,13 +54,16 @@ class Gate:
         applied.listen(self._on_advance)
 
     async def required(self, demand: Demand) -> Positions:
-        """The positions that the demand comes to, for all partitions. Raises JournalError when the log cannot be asked."""
+        """The positions that the demand comes to, for all partitions. Raises NotCaughtUp when the log cannot be asked."""
         if demand.level is Consistency.EVENTUAL:
             return {}
         positions = dict(demand.token)
         if demand.level in (Consistency.STRONG, Consistency.BOUNDED):
             not_before_s = time.monotonic() - demand.staleness_ms / 1000
-            advance(positions, await self._ends_since(not_before_s))
+            try:
+                advance(positions, await self._ends_since(not_before_s))
+            except JournalError as error:
+                raise NotCaughtUp(f"the log cannot be asked for its end: {error}") from error
         return positions
 
     async def reached(self, positions: Mapping[TopicPartition, int], timeout_s: float | None = None) -> None:

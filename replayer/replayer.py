@@ -92,14 +92,18 @@ class Replayer:
                 while not self._stopping.is_set():
                     self.step(self._poll_timeout_s())
             except Exception as error:  # whatever it was, the state on disk is sound, and the log is the truth
-                self.failure = error
-                level = logging.WARNING if isinstance(error, JournalError) else logging.ERROR
-                log.log(
-                    level, "replay stopped, beginning again in %s s: %s", RESTART_DELAY_S, error, exc_info=level >= logging.ERROR
-                )
+                self._report(error)
                 self._stopping.wait(RESTART_DELAY_S)
             finally:
                 self.close()
+
+    def _report(self, error: Exception) -> None:
+        """Logs a failure, once while it stays the same; a journal's in a line, any other with its trace."""
+        known, self.failure = self.failure, error
+        if str(known) != str(error):
+            unexpected = not isinstance(error, JournalError)
+            level = logging.ERROR if unexpected else logging.WARNING
+            log.log(level, "replay stopped, trying again every %s s: %s", RESTART_DELAY_S, error, exc_info=unexpected)
 
     def stop(self) -> None:
         """Makes `run` return after the step it is in."""

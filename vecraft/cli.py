@@ -24,7 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     config = options.pop("config", None) or os.environ.get("VECRAFT_CONFIG")
     own = {name: options.pop(name) for name in ("action", "count", "follow", "what", "once") if name in options}
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO, stream=sys.stderr)
-    logging.getLogger("faiss").setLevel(logging.WARNING)
+    for library in ("faiss", "uvicorn"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     try:
         settings = load_settings({k: v for k, v in options.items() if v is not None}, Path(config) if config else None)
     except SettingsError as error:
@@ -32,9 +33,13 @@ def main(arguments: list[str] | None = None) -> int:
         return EXIT_USAGE
     match command, own.get("action"):
         case "serve", _:
-            from vecraft.node import Node
+            from vecraft.node import Node, StartError
 
-            Node(settings).run()
+            try:
+                Node(settings).run()
+            except StartError as error:
+                print(f"vecraft: {error}", file=sys.stderr)
+                return 1
             return 0
         case "demo", _:
             from vecraft.demo import run_demo

@@ -30,7 +30,7 @@ from vecraft.settings import Settings
 
 try:
     import httpx
-    from tqdm import tqdm  # type: ignore[import-untyped]
+    from tqdm import tqdm
 
     from vecraft.demo_corpus import DIMENSIONS, Docstring, LatentSemantics, standard_library
 except ModuleNotFoundError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 import sys
 import threading
 import time
@@ -123,12 +124,12 @@ class Node:
             timeout_graceful_shutdown=DRAIN_S,
         )
         server = self._server = _Server(config, self)
-        socket = config.bind_socket()
-        host, port = socket.getsockname()[:2]
-        self.url = f"http://{host}:{port}"
+        listening = _bound_socket(settings.host, settings.port)
+        host, port = listening.getsockname()[:2]
+        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         log.info("node %s listens on %s, API docs at %s/docs", settings.node, self.url, self.url)
         self.started.set()
-        await server.serve([socket])
+        await server.serve([listening])
 
     async def _report_progress(self, service: Service) -> None:
         """Says how far the replay is until the node is ready."""
@@ -153,13 +154,32 @@ class _Server(uvicorn.Server):
         self._node.stop()
 
 
+class StartError(Exception):
+    """The node cannot start here; the text says why."""
+
+
+def _bound_socket(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise StartError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
+    return listening
+
+
 def open_journal(settings: Settings) -> Journal:
-    """The journal that the settings name."""
+    """The journal that the settings name. Raises StartError when an embedded one cannot be opened."""
     if settings.journal == "kafka":
         return KafkaJournal(
             settings.bootstrap_servers, settings.replication, settings.append_timeout_s, settings.in_flight_mb << 20
         )
-    return EmbeddedJournal(journal_folder(settings), wall_clock_ms, settings.in_flight_mb << 20)
+    try:
+        return EmbeddedJournal(journal_folder(settings), wall_clock_ms, settings.in_flight_mb << 20)
+    except Exception as error:  # RocksDB's errors have no class of their own
+        raise StartError(f"cannot open the journal in {journal_folder(settings)}: {error}") from error
 
 
 def journal_folder(settings: Settings) -> Path:

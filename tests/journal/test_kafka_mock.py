@@ -7,7 +7,7 @@ import pytest
 from confluent_kafka import KafkaError
 
 from journal.kafka import KafkaJournal
-from journal.log import Appended, Definite, Indefinite, Journal, JournalError, TopicPartition
+from journal.log import Appended, Definite, Indefinite, Journal, TopicPartition
 from tests.journal.contract import DurableContract, outcomes, read, until_it_works, values, write
 from tests.journal.mock_cluster import LIST_OFFSETS, PRODUCE, MockCluster
 
@@ -61,16 +61,17 @@ class TestKafkaJournalOnTheMock(DurableContract):
         return reopen
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def journal(cluster: MockCluster) -> Iterator[KafkaJournal]:
+    """One journal that must live through all the faults below."""
     journal = OnTheMock(cluster, append_timeout_s=1)
     yield journal
-    cluster.answer_after(0)
     journal.close()
 
 
 @pytest.fixture
-def partition(journal: KafkaJournal, request: pytest.FixtureRequest) -> TopicPartition:
+def partition(cluster: MockCluster, journal: KafkaJournal, request: pytest.FixtureRequest) -> TopicPartition:
+    cluster.answer_after(0)
     name = request.node.name.replace("[", "-").replace("]", "")
     journal.ensure_topics({name: 1})
     write(journal, TopicPartition(name, 0), b"warm")
@@ -133,12 +134,3 @@ def test_end_offsets_follow_a_leader_that_moves(
     """I9, V21: a strong read does not fail because a broker was replaced."""
     cluster.refuse(LIST_OFFSETS, [getattr(KafkaError, error)])
     assert journal.end_offsets([partition]) == {partition: 1}
-
-
-def test_end_offsets_fail_when_the_cluster_does_not_answer(
-    cluster: MockCluster, journal: KafkaJournal, partition: TopicPartition
-) -> None:
-    """I11"""
-    cluster.answer_after(3000)
-    with pytest.raises(JournalError):
-        journal.end_offsets([partition])

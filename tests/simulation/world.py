@@ -1,8 +1,8 @@
 """A world from a seed: nodes with the real writer, replayer, shards and queries over the memory journal and a virtual clock.
 
 Every choice comes from one random generator, so a seed is a whole history. Faults: refused appends, lost acknowledgements,
-crashes before and after each write to RocksDB, restarts from disk, wiped state, redelivery, interleaved tiers, skewed and jumping clocks,
-nodes that pause, poisoned records in every topic.
+crashes before and after each write to RocksDB, restarts from disk, wiped state, redelivery, interleaved tiers, skewed and
+jumping clocks, nodes that pause, poisoned records in every topic.
 """
 
 from __future__ import annotations

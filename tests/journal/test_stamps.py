@@ -1,0 +1,42 @@
+"""What every replica decides alike about a record: whether it is too far ahead, and where it stands in the order."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from journal.hlc import stamp_at
+from journal.stamps import NEVER, Version, drift_error, next_stamp
+
+LATE_MS = 10_000
+stamps = st.integers(0, 2**62)
+times = st.integers(0, 2**45)
+
+
+@given(hlc=stamps, previous=stamps, time_ms=times)
+def test_a_stamp_never_contradicts_the_order_of_the_log(hlc: int, previous: int, time_ms: int) -> None:
+    """I4: and follows from the log alone."""
+    stamp = next_stamp(hlc, previous, time_ms, LATE_MS)
+    assert stamp >= hlc
+    assert stamp > previous
+    assert stamp >= stamp_at(time_ms - LATE_MS)
+    assert stamp in (hlc, previous + 1, stamp_at(time_ms - LATE_MS))
+
+
+@pytest.mark.parametrize(
+    ("hlc", "time_ms", "refused"),
+    [
+        (stamp_at(1500, 2**16 - 1), 1000, False),
+        (stamp_at(1501), 1000, True),
+        (stamp_at(0), 1000, False),
+        (-1, 1000, True),
+    ],
+)
+def test_a_clock_too_far_ahead_of_the_log_is_refused(hlc: int, time_ms: int, refused: bool) -> None:
+    """I6"""
+    assert bool(drift_error(hlc, time_ms, 500)) is refused
+
+
+def test_equal_stamps_are_ordered_by_where_the_log_holds_them() -> None:
+    """I4"""
+    versions = [NEVER, Version(0, 0, 0, 0), Version(7, 0, 1, 9), Version(7, 1, 0, 3), Version(7, 1, 0, 4), Version(8, 0, 0, 0)]
+    assert sorted(reversed(versions)) == versions
