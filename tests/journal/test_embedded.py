@@ -10,7 +10,7 @@ import pytest
 
 import schemas
 from journal.embedded import EmbeddedJournal
-from journal.log import Journal, Overloaded, TopicPartition
+from journal.log import Definite, Journal, Overloaded, TopicPartition
 from tests.journal.contract import WAIT_S, DurableContract, OwnClockContract, in_thread, read, values, write
 
 REPO = Path(schemas.__file__).resolve().parents[1]
@@ -242,3 +242,23 @@ def test_closing_finishes_what_waits(tmp_path: Path, gate: Gate) -> None:
     gate.opened.set()
     closing.result(WAIT_S)
     assert [future.result(0).offset for future in futures] == list(range(20))
+
+
+def test_a_follower_reads_what_another_process_writes_and_writes_nothing(tmp_path: Path) -> None:
+    """I1: the log can be looked at while a node runs."""
+    journal = EmbeddedJournal(tmp_path / "log")
+    journal.ensure_topics({"t": 1})
+    write(journal, ONE, b"0")
+    follower = EmbeddedJournal.follow(tmp_path / "log", tmp_path / "scratch")
+    assert values(read(follower, {ONE: 0})) == [b"0"]
+    journal.ensure_topics({"new": 1})
+    write(journal, ONE, b"1", b"2")
+    write(journal, TopicPartition("new", 0), b"3")
+    assert follower.end_offsets([ONE]) == {ONE: 1}
+    follower.refresh()
+    assert values(read(follower, {ONE: 1})) == [b"1", b"2"]
+    assert values(read(follower, {TopicPartition("new", 0): 0})) == [b"3"]
+    with pytest.raises(Definite, match="read only"):
+        follower.append(ONE, b"no")
+    follower.close()
+    journal.close()

@@ -1,0 +1,106 @@
+"""Writes the golden files of a new schema version: one record of each operation as it stands in a log, and what it must read as.
+
+    python -m tests.journal.golden.generate record.v2
+
+Golden files are facts about logs in the field. Those of a published version are never written again, so this refuses to touch
+a folder that exists: if their test fails, the code is wrong. Extend SAMPLES when an operation or a field is added, and run it
+once for the new version.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from journal import codec
+from journal.hlc import stamp_at
+from journal.ids import encode_id
+from journal.records import (
+    AliasAction,
+    ChangeAliases,
+    CreateCollection,
+    CreatePayloadIndex,
+    Delete,
+    DeleteCollection,
+    DeletePayloadIndex,
+    Operation,
+    PatchPayload,
+    PatchVectors,
+    Record,
+    ReplacePayload,
+    UnsetVectors,
+    UpdateCollection,
+    Upsert,
+    VectorColumn,
+)
+
+GOLDEN = Path(__file__).parent
+
+IDS = [encode_id(42), encode_id("550e8400-e29b-41d4-a716-446655440000"), encode_id("straße")]
+ALL = VectorColumn.of("", np.array([[0.0, -1.5], [1e-8, 3.25], [-0.0, 65504.0]], np.float32))
+SOME = VectorColumn.of("image", np.array([[0.1, 0.2, 0.3]], np.float32), [2])
+
+SAMPLES: list[Operation] = [
+    Upsert(IDS, [ALL, SOME], [b'{"city": "Oslo"}', b"{}", b""]),
+    Delete(IDS),
+    PatchPayload(IDS, b'{"a": {"b": [1, null, "\xc3\xa9"]}}', ["gone", "\u4e16\u754c"]),
+    ReplacePayload(IDS[:1], b'{"n": 1}'),
+    PatchVectors(IDS, [SOME]),
+    UnsetVectors(IDS, ["", "image"]),
+    CreateCollection("docs", b'{"vectors": {"size": 2, "distance": "Cosine"}}', [[0, 3, 5, 1], [1, 0, 2, 0]]),
+    UpdateCollection("docs", b'{"hnsw_config": {"m": 24}}'),
+    DeleteCollection("docs"),
+    ChangeAliases([AliasAction("now", "docs"), AliasAction("old"), AliasAction("a", None, "b")]),
+    CreatePayloadIndex("docs", "city", b'"keyword"'),
+    DeletePayloadIndex("docs", "city"),
+]
+
+
+def record(operation: Operation) -> Record:
+    """The operation in an envelope without defaults."""
+    return Record(
+        hlc=stamp_at(1_767_225_600_000, 7),
+        operation=operation,
+        collection=12,
+        catalog_position=34,
+        shard=5,
+        tenant="acme",
+        request_id="01JGFJJZ00",
+        idempotency_key="retry-me/0",
+        origin="key:ci",
+    )
+
+
+def plain(found: Record) -> dict[str, Any]:
+    """What a record holds, for people: bytes that are text are shown as text, others in base64."""
+
+    def shown(value: Any) -> Any:
+        match value:
+            case bytes():
+                readable = value.isascii() and value.decode().isprintable()
+                return {"text": value.decode()} if readable else {"base64": msgspec.to_builtins(value)}
+            case dict():
+                return {key: shown(each) for key, each in value.items()}
+            case list() | tuple():
+                return [shown(each) for each in value]
+        return value
+
+    operation = shown(msgspec.to_builtins(found.operation, builtin_types=(bytes,)))
+    envelope = {name: getattr(found, name) for name in found.__struct_fields__ if name != "operation"}
+    return {**envelope, "operation": {type(found.operation).__name__: operation}}
+
+
+def write(version: str) -> None:
+    """Fails when the version has golden files."""
+    folder = GOLDEN / version
+    folder.mkdir()
+    for operation in SAMPLES:
+        path = folder / type(operation).__name__
+        path.with_suffix(".avro").write_bytes(codec.encode(record(operation)))
+        path.with_suffix(".json").write_bytes(msgspec.json.format(msgspec.json.encode(plain(record(operation)))) + b"\n")
+
+
+if __name__ == "__main__":
+    write(*sys.argv[1:])

@@ -1,0 +1,96 @@
+"""Records as bytes: they come back, old ones stay readable, and nothing else gets in."""
+
+import contextlib
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+import schemas
+from journal.codec import HEADER_BYTES, MAGIC, DecodeError, decode, encode
+from journal.records import CATALOG_OPERATIONS, POINT_OPERATIONS, Delete, Operation, Record
+from tests.journal.golden.generate import GOLDEN, SAMPLES, plain, record, write
+from tests.journal.operations import records
+
+VERSIONS = [name.removesuffix(".avsc") for name in schemas.RECORD_SCHEMAS]
+GOLDEN_RECORDS = [path for version in VERSIONS for path in sorted((GOLDEN / version).glob("*.avro"))]
+HEADER = encode(record(SAMPLES[0]))[:HEADER_BYTES]
+
+
+@given(records)
+def test_a_record_comes_back(sent: Record) -> None:
+    """I8"""
+    assert decode(encode(sent)) == sent
+
+
+@pytest.mark.parametrize("path", GOLDEN_RECORDS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_record_written_by_any_version_stays_readable(path: Path) -> None:
+    """I1: a log is kept for years; these files are never regenerated."""
+    assert plain(decode(path.read_bytes())) == json.loads(path.with_suffix(".json").read_text())
+
+
+@pytest.mark.parametrize("operation", SAMPLES, ids=lambda operation: type(operation).__name__)
+def test_the_latest_version_writes_what_it_always_wrote(operation: Operation) -> None:
+    """I8: a change of the form is a new version."""
+    golden = (GOLDEN / VERSIONS[-1] / f"{type(operation).__name__}.avro").read_bytes()
+    assert encode(record(operation)) == golden
+    assert golden.startswith(MAGIC)
+
+
+def test_every_version_has_a_golden_file_for_each_of_its_operations() -> None:
+    """I1"""
+    for version, name in zip(VERSIONS, schemas.RECORD_SCHEMAS, strict=True):
+        (union,) = (field["type"] for field in schemas.load(name)["fields"] if field["name"] == "operation")
+        golden = {path.stem for path in (GOLDEN / version).glob("*.avro")}
+        assert golden == {branch["name"] for branch in union}
+    assert golden == {kind.__name__ for kind in (*POINT_OPERATIONS, *CATALOG_OPERATIONS)}
+
+
+def test_golden_files_are_not_written_twice() -> None:
+    """I1"""
+    with pytest.raises(FileExistsError):
+        write(VERSIONS[0])
+
+
+@given(st.binary(max_size=60) | st.builds(HEADER.__add__, st.binary(max_size=200)))
+@example(b"")
+@example(MAGIC)
+@example(HEADER)
+@example(HEADER + b"\x00" * 8 + b"\x63")
+def test_any_bytes_are_a_record_or_a_decode_error(data: bytes) -> None:
+    """I6: any producer can write any bytes."""
+    try:
+        found = decode(data)
+    except DecodeError:
+        return
+    assert isinstance(found, Record)
+    assert data.startswith(HEADER)
+
+
+@given(records, st.data())
+def test_a_damaged_record_is_a_record_or_a_decode_error(sent: Record, data: st.DataObject) -> None:
+    """I6"""
+    damaged = bytearray(encode(sent))
+    at = data.draw(st.integers(0, len(damaged) - 1))
+    damaged[at] ^= data.draw(st.integers(1, 255))
+    cut = bytes(damaged[: data.draw(st.integers(0, len(damaged)))])
+    for found in (bytes(damaged), cut):
+        with contextlib.suppress(DecodeError):
+            assert isinstance(decode(found), Record)
+
+
+@given(records, st.data())
+def test_half_a_record_is_none(sent: Record, data: st.DataObject) -> None:
+    """I6"""
+    whole = encode(sent)
+    with pytest.raises(DecodeError):
+        decode(whole[: data.draw(st.integers(0, len(whole) - 1))])
+
+
+def test_a_record_of_an_unknown_schema_says_how_it_starts() -> None:
+    """I6: the reason goes to the dead letters."""
+    unknown = MAGIC + bytes(8) + encode(record(Delete([])))[HEADER_BYTES:]
+    with pytest.raises(DecodeError, match=unknown[:HEADER_BYTES].hex()):
+        decode(unknown)

@@ -1,0 +1,248 @@
+"""The writer, over the journal in memory: stamps, routing, and honest answers."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import pytest
+
+from journal import codec
+from journal.hlc import Clock, millis_of, stamp_at
+from journal.ids import encode_id
+from journal.log import Definite, Entry, Indefinite, JournalError, TopicPartition
+from journal.memory import AppendFault, MemoryJournal
+from journal.records import CreateCollection, Delete, PointOperation, Record, UpdateCollection, Upsert
+from journal.topics import Topics, shard_of
+from journal.writer import Destination, Receipt, Request, Writer
+from tests.journal.contract import read
+
+TOPICS = Topics()
+HOMES = [[0, 3, 5, 1], [1, 3, 0, 0], [1, 2, 5, 1]]
+DESTINATION = Destination("acme", 12, 34, HOMES)
+REQUEST = Request("r-1", principal="key:ci")
+NOW_MS = 1_000_000
+
+
+@dataclass
+class World:
+    """A writer, its log, and the two clocks between them."""
+
+    node_ms: int = NOW_MS
+    log_ms: int = NOW_MS
+    faults: Iterator[AppendFault | None] = field(default_factory=lambda: iter(()))
+
+    def __post_init__(self) -> None:
+        self.journal = MemoryJournal(lambda: self.log_ms, lambda _: next(self.faults, None))
+        self.journal.ensure_topics(TOPICS.all())
+        self.clock = Clock(lambda: self.node_ms)
+        self.writer = Writer(self.journal, TOPICS, self.clock)
+
+    def write(self, operation: PointOperation, tier: int = 2, request: Request = REQUEST) -> Receipt:
+        return self.writer.write_points(DESTINATION, operation, tier, request).result(0)
+
+    def log(self) -> list[tuple[Entry, Record]]:
+        partitions = [*TOPICS.data_partitions(), TOPICS.system_partition]
+        return [(entry, codec.decode(entry.value)) for entry in read(self.journal, dict.fromkeys(partitions, 0))]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def ids_of(shard: int, count: int = 1) -> list[bytes]:
+    """Ids of points in one of the three shards."""
+    numbers = (encode_id(n) for n in range(10_000))
+    return [point_id for point_id in numbers if shard_of(point_id, len(HOMES)) == shard][:count]
+
+
+EVERYWHERE = Delete([ids_of(shard)[0] for shard in range(3)])
+
+
+@pytest.mark.parametrize("tier", range(4))
+def test_every_part_goes_to_the_home_of_its_shard(world: World, tier: int) -> None:
+    """V1, V4"""
+    world.write(EVERYWHERE, tier)
+    found = world.log()
+    assert {record.shard: entry.partition for entry, record in found} == {
+        shard: TopicPartition(TOPICS.tier(tier), HOMES[shard][tier]) for shard in range(3)
+    }
+    assert {record.shard: record.operation for _, record in found} == {n: Delete(ids_of(n)) for n in range(3)}
+
+
+def test_the_envelope_tells_who_wrote_what_and_when(world: World) -> None:
+    """V3"""
+    operation = Upsert(ids_of(1), [], [b'{"a": 1}'])
+    world.write(operation, request=Request("r-1", "once", "key:ci", "00-trace-01"))
+    ((entry, record),) = world.log()
+    assert record == Record(
+        hlc=stamp_at(NOW_MS),
+        operation=operation,
+        collection=12,
+        catalog_position=34,
+        shard=1,
+        tenant="acme",
+        request_id="r-1",
+        idempotency_key="once/0",
+        origin="key:ci",
+    )
+    headers = dict(entry.headers)
+    assert entry.key == b"12/1"
+    assert headers["ce_specversion"] == b"1.0"
+    assert headers["ce_id"] == b"r-1/%d" % record.hlc
+    assert headers["ce_source"] == b"/vecraft.tier2"
+    assert headers["ce_type"] == b"vecraft.v1.Upsert"
+    assert headers["content-type"] == codec.CONTENT_TYPE
+    assert headers["hlc"] == b"%d" % record.hlc
+    assert headers["traceparent"] == b"00-trace-01"
+
+
+def test_a_header_without_a_value_is_left_out(world: World) -> None:
+    """V3"""
+    world.write(EVERYWHERE)
+    assert all("traceparent" not in dict(entry.headers) for entry, _ in world.log())
+
+
+def test_each_part_has_an_idempotency_key_of_its_own(world: World) -> None:
+    """I2: so that the retry of a request that was half written adds only what is missing."""
+    for _ in range(2):
+        world.write(EVERYWHERE, request=Request("r", idempotency_key="once"))
+    keys = sorted((record.shard, record.idempotency_key) for _, record in world.log())
+    assert keys == [(shard, f"once/{shard}") for shard in range(3) for _ in range(2)], "and a retry has the same ones"
+    world.write(EVERYWHERE)
+    assert sum(not record.idempotency_key for _, record in world.log()) == 3
+
+
+def test_the_receipt_tells_where_the_write_can_be_seen(world: World) -> None:
+    """V10, I9"""
+    world.write(Delete(ids_of(0)))
+    receipt = world.write(EVERYWHERE)
+    token = receipt.token()
+    assert token.positions == {
+        TopicPartition("vecraft.tier2", 5): 3,  # two shards live there, and the first write
+        TopicPartition("vecraft.tier2", 0): 1,
+    }
+    assert token.hlc == world.clock.last == max(record.hlc for _, record in world.log())
+    assert sorted(written.shard for written in receipt.written) == [0, 1, 2]
+
+
+def test_an_operation_without_points_writes_nothing(world: World) -> None:
+    """I8"""
+    receipt = world.write(Delete([]))
+    assert (receipt.written, receipt.token().positions, world.log()) == ([], {}, [])
+
+
+def test_stamps_follow_the_order_of_each_partition(world: World) -> None:
+    """I4, V2: whatever threads write, and while time stands still."""
+
+    def write_many(_: int) -> None:
+        for _ in range(40):
+            world.write(EVERYWHERE)
+
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(write_many, range(6)))
+    found = world.log()
+    stamps = [record.hlc for _, record in found]
+    assert len(set(stamps)) == 6 * 40 * 3
+    for partition in {entry.partition for entry, _ in found}:
+        mine = [record.hlc for entry, record in found if entry.partition == partition]
+        assert mine == sorted(mine)
+
+
+REFUSED, LOST, FINE = AppendFault.REFUSED, AppendFault.ACK_LOST, None
+
+
+@pytest.mark.parametrize(
+    ("faults", "error", "written"),
+    [
+        ([REFUSED, REFUSED, REFUSED], Definite, 0),
+        ([LOST, LOST, LOST], Indefinite, 3),
+        ([FINE, REFUSED, REFUSED], Indefinite, 1),
+        ([REFUSED, LOST, REFUSED], Indefinite, 1),
+        ([FINE, FINE, LOST], Indefinite, 3),
+    ],
+    ids=["all refused", "all in doubt", "one written", "one in doubt", "one unconfirmed"],
+)
+def test_a_failure_says_whether_anything_may_have_been_written(
+    world: World, faults: Sequence[AppendFault | None], error: type[JournalError], written: int
+) -> None:
+    """I2"""
+    world.faults = iter(faults)
+    with pytest.raises(JournalError) as raised:
+        world.write(EVERYWHERE)
+    assert type(raised.value) is error
+    assert len(world.log()) == written
+
+
+def test_a_write_to_where_no_partition_is_fails_as_definite(world: World) -> None:
+    """I2"""
+    nowhere = Destination("", 1, 1, [[99, 99, 99, 99]])
+    with pytest.raises(Definite):
+        world.writer.write_points(nowhere, EVERYWHERE, 0, REQUEST).result(0)
+
+
+def test_nothing_is_written_when_a_single_point_does_not_fit(world: World) -> None:
+    """I2, I11: not even the points that do."""
+    with pytest.raises(Definite):
+        world.write(Upsert([*ids_of(0), *ids_of(1)], [], [b"", bytes(900_001)]))
+    assert world.log() == []
+
+
+def test_a_write_stamped_too_far_ahead_of_the_log_is_refused(world: World) -> None:
+    """V14, I6: the record is in the log, but no replica will apply it, so its writer must not say that it holds."""
+    world.node_ms = NOW_MS + 501
+    with pytest.raises(Definite, match="clock"):
+        world.write(Delete(ids_of(0)))
+    ((entry, record),) = world.log()
+    assert millis_of(record.hlc) - entry.time_ms == 501
+    world.log_ms += 1
+    assert world.write(Delete(ids_of(0))).written, "within the bound it holds"
+
+
+def test_a_request_whose_parts_differ_in_fate_is_in_doubt(world: World) -> None:
+    """V14, I2: one part too far ahead, the others in time."""
+    world.node_ms = NOW_MS + 501
+
+    def catch_up() -> Iterator[AppendFault | None]:
+        yield FINE
+        world.log_ms += 1
+        yield FINE
+
+    world.faults = catch_up()
+    with pytest.raises(Indefinite):
+        world.write(EVERYWHERE)
+
+
+def test_a_clock_that_cannot_stamp_every_part_writes_none(world: World) -> None:
+    """V14, I2: a half-stamped request would be half written."""
+    world.clock.observe(stamp_at(NOW_MS + 500, 2**16 - 2))
+    with pytest.raises(Definite):
+        world.writer.write_points(DESTINATION, EVERYWHERE, 2, REQUEST)
+    assert world.log() == []
+
+
+def test_catalog_commands_go_to_the_system_topic(world: World) -> None:
+    """V4"""
+    operations = [CreateCollection("docs", b"{}", HOMES), UpdateCollection("docs", b"{}")]
+    futures: list[Future[Receipt]] = [world.writer.write_catalog(each, REQUEST) for each in operations]
+    assert [future.result(0).written[0].appended.offset for future in futures] == [0, 1]
+    found = world.log()
+    assert {entry.partition for entry, _ in found} == {TOPICS.system_partition}
+    assert [record.operation for _, record in found] == operations
+    assert {(record.collection, record.request_id, record.origin) for _, record in found} == {(-1, "r-1", "key:ci")}
+    assert found[0][1].hlc < found[1][1].hlc
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda writer: writer.write_points(DESTINATION, EVERYWHERE, 0, REQUEST),
+        lambda writer: writer.write_catalog(UpdateCollection("docs", b"{}"), REQUEST),
+    ],
+    ids=["points", "catalog"],
+)
+def test_a_closed_journal_is_a_definite_failure(world: World, write: Callable[[Writer], Future[Receipt]]) -> None:
+    """I2"""
+    world.journal.close()
+    with pytest.raises(Definite):
+        write(world.writer).result(0)

@@ -1,0 +1,156 @@
+"""I6: what no replica can apply goes to the dead letters with its origin and the reason, and stops nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from catalog.collection import CollectionConfig, Distance, VectorParams
+from journal import codec
+from journal.hlc import Clock, stamp_at
+from journal.ids import encode_id
+from journal.log import Entry, TopicPartition
+from journal.memory import MemoryJournal
+from journal.records import CreateCollection, Delete, DeleteCollection, Operation, Record, Upsert, VectorColumn
+from journal.topics import Topics
+from journal.writer import Request, Writer
+from query import points
+from replayer.replayer import Replayer
+from shard.shard import Limits
+from shard.shards import Shards
+
+NOW_MS = 1_700_000_000_000
+TOPICS = Topics("v")
+HOME = TopicPartition(TOPICS.tier(1), 2)
+
+
+class Rig:
+    """A replayer over a memory journal, and a collection `c` at home in partition 2 of tier 1."""
+
+    def __init__(self, folder: Path) -> None:
+        self.now_ms = NOW_MS
+        self.journal = MemoryJournal(lambda: self.now_ms)
+        self.clock = Clock(lambda: self.now_ms)
+        self.shards = Shards(folder, TOPICS, Limits(), lambda task: None)
+        self.replayer = Replayer(self.journal, TOPICS, self.clock, self.shards, "g", Limits(), lambda: self.now_ms)
+        self.replayer.open()
+        self.writer = Writer(self.journal, TOPICS, self.clock)
+        config = msgspec.json.encode(CollectionConfig(vectors={"": VectorParams(2, Distance.DOT)}))
+        self.writer.write_catalog(CreateCollection("c", config, [[0, 2, 0, 0]]), Request("create")).result()
+        self.replayer.step(0)
+
+    def record(self, operation: Operation, **changes: object) -> bytes:
+        good: dict[str, object] = {"hlc": self.clock.now(), "collection": 0, "catalog_position": 1, "request_id": "r"}
+        return codec.encode(Record(operation=operation, **(good | changes)))  # type: ignore[arg-type]
+
+    def append(self, value: bytes, partition: TopicPartition = HOME) -> None:
+        self.journal.append(partition, value, b"key", [("from", b"test")]).result()
+        self.replayer.step(0)
+
+    def dead_letters(self) -> list[Entry]:
+        reader = self.journal.reader()
+        reader.assign({TOPICS.dead_letter_partition: 0})
+        return reader.poll(0).entries
+
+    def ids(self) -> list[bytes]:
+        return points.matching_ids(self.shards.of(0), None)
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    rig = Rig(tmp_path)
+    yield rig
+    rig.replayer.close()
+
+
+def upsert(*numbers: float, size: int = 2, point_id: bytes = encode_id(1), payload: bytes = b"") -> Upsert:
+    return Upsert([point_id], [VectorColumn.of("", np.array([numbers], np.float32).reshape(-1, size))], [payload])
+
+
+GOOD = upsert(1, 2)
+BAD = {
+    "no framing": (lambda rig: b"poison", "framing"),
+    "empty": (lambda rig: b"", "framing"),
+    "cut off": (lambda rig: rig.record(GOOD)[:-5], "not a record"),
+    "drift": (lambda rig: rig.record(GOOD, hlc=stamp_at(NOW_MS + 501)), "501 ms ahead of its append time, the bound is 500 ms"),
+    "dimension": (lambda rig: rig.record(upsert(1, 2, 3, size=3)), "expected dim: 2, got 3"),
+    "not finite": (lambda rig: rig.record(upsert(float("nan"), 1)), "not finite"),
+    "payload": (lambda rig: rig.record(upsert(1, 2, payload=b"[1]")), "must be an object"),
+    "broken payload": (lambda rig: rig.record(upsert(1, 2, payload=b"{")), ""),
+    "id": (lambda rig: rig.record(upsert(1, 2, point_id=b"\x09")), "not a point id"),
+    "collection": (lambda rig: rig.record(GOOD, collection=7), "collection 7 does not exist"),
+    "shard": (lambda rig: rig.record(GOOD, shard=1), "shard 1"),
+    "command": (lambda rig: rig.record(DeleteCollection("c")), "does not belong"),
+    "before its collection": (lambda rig: rig.record(GOOD, catalog_position=0), "does not exist at catalog position 0"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_poison_goes_to_the_dead_letters_and_stops_nothing(rig: Rig, kind: str) -> None:
+    make, reason = BAD[kind]
+    value = make(rig)
+    rig.append(value)
+    rig.append(rig.record(upsert(3, 4, point_id=encode_id(2))))
+    (letter,) = rig.dead_letters()
+    headers = dict(letter.headers)
+    assert letter.value == value
+    assert letter.key == f"{HOME.topic}/{HOME.partition}/0".encode()
+    assert headers["__connect.errors.topic"] == HOME.topic.encode()
+    assert (headers["__connect.errors.partition"], headers["__connect.errors.offset"]) == (b"2", b"0")
+    assert reason in headers["__connect.errors.exception.message"].decode()
+    assert (headers["from"], headers["vecraft-original-key"]) == (b"test", b"key")
+    assert rig.ids() == [encode_id(2)], "the next record is applied, the poisoned one is not"
+    assert rig.replayer.applied.get()[HOME] == 2
+
+
+def test_a_record_away_from_home(rig: Rig) -> None:
+    rig.append(rig.record(GOOD), TopicPartition(TOPICS.tier(1), 0))
+    assert b"not at home" in dict(rig.dead_letters()[0].headers)["__connect.errors.exception.message"]
+
+
+def test_points_in_the_system_topic(rig: Rig) -> None:
+    rig.append(rig.record(GOOD), TOPICS.system_partition)
+    assert len(rig.dead_letters()) == 1
+    assert rig.replayer.catalog.view.position == 2
+
+
+def test_a_claim_on_a_catalog_that_is_not_there_is_refused_once_it_is_too_late(rig: Rig) -> None:
+    value = rig.record(GOOD, catalog_position=5)
+    rig.journal.append(HOME, value).result()
+    rig.now_ms += Limits().max_lateness_ms + 1
+    rig.replayer.step(0)
+    assert b"catalog position 5" in dict(rig.dead_letters()[0].headers)["__connect.errors.exception.message"]
+
+
+def test_a_replica_behind_in_the_catalog_waits_for_it(rig: Rig, tmp_path: Path) -> None:
+    """The record comes before the command in what one poll brings; it is applied all the same."""
+    config = msgspec.json.encode(CollectionConfig(vectors={"": VectorParams(2, Distance.DOT)}))
+    rig.writer.write_catalog(CreateCollection("d", config, [[0, 2, 0, 0]]), Request("create")).result()
+    value = rig.record(GOOD, collection=1, catalog_position=2)
+    entry = Entry(HOME, 0, NOW_MS, None, value, ())
+    rig.replayer._apply_data([entry])
+    assert points.matching_ids(rig.shards.of(1), None) == [encode_id(1)]
+
+
+def test_records_of_a_deleted_collection_are_dropped_in_silence(rig: Rig) -> None:
+    rig.writer.write_catalog(DeleteCollection("c"), Request("delete")).result()
+    rig.replayer.step(0)
+    rig.append(rig.record(Delete([encode_id(1)])))
+    assert not rig.dead_letters()
+    assert [part.verdict for part in rig.replayer.operations.of("r")] == ["dropped"]
+
+
+def test_a_restart_does_not_bury_again(rig: Rig) -> None:
+    rig.append(b"poison")
+    rig.append(b"poison", TOPICS.system_partition)
+    assert len(rig.dead_letters()) == 2
+    rig.replayer.step(0)  # idle: commits
+    rig.replayer.close()
+    rig.replayer.open()
+    while rig.replayer.step(0):
+        pass
+    assert len(rig.dead_letters()) == 2
