@@ -19,6 +19,9 @@ from shard.payload import as_micros, as_number, as_uuid, tokens, values_at
 EXACT_FLOAT = 2**53
 """Integers beyond it are not exact as float64."""
 
+RESORT_ROWS = 1000
+"""Rows that may change before an ordered index is sorted anew; a tenth of a large index may."""
+
 Key = str | int | bool
 
 
@@ -84,7 +87,7 @@ class Ordered:
 
     def between(self, accepts: Callable[[float | int], bool], low: float | None, high: float | None) -> BitMap:
         """The rows with a value that `accepts` takes; all such values lie within `low` and `high`, both included."""
-        if len(self._changed) > max(1000, len(self._sorted_rows) // 10):
+        if len(self._changed) > max(RESORT_ROWS, len(self._sorted_rows) // 10):
             self._sort()
         start = 0 if low is None else int(np.searchsorted(self._sorted_values, low, "left"))
         end = len(self._sorted_values) if high is None else int(np.searchsorted(self._sorted_values, high, "right"))

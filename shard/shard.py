@@ -178,6 +178,8 @@ class Shard:
         self.tend()
 
     def _load(self) -> None:
+        oldest = min((progress.stamp for progress in self._progress.values() if progress.stamp), default=0)
+        self.store.forget_idempotency_keys(oldest - (self._limits.idempotency_window_ms << COUNTER_BITS))
         alive = np.sort(np.fromiter((row for _, row in self.store.scan_points()), np.int64))
         self.alive = BitMap(alive.astype(np.uint32))
         for name, vectors in self.vectors.items():

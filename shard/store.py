@@ -194,6 +194,16 @@ class Store:
         data = self._meta.get(b"k" + key.encode())
         return None if data is None else int.from_bytes(data, "big")
 
+    def forget_idempotency_keys(self, before: int) -> None:
+        """Removes keys applied under stamps below `before`: no write to come can be judged a repetition of theirs."""
+        changes = WriteBatch(raw_mode=True)
+        for key, data in _scan(self._meta, b"k"):
+            if not key.startswith(b"k"):
+                break
+            if int.from_bytes(data, "big") < before:
+                changes.delete(key, self.families["meta"])
+        self._db.write(changes)
+
     def next_row(self) -> int:
         """The number of the next new row."""
         return int.from_bytes(self._meta.get(_NEXT_ROW) or b"", "big")

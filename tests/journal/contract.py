@@ -9,8 +9,8 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -60,12 +60,14 @@ def values(entries: Iterable[Entry]) -> list[bytes]:
     return [entry.value for entry in entries]
 
 
-def outcomes(futures: Iterable[Future[Appended]]) -> list[Appended | JournalError]:
+def outcomes(futures: Sequence[Future[Appended]]) -> list[Appended | JournalError]:
     """What became of each append. Any other error is a failure of the journal to keep its word."""
+    done, undecided = wait(futures, WAIT_S)
+    assert not undecided, f"{len(undecided)} of {len(done) + len(undecided)} appends were never decided"
     found: list[Appended | JournalError] = []
     for future in futures:
         try:
-            found.append(future.result(WAIT_S))
+            found.append(future.result(0))
         except JournalError as error:
             found.append(error)
     return found

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import wait
 
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer
@@ -151,7 +150,7 @@ def test_a_broker_that_dies_never_makes_a_false_promise(
     try:
         while not killing.done():
             append(100)
-            wait(sent[:-1000])  # at most a thousand are in flight
+            outcomes(sent[:-1000])  # at most a thousand are in flight
         append(100)
         found = outcomes(sent)
         with pytest.raises(JournalError):

@@ -104,6 +104,7 @@ def test_what_the_broker_refused_is_never_acknowledged(
     cluster.refuse(PRODUCE, [getattr(KafkaError, error)])
     futures = [journal.append(partition, b"%d" % n) for n in range(50)]
     found = outcomes(futures)
+    cluster.answer_after(0)
     until_it_works(lambda: write(journal, partition, b"after"))
     log = {entry.offset: entry.value for entry in read(journal, {partition: 0})}
     for n, outcome in enumerate(found):
