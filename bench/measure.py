@@ -1,4 +1,5 @@
-"""What is measured of a target, in this order: ingest, idleness, searches, filtered searches, memory, upserts, searches again.
+"""What is measured of a target, in this order: ingest, idleness, searches, filtered searches, memory, upserts, searches after
+them, searches beside bulk upserts.
 
 Timed windows rather than counts, so that a slow target does not make the run long. A figure that a target does not have is
 left out.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +17,7 @@ import numpy as np
 from bench.client import WARM_UP, repeat
 from bench.data import Data, Truth, complete, recall, truth_of
 from bench.progress import say
-from bench.target import Request, Session, Target
+from bench.target import BATCH, Request, Session, Target
 
 Figures = dict[str, float]
 
@@ -49,6 +51,7 @@ def measure(target: Target, data: Data, pace: Pace) -> Figures:
             figures |= _filtered(target, session, data, pace, name, data.section_of_share(share))
         figures |= _memory(target)
         figures |= _upsert(target, session, data, pace)
+        figures |= _beside(target, session, data, pace)
     finally:
         session.close()
     return figures
@@ -126,6 +129,21 @@ def _upsert(target: Target, session: Session, data: Data, pace: Pace) -> Figures
     requests = target.searches(data)
     figures["after_recall"] = recall(data, truth_of(data), _found(target, session, requests))
     return figures | {"after_p50": _percentiles_ms(repeat(session, requests, pace.seconds), 50)[0]}
+
+
+def _beside(target: Target, session: Session, data: Data, pace: Pace) -> Figures:
+    """Searches while another client writes all points again, batch by batch."""
+    if not target.replaces:
+        return {}
+    say(f"{target.name}: search beside bulk upserts")
+    searches, batches = target.searches(data), target.ingest(data)
+    writing = target.session()
+    with ThreadPoolExecutor(1) as pool:  # it only waits for the socket
+        written = pool.submit(repeat, writing, batches, pace.seconds)
+        p50, p99 = _percentiles_ms(repeat(session, searches, pace.seconds), 50, 99)
+        seconds = written.result()
+    writing.close()
+    return {"beside_p50": p50, "beside_p99": p99, "beside_vectors": min(BATCH, len(data.vectors)) * len(seconds) / sum(seconds)}
 
 
 def _found(target: Target, session: Session, requests: Sequence[Request]) -> list[list[int]]:

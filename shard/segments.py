@@ -26,7 +26,7 @@ from shard.graph import Graph, LocalIds, Mask, best, exact_scores
 log = logging.getLogger(__name__)
 
 SEAL_ROWS = 10_000
-SEAL_ROWS_IDLE = 1_000
+SEAL_ROWS_IDLE = 2_000
 """While nothing is written, fewer rows are worth a graph: a scan of them would cost each search more than the graph does."""
 
 MAX_SEGMENT_ROWS = 4_000_000
