@@ -145,7 +145,9 @@ def _fold(view: CatalogView, offset: int, operation: CatalogOperation) -> _Step:
 
 def _create(view: CatalogView, offset: int, command: CreateCollection) -> _Step:
     check_name("collection", command.name)
-    if command.name in view.collections or command.name in view.aliases:
+    if command.name in view.aliases:
+        return view, Outcome(Verdict.EXISTS, f"Alias `{command.name}` already exists!")
+    if command.name in view.collections:
         return view, Outcome(Verdict.EXISTS, f"Collection `{command.name}` already exists!")
     config = msgspec.json.decode(command.config, type=CollectionConfig)
     config.validate()
@@ -165,7 +167,7 @@ def _update(view: CatalogView, command: UpdateCollection) -> _Step:
 
 
 def _delete(view: CatalogView, command: DeleteCollection) -> _Step:
-    if not (collection := view.find(command.name)):
+    if not (collection := view.collections.get(command.name)):  # not through an alias
         return view, _no_collection(command.name, Verdict.UNCHANGED)
     collections = {name: c for name, c in view.collections.items() if name != collection.name}
     by_id = {id_: c for id_, c in view.by_id.items() if id_ != collection.id}
@@ -181,7 +183,7 @@ def _change_aliases(view: CatalogView, command: ChangeAliases) -> _Step:
         if action.rename_to is not None:
             aliases[action.rename_to] = aliases.pop(action.alias)
         elif action.collection is None:
-            del aliases[action.alias]
+            aliases.pop(action.alias, None)
         else:
             aliases[action.alias] = aliases.get(action.collection, action.collection)
     return view._replace(aliases=aliases), Outcome(Verdict.DONE)
@@ -193,7 +195,7 @@ def _alias_error(view: CatalogView, aliases: Mapping[str, str], action: AliasAct
         check_name("alias", created)
         if created in view.collections:
             return Outcome(Verdict.EXISTS, f"Collection `{created}` already exists!")
-    if action.collection is None and action.alias not in aliases:
+    if action.rename_to is not None and action.alias not in aliases:
         return Outcome(Verdict.NOT_FOUND, f"Not found: Alias {action.alias} does not exist!")
     if action.collection is not None and aliases.get(action.collection, action.collection) not in view.collections:
         return _no_collection(action.collection)

@@ -56,7 +56,10 @@ class FieldType(StrEnum):
 
 
 class HnswConfig(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The graph's shape: `m` links a point and level (twice that on the ground), `ef_construct` candidates while building."""
+    """The graph's shape: `m` links a point and level (twice that on the ground), `ef_construct` candidates while building.
+
+    An `m` of 0 means no graph: every search compares all.
+    """
 
     m: int = 24
     ef_construct: int = 100
@@ -129,7 +132,8 @@ def check_homes(homes: list[list[int]], shard_number: int) -> None:
 
 
 def _check_hnsw(label: str, hnsw: HnswConfig) -> None:
-    _bound(f"{label}.m", hnsw.m, 2, 512)
+    if hnsw.m != 0:
+        _bound(f"{label}.m", hnsw.m, 2, 512)
     _bound(f"{label}.ef_construct", hnsw.ef_construct, 4, 10_000)
 
 

@@ -7,7 +7,16 @@ from typing import Any
 import msgspec
 
 from catalog.catalog import Verdict, choose_homes
-from catalog.collection import Collection, CollectionConfig, FieldSchema, FieldType, HnswConfig, VectorParams, check_name
+from catalog.collection import (
+    Collection,
+    CollectionConfig,
+    Distance,
+    FieldSchema,
+    FieldType,
+    HnswConfig,
+    VectorParams,
+    check_name,
+)
 from gateway.bodies import (
     AliasOperation,
     ChangeAliasesBody,
@@ -91,7 +100,7 @@ async def info(call: Call) -> dict[str, Any]:
         "segments_count": counts["segments"],
         "config": _described(collection),
         "payload_schema": {
-            name: {"data_type": schema.type.value, "points": sum(shard.indexed_points(name) for shard in shards)}
+            name: _described_field(schema) | {"points": sum(shard.indexed_points(name) for shard in shards)}
             for name, schema in collection.fields.items()
         },
     }
@@ -132,34 +141,30 @@ async def delete_index(call: Call) -> dict[str, Any]:
 
 def _config(body: CreateCollectionBody) -> CollectionConfig:
     given = body.vectors
-    if "size" in given and not isinstance(given["size"], dict):
+    if any(name in given and not isinstance(given[name], dict) for name in ("size", "distance")):
         given = {"": given}
-    vectors = {name: _vector_params(name, params) for name, params in given.items()}
-    extra = {"consistency": body.consistency} if body.consistency else {}
-    config = CollectionConfig(
-        vectors=vectors,
-        shard_number=1 if body.shard_number is None else body.shard_number,
-        hnsw=_hnsw(body.hnsw_config, HnswConfig()),
+    default = CollectionConfig()
+    return CollectionConfig(
+        vectors={name: _vector_params(name, params) for name, params in given.items()},
+        shard_number=default.shard_number if body.shard_number is None else body.shard_number,
+        hnsw=_hnsw(body.hnsw_config, default.hnsw),
+        consistency=body.consistency or default.consistency,
     )
-    return msgspec.convert(msgspec.to_builtins(config) | extra, CollectionConfig)
 
 
 def _vector_params(name: str, given: object) -> VectorParams:
+    label = f"vectors.{name}" if name else "vectors"
     try:
         params = msgspec.convert(given, VectorParamsBody)
     except msgspec.ValidationError as error:
-        raise BadRequest(f"vectors{'.' + name if name else ''}: {error}") from error
-    if params.on_disk:
-        raise BadRequest(f"vectors{'.' + name if name else ''}.on_disk is not supported yet")
+        choices = f"; distance is one of {', '.join(Distance)}" if "distance" in str(error) else ""
+        raise BadRequest(f"{label}: {error}{choices}") from error
     return VectorParams(params.size, params.distance, _hnsw(params.hnsw_config, HnswConfig()) if params.hnsw_config else None)
 
 
 def _hnsw(body: HnswBody | None, default: HnswConfig) -> HnswConfig:
-    if body is None:
-        return default
-    return HnswConfig(
-        default.m if body.m is None else body.m, default.ef_construct if body.ef_construct is None else body.ef_construct
-    )
+    given = {} if body is None else {"m": body.m, "ef_construct": body.ef_construct}
+    return msgspec.structs.replace(default, **{name: value for name, value in given.items() if value is not None})
 
 
 def _field_schema(body: CreateIndexBody) -> FieldSchema:
@@ -167,8 +172,12 @@ def _field_schema(body: CreateIndexBody) -> FieldSchema:
     if given is None:
         raise BadRequest("field_schema is missing: name a type")
     params = given if isinstance(given, FieldParams) else FieldParams(given)
-    if params.tokenizer not in (None, "word"):
-        raise BadRequest(f"field_schema.tokenizer {params.tokenizer!r} is not supported, only 'word'")
+    if params.tokenizer not in (None, "word", "multilingual"):
+        raise BadRequest(
+            f"field_schema.tokenizer {params.tokenizer!r} is not supported, only 'word' (and 'multilingual', as word)"
+        )
+    if params.phrase_matching or params.ascii_folding:
+        raise BadRequest("field_schema.phrase_matching and ascii_folding are not supported (see docs/dialect.md)")
     try:
         kind = FieldType(params.type)
     except ValueError:
@@ -176,6 +185,8 @@ def _field_schema(body: CreateIndexBody) -> FieldSchema:
         raise BadRequest(f"field_schema {params.type[:32]!r} is not supported, must be one of {known}") from None
     low = 1 if params.min_token_len is None else params.min_token_len
     high = 255 if params.max_token_len is None else params.max_token_len
+    if low > high:
+        raise BadRequest(f"field_schema.min_token_len is {low}, must be at most max_token_len, {high}")
     return FieldSchema(kind, True if params.lowercase is None else params.lowercase, low, high)
 
 
@@ -220,3 +231,10 @@ def _described_vector(params: VectorParams) -> dict[str, Any]:
     if params.hnsw is not None:
         described["hnsw_config"] = {"m": params.hnsw.m, "ef_construct": params.hnsw.ef_construct}
     return described
+
+
+def _described_field(schema: FieldSchema) -> dict[str, Any]:
+    if schema.type is not FieldType.TEXT:
+        return {"data_type": schema.type.value}
+    params = msgspec.to_builtins(schema) | {"type": "text", "tokenizer": "word"}
+    return {"data_type": "text", "params": params}

@@ -51,7 +51,7 @@ class Endpoint:
         request_id = headers.get("x-request-id", "")
         call = None
         try:
-            request_id = _printable("X-Request-Id", request_id) or uuid.uuid4().hex
+            request_id = _checked_key("X-Request-Id", request_id) or uuid.uuid4().hex
             call = self._call(scope, headers, request_id, await read_body(receive, headers))
             result = await self._route.handler(call)
         except Exception as error:  # each kind has its status; what has none is a defect, and is logged
@@ -69,7 +69,7 @@ class Endpoint:
             service.clock.observe(token.hlc)
         request = Request(
             request_id,
-            _printable("Idempotency-Key", headers.get("idempotency-key", "")),
+            _checked_key("Idempotency-Key", headers.get("idempotency-key", "")),
             traceparent=headers.get("traceparent", ""),
         )
         api_key = headers.get("api-key", "")
@@ -111,7 +111,11 @@ class Endpoint:
             headers.append((b"x-vecraft-sync", status.encode()))
         if call.hints:
             headers.append((b"x-vecraft-ignored", ", ".join(call.hints).encode()))
-        await _send(send, 200, orjson.dumps(body), headers)
+        await _send(send, 200, await self._dumped(body, call), headers)
+
+    async def _dumped(self, body: dict[str, Any], call: Call) -> bytes:
+        """The answer's bytes; of one that took the pool to make, in the pool too."""
+        return await call.in_pool(_dumps, body) if call.pooled else _dumps(body)
 
     async def _refuse(self, error: Exception, call: Call | None, request_id: str, started_s: float, send: Send) -> None:
         status, text, retry_s = status_of(error)
@@ -151,6 +155,10 @@ async def _send(send: Send, status: int, body: bytes, headers: list[tuple[bytes,
     await send({"type": "http.response.body", "body": body})
 
 
+def _dumps(body: dict[str, Any]) -> bytes:
+    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
 def _params(query: bytes, kind: type) -> Any:
     pairs = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {}
     try:
@@ -159,7 +167,7 @@ def _params(query: bytes, kind: type) -> Any:
         raise BadRequest(f"query string: {error}") from error
 
 
-def _printable(name: str, value: str) -> str:
+def _checked_key(name: str, value: str) -> str:
     if value and (len(value) > MAX_KEY_CHARS or not _PRINTABLE.fullmatch(value)):
         raise BadRequest(f"{name} must have at most {MAX_KEY_CHARS} printable ASCII characters without blanks")
     return value

@@ -11,14 +11,18 @@ ApiError
 from __future__ import annotations
 
 import math
+import re
 
 import msgspec
+import orjson
 
 from catalog.collection import InvalidConfig
 from journal.hlc import ClockDriftError
 from journal.log import Definite, Indefinite, Overloaded
 from journal.split import PointTooLarge
 from query.consistency import NotCaughtUp
+
+_NULL_ONLY = re.compile(r"Expected `null`, got `\w+` - at `\$\.(.+)`")
 
 
 class ApiError(Exception):
@@ -67,11 +71,20 @@ def status_of(error: Exception) -> tuple[int, str, float | None]:
         case Indefinite():
             return 504, f"it is not known whether this was written, retry with the same Idempotency-Key: {error}", None
         case msgspec.MsgspecError():
-            return 400, f"Format error in JSON body: {error}", None
+            return 400, f"Format error in JSON body: {_plain(str(error))}", None
+        case RecursionError() | orjson.JSONEncodeError():
+            return 400, "Format error in JSON body: nested too deep, or a number beyond 64 bits", None
         case InvalidConfig() | ClockDriftError() | ValueError():
             return 400, str(error), None
         case _:
             return 500, f"internal error: {type(error).__name__}", None
+
+
+def _plain(text: str) -> str:
+    """The parser's words, where they would not tell that a field is known but not supported."""
+    if match := _NULL_ONLY.search(text):
+        return f"{match[1]} is not supported (see docs/dialect.md)"
+    return "a JSON body is needed" if text.startswith("Input data was truncated") else text
 
 
 def retry_after(seconds: float) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import orjson
 
-from catalog.collection import Collection
-from gateway.answers import external_id, point_answer
+from catalog.collection import Collection, Consistency
+from gateway.answers import point_answer
 from gateway.bodies import (
     BulkBody,
     CountBody,
@@ -24,11 +26,18 @@ from gateway.bodies import (
 from gateway.errors import BadRequest, NotFound
 from gateway.service import Call
 from gateway.upserts import encode_ids, upsert_of, vectors_patch_of
-from journal.ids import encode_id
-from journal.records import Delete, PatchPayload, ReplacePayload, UnsetVectors
+from journal.ids import decode_id, encode_id
+from journal.records import Delete, PatchPayload, PointOperation, ReplacePayload, UnsetVectors
+from journal.split import take
 from query import points
 from query.filters import parse_filter
-from shard.payload import steps_of
+from shard.payload import Step, merged, steps_of, without
+from shard.shard import Shard
+
+DEFAULT_PAGE = 10
+MAX_PAGE = 10_000
+"""A page has at most this many points, whatever is asked; the next page goes on from there."""
+QUICK_POINTS = 100
 
 
 async def upsert(call: Call) -> dict[str, Any]:
@@ -45,67 +54,65 @@ async def bulk(call: Call) -> dict[str, Any]:
 
 async def delete(call: Call) -> dict[str, Any]:
     """Deletes points by ids or by filter."""
-    collection, ids = await _selected(call)
+    collection, _, ids = await _selected(call, call.body)
     return await call.write(collection, Delete(ids))
 
 
 async def set_payload(call: Call) -> dict[str, Any]:
-    """Sets payload keys of points, leaving the others; with `key`, those of the object at that path."""
+    """Sets payload keys of points, leaving the others; a null removes a key. With `key`, those of the object at that path."""
     body: SetPayloadBody = call.body
-    collection, ids = await _selected(call)
-    if body.key is None:
-        return await call.write(collection, PatchPayload(ids, orjson.dumps(body.payload)))
-    return await _edit(call, collection, ids, [(body.key, body.payload)])
+    fields = _object(body.payload)
+    if body.key is not None:
+        return await _edit(call, body, [steps_of(body.key)], lambda payload, steps: merged(payload, steps, fields))
+    unset = [key for key, value in fields.items() if value is None]
+    changes = orjson.dumps({key: value for key, value in fields.items() if value is not None})
+    return await _patch(call, body, lambda ids: PatchPayload(ids, changes, unset))
 
 
 async def overwrite_payload(call: Call) -> dict[str, Any]:
     """Replaces the whole payload of points; with `key`, the object at that path."""
     body: SetPayloadBody = call.body
-    collection, ids = await _selected(call)
-    if body.key is None:
-        return await call.write(collection, ReplacePayload(ids, orjson.dumps(body.payload)))
-    return await _edit(call, collection, ids, [(body.key, None), (body.key, body.payload)])
+    fields = _object(body.payload)
+    if body.key is not None:
+        return await _edit(call, body, [steps_of(body.key)], lambda payload, steps: merged(payload, steps, fields, replace=True))
+    return await _patch(call, body, lambda ids: ReplacePayload(ids, bytes(body.payload)))
 
 
 async def delete_payload(call: Call) -> dict[str, Any]:
     """Removes payload keys, also below the top level."""
     body: DeletePayloadBody = call.body
-    collection, ids = await _selected(call)
-    if all(len(steps_of(key)) == 1 for key in body.keys):
-        return await call.write(collection, PatchPayload(ids, unset=[steps_of(key)[0] for key in body.keys]))
-    return await _edit(call, collection, ids, [(key, None) for key in body.keys])
+    paths = [steps_of(key) for key in body.keys]
+    if any(len(path) > 1 for path in paths):
+        return await _edit(call, body, paths, lambda payload, steps: without(payload, [steps]))
+    return await _patch(call, body, lambda ids: PatchPayload(ids, unset=[str(path[0]) for path in paths]))
 
 
 async def clear_payload(call: Call) -> dict[str, Any]:
     """Removes all payload of points."""
-    collection, ids = await _selected(call)
-    return await call.write(collection, ReplacePayload(ids, b"{}"))
+    return await _patch(call, call.body, lambda ids: ReplacePayload(ids, b"{}"))
 
 
 async def update_vectors(call: Call) -> dict[str, Any]:
     """Sets the given vectors of existing points, leaving their other vectors and payload."""
     body: UpdateVectorsBody = call.body
-    collection, _ = await call.read(call.path["collection_name"])
+    collection, shards = await call.read(call.path["collection_name"], Consistency.STRONG)
     patch = vectors_patch_of(body.points)
-    _, shards = collection, call.shards(collection)
     found = {point.row.id for point in points.retrieve(shards, patch.ids)}
-    if missing := [point_id for point_id in patch.ids if point_id not in found]:
-        raise NotFound(f"Not found: No point with id {external_id(missing[0])} found")
-    return await call.write(collection, patch)
+    there = [index for index, point_id in enumerate(patch.ids) if point_id in found]
+    return _unless_missing(await call.write(collection, take(patch, there)), patch.ids, found)
 
 
 async def delete_vectors(call: Call) -> dict[str, Any]:
     """Removes named vectors of points."""
     body: DeleteVectorsBody = call.body
-    collection, ids = await _selected(call)
-    return await call.write(collection, UnsetVectors(ids, body.vector))
+    return await _patch(call, body, lambda ids: UnsetVectors(ids, body.vector))
 
 
 async def get(call: Call) -> dict[str, Any]:
     """One point by its id."""
     text = call.path["point_id"]
     _, shards = await call.read(call.path["collection_name"])
-    found = points.retrieve(shards, [encode_id(int(text) if text.isdigit() else text)])
+    found = points.retrieve(shards, [encode_id(int(text) if text.isdecimal() else text)])
     if not found:
         raise NotFound(f"Not found: Point with id {text} does not exists!")
     return point_answer(found[0].row, found[0].shard, True, True)
@@ -114,9 +121,16 @@ async def get(call: Call) -> dict[str, Any]:
 async def retrieve(call: Call) -> list[dict[str, Any]]:
     """Points by their ids; those that do not exist are left out."""
     body: RetrieveBody = call.body
+    ids = list(dict.fromkeys(encode_ids(body.ids, "ids[{}]")))
     _, shards = await call.read(call.path["collection_name"])
-    found = points.retrieve(shards, list(dict.fromkeys(encode_ids(body.ids))))
-    return [point_answer(point.row, point.shard, body.with_payload, body.with_vector) for point in found]
+
+    def answers() -> list[dict[str, Any]]:
+        return [
+            point_answer(row, shard, body.payload_selector(True), body.vector_selector())
+            for row, shard in points.retrieve(shards, ids)
+        ]
+
+    return answers() if len(ids) <= QUICK_POINTS else await call.in_pool(answers)
 
 
 async def scroll(call: Call) -> dict[str, Any]:
@@ -124,14 +138,15 @@ async def scroll(call: Call) -> dict[str, Any]:
     body: ScrollBody = call.body
     filter_ = parse_filter(body.filter)
     start = b"" if body.offset is None else encode_id(body.offset)
+    limit = min(MAX_PAGE, DEFAULT_PAGE if body.limit is None else body.limit)
     _, shards = await call.read(call.path["collection_name"])
-    found, after = await call.in_pool(points.scroll, shards, filter_, start, body.limit)
-    answer: dict[str, Any] = {
-        "points": [point_answer(point.row, point.shard, body.with_payload, body.with_vector) for point in found]
-    }
-    if after is not None:
-        answer["next_page_offset"] = external_id(after)
-    return answer
+
+    def page() -> dict[str, Any]:
+        found, after = points.scroll(shards, filter_, start, limit)
+        shown = [point_answer(row, shard, body.payload_selector(True), body.vector_selector()) for row, shard in found]
+        return {"points": shown, "next_page_offset": None if after is None else decode_id(after)}
+
+    return await call.in_pool(page)
 
 
 async def count(call: Call) -> dict[str, int]:
@@ -148,59 +163,63 @@ async def facet(call: Call) -> dict[str, Any]:
     filter_ = parse_filter(body.filter)
     steps_of(body.key)
     _, shards = await call.read(call.path["collection_name"])
-    found = await call.in_pool(points.facet, shards, body.key, filter_, body.limit)
+    found = await call.in_pool(points.facet, shards, body.key, filter_, DEFAULT_PAGE if body.limit is None else body.limit)
     return {"hits": [{"value": value, "count": number} for value, number in found]}
 
 
-async def _selected(call: Call) -> tuple[Collection, list[bytes]]:
-    """The collection and the ids that a selector names. A filter is resolved here: records carry results, not questions (I8)."""
-    body: PointsSelector = call.body
-    if (body.points is None) == (body.filter is None):
-        raise BadRequest("body needs exactly one of points, filter")
-    if body.points is not None:
-        return await call.find(call.path["collection_name"]), list(dict.fromkeys(encode_ids(body.points)))
-    filter_ = parse_filter(body.filter)
-    collection, shards = await call.read(call.path["collection_name"])
-    return collection, await call.in_pool(points.matching_ids, shards, filter_)
+_Selected = tuple[Collection, list[Shard], list[bytes]]
 
 
-async def _edit(call: Call, collection: Collection, ids: list[bytes], edits: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Writes below the top level: reads each point, and writes the top-level keys that change.
+async def _selected(call: Call, selector: PointsSelector) -> _Selected:
+    """The collection, its shards and the ids that a selector names, of all that was acknowledged before.
 
-    An edit is a path and an object to merge there, or None to remove what is there. Of two such edits of one top-level key at
-    the same time one may be lost; edits of different keys do not meet.
+    A filter is resolved here: records carry results, not questions (I8).
     """
-    _, shards = await call.read(collection.name)
-    result: dict[str, Any] = {"operation_id": 0, "status": "completed"}
-    for point in points.retrieve(shards, ids):
+    if (selector.points is None) == (selector.filter is None):
+        raise BadRequest("body needs exactly one of points, filter")
+    filter_ = parse_filter(selector.filter)
+    given = None if selector.points is None else list(dict.fromkeys(encode_ids(selector.points)))
+    collection, shards = await call.read(call.path["collection_name"], Consistency.STRONG)
+    return collection, shards, await call.in_pool(points.matching_ids, shards, filter_) if given is None else given
+
+
+async def _patch(call: Call, selector: PointsSelector, make: Callable[[list[bytes]], PointOperation]) -> dict[str, Any]:
+    """Writes a change of the selected points that exist; then says so when one does not."""
+    collection, shards, ids = await _selected(call, selector)
+    found = {point.row.id for point in points.retrieve(shards, ids)}
+    return _unless_missing(await call.write(collection, make([i for i in ids if i in found])), ids, found)
+
+
+async def _edit(
+    call: Call, selector: PointsSelector, paths: list[list[Step]], edit: Callable[[Any, list[Step]], Any]
+) -> dict[str, Any]:
+    """Changes below the top level: reads each point, and writes the top-level keys that change, equal changes together.
+
+    Of two such edits of one top-level key at the same time one may be lost; edits of different keys do not meet.
+    """
+    collection, shards, ids = await _selected(call, selector)
+    tops = list(dict.fromkeys(str(path[0]) for path in paths))
+    found = points.retrieve(shards, ids)
+    groups: dict[tuple[bytes, tuple[str, ...]], list[bytes]] = {}
+    for point in found:
         payload = orjson.loads(point.row.payload) if point.row.payload else {}
-        for path, value in edits:
-            _apply_edit(payload, steps_of(path), value)
-        tops = list(dict.fromkeys(steps_of(path)[0] for path, _ in edits))
-        changes = {top: payload[top] for top in tops if top in payload}
-        unset = [top for top in tops if top not in payload]
-        result = await call.write(collection, PatchPayload([point.row.id], orjson.dumps(changes), unset))
+        for path in paths:
+            payload = edit(payload, path)
+        changes = orjson.dumps({top: payload[top] for top in tops if top in payload})
+        groups.setdefault((changes, tuple(top for top in tops if top not in payload)), []).append(point.row.id)
+    patches = [PatchPayload(members, changes, list(unset)) for (changes, unset), members in groups.items()]
+    return _unless_missing(await call.write(collection, *patches), ids, {point.row.id for point in found})
+
+
+def _unless_missing(result: dict[str, Any], ids: list[bytes], found: set[bytes]) -> dict[str, Any]:
+    missing = next((point_id for point_id in ids if point_id not in found), None)
+    if missing is not None:
+        raise NotFound(f"Not found: No point with id {decode_id(missing)} found; all others are written")
     return result
 
 
-def _apply_edit(node: Any, steps: list[str], value: dict[str, Any] | None) -> None:
-    step, rest = steps[0], steps[1:]
-    if step.startswith("[") and isinstance(node, list):
-        wanted = range(len(node)) if step == "[]" else [index for index in (int(step[1:-1]),) if index < len(node)]
-        for index in wanted:
-            if rest:
-                _apply_edit(node[index], rest, value)
-            elif value is None:
-                node[index] = None
-            elif isinstance(node[index], dict):
-                node[index] |= value
-    elif isinstance(node, dict) and not step.startswith("["):
-        if rest:
-            if step not in node and value is not None and not rest[0].startswith("["):
-                node[step] = {}
-            if step in node:
-                _apply_edit(node[step], rest, value)
-        elif value is None:
-            node.pop(step, None)
-        else:
-            node[step] = (node[step] if isinstance(node.get(step), dict) else {}) | value
+def _object(raw: msgspec.Raw) -> dict[str, Any]:
+    fields = orjson.loads(bytes(raw))
+    if not isinstance(fields, dict):
+        raise BadRequest("payload must be an object")
+    return fields

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway import bodies, collections, operations, points, searches
-from gateway.bodies import NoParams, ReadParams, WriteParams
+from gateway.bodies import ReadParams, WriteParams
 from gateway.service import Call
 
 DEFAULT_TIER = 1
@@ -19,14 +19,14 @@ _C = "/collections/{collection_name}"
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One operation: where it is served, what it takes, who answers. `raw` routes answer without the dialect's envelope."""
+    """One operation: where it is served, what it takes, who answers."""
 
     method: str
     path: str
     handler: Callable[[Call], Awaitable[Any]]
     tag: str
     body: Any = None
-    params: type = NoParams
+    params: type = ReadParams
     tier: int = DEFAULT_TIER
     optional_body: bool = False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from catalog.collection import Collection
-from gateway.answers import hit_answer, point_answer
+from gateway.answers import hit_answer
 from gateway.bodies import (
     CollectionSearchBody,
     NamedVector,
@@ -15,8 +15,6 @@ from gateway.bodies import (
     SearchBatchBody,
     SearchBody,
     SearchParams,
-    WithPayload,
-    WithVector,
 )
 from gateway.errors import BadRequest, NotFound
 from gateway.service import Call
@@ -37,8 +35,7 @@ class _Wanted(NamedTuple):
 
     query: VectorQuery
     offset: int
-    with_payload: WithPayload
-    with_vector: WithVector
+    body: SearchBody | QueryBody
 
 
 async def search_points(call: Call) -> list[dict[str, Any]]:
@@ -84,54 +81,58 @@ async def _query(call: Call, collection: Collection, shards: list[Shard], body: 
         vector, exclude = float32(target), frozenset[bytes]()
     else:
         vector, exclude = _vector_of_point(collection, shards, name, target)
-    limit = DEFAULT_LIMIT if body.limit is None else body.limit
-    query = _vector_query(collection, name, vector, limit, body.offset or 0, body, exclude)
-    return {"points": await _run(call, shards, _Wanted(query, body.offset or 0, body.with_payload, body.with_vector))}
+    return {"points": await _run(call, shards, _wanted(collection, name, vector, body, exclude))}
 
 
 async def _listed(call: Call, shards: list[Shard], body: QueryBody) -> list[dict[str, Any]]:
-    limit = DEFAULT_LIMIT if body.limit is None else body.limit
-    offset = body.offset or 0
-    found, _ = await call.in_pool(points.scroll, shards, parse_filter(body.filter), b"", _checked(limit + offset))
+    """Points in the order of their ids, for a query that asks for nothing."""
+    offset, end = _window(body)
+    found, _ = await call.in_pool(points.scroll, shards, parse_filter(body.filter), b"", end)
     return [
-        {**point_answer(point.row, point.shard, body.with_payload, body.with_vector), "version": point.row.stamp, "score": 0.0}
-        for point in found[offset:]
+        hit_answer(point.row, point.shard, 0.0, body.payload_selector(False), body.vector_selector()) for point in found[offset:]
     ]
 
 
 async def _run(call: Call, shards: list[Shard], wanted: _Wanted) -> list[dict[str, Any]]:
-    query = wanted.query
-    hits = search(shards, query) if is_quick(shards, query) else await call.in_pool(search, shards, query)
-    return [hit_answer(hit.point, hit.shard, hit.score, wanted.with_payload, wanted.with_vector) for hit in hits[wanted.offset :]]
+    with_payload, with_vector = wanted.body.payload_selector(False), wanted.body.vector_selector()
+
+    def hits() -> list[dict[str, Any]]:
+        found = search(shards, wanted.query)[wanted.offset :]
+        return [hit_answer(hit.point, hit.shard, hit.score, with_payload, with_vector) for hit in found]
+
+    return hits() if is_quick(shards, wanted.query) else await call.in_pool(hits)
 
 
 def _of_search(collection: Collection, body: SearchBody) -> _Wanted:
     name, given = (body.vector.name, body.vector.vector) if isinstance(body.vector, NamedVector) else ("", body.vector)
-    offset = body.offset or 0
-    query = _vector_query(collection, name, float32(given), body.limit, offset, body, frozenset())
-    return _Wanted(query, offset, body.with_payload, body.with_vector)
+    return _wanted(collection, name, float32(given), body, frozenset())
 
 
-def _vector_query(
-    collection: Collection,
-    name: str,
-    vector: Vectors,
-    limit: int,
-    offset: int,
-    body: SearchBody | QueryBody,
-    exclude: frozenset[bytes],
-) -> VectorQuery:
+def _wanted(
+    collection: Collection, name: str, vector: Vectors, body: SearchBody | QueryBody, exclude: frozenset[bytes]
+) -> _Wanted:
     params = body.params or SearchParams()
-    return VectorQuery(
+    offset, end = _window(body)
+    query = VectorQuery(
         name,
         prepare(collection, name, vector),
-        _checked(limit + offset),
+        end,
         parse_filter(body.filter),
         params.hnsw_ef or EF_SEARCH,
-        params.exact,
+        bool(params.exact),
         body.score_threshold,
         exclude,
     )
+    return _Wanted(query, offset, body)
+
+
+def _window(body: SearchBody | QueryBody) -> tuple[int, int]:
+    """Offset, and offset and limit together."""
+    offset = body.offset or 0
+    end = offset + (DEFAULT_LIMIT if body.limit is None else body.limit)
+    if end > MAX_LIMIT:
+        raise BadRequest(f"limit and offset together are {end}, must be at most {MAX_LIMIT}")
+    return offset, end
 
 
 def _vector_of_point(
@@ -148,9 +149,3 @@ def _vector_of_point(
     if name not in vectors:
         raise BadRequest(f"Wrong input: point {point_id} has no vector {name!r}")
     return vectors[name], frozenset({encoded})
-
-
-def _checked(limit: int) -> int:
-    if limit > MAX_LIMIT:
-        raise BadRequest(f"limit and offset together are {limit}, must be at most {MAX_LIMIT}")
-    return limit

@@ -109,22 +109,23 @@ class Call:
     level: Consistency | None = None
     waited_s: float = 0.0
     hints: list[str] = field(default_factory=list)
+    pooled: bool = False
 
     # Reads.
 
-    async def read(self, name: str) -> tuple[Collection, list[Shard]]:
-        """The collection and its shards, once they are as new as the request demands."""
+    async def read(self, name: str, level: Consistency | None = None) -> tuple[Collection, list[Shard]]:
+        """The collection and its shards, once they are as new as the request demands, or as `level` does."""
         service = self.service
         started_s = time.perf_counter()
         collection = await self.find(name)
-        self.level = self._level(collection)
+        self.level = level or self._level(collection)
         demand = Demand(self.level, self.token.positions, self._params().max_staleness_ms)
         required = await service.gate.required(demand)
         timeout_s = self._timeout_s(service.timeouts.read_s)
         system = service.topics.system_partition
         if system in required:
             await service.gate.reached({system: required[system]}, timeout_s)
-            collection = self._known(name) or _missing(name)
+            collection = _found(self._known(name), name)
         shards = self.shards(collection)
         homes = {partition for shard in shards for partition in shard.home_partitions()}
         await service.gate.reached({p: offset for p, offset in required.items() if p in homes}, timeout_s)
@@ -138,7 +139,7 @@ class Call:
         if (collection := self._known(name)) is None:
             await self.catch_up_catalog()
             collection = self._known(name)
-        return collection or _missing(name)
+        return _found(collection, name)
 
     async def catch_up_catalog(self) -> None:
         """Returns once all catalog commands are applied that the log held when this was called."""
@@ -148,23 +149,25 @@ class Call:
 
     def shards(self, collection: Collection) -> list[Shard]:
         """The open shards of a collection."""
-        return self.service.shards.of(collection.id) or _missing(collection.name)
+        return _found(self.service.shards.of(collection.id) or None, collection.name)
 
     async def in_pool(self, work: Callable[..., T], *args: Any) -> T:
         """Runs a longer read in the pool."""
+        self.pooled = True
         return await asyncio.get_running_loop().run_in_executor(self.service.pool, partial(work, *args))
 
     # Writes.
 
-    async def write(self, collection: Collection, operation: PointOperation) -> dict[str, object]:
-        """Writes an operation on points; with `wait` returns once it is applied here. Gives the dialect's update result."""
-        if error := contract_error(collection, operation):
-            raise BadRequest(error)
-        if not operation.ids:
+    async def write(self, collection: Collection, *operations: PointOperation) -> dict[str, object]:
+        """Writes operations on points; with `wait` returns once they are applied here. Gives the dialect's update result."""
+        for operation in operations:
+            if error := contract_error(collection, operation):
+                raise BadRequest(error)
+        if not any(operation.ids for operation in operations):
             return {"operation_id": 0, "status": "completed"}
         view = self.service.replayer.catalog.view
         destination = Destination("", collection.id, view.position, collection.homes)
-        receipt = await self._acknowledged(self.service.writer.write_points(destination, operation, self.tier, self.request))
+        receipt = await self._acknowledged(self.service.writer.write_points(destination, operations, self.tier, self.request))
         offset = receipt.written[-1].appended.offset
         if self.params.wait:
             try:
@@ -219,8 +222,7 @@ class Call:
         return self.service.replayer.catalog.view.find(name)
 
 
-def _missing(name: str) -> Any:
-    raise NotFound(f"Not found: Collection `{name}` doesn't exist!")
-
-
-Handler = Callable[[Call], Any]
+def _found(what: T | None, name: str) -> T:
+    if what is None:
+        raise NotFound(f"Not found: Collection `{name}` doesn't exist!")
+    return what

@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import orjson
 
 from gateway.bodies import DenseVector, PointBody, PointsBatch, PointVectors, UpsertBody
 from journal.ids import encode_id
@@ -28,24 +27,22 @@ def upsert_of(body: UpsertBody) -> Upsert:
 
 def vectors_patch_of(points: Sequence[PointVectors]) -> PatchVectors:
     """The operation that sets vectors of existing points."""
-    return PatchVectors(encode_ids([point.id for point in points]), _columns([point.vector for point in points]))
+    return PatchVectors(encode_ids([point.id for point in points], "points[{}].id"), _columns([point.vector for point in points]))
 
 
-def encode_ids(ids: Sequence[int | str]) -> list[bytes]:
+def encode_ids(ids: Sequence[int | str], place: str = "points[{}]") -> list[bytes]:
     """Ids in journal form. Raises ValueError, naming the place."""
-    try:
-        return [encode_id(point_id) for point_id in ids]
-    except ValueError:
-        for at, point_id in enumerate(ids):
-            try:
-                encode_id(point_id)
-            except ValueError as error:
-                raise ValueError(f"points[{at}].id: {error}") from error
-        raise
+    encoded = []
+    for at, point_id in enumerate(ids):
+        try:
+            encoded.append(encode_id(point_id))
+        except ValueError as error:
+            raise ValueError(f"{place.format(at)}: {error}") from error
+    return encoded
 
 
 def _of_points(points: Sequence[PointBody]) -> Upsert:
-    ids = encode_ids([point.id for point in points])
+    ids = encode_ids([point.id for point in points], "points[{}].id")
     return Upsert(
         ids, _columns([point.vector for point in points]), [_payload(point.payload, at) for at, point in enumerate(points)]
     )
@@ -57,11 +54,11 @@ def _of_batch(batch: PointsBatch) -> Upsert:
     for name, vectors in by_name.items():
         if len(vectors) != count:
             raise ValueError(f"batch.vectors{'.' + name if name else ''} has {len(vectors)} vectors, batch.ids has {count}")
-    payloads = batch.payloads if batch.payloads is not None else [None] * count
+    payloads: Sequence[msgspec.Raw | msgspec.UnsetType] = [msgspec.UNSET] * count if batch.payloads is None else batch.payloads
     if len(payloads) != count:
         raise ValueError(f"batch.payloads has {len(payloads)} payloads, batch.ids has {count}")
     columns = [VectorColumn.of(name, _matrix(name, vectors)) for name, vectors in by_name.items() if vectors]
-    return Upsert(encode_ids(batch.ids), columns, [orjson.dumps(payload) if payload else b"" for payload in payloads])
+    return Upsert(encode_ids(batch.ids, "batch.ids[{}]"), columns, [_payload(raw, at) for at, raw in enumerate(payloads)])
 
 
 def _columns(given: Sequence[GivenVectors]) -> list[VectorColumn]:

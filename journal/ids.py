@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from uuid import UUID
 
 ExternalId = int | str
 MAX_NUMBER = 2**64 - 1
 MAX_TEXT_BYTES = 512
 
+_UUID_TEXT = re.compile(
+    r"(?:urn:uuid:)?[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32}", re.ASCII | re.IGNORECASE
+)
 _NUMBER, _UUID, _TEXT = b"\x00", b"\x01", b"\x02"
 
 
 def encode_id(value: ExternalId) -> bytes:
-    """The journal form of an id. A string that is a UUID in any of its notations becomes that UUID.
+    """The journal form of an id. A UUID, with hyphens, without, or as a URN, becomes that UUID.
 
     Raises ValueError for a number outside u64 and for an empty string or one above 512 bytes.
     """
@@ -22,10 +26,9 @@ def encode_id(value: ExternalId) -> bytes:
         if not 0 <= value <= MAX_NUMBER:
             raise ValueError(f"id {value} is out of bounds, must be between 0 and {MAX_NUMBER}")
         return _NUMBER + value.to_bytes(8, "big")
-    try:
+    if _UUID_TEXT.fullmatch(value):
         return _UUID + UUID(value).bytes
-    except ValueError:
-        data = value.encode()
+    data = value.encode()
     if not 0 < len(data) <= MAX_TEXT_BYTES:
         raise ValueError(f"id of {len(data)} bytes is out of bounds, a string must have 1 to {MAX_TEXT_BYTES}")
     return _TEXT + data

@@ -132,7 +132,7 @@ class MemoryReader:
         if self._shuffle and self._ready():
             max_records = self._shuffle.randint(1, max_records)
         while len(entries) < max_records and size < max_bytes and (ready := self._ready()):
-            partition = self._shuffle.choice(ready) if self._shuffle else ready[0]
+            partition = self._shuffle.choice(ready) if self._shuffle else ready[len(entries) % len(ready)]
             entry = self._journal._log(partition)[self._positions[partition]]
             if entries and size + len(entry.value) > max_bytes:
                 break

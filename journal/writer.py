@@ -73,13 +73,15 @@ class Writer:
         self._max_drift_ms = max_drift_ms
         self._lock = threading.Lock()
 
-    def write_points(self, destination: Destination, operation: PointOperation, tier: int, request: Request) -> Future[Receipt]:
-        """Writes an operation on points, cut by shard and size; resolves when all parts are durable.
+    def write_points(
+        self, destination: Destination, operations: Sequence[PointOperation], tier: int, request: Request
+    ) -> Future[Receipt]:
+        """Writes operations on points, in order, cut by shard and size; resolves when all parts are durable.
 
         Raises Definite when nothing was written. The future fails with Definite when nothing was written or nothing will be
         applied, and with Indefinite otherwise, also when only some of several parts were.
         """
-        parts = list(split(operation, len(destination.homes)))
+        parts = [part for operation in operations for part in split(operation, len(destination.homes))]
         topic = self._topics.tier(tier)
         gathering = _Gathering(len(parts), self._max_drift_ms)
         with self._lock:  # so that the order of stamps is the order of the log
@@ -93,7 +95,10 @@ class Writer:
                     shard=shard,
                     tenant=destination.tenant,
                     request_id=request.id,
-                    idempotency_key=f"{request.idempotency_key}/{number}" if request.idempotency_key else "",
+                    # The kind too, so that a key used again for something else is not taken for a retry.
+                    idempotency_key=f"{request.idempotency_key}/{number}/{type(part).__name__}"
+                    if request.idempotency_key
+                    else "",
                     origin=request.principal,
                 )
                 partition = TopicPartition(topic, destination.homes[shard][tier])

@@ -40,6 +40,8 @@ class Match(Struct, forbid_unknown_fields=True, rename={"except_": "except"}):
     any: list[str | int] | UnsetType = UNSET
     except_: list[str | int] | UnsetType = UNSET
     text: str | UnsetType = UNSET
+    text_any: UnsetType | None = UNSET
+    phrase: UnsetType | None = UNSET
 
 
 class Range(Struct, forbid_unknown_fields=True):
@@ -87,8 +89,11 @@ class Condition(Struct, forbid_unknown_fields=True):
     match: Match | None = None
     range: Range | None = None
     values_count: ValuesCount | None = None
-    is_empty: Key | None = None
-    is_null: Key | None = None
+    is_empty: Key | bool | None = None
+    is_null: Key | bool | None = None
+    geo_bounding_box: None = None
+    geo_radius: None = None
+    geo_polygon: None = None
     has_id: list[ExternalId] | None = None
     has_vector: str | None = None
     nested: Nested | None = None
@@ -97,6 +102,8 @@ class Condition(Struct, forbid_unknown_fields=True):
     must_not: Condition | list[Condition] | None = None
     min_should: MinShould | None = None
 
+
+_PLAIN_TEXT = FieldSchema(FieldType.TEXT)
 
 # What a test sees, and what an index gives.
 
@@ -172,7 +179,7 @@ class FieldTest:
 
 @dataclass(frozen=True)
 class TextTest:
-    """All words of a text with a text index on the field; a substring without one, as the dialect has it."""
+    """All words of a text, cut by the field's text index or, without one, by its defaults."""
 
     key: str
     text: str
@@ -180,8 +187,7 @@ class TextTest:
     def test(self, subject: Subject) -> bool:
         texts = [value for value in values_at(subject.payload, self.key) if isinstance(value, str)]
         schema = subject.fields.get(self.key)
-        if schema is None or schema.type is not FieldType.TEXT:
-            return any(self.text in text for text in texts)
+        schema = schema if schema is not None and schema.type is FieldType.TEXT else _PLAIN_TEXT
         options = (schema.lowercase, schema.min_token_len, schema.max_token_len)
         wanted = set(tokens(self.text, *options))
         return bool(wanted) and wanted <= {token for text in texts for token in tokens(text, *options)}
@@ -247,7 +253,8 @@ class NestedTest:
     filter: Filter
 
     def test(self, subject: Subject) -> bool:
-        elements = [value for value in values_at(subject.payload, self.key) if isinstance(value, dict)]
+        arrays = [node for node in nodes_at(subject.payload, self.key) if isinstance(node, list)]
+        elements = [element for array in arrays for element in array if isinstance(element, dict)]
         return any(self.filter.test(Element(element)) for element in elements)
 
     def select(self, shard: Shard) -> Selection:
@@ -320,8 +327,8 @@ def _parse(condition: Condition, path: str, depth: int) -> Filter:
     }
     clauses = given & {"must", "should", "must_not", "min_should"}
     if condition.key is not UNSET:
-        if len(given) != 1 or not given <= {"match", "range", "values_count"}:
-            raise FilterError(f"{path}: a condition with key needs exactly one of match, range, values_count")
+        if len(given) != 1 or not given <= {"match", "range", "values_count", "is_empty", "is_null"}:
+            raise FilterError(f"{path}: a condition with key needs exactly one of match, range, values_count, is_empty, is_null")
         return _parse_field(condition, condition.key, path)
     if given and clauses == given:
         return _parse_clauses(condition, path, depth)
@@ -339,8 +346,8 @@ def _parse_clauses(condition: Condition, path: str, depth: int) -> Filter:
         return [_parse(inner, f"{path}.{name}[{at}]", depth + 1) for at, inner in enumerate(listed)]
 
     least = condition.min_should
-    if least is not None and least.min_count < 0:
-        raise FilterError(f"{path}.min_should.min_count is {least.min_count}, must be at least 0")
+    if least is not None and least.min_count < 1:
+        raise FilterError(f"{path}.min_should.min_count is {least.min_count}, must be at least 1")
     inner = [] if least is None else least.conditions
     return Clauses(
         parse_all("must"),
@@ -352,10 +359,10 @@ def _parse_clauses(condition: Condition, path: str, depth: int) -> Filter:
 
 
 def _parse_single(condition: Condition, path: str, depth: int) -> Filter:
-    if condition.is_empty is not None:
-        return NodeTest(_key(condition.is_empty.key, path), lambda node: node is None or node == [], missing=True, every=True)
-    if condition.is_null is not None:
-        return NodeTest(_key(condition.is_null.key, path), lambda node: node is None, missing=False)
+    if isinstance(condition.is_empty, Key):
+        return _empty(_key(condition.is_empty.key, path))
+    if isinstance(condition.is_null, Key):
+        return _null(_key(condition.is_null.key, path))
     if condition.has_id is not None:
         try:
             return IdTest(frozenset(encode_id(point_id) for point_id in condition.has_id))
@@ -366,7 +373,15 @@ def _parse_single(condition: Condition, path: str, depth: int) -> Filter:
     if condition.nested is not None:
         inner = _parse(condition.nested.filter, f"{path}.nested.filter", depth + 1)
         return NestedTest(_key(condition.nested.key, path), inner)
-    raise FilterError(f"{path}: match, range and values_count need a key")
+    raise FilterError(f"{path}: this condition needs a key")
+
+
+def _empty(key: str) -> Filter:
+    return NodeTest(key, lambda node: node is None or node == [], missing=True, every=True)
+
+
+def _null(key: str) -> Filter:
+    return NodeTest(key, _is_null, missing=False)
 
 
 def _parse_field(condition: Condition, key: str, path: str) -> Filter:
@@ -376,19 +391,22 @@ def _parse_field(condition: Condition, key: str, path: str) -> Filter:
     if condition.values_count is not None:
         accepts = _interval(condition.values_count)
         return NodeTest(key, lambda node: accepts(_count(node)), missing=accepts(0))
+    for wanted, test in ((condition.is_empty, _empty(key)), (condition.is_null, _null(key))):
+        if wanted is not None:
+            return test if wanted else Clauses(must_not=[test])
     assert condition.range is not None
     return _parse_range(condition.range, key, f"{path}.range")
 
 
 def _parse_match(match: Match, key: str, path: str) -> Filter:
-    given = [name for name in match.__struct_fields__ if getattr(match, name) is not UNSET]
+    given = [name for name in match.__struct_fields__ if getattr(match, name) not in (UNSET, None)]
     if len(given) != 1:
         raise FilterError(f"{path}: needs exactly one of value, any, except, text")
     if match.text is not UNSET:
         return TextTest(key, match.text)
     if match.except_ is not UNSET:
         excluded = {(type(value), value) for value in match.except_}
-        return FieldTest(key, lambda value: (type(value), value) not in excluded if _is_scalar(value) else True)
+        return FieldTest(key, lambda value: value is not None and (not _is_scalar(value) or (type(value), value) not in excluded))
     values: list[Any] = [match.value] if match.value is not UNSET else list(match.any or [])
     wanted = {(type(value), value) for value in values}
     return FieldTest(
@@ -403,12 +421,15 @@ def _parse_range(range_: Range, key: str, path: str) -> Filter:
     moments = {name: bound for name, bound in given.items() if isinstance(bound, str)}
     if not moments:
         accepts = _interval(range_)
-        low, high = _hull(given)
-        return FieldTest(
-            key,
-            lambda value: (number := as_number(value)) is not None and accepts(number),
-            lambda index: index.between(FieldType.FLOAT, accepts, low, high),
-        )
+
+        def accepts_number(value: Any) -> bool:
+            return (number := as_number(value)) is not None and accepts(number)
+
+        try:
+            low, high = _hull(given)
+        except OverflowError:  # an integer beyond any float, which the index cannot place
+            return FieldTest(key, accepts_number)
+        return FieldTest(key, accepts_number, lambda index: index.between(FieldType.FLOAT, accepts, low, high))
     if len(moments) < len(given):
         raise FilterError(f"{path}: numbers and moments cannot be mixed")
     micros = {name: as_micros(bound) for name, bound in moments.items()}
@@ -445,6 +466,10 @@ def _hull(bounds: dict[str, Any]) -> tuple[float | None, float | None]:
 
 def _count(node: Any) -> int:
     return 0 if node is None else len(node) if isinstance(node, list) else 1
+
+
+def _is_null(node: Any) -> bool:
+    return node is None or (isinstance(node, list) and None in node)
 
 
 def _is_scalar(value: Any) -> bool:

@@ -4,6 +4,7 @@ are replayed, so that what the gateway accepts no replica can refuse (I6)."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import orjson
@@ -11,6 +12,9 @@ import orjson
 from catalog.collection import Collection
 from journal.ids import decode_id
 from journal.records import PatchPayload, PatchVectors, PointOperation, ReplacePayload, UnsetVectors, Upsert, VectorColumn
+
+MAX_PAYLOAD_DEPTH = 100
+"""What can be read can also be written again: JSON writers give up far earlier than readers."""
 
 
 def contract_error(collection: Collection, operation: PointOperation) -> str | None:
@@ -79,8 +83,22 @@ def _check_name(collection: Collection, name: str) -> None:
 
 
 def _check_payload(payload: bytes) -> None:
-    if payload and not isinstance(orjson.loads(payload), dict):
+    if not payload:
+        return
+    fields = orjson.loads(payload)
+    if not isinstance(fields, dict):
         raise ValueError(f"payload must be an object: {payload[:64]!r}")
+    if payload.count(b"{") + payload.count(b"[") > MAX_PAYLOAD_DEPTH and _depth(fields) > MAX_PAYLOAD_DEPTH:
+        raise ValueError(f"payload is nested {_depth(fields)} deep, the bound is {MAX_PAYLOAD_DEPTH}")
+
+
+def _depth(value: Any) -> int:
+    """How deep objects and arrays are nested."""
+    depth, level = 0, [value]
+    while level := [node for node in level if isinstance(node, dict | list)]:
+        depth += 1
+        level = [inner for node in level for inner in (node.values() if isinstance(node, dict) else node)]
+    return depth
 
 
 def _of(name: str) -> str:

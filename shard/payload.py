@@ -8,26 +8,32 @@ from typing import Any
 from uuid import UUID
 
 _WORD = re.compile(r"\w+")
+_MOMENT = re.compile(r"\s*\d{4}-\d{2}-\d{2}(?:[T ][\d:.]+(?:Z|[+-]\d{2}:?\d{2}| UTC)?)?\s*", re.IGNORECASE | re.ASCII)
 _KEY = re.compile(r'"((?:[^"\\]|\\.)*)"|([^.\[\]"]+)')
+
+
+Step = str | int | None
+"""A key, an index, or None for every element of an array."""
 
 
 class PathError(ValueError):
     """Not a path into a payload."""
 
 
-def split_path(path: str) -> list[str]:
-    """The steps of a path: keys, and `[]` for every element of an array or `[3]` for one. Quoted keys may hold dots.
+def split_path(path: str) -> list[Step]:
+    """The steps of a path: a key, an index `[3]`, or `[]` for every element (None). Quoted keys may hold dots and brackets.
 
     Raises PathError.
     """
-    steps: list[str] = []
+    steps: list[Step] = []
     at = 0
     while at < len(path):
         if path[at] == "[":
             end = path.find("]", at)
-            if end < 0 or not steps or not (path[at + 1 : end].isdigit() or end == at + 1):
+            digits = path[at + 1 : end]
+            if end < 0 or not steps or not (digits == "" or (digits.isdecimal() and len(digits) < 10)):
                 raise PathError(f"key {path[:64]!r} is not a path: bad index at {at}")
-            steps.append(path[at : end + 1])
+            steps.append(int(digits) if digits else None)
             at = end + 1
             continue
         if steps:
@@ -43,11 +49,11 @@ def split_path(path: str) -> list[str]:
     return steps
 
 
-_paths: dict[str, list[str]] = {}
+_paths: dict[str, list[Step]] = {}
 MAX_CACHED_PATHS = 10_000
 
 
-def steps_of(path: str) -> list[str]:
+def steps_of(path: str) -> list[Step]:
     """`split_path`, remembered."""
     steps = _paths.get(path)
     if steps is None:
@@ -62,11 +68,10 @@ def nodes_at(payload: Any, path: str) -> list[Any]:
     """What stands at a path, arrays as arrays; more than one where the path runs through `[]`, none where it leads nowhere."""
     nodes = [payload]
     for step in steps_of(path):
-        if step == "[]":
+        if step is None:
             nodes = [item for node in nodes if isinstance(node, list) for item in node]
-        elif step[0] == "[" and step[-1] == "]" and step[1:-1].isdigit():
-            index = int(step[1:-1])
-            nodes = [node[index] for node in nodes if isinstance(node, list) and index < len(node)]
+        elif isinstance(step, int):
+            nodes = [node[step] for node in nodes if isinstance(node, list) and step < len(node)]
         else:
             nodes = [node[step] for node in nodes if isinstance(node, dict) and step in node]
         if not nodes:
@@ -85,6 +90,52 @@ def values_at(payload: Any, path: str) -> list[Any]:
     return values
 
 
+def only(node: Any, paths: list[list[Step]]) -> Any:
+    """The part of a payload that lies on or below one of the paths."""
+    if [] in paths:
+        return node
+    if isinstance(node, list):
+        inner = [path[1:] for path in paths if path[0] is None]
+        return [only(item, inner) for item in node] if inner else []
+    kept = {}
+    for key, value in node.items() if isinstance(node, dict) else ():
+        inner = [path[1:] for path in paths if path[0] == key]
+        if [] in inner or (inner and isinstance(value, dict | list)):
+            kept[key] = only(value, inner)
+    return kept
+
+
+def without(node: Any, paths: list[list[Step]]) -> Any:
+    """A payload less what lies on or below one of the paths. Single elements of an array cannot be taken out."""
+    if isinstance(node, list):
+        inner = [path[1:] for path in paths if path[0] is None]
+        return [] if [] in inner else [without(item, inner) for item in node] if inner else node
+    if not isinstance(node, dict):
+        return node
+    kept = {}
+    for key, value in node.items():
+        inner = [path[1:] for path in paths if path[0] == key]
+        if [] not in inner:
+            kept[key] = without(value, inner) if inner else value
+    return kept
+
+
+def merged(node: Any, steps: list[Step], fields: dict[str, Any], replace: bool = False) -> Any:
+    """A payload with an object set at a path: its keys join those that stand there (a null removes one), or `replace` them.
+
+    What is missing on the way is made; what stands in the way is replaced, but nothing is made within arrays.
+    """
+    if not steps:
+        old = {} if replace or not isinstance(node, dict) else node
+        return {key: value for key, value in (old | fields).items() if value is not None}
+    step, rest = steps[0], steps[1:]
+    if isinstance(step, str):
+        old = node if isinstance(node, dict) else {}
+        return old | {step: merged(old.get(step), rest, fields, replace)}
+    items = node if isinstance(node, list) else []
+    return [merged(item, rest, fields, replace) if step in (None, at) else item for at, item in enumerate(items)]
+
+
 def as_number(value: Any) -> float | int | None:
     """The value when it is a number, else None."""
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
@@ -92,10 +143,10 @@ def as_number(value: Any) -> float | int | None:
 
 def as_micros(value: Any) -> int | None:
     """Microseconds since 1970 of an RFC 3339 or ISO 8601 text, UTC unless it says otherwise; None when it is no such text."""
-    if not isinstance(value, str):
+    if not isinstance(value, str) or not _MOMENT.fullmatch(value):
         return None
     try:
-        moment = datetime.fromisoformat(value)
+        moment = datetime.fromisoformat(value.strip().upper().removesuffix(" UTC"))
     except ValueError:
         return None
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

@@ -166,7 +166,7 @@ class FieldIndex:
             case FieldType.BOOL:
                 return value if isinstance(value, bool) else None
             case FieldType.UUID:
-                return as_uuid(value)
+                return value if as_uuid(value) else None
             case FieldType.FLOAT | FieldType.DATETIME | FieldType.TEXT:
                 return None
 

@@ -227,7 +227,7 @@ class VectorIndex:
 
     def plan(self, idle: bool) -> Build | None:
         """What is worth building now, and not being built already; the caller then runs it. Holds one build at a time."""
-        if self._building or self._dropped:
+        if self._building or self._dropped or self.hnsw.m == 0:
             return None
         if self._growing.count >= (SEAL_ROWS_IDLE if idle else SEAL_ROWS):
             self._sealed.append(self._growing)

@@ -92,8 +92,10 @@ def test_aliases_change_together_or_not_at_all() -> None:
     fold(CreateCollection("b", CONFIG, HOME))
     assert fold(ChangeAliases([AliasAction("x", "a"), AliasAction("x", rename_to="y")])) is Verdict.DONE
     assert fold.catalog.view.find("y").name == "a"
-    assert fold(ChangeAliases([AliasAction("y", "b"), AliasAction("gone")])) is Verdict.NOT_FOUND
+    assert fold(ChangeAliases([AliasAction("y", "b"), AliasAction("gone", rename_to="z")])) is Verdict.NOT_FOUND
     assert fold.catalog.view.find("y").name == "a", "the first action did not hold either"
+    assert fold(ChangeAliases([AliasAction("gone"), AliasAction("w", "b")])) is Verdict.DONE, "nothing to remove is no error"
+    assert fold(DeleteCollection("w")) is Verdict.UNCHANGED, "an alias is no collection"
     assert fold(ChangeAliases([AliasAction("a", "b")])) is Verdict.EXISTS
     assert fold(CreateCollection("y", CONFIG, HOME)) is Verdict.EXISTS
     fold(DeleteCollection("a"))

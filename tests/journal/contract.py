@@ -4,9 +4,7 @@ After the eventsourcing library, whose backends all pass one abstract suite. A s
 NotImplementedError here; what only one implementation promises stands in that implementation's own test file.
 """
 
-import functools
 import re
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -230,10 +228,9 @@ class JournalContract:
         with pytest.raises(Definite):
             journal.ensure_topics({topic: 5})
 
-    def test_threads_may_ensure_the_same_topics(self, journal: Journal, topic: str, request: pytest.FixtureRequest) -> None:
+    @pytest.mark.usefixtures("hasty_threads")
+    def test_threads_may_ensure_the_same_topics(self, journal: Journal, topic: str) -> None:
         """I2: workers that start together must not open a topic over each other's entries."""
-        request.addfinalizer(functools.partial(sys.setswitchinterval, sys.getswitchinterval()))
-        sys.setswitchinterval(1e-5)  # a race is rare otherwise
         together = threading.Barrier(16)
         partitions = [TopicPartition(f"{topic}-{n}", 0) for n in range(self.RACES)]
 
@@ -338,7 +335,8 @@ class JournalContract:
             found += entries
         assert len(found) == 12
 
-    def test_no_partition_starves_another(self, journal: Journal, partitions: list[TopicPartition]) -> None:
+    @pytest.mark.parametrize("max_records", [1, 3])
+    def test_no_partition_starves_another(self, journal: Journal, partitions: list[TopicPartition], max_records: int) -> None:
         """N5, I11: a busy tier must not hold up the others."""
         busy, _, quiet = partitions
         write(journal, busy, *[b"busy"] * 10)
@@ -346,7 +344,7 @@ class JournalContract:
         reader = journal.reader()
         reader.assign(dict.fromkeys(partitions, 0))
         for _ in range(60):
-            if b"quiet" in values(reader.poll(WAIT_S, max_records=3).entries):
+            if b"quiet" in values(reader.poll(WAIT_S, max_records=max_records).entries):
                 break
             write(journal, busy, *[b"busy"] * 3)
         else:

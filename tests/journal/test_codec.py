@@ -59,6 +59,7 @@ def test_golden_files_are_not_written_twice() -> None:
 @example(MAGIC)
 @example(HEADER)
 @example(HEADER + b"\x00" * 8 + b"\x63")
+@example(b"\xc3\x02" + encode(record(SAMPLES[1]))[2:])
 def test_any_bytes_are_a_record_or_a_decode_error(data: bytes) -> None:
     """I6: any producer can write any bytes."""
     try:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -59,15 +60,15 @@ print("closed")
 """
 
 
-def child(code: str, folder: Path) -> subprocess.Popen[str]:
-    """A process that has opened a journal in `folder` and runs `code`."""
-    return subprocess.Popen(
-        [sys.executable, "-c", PREAMBLE + code, str(folder)],
-        cwd=REPO,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@contextmanager
+def child(code: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that has opened a journal in `folder` and runs `code`. It does not outlive the test."""
+    command = [sys.executable, "-c", PREAMBLE + code, str(folder)]
+    with subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 class Gate:

@@ -139,6 +139,7 @@ def test_drift_is_measured_against_physical_time() -> None:
     assert clock.drift_ms() == -100
 
 
+@pytest.mark.usefixtures("hasty_threads")
 def test_threads_never_get_the_same_stamp() -> None:
     """V2"""
     clock = Clock(Physical(1000))

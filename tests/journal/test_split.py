@@ -43,7 +43,7 @@ def joined(parts: Iterable[PointOperation]) -> list[tuple[object, ...]]:
     return [point for part in parts for point in points_of(part)]
 
 
-large = point_operations([Upsert, PatchVectors], 8, [1, 1000, 30_000, 70_000], [0, 1, 20_000, 59_980])
+large = point_operations([Upsert, PatchVectors], 8, [1, 1000, 30_000, 60_000], [0, 1, 20_000, 59_980])
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])

@@ -11,7 +11,7 @@ from journal.hlc import Clock, millis_of, stamp_at
 from journal.ids import encode_id
 from journal.log import Definite, Entry, Indefinite, JournalError, TopicPartition
 from journal.memory import AppendFault, MemoryJournal
-from journal.records import CreateCollection, Delete, PointOperation, Record, UpdateCollection, Upsert
+from journal.records import CreateCollection, Delete, PatchPayload, PointOperation, Record, UpdateCollection, Upsert
 from journal.topics import Topics, shard_of
 from journal.writer import Destination, Receipt, Request, Writer
 from tests.journal.contract import read
@@ -37,8 +37,8 @@ class World:
         self.clock = Clock(lambda: self.node_ms)
         self.writer = Writer(self.journal, TOPICS, self.clock)
 
-    def write(self, operation: PointOperation, tier: int = 2, request: Request = REQUEST) -> Receipt:
-        return self.writer.write_points(DESTINATION, operation, tier, request).result(0)
+    def write(self, *operations: PointOperation, tier: int = 2, request: Request = REQUEST) -> Receipt:
+        return self.writer.write_points(DESTINATION, operations, tier, request).result(0)
 
     def log(self) -> list[tuple[Entry, Record]]:
         partitions = [*TOPICS.data_partitions(), TOPICS.system_partition]
@@ -62,7 +62,7 @@ EVERYWHERE = Delete([ids_of(shard)[0] for shard in range(3)])
 @pytest.mark.parametrize("tier", range(4))
 def test_every_part_goes_to_the_home_of_its_shard(world: World, tier: int) -> None:
     """V1, V4"""
-    world.write(EVERYWHERE, tier)
+    world.write(EVERYWHERE, tier=tier)
     found = world.log()
     assert {record.shard: entry.partition for entry, record in found} == {
         shard: TopicPartition(TOPICS.tier(tier), HOMES[shard][tier]) for shard in range(3)
@@ -83,7 +83,7 @@ def test_the_envelope_tells_who_wrote_what_and_when(world: World) -> None:
         shard=1,
         tenant="acme",
         request_id="r-1",
-        idempotency_key="once/0",
+        idempotency_key="once/0/Upsert",
         origin="key:ci",
     )
     headers = dict(entry.headers)
@@ -108,9 +108,20 @@ def test_each_part_has_an_idempotency_key_of_its_own(world: World) -> None:
     for _ in range(2):
         world.write(EVERYWHERE, request=Request("r", idempotency_key="once"))
     keys = sorted((record.shard, record.idempotency_key) for _, record in world.log())
-    assert keys == [(shard, f"once/{shard}") for shard in range(3) for _ in range(2)], "and a retry has the same ones"
+    assert keys == [(shard, f"once/{shard}/Delete") for shard in range(3) for _ in range(2)], "and a retry has the same ones"
     world.write(EVERYWHERE)
     assert sum(not record.idempotency_key for _, record in world.log()) == 3
+
+
+def test_the_operations_of_a_request_are_written_in_their_order(world: World) -> None:
+    """I4, I2: each part has its place in the request for its key."""
+    (one,) = ids_of(1)
+    operations = [Upsert([one], [], [b"{}"]), Delete([one]), PatchPayload([one], b"{}")]
+    world.write(*operations, request=Request("r", idempotency_key="once"))
+    found = [record for _, record in world.log()]
+    assert [record.operation for record in found] == operations
+    assert [record.idempotency_key for record in found] == ["once/0/Upsert", "once/1/Delete", "once/2/PatchPayload"]
+    assert found[0].hlc < found[1].hlc < found[2].hlc
 
 
 def test_the_receipt_tells_where_the_write_can_be_seen(world: World) -> None:
@@ -132,6 +143,7 @@ def test_an_operation_without_points_writes_nothing(world: World) -> None:
     assert (receipt.written, receipt.token().positions, world.log()) == ([], {}, [])
 
 
+@pytest.mark.usefixtures("hasty_threads")
 def test_stamps_follow_the_order_of_each_partition(world: World) -> None:
     """I4, V2: whatever threads write, and while time stands still."""
 
@@ -178,7 +190,7 @@ def test_a_write_to_where_no_partition_is_fails_as_definite(world: World) -> Non
     """I2"""
     nowhere = Destination("", 1, 1, [[99, 99, 99, 99]])
     with pytest.raises(Definite):
-        world.writer.write_points(nowhere, EVERYWHERE, 0, REQUEST).result(0)
+        world.writer.write_points(nowhere, [EVERYWHERE], 0, REQUEST).result(0)
 
 
 def test_nothing_is_written_when_a_single_point_does_not_fit(world: World) -> None:
@@ -217,7 +229,7 @@ def test_a_clock_that_cannot_stamp_every_part_writes_none(world: World) -> None:
     """V14, I2: a half-stamped request would be half written."""
     world.clock.observe(stamp_at(NOW_MS + 500, 2**16 - 2))
     with pytest.raises(Definite):
-        world.writer.write_points(DESTINATION, EVERYWHERE, 2, REQUEST)
+        world.writer.write_points(DESTINATION, [EVERYWHERE], 2, REQUEST)
     assert world.log() == []
 
 
@@ -236,7 +248,7 @@ def test_catalog_commands_go_to_the_system_topic(world: World) -> None:
 @pytest.mark.parametrize(
     "write",
     [
-        lambda writer: writer.write_points(DESTINATION, EVERYWHERE, 0, REQUEST),
+        lambda writer: writer.write_points(DESTINATION, [EVERYWHERE], 0, REQUEST),
         lambda writer: writer.write_catalog(UpdateCollection("docs", b"{}"), REQUEST),
     ],
     ids=["points", "catalog"],

@@ -77,7 +77,7 @@ FILTER = st.recursive(
     LEAF,
     lambda inner: st.one_of(
         st.dictionaries(st.sampled_from(CLAUSES), st.lists(inner, max_size=3), min_size=1),
-        st.builds(lambda c, n: {"min_should": {"conditions": c, "min_count": n}}, st.lists(inner, max_size=3), st.integers(0, 3)),
+        st.builds(lambda c, n: {"min_should": {"conditions": c, "min_count": n}}, st.lists(inner, max_size=3), st.integers(1, 3)),
     ),
     max_leaves=6,
 )
@@ -134,7 +134,7 @@ def passes(c: dict[str, Any], point_id: int, payload: Any) -> bool:
             return any(same(value, match["value"]) for value in found)
         if "any" in match:
             return any(same(value, wanted) for value in found for wanted in match["any"])
-        return any(not any(same(value, excluded) for excluded in match["except"]) for value in found)
+        return any(value is not None and not any(same(value, excluded) for excluded in match["except"]) for value in found)
     if "range" in c:
         found = values(payload, c["key"])
         if any(isinstance(bound, str) for bound in c["range"].values()):
@@ -147,7 +147,7 @@ def passes(c: dict[str, Any], point_id: int, payload: Any) -> bool:
     if "is_empty" in c:
         return all(node is None or node == [] for node in nodes(payload, c["is_empty"]["key"]))
     if "is_null" in c:
-        return any(node is None for node in nodes(payload, c["is_null"]["key"]))
+        return any(node is None or (isinstance(node, list) and None in node) for node in nodes(payload, c["is_null"]["key"]))
     if "has_id" in c:
         return point_id in c["has_id"]
     least = c.get("min_should", {"conditions": [], "min_count": 0})
