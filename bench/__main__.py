@@ -31,8 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
     data = _data(options.data, options.vectors)
     pace = Pace(options.seconds)
     figures: dict[str, Figures] = {}
-    notes = []
-    for make in [VecraftServer, *(PEERS[name] for name in _available(options.peers, notes))]:
+    notes: list[str] = []
+    makers: list[Callable[[Path], Target]] = [VecraftServer, *(PEERS[name] for name in _available(options.peers, notes))]
+    for make in makers:
         others = Others()
         with tempfile.TemporaryDirectory(prefix="vecraft-bench-") as folder, make(Path(folder)) as target:
             figures[target.name] = measure(target, data, pace)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from bench.client import Address, HttpError, HttpSession, Load, http_load, http_request
 from bench.data import FIELD, Data, K
 from bench.server import ServerProcess
-from bench.target import BATCH
+from bench.target import BATCH, Session
 
 _COLLECTIONS = "/api/v2/tenants/default_tenant/databases/default_database/collections"
 
@@ -27,6 +27,7 @@ _COLLECTIONS = "/api/v2/tenants/default_tenant/databases/default_database/collec
 class Chroma:
     """A server of its own in `folder`."""
 
+    process: ServerProcess
     name = "chroma"
     replaces = True
 
@@ -80,7 +81,7 @@ class Chroma:
     def found(self, answer: bytes) -> list[int]:
         return [int(text) for text in orjson.loads(answer)["ids"][0]]
 
-    def searchable(self, session: HttpSession, count: int) -> bool:
+    def searchable(self, session: Session, count: int) -> bool:
         session.send(self._probe)
         return int(session.send(http_request("GET", f"{self._path}/count"))) == count
 

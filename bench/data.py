@@ -45,7 +45,7 @@ class Data:
 
     def section_of_share(self, share: float) -> str:
         """The section that holds most nearly this share of the vectors."""
-        counts = Counter(payload[FIELD] for payload in self.payloads)
+        counts: Counter[str] = Counter(payload[FIELD] for payload in self.payloads)
         return min(counts, key=lambda section: abs(counts[section] / len(self.payloads) - share))
 
 
@@ -53,7 +53,7 @@ class Truth(NamedTuple):
     """What exact search says of each query: the rows allowed, how many hits there are, and the cosine that a hit must reach."""
 
     allowed: NDArray[np.bool_]
-    count: int
+    size: int
     least: Vectors
 
 
@@ -97,13 +97,13 @@ def recall(data: Data, truth: Truth, found: Sequence[Sequence[int]]) -> float:
     good = 0
     for query, least, rows in zip(data.queries, truth.least, found, strict=False):
         hits = [row for row in set(rows) if truth.allowed[row]]
-        good += min(truth.count, int(np.count_nonzero(data.vectors[hits] @ query >= least - TIE)))
-    return good / (truth.count * len(found))
+        good += min(truth.size, int(np.count_nonzero(data.vectors[hits] @ query >= least - TIE)))
+    return good / (truth.size * len(found))
 
 
 def complete(truth: Truth, found: Sequence[Sequence[int]]) -> float:
     """The share of answers that hold as many allowed rows as there are to be had."""
-    return sum(len([row for row in set(rows) if truth.allowed[row]]) == truth.count for rows in found) / len(found)
+    return sum(len([row for row in set(rows) if truth.allowed[row]]) == truth.size for rows in found) / len(found)
 
 
 def _unit(vectors: Vectors) -> Vectors:

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-import faiss
+import faiss as _faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.client import Load, repeat
 from bench.data import Data, K
 from catalog.collection import HnswConfig
+from journal.records import Vectors
 from query.search import EF_SEARCH
+
+faiss: Any = _faiss  # its stubs know neither the search parameters nor the numpy signatures
 
 Action = Callable[[], Any]
 
@@ -55,7 +59,7 @@ class FaissFloor:
         return [lambda: self._index.add(data.vectors)]
 
     def upserts(self, data: Data, rows: NDArray[np.int64]) -> list[Action]:
-        return [lambda row=row: self._index.add(data.vectors[row : row + 1]) for row in rows.tolist()]
+        return [partial(self._index.add, data.vectors[row : row + 1]) for row in rows.tolist()]
 
     def searches(self, data: Data, section: str | None = None) -> list[Action]:
         selector = None
@@ -65,7 +69,7 @@ class FaissFloor:
             selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
         parameters = faiss.SearchParametersHNSW(efSearch=EF_SEARCH, sel=selector)
         queries = np.split(data.queries, len(data.queries))
-        return [lambda query=query: self._index.search(query, K, params=parameters)[1][0] for query in queries]
+        return [partial(self._index.search, query, K, params=parameters) for query in queries]
 
     def session(self) -> FaissFloor:
         return self
@@ -76,11 +80,11 @@ class FaissFloor:
     def close(self) -> None:
         pass
 
-    def found(self, answer: NDArray[np.int64]) -> list[int]:
-        return answer[answer >= 0].tolist()
+    def found(self, answer: tuple[Vectors, NDArray[np.int64]]) -> list[int]:
+        return [row for row in answer[1][0].tolist() if row >= 0]
 
     def searchable(self, session: object, count: int) -> bool:
-        return self._index.ntotal == count
+        return bool(self._index.ntotal == count)
 
     def load(self, requests: Sequence[Action], clients: int, seconds: float) -> Load:
         with ThreadPoolExecutor(clients) as pool:

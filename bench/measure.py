@@ -29,6 +29,7 @@ SETTLE_TIMEOUT_S = 150.0
 UPSERTS = 1000
 _FILTERED_QUERIES = 200
 _QUIET_CPU = 0.1
+_QUIET_S = 3.0  # longer than a server waits before it takes itself for idle and tidies up
 _POLL_S = 0.1
 _SEED = 11
 
@@ -155,7 +156,7 @@ def _found(target: Target, session: Session, requests: Sequence[Request]) -> lis
 
 def _quiet(target: Target, pace: Pace) -> float:
     """Waits for a while in which the target does next to nothing. Returns when that began, by `perf_counter`."""
-    window_s = min(1.0, pace.seconds)
+    window_s = min(_QUIET_S, pace.seconds)
     until_s = time.perf_counter() + SETTLE_TIMEOUT_S
     while True:
         begun_s = time.perf_counter()
@@ -170,4 +171,4 @@ def _quiet(target: Target, pace: Pace) -> float:
 
 
 def _percentiles_ms(seconds: Sequence[float], *percents: float) -> list[float]:
-    return (1000 * np.percentile(seconds, percents)).tolist()
+    return [float(value) for value in 1000 * np.percentile(seconds, percents)]

@@ -1,7 +1,7 @@
 """What bounds an ingest: each of its steps by itself, on one thread, over the server's own code and the same bodies.
 
-Down to the log they lie on the way to an acknowledgement; the rest is the replay beside it. One graph build of all vectors is
-the least that indexing can cost; segments and their merges build most of them more than once.
+Down to the log they lie on the way to an acknowledgement; the rest is the replay beside it. One graph of all vectors is what
+indexing comes to in the end; a server is searchable before, with several smaller graphs and a few vectors in none.
 """
 
 from __future__ import annotations
@@ -58,9 +58,14 @@ def rates(data: Data) -> dict[str, float]:
     records = [Record(stamp_at(number + 1), operation, 0) for number, operation in enumerate(operations)]
     values = step("encode Avro", codec.encode, records)
     with tempfile.TemporaryDirectory(prefix="vecraft-bench-") as folder:
-        step("append to the log, synced one by one", _appender(Path(folder) / "journal"), values)
+        journal = EmbeddedJournal(Path(folder) / "journal")
+        journal.ensure_topics(_TOPICS.all())
+        step("append to the log, synced one by one", lambda value: journal.append(_PARTITION, value).result(), values)
+        journal.close()
         step("decode Avro", codec.decode, values)
-        step("write rows to RocksDB", _row_writer(Path(folder) / "store"), operations)
+        store = Store(Path(folder) / "store")
+        step("write rows to RocksDB", _row_writer(store), operations)
+        store.close()
         entries = [(Entry(_PARTITION, at, at, None, b"", ()), record) for at, record in enumerate(records)]
         shard = Shard(Path(folder) / "shard", collection, 0, _TOPICS, Limits(), lambda task: None)
         step("apply to the shard (join, RocksDB, indexes)", lambda entry: shard.apply([entry]), entries)
@@ -76,15 +81,8 @@ def _collection(data: Data) -> Collection:
     return Collection("bench", 0, CollectionConfig(vectors), [[0 for _ in TIERS]], {FIELD: FieldSchema(FieldType.KEYWORD)})
 
 
-def _appender(folder: Path) -> Callable[[bytes], Any]:
-    journal = EmbeddedJournal(folder)
-    journal.ensure_topics(_TOPICS.all())
-    return lambda value: journal.append(_PARTITION, value).result()
-
-
-def _row_writer(folder: Path) -> Callable[[Upsert], None]:
+def _row_writer(store: Store) -> Callable[[Upsert], None]:
     """Writes the rows of new points as the shard does, one batch each, without joining or indexing."""
-    store = Store(folder)
     written = 0
 
     def write(operation: Upsert) -> None:

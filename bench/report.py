@@ -85,7 +85,7 @@ def _ingest(ours: Figures, parts: Mapping[str, float]) -> list[str]:
     bounds = {
         "before the acknowledgement, one after the other": (ACKNOWLEDGING, "ingest_acknowledged"),
         "the replay, one after the other": (REPLAYING, "ingest_acknowledged"),
-        "both on one core, and the graph on another": (ACKNOWLEDGING + REPLAYING, "ingest_indexed"),
+        "both on one core, and one graph of all on another": (ACKNOWLEDGING + REPLAYING, "ingest_indexed"),
     }
     for name, (steps, key) in bounds.items():
         rate = 1 / sum(1 / parts[step] for step in steps)

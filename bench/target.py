@@ -38,12 +38,18 @@ class Usage(Protocol):
 
 
 class Target(Protocol):
-    """Entered as a context: it then runs and holds an empty collection."""
+    """Entered as a context: it runs within."""
 
     name: str
-    settings: str
-    process: Usage | None
     replaces: bool
+
+    @property
+    def settings(self) -> str:
+        """What it is, its version and its index."""
+
+    @property
+    def process(self) -> Usage | None:
+        """The server; None for what runs in this process."""
 
     def __enter__(self) -> Self: ...
 

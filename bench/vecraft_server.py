@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bench.client import Address, HttpSession, Load, http_load, http_request
 from bench.data import FIELD, Data, K
 from bench.server import ServerProcess
-from bench.target import BATCH
+from bench.target import BATCH, Session
 from catalog.collection import HnswConfig
 from query.search import EF_SEARCH
 from vecraft import __version__
@@ -27,6 +27,7 @@ _LISTENS = re.compile(r"listens on http://([\d.]+):(\d+)")
 class VecraftServer:
     """A node of its own in `folder`."""
 
+    process: ServerProcess
     name = "vecraft"
     replaces = True
 
@@ -80,9 +81,9 @@ class VecraftServer:
     def found(self, answer: bytes) -> list[int]:
         return [hit["id"] for hit in orjson.loads(answer)["result"]]
 
-    def searchable(self, session: HttpSession, count: int) -> bool:
+    def searchable(self, session: Session, count: int) -> bool:
         info = orjson.loads(session.send(http_request("GET", _PATH)))["result"]
-        return info["points_count"] == count and info["status"] == "green"
+        return bool(info["points_count"] == count and info["status"] == "green")
 
     def load(self, requests: Sequence[bytes], clients: int, seconds: float) -> Load:
         return http_load(self._address, requests, clients, seconds)

@@ -19,6 +19,7 @@ from catalog.collection import (
     check_homes,
     check_name,
 )
+from catalog.payload import steps_of
 from journal.records import (
     AliasAction,
     CatalogOperation,
@@ -83,8 +84,8 @@ class Catalog:
         view = self.view
         if operation is not None:
             try:
-                view, outcome = _fold(view, offset, operation)
-            except (InvalidConfig, msgspec.MsgspecError) as error:
+                view, outcome = _fold(view, offset, time_ms, operation)
+            except (InvalidConfig, msgspec.MsgspecError, ValueError, RecursionError) as error:
                 outcome = Outcome(Verdict.INVALID, str(error))
         self._times.extend([time_ms] * (offset + 1 - len(self._times)))
         self._outcomes[offset] = outcome
@@ -127,10 +128,10 @@ def choose_homes(view: CatalogView, shard_number: int) -> list[list[int]]:
 _Step = tuple[CatalogView, Outcome]
 
 
-def _fold(view: CatalogView, offset: int, operation: CatalogOperation) -> _Step:
+def _fold(view: CatalogView, offset: int, time_ms: int, operation: CatalogOperation) -> _Step:
     match operation:
         case CreateCollection():
-            return _create(view, offset, operation)
+            return _create(view, offset, time_ms, operation)
         case UpdateCollection():
             return _update(view, operation)
         case DeleteCollection():
@@ -143,7 +144,7 @@ def _fold(view: CatalogView, offset: int, operation: CatalogOperation) -> _Step:
             return _delete_index(view, operation)
 
 
-def _create(view: CatalogView, offset: int, command: CreateCollection) -> _Step:
+def _create(view: CatalogView, offset: int, time_ms: int, command: CreateCollection) -> _Step:
     check_name("collection", command.name)
     if command.name in view.aliases:
         return view, Outcome(Verdict.EXISTS, f"Alias `{command.name}` already exists!")
@@ -152,7 +153,7 @@ def _create(view: CatalogView, offset: int, command: CreateCollection) -> _Step:
     config = msgspec.json.decode(command.config, type=CollectionConfig)
     config.validate()
     check_homes(command.homes, config.shard_number)
-    return _with(view, Collection(command.name, offset, config, command.homes)), Outcome(Verdict.DONE)
+    return _with(view, Collection(command.name, offset, config, command.homes, created_ms=time_ms)), Outcome(Verdict.DONE)
 
 
 def _update(view: CatalogView, command: UpdateCollection) -> _Step:
@@ -209,6 +210,7 @@ def _create_index(view: CatalogView, command: CreatePayloadIndex) -> _Step:
         raise InvalidConfig(f"field_name has {len(command.field)} characters, must have 1 to {MAX_NAME_CHARS}")
     if len(collection.fields) >= MAX_FIELDS and command.field not in collection.fields:
         raise InvalidConfig(f"collection has {len(collection.fields)} payload indexes, the bound is {MAX_FIELDS}")
+    steps_of(command.field)
     schema = msgspec.json.decode(command.schema, type=FieldSchema)
     return _with(view, msgspec.structs.replace(collection, fields=collection.fields | {command.field: schema})), Outcome(
         Verdict.DONE

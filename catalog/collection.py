@@ -107,13 +107,14 @@ class CollectionConfig(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Collection(msgspec.Struct, frozen=True):
-    """A collection as the catalog knows it. `id` is the offset of its creation in the system topic."""
+    """A collection as the catalog knows it. `id` is the offset of its creation, `created_ms` the log's time for it."""
 
     name: str
     id: int
     config: CollectionConfig
     homes: list[list[int]]
     fields: dict[str, FieldSchema] = {}
+    created_ms: int = 0
 
 
 def check_name(kind: str, name: str) -> None:

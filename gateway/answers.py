@@ -6,14 +6,14 @@ from typing import Any
 
 import orjson
 
+from catalog.payload import only, steps_of, without
 from gateway.bodies import PayloadSelector, WithPayload, WithVector
 from journal.ids import decode_id
-from shard.payload import only, steps_of, without
-from shard.shard import Shard
+from shard.shard import ShardView
 from shard.store import Row
 
 
-def point_answer(row: Row, shard: Shard, with_payload: WithPayload, with_vector: WithVector) -> dict[str, Any]:
+def point_answer(row: Row, view: ShardView, with_payload: WithPayload, with_vector: WithVector) -> dict[str, Any]:
     """A point: its id, and what the selectors ask for."""
     answer: dict[str, Any] = {"id": decode_id(row.id)}
     if with_payload is True:
@@ -21,15 +21,15 @@ def point_answer(row: Row, shard: Shard, with_payload: WithPayload, with_vector:
     elif with_payload is not None and with_payload is not False:
         answer["payload"] = selected_payload(orjson.loads(row.payload) if row.payload else {}, with_payload)
     if with_vector:
-        answer["vector"] = _vectors(shard, row.row, with_vector)
+        answer["vector"] = _vectors(view, row.row, with_vector)
     return answer
 
 
-def hit_answer(row: Row, shard: Shard, score: float, with_payload: WithPayload, with_vector: WithVector) -> dict[str, Any]:
+def hit_answer(row: Row, view: ShardView, score: float, with_payload: WithPayload, with_vector: WithVector) -> dict[str, Any]:
     """A point with its score; the version is the stamp of the latest write to it."""
     answer = {"id": decode_id(row.id), "version": row.stamp, "score": score}
     if with_payload or with_vector:
-        answer |= point_answer(row, shard, with_payload, with_vector)
+        answer |= point_answer(row, view, with_payload, with_vector)
     return answer
 
 
@@ -44,8 +44,8 @@ def selected_payload(payload: dict[str, Any], selector: list[str] | PayloadSelec
     return part
 
 
-def _vectors(shard: Shard, row: int, wanted: WithVector) -> Any:
+def _vectors(view: ShardView, row: int, wanted: WithVector) -> Any:
     """The stored vectors, as arrays: one for the unnamed one, an object by name otherwise."""
     names = wanted if isinstance(wanted, list) else None
-    found = {name: vector for name, vector in shard.store.vectors(row).items() if names is None or name in names}
+    found = {name: vector for name, vector in view.rows.vectors(row).items() if names is None or name in names}
     return found[""] if set(found) == {""} else found

@@ -17,6 +17,7 @@ from catalog.collection import (
     VectorParams,
     check_name,
 )
+from catalog.payload import steps_of
 from gateway.bodies import (
     AliasOperation,
     ChangeAliasesBody,
@@ -38,7 +39,6 @@ from journal.records import (
     DeletePayloadIndex,
     UpdateCollection,
 )
-from shard.payload import steps_of
 from shard.segments import MAX_DEAD_SHARE, SEAL_ROWS
 
 

@@ -9,6 +9,7 @@ import msgspec
 import orjson
 
 from catalog.collection import Collection, Consistency
+from catalog.payload import Step, merged, steps_of, without
 from gateway.answers import point_answer
 from gateway.bodies import (
     BulkBody,
@@ -31,7 +32,6 @@ from journal.records import Delete, PatchPayload, PointOperation, ReplacePayload
 from journal.split import take
 from query import points
 from query.filters import parse_filter
-from shard.payload import Step, merged, steps_of, without
 from shard.shard import Shard
 
 DEFAULT_PAGE = 10
@@ -115,7 +115,7 @@ async def get(call: Call) -> dict[str, Any]:
     found = points.retrieve(shards, [encode_id(int(text) if text.isdecimal() else text)])
     if not found:
         raise NotFound(f"Not found: Point with id {text} does not exists!")
-    return point_answer(found[0].row, found[0].shard, True, True)
+    return point_answer(found[0].row, found[0].view, True, True)
 
 
 async def retrieve(call: Call) -> list[dict[str, Any]]:
@@ -126,8 +126,8 @@ async def retrieve(call: Call) -> list[dict[str, Any]]:
 
     def answers() -> list[dict[str, Any]]:
         return [
-            point_answer(row, shard, body.payload_selector(True), body.vector_selector())
-            for row, shard in points.retrieve(shards, ids)
+            point_answer(row, view, body.payload_selector(True), body.vector_selector())
+            for row, view in points.retrieve(shards, ids)
         ]
 
     return answers() if len(ids) <= QUICK_POINTS else await call.in_pool(answers)
@@ -143,7 +143,7 @@ async def scroll(call: Call) -> dict[str, Any]:
 
     def page() -> dict[str, Any]:
         found, after = points.scroll(shards, filter_, start, limit)
-        shown = [point_answer(row, shard, body.payload_selector(True), body.vector_selector()) for row, shard in found]
+        shown = [point_answer(row, view, body.payload_selector(True), body.vector_selector()) for row, view in found]
         return {"points": shown, "next_page_offset": None if after is None else decode_id(after)}
 
     return await call.in_pool(page)

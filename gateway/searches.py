@@ -89,7 +89,7 @@ async def _listed(call: Call, shards: list[Shard], body: QueryBody) -> list[dict
     offset, end = _window(body)
     found, _ = await call.in_pool(points.scroll, shards, parse_filter(body.filter), b"", end)
     return [
-        hit_answer(point.row, point.shard, 0.0, body.payload_selector(False), body.vector_selector()) for point in found[offset:]
+        hit_answer(point.row, point.view, 0.0, body.payload_selector(False), body.vector_selector()) for point in found[offset:]
     ]
 
 
@@ -98,7 +98,7 @@ async def _run(call: Call, shards: list[Shard], wanted: _Wanted) -> list[dict[st
 
     def hits() -> list[dict[str, Any]]:
         found = search(shards, wanted.query)[wanted.offset :]
-        return [hit_answer(hit.point, hit.shard, hit.score, with_payload, with_vector) for hit in found]
+        return [hit_answer(hit.point, hit.view, hit.score, with_payload, with_vector) for hit in found]
 
     return hits() if is_quick(shards, wanted.query) else await call.in_pool(hits)
 
@@ -145,7 +145,7 @@ def _vector_of_point(
     found = points.retrieve(shards, [encoded])
     if not found:
         raise NotFound(f"Not found: No point with id {point_id} found")
-    vectors = found[0].shard.store.vectors(found[0].row.row)
+    vectors = found[0].view.rows.vectors(found[0].row.row)
     if name not in vectors:
         raise BadRequest(f"Wrong input: point {point_id} has no vector {name!r}")
     return vectors[name], frozenset({encoded})

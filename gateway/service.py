@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 from catalog.catalog import Outcome, Verdict
 from catalog.collection import Collection, Consistency
 from gateway.bodies import ReadParams
-from gateway.errors import BadRequest, Conflict, NotFound
+from gateway.errors import BadRequest, Conflict, NotFound, Unavailable
 from journal.hlc import Clock
-from journal.log import Indefinite, Journal, Positions
+from journal.log import Indefinite, Journal, Positions, TopicPartition
 from journal.records import CatalogOperation, PointOperation
 from journal.token import Token, merge
 from journal.topics import Topics
@@ -126,13 +126,16 @@ class Call:
         if system in required:
             await service.gate.reached({system: required[system]}, timeout_s)
             collection = _found(self._known(name), name)
-        shards = self.shards(collection)
-        homes = {partition for shard in shards for partition in shard.home_partitions()}
+        homes = {
+            TopicPartition(service.topics.tier(tier), partition)
+            for home in collection.homes
+            for tier, partition in enumerate(home)
+        }
         await service.gate.reached({p: offset for p, offset in required.items() if p in homes}, timeout_s)
         applied = service.replayer.applied.get()
         self.served = {partition: applied[partition] for partition in homes}
         self.waited_s = time.perf_counter() - started_s
-        return collection, shards
+        return collection, self.shards(collection)
 
     async def find(self, name: str) -> Collection:
         """The collection of that name or alias; a node that does not know it asks the log before it says so."""
@@ -149,7 +152,11 @@ class Call:
 
     def shards(self, collection: Collection) -> list[Shard]:
         """The open shards of a collection."""
-        return _found(self.service.shards.of(collection.id) or None, collection.name)
+        if shards := self.service.shards.of(collection.id):
+            return shards
+        if collection.id in self.service.replayer.catalog.view.by_id:
+            raise Unavailable("the collection's state is being opened", retry_after_s=1.0)
+        return _found(None, collection.name)
 
     async def in_pool(self, work: Callable[..., T], *args: Any) -> T:
         """Runs a longer read in the pool."""

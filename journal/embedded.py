@@ -17,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 from rocksdict import AccessType, DBRecoveryMode, Options, Rdict, WriteBatch
 
-from journal.log import Appended, Batch, Definite, Entry, Headers, Indefinite, Overloaded, Positions, TopicPartition
+from journal.log import Appended, Batch, Definite, Entry, Headers, Indefinite, Overloaded, Positions, TopicPartition, pending
 
 GROUP_BYTES = 16 << 20
 """At most this much goes into one group commit; the rest waits for the next."""
@@ -42,7 +42,7 @@ def _entry_prefix(partition: TopicPartition) -> bytes:
 
 
 class EmbeddedJournal:
-    """A journal in the folder `path`. `now_ms` is the log's clock: times within a partition never decrease.
+    """A journal in the folder `path`. `now_ms` is the log's clock: its times never decrease, whatever that does.
 
     At most `max_in_flight_bytes` may wait for their sync; more raises Overloaded.
     """
@@ -63,7 +63,7 @@ class EmbeddedJournal:
         self._closing = False
         self._failure: Exception | None = None
         self._ends: Positions = {}
-        self._times: dict[TopicPartition, int] = {}
+        self._time_ms = 0
         for topic, count in self._stored_topics():
             self._open_topic(topic, count)
         self._committer: threading.Thread | None = threading.Thread(
@@ -77,7 +77,7 @@ class EmbeddedJournal:
         following = cls.__new__(cls)
         following._db = Rdict(str(path), _options(), access_type=AccessType.secondary(str(scratch)))
         following._changed = threading.Condition()
-        following._ends, following._times = {}, {}
+        following._ends, following._time_ms = {}, 0
         following._closing, following._failure = False, Definite("it is open to read only")
         following._committer = None
         following.refresh()
@@ -102,12 +102,11 @@ class EmbeddedJournal:
     def append(
         self, partition: TopicPartition, value: bytes, key: bytes | None = None, headers: Headers = ()
     ) -> Future[Appended]:
-        waiting = _Waiting(partition, value, key, headers, Future())
+        waiting = _Waiting(partition, value, key, headers, pending())
         with self._changed:
             if self._closing or self._failure:
                 raise Definite(f"the journal takes no writes: {self._failure or 'it is closed'}")
-            if partition not in self._ends:
-                raise Definite(f"unknown partition: {partition.topic}/{partition.partition}")
+            self._check_known(partition)
             if self._waiting_bytes and self._waiting_bytes + len(value) > self._max_in_flight_bytes:
                 raise Overloaded(f"{self._waiting_bytes} bytes wait for the disk, the bound is {self._max_in_flight_bytes}")
             self._waiting.append(waiting)
@@ -120,13 +119,18 @@ class EmbeddedJournal:
 
     def end_offsets(self, partitions: Sequence[TopicPartition]) -> Positions:
         with self._changed:
+            for partition in partitions:
+                self._check_known(partition)
             return {partition: self._ends[partition] for partition in partitions}
 
     def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
         batch = WriteBatch(raw_mode=True)
         for partition, offset in positions.items():
             batch.put(_group_key(group, partition), offset.to_bytes(8, "big"))
-        self._db.write(batch)
+        try:
+            self._db.write(batch)
+        except Exception as error:  # RocksDB's errors have no class of their own
+            raise Definite(f"positions are not committed: {error}") from error
 
     def committed(self, group: str, partitions: Sequence[TopicPartition]) -> Positions:
         found = {partition: self._db.get(_group_key(group, partition)) for partition in partitions}
@@ -142,6 +146,10 @@ class EmbeddedJournal:
             self._committer.join()
         self._db.close()
 
+    def _check_known(self, partition: TopicPartition) -> None:
+        if partition not in self._ends:
+            raise Definite(f"unknown partition: {partition.topic}/{partition.partition}")
+
     def _stored_topics(self) -> list[tuple[str, int]]:
         return [(key[1:].decode(), int.from_bytes(value, "big")) for key, value in scan(self._db, _TOPIC)]
 
@@ -151,7 +159,7 @@ class EmbeddedJournal:
             last = self._last_entry(partition)
             with self._changed:
                 self._ends[partition] = last.offset + 1 if last else 0
-                self._times[partition] = last.time_ms if last else 0
+                self._time_ms = max(self._time_ms, last.time_ms if last else 0)
 
     def _last_entry(self, partition: TopicPartition) -> Entry | None:
         entries = self._db.iter()
@@ -192,10 +200,9 @@ class EmbeddedJournal:
         batch = WriteBatch(raw_mode=True)
         acknowledged = []
         ends: Positions = {}
-        now_ms = self._now_ms()
+        time_ms = self._time_ms = max(self._now_ms(), self._time_ms)
         for waiting in group:
             offset = ends.get(waiting.partition, self._ends[waiting.partition])
-            time_ms = self._times[waiting.partition] = max(now_ms, self._times[waiting.partition])
             batch.put(
                 _entry_key(waiting.partition, offset),
                 msgspec.msgpack.encode((time_ms, waiting.key, waiting.value, waiting.headers)),

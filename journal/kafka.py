@@ -26,7 +26,19 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewTopic
 
-from journal.log import Appended, Batch, Definite, Entry, Headers, Indefinite, JournalError, Overloaded, Positions, TopicPartition
+from journal.log import (
+    Appended,
+    Batch,
+    Definite,
+    Entry,
+    Headers,
+    Indefinite,
+    JournalError,
+    Overloaded,
+    Positions,
+    TopicPartition,
+    pending,
+)
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +48,22 @@ _NEVER_SENT = {
     KafkaError._UNKNOWN_TOPIC,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError.MSG_SIZE_TOO_LARGE,
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.NOT_ENOUGH_REPLICAS,
-    KafkaError.INVALID_REQUIRED_ACKS,
     KafkaError.RECORD_LIST_TOO_LARGE,
 }
+"""Errors after which no attempt can have been written."""
+
+_CANNOT_READ = {KafkaError._AUTO_OFFSET_RESET, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED}
+"""Reading will not go on by itself after these."""
+
+_MOVING = {
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.OFFSET_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+}
+"""A partition may be without its leader for a moment: just created, or while another broker takes over."""
 
 
 RETRY_S = 0.05
@@ -63,7 +86,7 @@ class KafkaJournal:
         self._bootstrap = bootstrap
         self._replication = replication
         self._timeout_s = append_timeout_s
-        client = {"bootstrap.servers": bootstrap} | _QUIET
+        client: dict[str, Any] = {"bootstrap.servers": bootstrap, "allow.auto.create.topics": False} | _QUIET
         self._admin = AdminClient(client)
         self._producer = Producer(
             client
@@ -114,13 +137,16 @@ class KafkaJournal:
             raise Definite("the journal is closed")
         if partition not in self._partitions:
             raise Definite(f"unknown partition: {partition.topic}/{partition.partition}")
-        future: Future[Appended] = Future()
+        future = pending()
 
         def delivered(error: KafkaError | None, message: Message) -> None:
+            offset = message.offset()
             if error is not None:
                 future.set_exception(_journal_error(error))
+            elif offset is None or offset < 0:  # acknowledged by way of a later one
+                future.set_exception(Indefinite("Kafka: written, but the broker did not say where"))
             else:
-                future.set_result(Appended(partition, _int(message.offset()), message.timestamp()[1]))
+                future.set_result(Appended(partition, offset, message.timestamp()[1]))
 
         try:
             self._producer.produce(partition.topic, value, key, partition.partition, on_delivery=delivered, headers=list(headers))
@@ -141,15 +167,14 @@ class KafkaJournal:
             try:
                 return {TopicPartition(p.topic, p.partition): f.result().offset for p, f in futures.items()}
             except KafkaException as error:
-                # A partition may be without its leader for a moment: just created, or while another broker takes over.
-                if not error.args[0].retriable() or time.monotonic() > deadline:
+                if error.args[0].code() not in _MOVING or time.monotonic() > deadline:
                     raise _journal_error(error.args[0]) from error
                 self._closing.wait(RETRY_S)
 
     def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
         offsets = [KafkaPartition(p.topic, p.partition, offset) for p, offset in positions.items()]
         try:
-            self._group(group).commit(offsets=offsets, asynchronous=False)
+            self._group(group).commit(offsets=offsets, asynchronous=True)
         except KafkaException as error:
             raise _journal_error(error.args[0]) from error
 
@@ -195,8 +220,11 @@ class KafkaJournal:
     def _drive_callbacks(self) -> None:
         """Waits in librdkafka for delivery reports; no work while there are none."""
         while not self._closing.is_set():
-            self._producer.poll(1.0)
-        self._producer.poll(0)
+            try:
+                self._producer.poll(1.0)
+            except KafkaException as error:  # a fatal one; every append fails from here on, and says so
+                log.error("Kafka: %s", error)
+                self._closing.wait(RETRY_S)
 
 
 class KafkaReader:
@@ -244,7 +272,7 @@ class KafkaReader:
         if error is not None:
             if error.code() == KafkaError._PARTITION_EOF:
                 self._positions[partition] = _int(message.offset())
-            elif error.fatal():
+            elif error.fatal() or error.code() in _CANNOT_READ:
                 raise _journal_error(error)
             else:
                 log.warning("reading %s: %s", partition, error)

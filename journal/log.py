@@ -37,6 +37,13 @@ class Appended(NamedTuple):
     time_ms: int
 
 
+def pending() -> Future[Appended]:
+    """The future of an append under way. A caller that gives up on it cannot cancel it: the log goes on."""
+    future: Future[Appended] = Future()
+    future.set_running_or_notify_cancel()
+    return future
+
+
 class Entry(NamedTuple):
     """A record as the log gives it back."""
 
@@ -76,7 +83,7 @@ class Indefinite(JournalError):
 
 
 class Reader(Protocol):
-    """Reads a set of partitions in offset order. One thread polls; `wake` and `close` may come from any."""
+    """Reads a set of partitions in offset order. One thread assigns, polls and closes; `wake` may come from any."""
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
         """Replaces the set of partitions, and says where each is read on."""

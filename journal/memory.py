@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from enum import Enum
 
-from journal.log import Appended, Batch, Definite, Entry, Headers, Indefinite, Positions, TopicPartition
+from journal.log import Appended, Batch, Definite, Entry, Headers, Indefinite, Positions, TopicPartition, pending
 
 
 class AppendFault(Enum):
@@ -49,7 +49,7 @@ class MemoryJournal:
     def append(
         self, partition: TopicPartition, value: bytes, key: bytes | None = None, headers: Headers = ()
     ) -> Future[Appended]:
-        future: Future[Appended] = Future()
+        future = pending()
         with self._changed:
             log = self._log(partition)
             fault = self._fault(partition)

@@ -9,7 +9,10 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import NamedTuple
+
+import msgspec
 
 from journal import codec
 from journal.hlc import Clock, ClockDriftError
@@ -85,20 +88,16 @@ class Writer:
         topic = self._topics.tier(tier)
         gathering = _Gathering(len(parts), self._max_drift_ms)
         with self._lock:  # so that the order of stamps is the order of the log
-            stamps = self._stamps(len(parts))
-            for number, (shard, part) in enumerate(parts):
+            for hlc, (shard, part) in zip(self._stamps(len(parts)), parts, strict=True):
                 record = Record(
-                    hlc=stamps[number],
+                    hlc=hlc,
                     operation=part,
                     collection=destination.collection,
                     catalog_position=destination.catalog_position,
                     shard=shard,
                     tenant=destination.tenant,
                     request_id=request.id,
-                    # The kind too, so that a key used again for something else is not taken for a retry.
-                    idempotency_key=f"{request.idempotency_key}/{number}/{type(part).__name__}"
-                    if request.idempotency_key
-                    else "",
+                    idempotency_key=_part_key(request, part),
                     origin=request.principal,
                 )
                 partition = TopicPartition(topic, destination.homes[shard][tier])
@@ -136,6 +135,7 @@ class _Gathering:
 
     def __init__(self, count: int, max_drift_ms: int) -> None:
         self.future: Future[Receipt] = Future()
+        self.future.set_running_or_notify_cancel()  # whoever gives up on it does not stop the writing
         self._missing = count
         self._max_drift_ms = max_drift_ms
         self._lock = threading.Lock()
@@ -180,6 +180,14 @@ class _Gathering:
         else:
             texts = "; ".join(sorted({str(error) for error in self._errors}))
             self.future.set_exception(Indefinite(f"{len(self._receipt.written)} parts are written, the rest is unknown: {texts}"))
+
+
+def _part_key(request: Request, part: PointOperation) -> str:
+    """The client's key and the content: only what is the same write again is taken for a retry."""
+    if not request.idempotency_key:
+        return ""
+    content = msgspec.msgpack.encode((type(part).__name__, part))
+    return f"{request.idempotency_key}/{blake2b(content, digest_size=8).hexdigest()}"
 
 
 def _headers(record: Record, request: Request, topic: str) -> Headers:

@@ -15,10 +15,10 @@ from msgspec import UNSET, Struct, UnsetType
 from pyroaring import BitMap
 
 from catalog.collection import FieldSchema, FieldType
+from catalog.payload import as_micros, as_number, nodes_at, steps_of, tokens, values_at
 from journal.ids import ExternalId, encode_id
-from shard.payload import as_micros, as_number, nodes_at, steps_of, tokens, values_at
-from shard.shard import Shard
-from shard.store import NO_ROW, Row
+from shard.shard import Shard, ShardView
+from shard.store import Row
 
 MAX_DEPTH = 32
 
@@ -111,11 +111,11 @@ _PLAIN_TEXT = FieldSchema(FieldType.TEXT)
 class Candidate:
     """A point under test; payload and vector names are read when a condition asks."""
 
-    def __init__(self, row: Row, shard: Shard) -> None:
+    def __init__(self, row: Row, view: ShardView) -> None:
         self.id = row.id
-        self.fields = shard.collection.fields
+        self.fields = view.collection.fields
         self._row = row
-        self._shard = shard
+        self._view = view
         self._payload: Any = None
 
     @property
@@ -126,7 +126,7 @@ class Candidate:
 
     @property
     def vector_names(self) -> set[str]:
-        return set(self._shard.store.vectors(self._row.row))
+        return set(self._view.rows.vectors(self._row.row))
 
 
 class Element:
@@ -227,8 +227,7 @@ class IdTest:
         return subject.id in self.ids
 
     def select(self, shard: Shard) -> Selection:
-        found = shard.store.find(sorted(self.ids)) if self.ids else []
-        return Selection(BitMap(row.row for row in found if row is not None and row.row != NO_ROW), True)
+        return Selection(BitMap(row.row for row in shard.view.rows.find(sorted(self.ids))), True)
 
 
 @dataclass(frozen=True)
@@ -241,8 +240,8 @@ class VectorTest:
         return self.name in subject.vector_names
 
     def select(self, shard: Shard) -> Selection:
-        vectors = shard.vectors.get(self.name)
-        return Selection(BitMap() if vectors is None else vectors.view.all_rows(), True)
+        vectors = shard.view.vectors.get(self.name)
+        return Selection(BitMap() if vectors is None else vectors.all_rows(), True)
 
 
 @dataclass(frozen=True)

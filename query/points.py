@@ -9,37 +9,35 @@ from itertools import islice
 from typing import NamedTuple
 
 import orjson
-from pyroaring import BitMap
 
 from catalog.collection import FieldType
+from catalog.payload import values_at
 from journal.topics import shard_of
 from query.filters import Filter
 from query.search import matching
-from shard.payload import values_at
-from shard.shard import Shard
+from shard.shard import Shard, ShardView
 from shard.store import Row
 
 SORTED_BELOW = 5_000
 """Matches of a filter that are read and sorted by id; more are met in id order, and tested."""
 
-_CHUNK = 500
-
 _FACETED = (FieldType.KEYWORD, FieldType.INTEGER, FieldType.BOOL, FieldType.UUID)
 
 
 class Point(NamedTuple):
-    """A point and the shard that holds it."""
+    """A point, and the view it was read from."""
 
     row: Row
-    shard: Shard
+    view: ShardView
 
 
 def retrieve(shards: Sequence[Shard], ids: Sequence[bytes]) -> list[Point]:
     """The points of these ids, in their order; those that do not exist are left out."""
     found: dict[bytes, Point] = {}
     for number, shard in enumerate(shards):
+        view = shard.view
         mine = [point_id for point_id in ids if shard_of(point_id, len(shards)) == number]
-        found |= {row.id: Point(row, shard) for row in shard.store.find(mine) if row is not None} if mine else {}
+        found |= {row.id: Point(row, view) for row in view.rows.find(mine)}
     return [found[point_id] for point_id in ids if point_id in found]
 
 
@@ -52,12 +50,16 @@ def scroll(shards: Sequence[Shard], filter_: Filter | None, start: bytes, limit:
 
 def count(shards: Sequence[Shard], filter_: Filter | None) -> int:
     """How many points pass."""
-    return sum(len(matching(shard, filter_)) for shard in shards)
+    return sum(len(matching(shard, filter_)[1]) for shard in shards)
 
 
 def matching_ids(shards: Sequence[Shard], filter_: Filter | None) -> list[bytes]:
     """The ids of all points that pass."""
-    return [row.id for shard in shards for row in shard.store.rows(matching(shard, filter_)) if row is not None]
+    ids: list[bytes] = []
+    for shard in shards:
+        view, rows = matching(shard, filter_)
+        ids.extend(row.id for row in view.rows.rows(rows))
+    return ids
 
 
 def facet(shards: Sequence[Shard], key: str, filter_: Filter | None, limit: int) -> list[tuple[str | int | bool, int]]:
@@ -71,14 +73,14 @@ def facet(shards: Sequence[Shard], key: str, filter_: Filter | None, limit: int)
 
 
 def _facet_shard(shard: Shard, key: str, filter_: Filter | None) -> Counter[tuple[str, str | int | bool]]:
-    rows = matching(shard, filter_)
+    view, rows = matching(shard, filter_)
     with shard.lock:
         index = shard.payload.fields.get(key)
         if index is not None and index.schema.type in _FACETED:
             counted = index.postings.counts(rows)
             return Counter({(type(value).__name__, value): number for value, number in counted.items()})
     totals: Counter[tuple[str, str | int | bool]] = Counter()
-    for row in _read(shard, rows):
+    for row in view.rows.rows(rows):
         values = values_at(orjson.loads(row.payload), key) if row.payload else []
         totals.update({(type(value).__name__, value) for value in values if isinstance(value, str | int)})
     return totals
@@ -86,19 +88,11 @@ def _facet_shard(shard: Shard, key: str, filter_: Filter | None) -> Counter[tupl
 
 def _ordered(shard: Shard, filter_: Filter | None, start: bytes) -> Iterator[Point]:
     """The points of a shard that pass, in id order from `start` on."""
-    rows = None if filter_ is None else matching(shard, filter_)
-    if rows is not None and len(rows) < SORTED_BELOW:
-        found = sorted((row for row in shard.store.rows(rows) if row is not None and row.id >= start), key=lambda row: row.id)
-        yield from (Point(row, shard) for row in found)
+    view, rows = matching(shard, filter_)
+    if filter_ is not None and len(rows) < SORTED_BELOW:
+        found = sorted((row for row in view.rows.rows(rows) if row.id >= start), key=lambda row: row.id)
+        yield from (Point(row, view) for row in found)
         return
-    for _, number in shard.store.scan_points(start):
-        if rows is None or number in rows:
-            row = shard.store.rows([number])[0]
-            if row is not None:
-                yield Point(row, shard)
-
-
-def _read(shard: Shard, rows: BitMap) -> Iterator[Row]:
-    numbers = rows.to_array()
-    for at in range(0, len(numbers), _CHUNK):
-        yield from (row for row in shard.store.rows(numbers[at : at + _CHUNK]) if row is not None)
+    for _, number in view.rows.scan_points(start):
+        if filter_ is None or number in rows:
+            yield Point(view.rows.rows([number])[0], view)

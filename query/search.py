@@ -16,10 +16,10 @@ from pyroaring import BitMap
 
 from catalog.collection import Collection, Distance
 from journal.records import Vectors
-from query.filters import Candidate, Filter, Selection
+from query.filters import Candidate, Filter
 from shard.contract import vector_error
 from shard.segments import Found, VectorView
-from shard.shard import Shard, normalised
+from shard.shard import Shard, ShardView, normalised
 from shard.store import Row
 
 EF_SEARCH = 128
@@ -34,7 +34,6 @@ MAX_LIMIT = 10_000
 QUICK_FLOATS = 2_000_000
 """A search that compares fewer floats than this one by one takes about a millisecond."""
 
-_ATTEMPTS = 3
 _TEST_CHUNK = 500
 
 
@@ -57,11 +56,11 @@ class VectorQuery:
 
 
 class Hit(NamedTuple):
-    """A point found, and its score."""
+    """A point found, its score, and the view it was found in."""
 
     point: Row
     score: float
-    shard: Shard
+    view: ShardView
 
 
 def prepare(collection: Collection, name: str, vector: Vectors) -> Vectors:
@@ -80,7 +79,7 @@ def is_quick(shards: Sequence[Shard], query: VectorQuery) -> bool:
     """Whether the search surely takes about a millisecond, so that it may run on the event loop."""
     if query.filter is not None or query.exact or query.limit > 100 or query.ef > 2 * EF_SEARCH:
         return False
-    segments = [view for shard in shards for view in shard.vectors[query.name].view.segments]
+    segments = [view for shard in shards for view in shard.view.vectors[query.name].segments]
     flat = sum(view.end for view in segments if view.segment.graph is None)
     return flat * len(query.vector) < QUICK_FLOATS and len(segments) <= 4 * len(shards)
 
@@ -94,44 +93,40 @@ def search(shards: Sequence[Shard], query: VectorQuery) -> list[Hit]:
 
 
 def search_shard(shard: Shard, query: VectorQuery) -> list[Hit]:
-    """The best hits of one shard. Rows that die while it looks are made up for by looking again."""
-    hits: list[Hit] = []
-    for _ in range(_ATTEMPTS):
-        found = _find(shard, query, query.limit + len(query.exclude))
-        points = shard.store.rows(found.rows.tolist())
-        hits = [
-            Hit(point, score, shard)
-            for point, score in zip(points, found.scores.tolist(), strict=True)
-            if point is not None and point.id not in query.exclude
-        ]
-        if None not in points:
-            break
+    """The best hits of one shard, all at one moment."""
+    view, found = _find(shard, query, query.limit + len(query.exclude))
+    points = view.rows.rows(found.rows.tolist())
+    hits = [
+        Hit(point, score, view)
+        for point, score in zip(points, found.scores.tolist(), strict=True)
+        if point.id not in query.exclude
+    ]
     if query.score_threshold is not None:
-        if shard.vectors[query.name].view.distance.higher_is_closer:
+        if view.vectors[query.name].distance.higher_is_closer:
             hits = [hit for hit in hits if hit.score >= query.score_threshold]
         else:
             hits = [hit for hit in hits if hit.score <= query.score_threshold]
     return hits[: query.limit]
 
 
-def matching(shard: Shard, filter_: Filter | None) -> BitMap:
-    """The rows of a shard that pass a filter."""
+def matching(shard: Shard, filter_: Filter | None) -> tuple[ShardView, BitMap]:
+    """The rows of a shard that pass a filter, and the view of the same moment."""
+    if filter_ is None:
+        view = shard.view
+        return view, view.alive
     with shard.lock:
-        if filter_ is None:
-            return BitMap(shard.alive)
+        view = shard.view
         selection = filter_.select(shard)
-        selection = Selection(BitMap(selection.rows), selection.exact)
-    return _tested(shard, selection, filter_)
+        rows = BitMap(selection.rows)
+    return view, rows if selection.exact else _tested(view, rows, filter_)
 
 
-def _find(shard: Shard, query: VectorQuery, limit: int) -> Found:
+def _find(shard: Shard, query: VectorQuery, limit: int) -> tuple[ShardView, Found]:
     if query.filter is None:
-        return _find_any(shard.vectors[query.name].view, query, limit)
-    with shard.lock:  # the view and the rows of one moment
-        view = shard.vectors[query.name].view
-        selection = query.filter.select(shard)
-        selection = Selection(BitMap(selection.rows), selection.exact)
-    return _find_among(view, query, limit, _tested(shard, selection, query.filter))
+        view = shard.view
+        return view, _find_any(view.vectors[query.name], query, limit)
+    view, rows = matching(shard, query.filter)
+    return view, _find_among(view.vectors[query.name], query, limit, rows)
 
 
 def _find_any(view: VectorView, query: VectorQuery, limit: int) -> Found:
@@ -151,15 +146,13 @@ def _find_among(view: VectorView, query: VectorQuery, limit: int, rows: BitMap) 
     return found if len(found.rows) >= min(limit, len(matches)) else view.scan(query.vector, limit, matches)
 
 
-def _tested(shard: Shard, selection: Selection, filter_: Filter) -> BitMap:
-    """The rows of a selection that pass, tested one by one unless the index was exact."""
-    if selection.exact:
-        return selection.rows
+def _tested(view: ShardView, rows: BitMap, filter_: Filter) -> BitMap:
+    """The rows that pass, tested one by one."""
     passed = BitMap()
-    rows = selection.rows.to_array()
-    for start in range(0, len(rows), _TEST_CHUNK):
-        points = shard.store.rows(rows[start : start + _TEST_CHUNK])
-        passed.update(point.row for point in points if point is not None and filter_.test(Candidate(point, shard)))
+    numbers = rows.to_array()
+    for start in range(0, len(numbers), _TEST_CHUNK):
+        points = view.rows.rows(numbers[start : start + _TEST_CHUNK])
+        passed.update(point.row for point in points if filter_.test(Candidate(point, view)))
     return passed
 
 

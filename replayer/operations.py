@@ -11,6 +11,9 @@ from journal.log import TopicPartition
 MAX_REQUESTS = 10_000
 """Requests remembered by a node; the oldest leave. Older ones are found with `vecraft journal show`."""
 
+MAX_RECORDS = 1_000
+"""Records remembered of one request."""
+
 
 class AppliedRecord(NamedTuple):
     """One record of a request. `verdict` is "applied", "repeated", "refused" (with `reason`) or "dropped"."""
@@ -37,7 +40,8 @@ class Operations:
         """Remembers what became of a record; a redelivery changes nothing."""
         with self._lock:
             records = self._requests.setdefault(request_id, {})
-            records.setdefault((record.partition, record.offset), record)
+            if len(records) < MAX_RECORDS:
+                records.setdefault((record.partition, record.offset), record)
             if len(self._requests) > MAX_REQUESTS:
                 self._requests.popitem(last=False)
 

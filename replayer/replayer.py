@@ -11,7 +11,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 from catalog.catalog import Catalog
 from catalog.collection import Collection
@@ -20,7 +19,7 @@ from journal.hlc import Clock
 from journal.log import Batch, Entry, Journal, JournalError, Positions, Reader, TopicPartition
 from journal.records import CATALOG_OPERATIONS, POINT_OPERATIONS, CatalogOperation, Record
 from journal.stamps import drift_error
-from journal.topics import Topics
+from journal.topics import Topics, shard_of
 from replayer.dead_letters import write_dead_letter
 from replayer.operations import AppliedRecord, Operations
 from shard.contract import contract_error
@@ -37,14 +36,6 @@ RESTART_DELAY_S = 1.0
 
 class _Refused(Exception):
     """A record that no replica applies; the text says why."""
-
-
-class _Ready(NamedTuple):
-    """A record that may be applied; `shard` is None when its collection is deleted."""
-
-    entry: Entry
-    record: Record
-    shard: Shard | None
 
 
 class Replayer:
@@ -78,24 +69,31 @@ class Replayer:
         self._committed: Positions = {}
         self._buried: Positions = {}
         self._next_commit_s = 0.0
+        self._tended = True
         self._stopping = threading.Event()
         self._ready_at: Positions = {}
 
     # The owner's side: a thread of its own runs `run` until `stop`.
 
     def run(self) -> None:
-        """Replays until `stop`. Failures are logged and begun anew after a second."""
+        """Replays until `stop`. After a failure of the journal it reads on from where it is; after any other it opens anew."""
+        opened = False
         while not self._stopping.is_set():
             try:
-                self.open()
-                self.failure = None
+                if opened:
+                    self._read_on()
+                else:
+                    self.open()
+                opened, self.failure = True, None
                 while not self._stopping.is_set():
                     self.step(self._poll_timeout_s())
             except Exception as error:  # whatever it was, the state on disk is sound, and the log is the truth
                 self._report(error)
+                if not (opened and isinstance(error, JournalError)):
+                    self.close()
+                    opened = False
                 self._stopping.wait(RESTART_DELAY_S)
-            finally:
-                self.close()
+        self.close()
 
     def _report(self, error: Exception) -> None:
         """Logs a failure, once while it stays the same; a journal's in a line, any other with its trace."""
@@ -136,12 +134,27 @@ class Replayer:
         self._shards.drop_strangers(view.by_id)
         for number, collection in enumerate(view.by_id.values(), 1):
             log.info("opening collection %s (%d of %d)", collection.name, number, len(view.by_id))
-            self._shards.open(collection)
+            self._open_shards(collection, ends)
         positions = self._resume_positions(data)
         self._committed = {}
         reader.assign(positions | {system: view.position})
         self.applied.restart(positions | {system: view.position})
         self._ready_at = ends
+
+    def _open_shards(self, collection: Collection, ends: Positions) -> None:
+        """Opens a collection's shards; state that is ahead of the log is of another log, and is built anew."""
+        shards = self._shards.open(collection)
+        if any(shard.progress(p).offset > ends[p] for shard in shards for p in shard.home_partitions()):
+            log.warning("the state of collection %s is ahead of the log: building it anew", collection.name)
+            self._shards.drop(collection.id)
+            self._shards.open(collection)
+
+    def _read_on(self) -> None:
+        """Goes on at the applied positions with a new reader; what is read twice is recognised by its offset."""
+        assert self._reader is not None
+        self._reader.close()
+        self._reader = self._journal.reader()
+        self._reader.assign(self.applied.get())
 
     def step(self, timeout_s: float) -> int:
         """Polls once and applies what came. Returns how many records that were."""
@@ -164,7 +177,7 @@ class Replayer:
 
     def _poll_timeout_s(self) -> float:
         """Short while something is to be committed soon, long when idle: a new record ends the wait anyway."""
-        return COMMIT_EVERY_S if self.applied.get() != self._committed else IDLE_POLL_S
+        return IDLE_POLL_S if self._tended and self.applied.get() == self._committed else COMMIT_EVERY_S
 
     def _resume_positions(self, partitions: list[TopicPartition]) -> Positions:
         """Where the least advanced shard of each partition stands; what the group committed where there is no shard."""
@@ -235,20 +248,20 @@ class Replayer:
     # Data records.
 
     def _apply_data(self, entries: list[Entry]) -> None:
-        ready: list[_Ready] = []
+        accepted: list[tuple[Entry, Record]] = []
         refused: list[tuple[Entry, str]] = []
         for entry in entries:
             try:
-                ready.append(self._judge(entry))
+                accepted.append((entry, self._judge(entry)))
             except _Refused as refusal:
                 refused.append((entry, str(refusal)))
         self._bury(refused)
         by_shard: dict[Shard, list[tuple[Entry, Record]]] = {}
-        for entry, record, shard in ready:
-            if shard is None:
-                self._note(entry, record, record.hlc, "dropped")
+        for entry, record in accepted:  # shards only now: judging one record may bring the command that drops another's
+            if shards := self._shards.of(record.collection):
+                by_shard.setdefault(shards[record.shard], []).append((entry, record))
             else:
-                by_shard.setdefault(shard, []).append((entry, record))
+                self._note(entry, record, record.hlc, "dropped")
         for shard, records in by_shard.items():
             results = shard.apply(records)
             for (entry, record), result in zip(records, results, strict=True):
@@ -256,22 +269,25 @@ class Replayer:
                     self._clock.seed(record.hlc)
                     self._note(entry, record, result.stamp, "repeated" if result.repeated else "applied")
 
-    def _judge(self, entry: Entry) -> _Ready:
-        """What every replica decides alike about a data record. Raises _Refused."""
+    def _judge(self, entry: Entry) -> Record:
+        """The record, if every replica applies it. Raises _Refused if none does."""
         record = self._decoded(entry)
         if not isinstance(record.operation, POINT_OPERATIONS):
             raise _Refused(f"{type(record.operation).__name__} does not belong in {entry.partition.topic}")
+        if not 0 <= record.collection < record.catalog_position:
+            raise _Refused(f"collection {record.collection} cannot be known at catalog position {record.catalog_position}")
         self._await_catalog(entry, record)
         collection = self.catalog.ever(record.collection)
-        if collection is None or record.collection >= record.catalog_position:
+        if collection is None:
             raise _Refused(f"collection {record.collection} does not exist at catalog position {record.catalog_position}")
         tier = self._topics.tier_of(entry.partition.topic)
         if not 0 <= record.shard < len(collection.homes) or collection.homes[record.shard][tier] != entry.partition.partition:
             raise _Refused(f"shard {record.shard} of collection {collection.name!r} is not at home in this partition")
         if breach := contract_error(collection, record.operation):
             raise _Refused(breach)
-        shards = self._shards.of(record.collection)
-        return _Ready(entry, record, shards[record.shard] if shards else None)
+        if any(shard_of(point_id, len(collection.homes)) != record.shard for point_id in record.operation.ids):
+            raise _Refused(f"a point does not belong in shard {record.shard}")
+        return record
 
     def _decoded(self, entry: Entry) -> Record:
         try:
@@ -317,6 +333,12 @@ class Replayer:
 
     def _commit(self, batch: Batch) -> None:
         """Commits for the dashboards, at most once a second and when idle, and moves idle shards on."""
+        if batch.entries:
+            self._tended = False
+        elif not self._tended:
+            self._tended = True
+            for shard in self._shards.all():
+                shard.tend(idle=True)
         now_s = self._monotonic_s()
         applied = self.applied.get()
         if applied == self._committed or (batch.entries and now_s < self._next_commit_s):
@@ -325,8 +347,10 @@ class Replayer:
             lagging = {p: applied[p] for p in shard.home_partitions() if shard.progress(p).offset < applied[p]}
             if lagging:
                 shard.pass_over(lagging)
-            shard.tend(idle=not batch.entries)
-        self._journal.commit(self._group, applied)
+        try:
+            self._journal.commit(self._group, applied)
+        except JournalError as error:  # dashboards can wait; the state knows its own positions
+            log.warning("positions are not committed: %s", error)
         self._committed = applied
         self._next_commit_s = now_s + COMMIT_EVERY_S
 

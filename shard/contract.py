@@ -34,6 +34,8 @@ def contract_error(collection: Collection, operation: PointOperation) -> str | N
                 for name in operation.names:
                     _check_name(collection, name)
             case PatchPayload():
+                if not operation.set:
+                    raise ValueError("payload must be an object: it is empty")
                 _check_payload(operation.set)
             case ReplacePayload():
                 _check_payload(operation.payload)

@@ -14,7 +14,7 @@ import orjson
 from pyroaring import BitMap
 
 from catalog.collection import FieldSchema, FieldType
-from shard.payload import as_micros, as_number, as_uuid, tokens, values_at
+from catalog.payload import as_micros, as_number, as_uuid, tokens, values_at
 
 EXACT_FLOAT = 2**53
 """Integers beyond it are not exact as float64."""

@@ -8,6 +8,7 @@ missing or does not fit the rows is dropped and built again from RocksDB.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import threading
 from collections.abc import Iterable, Mapping
@@ -242,7 +243,8 @@ class VectorIndex:
     def run(self, build: Build) -> None:
         """Builds and swaps in. Long; called without the lock, by one thread at a time."""
         try:
-            self._run(build)
+            if not self._dropped:
+                self._run(build)
         finally:
             self._building = False
 
@@ -253,6 +255,8 @@ class VectorIndex:
         sealed = self._seal(rows[order], np.ascontiguousarray(vectors[order])) if len(rows) else None
         with self._lock:
             self._swap(build, sealed, order)
+            if self._dropped and sealed is not None and sealed.folder:
+                shutil.rmtree(sealed.folder, ignore_errors=True)
         for segment in build.inputs:
             if segment.folder:
                 shutil.rmtree(segment.folder, ignore_errors=True)
@@ -297,7 +301,10 @@ class VectorIndex:
         graph.write(unfinished / "graph.faiss")
         np.save(unfinished / "rows.npy", rows)
         np.save(unfinished / "vectors.npy", vectors)
+        for path in unfinished.iterdir():
+            _sync(path)  # a power loss must not leave a whole file with unwritten pages
         unfinished.rename(folder)
+        _sync(self._folder)
         return Segment(rows, _mapped(folder / "vectors.npy"), len(rows), None, len(rows), graph, folder)
 
     def _open(self, folder: Path) -> Segment | None:
@@ -324,6 +331,14 @@ def _worth_merging(segments: list[Segment]) -> list[Segment]:
         if at + 1 < len(ranked) and MERGE_SHARE * largest.alive_count <= smaller <= MAX_SEGMENT_ROWS - largest.alive_count:
             return ranked[at:]
     return next(([s] for s in ranked if s.alive_count < (1 - MAX_DEAD_SHARE) * s.count), [])
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _mapped(path: Path) -> Vectors:

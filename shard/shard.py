@@ -3,7 +3,7 @@
 Applying a batch is done in these steps; a crash between any two loses nothing but time:
  1. each record gets its stamp and joins into the points it names, in memory (`_Stage.join`);
  2. rows, versions and the applied offsets go to RocksDB in one atomic write (I3);
- 3. the in-memory indexes follow under the lock, and the new vector view is published.
+ 3. the in-memory indexes follow under the lock, and a new view of rows and vectors is published, all at once.
 One thread applies; any thread reads.
 """
 
@@ -41,8 +41,8 @@ from journal.stamps import NEVER, Version, next_stamp
 from journal.topics import Topics
 from shard.join import Point
 from shard.payload_index import FieldIndex, PayloadIndex, indexed_values
-from shard.segments import Build, VectorIndex
-from shard.store import NO_ROW, Changes, Progress, Store
+from shard.segments import Build, VectorIndex, VectorView
+from shard.store import NO_ROW, Changes, Progress, Store, StoreView
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,15 @@ class Applied(NamedTuple):
     repeated: bool
 
 
+class ShardView(NamedTuple):
+    """A shard at one moment: what a read sees from beginning to end, whatever is applied meanwhile."""
+
+    collection: Collection
+    rows: StoreView
+    alive: BitMap
+    vectors: Mapping[str, VectorView]
+
+
 class Shard:
     """Shard `number` of a collection, in `folder`."""
 
@@ -83,13 +92,13 @@ class Shard:
         self.store = Store(folder / "rows")
         self.vectors = {
             name: VectorIndex(
-                folder / "segments" / (f"named-{name}" if name else "unnamed"),
+                folder / "segments" / str(number_of_name),
                 params.distance,
                 params.size,
                 params.hnsw or collection.config.hnsw,
                 self.lock,
             )
-            for name, params in collection.config.vectors.items()
+            for number_of_name, (name, params) in enumerate(sorted(collection.config.vectors.items()))
         }
         self._next_row = self.store.next_row()
         self._progress: dict[TopicPartition, Progress] = {}
@@ -113,6 +122,7 @@ class Shard:
         self.store.write(stage.changes())
         with self.lock:
             stage.publish()
+            self._publish()
         self._progress |= stage.progress
         self.tend()
         return results
@@ -131,7 +141,7 @@ class Shard:
         kept = {name: index for name, index in self.payload.fields.items() if collection.fields.get(name) == index.schema}
         new = {name: FieldIndex(schema) for name, schema in collection.fields.items() if name not in kept}
         if new:
-            for row in self.store.scan_rows():
+            for row in self.store.view().scan_rows():
                 for index, values in indexed_values(new, row.payload):
                     index.add(row.row, values)
         with self.lock:
@@ -139,6 +149,7 @@ class Shard:
             self.collection = collection
             for name, vectors in self.vectors.items():
                 vectors.hnsw = collection.config.vectors[name].hnsw or collection.config.hnsw
+            self._publish()
 
     def tend(self, idle: bool = False) -> None:
         """Starts what is worth building; each finished build looks again. `idle`: no writes are coming in."""
@@ -166,6 +177,7 @@ class Shard:
         """Stops planning builds and closes the files. The state stays."""
         for vectors in self.vectors.values():
             vectors.abandon()
+        del self.view  # with its snapshots; RocksDB keeps its lock while a read still holds one
         self.store.close()
 
     def drop(self) -> None:
@@ -173,14 +185,24 @@ class Shard:
         self.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def _publish(self) -> None:
+        """Makes what is applied visible to reads that begin now. Under the lock."""
+        for vectors in self.vectors.values():
+            vectors.publish()
+        views = {name: vectors.view for name, vectors in self.vectors.items()}
+        self.view = ShardView(self.collection, self.store.view(), BitMap(self.alive), views)
+
     def _run(self, vectors: VectorIndex, build: Build) -> None:
         vectors.run(build)
+        with self.lock:
+            if hasattr(self, "view"):  # not closed meanwhile
+                self._publish()
         self.tend()
 
     def _load(self) -> None:
         oldest = min((progress.stamp for progress in self._progress.values() if progress.stamp), default=0)
         self.store.forget_idempotency_keys(oldest - (self._limits.idempotency_window_ms << COUNTER_BITS))
-        alive = np.sort(np.fromiter((row for _, row in self.store.scan_points()), np.int64))
+        alive = np.sort(np.fromiter((row for _, row in self.store.view().scan_points()), np.int64))
         self.alive = BitMap(alive.astype(np.uint32))
         for name, vectors in self.vectors.items():
             missing = vectors.load(alive, self._next_row)
@@ -188,7 +210,6 @@ class Shard:
                 found = [(row, v[name]) for row in missing[start : start + 1000] if name in (v := self.store.vectors(int(row)))]
                 if found:
                     vectors.add(np.array([row for row, _ in found]), np.stack([vector for _, vector in found]))
-            vectors.publish()
         self.configure(self.collection)
         self.tend()
 
@@ -265,7 +286,6 @@ class _Stage:
                 vectors.add(np.array([row for row, _ in born], np.int64), np.stack([vector for _, vector in born]))
             if len(dead):
                 vectors.kill(dead)
-            vectors.publish()
 
     def _repeats(self, key: str, stamp: int) -> bool:
         """Whether a write with this key was applied within the window; else remembers it."""

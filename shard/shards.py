@@ -15,6 +15,9 @@ from shard.shard import Background, Limits, Shard
 
 log = logging.getLogger(__name__)
 
+_IDENTITY = "identity"
+"""A file that says whose state this is: after a log is restored or replaced, an id may mean another collection."""
+
 
 class Shards:
     """The open shards, in folders `<collection id>/<number>` below `folder`. One thread opens and drops, any thread looks up."""
@@ -27,11 +30,15 @@ class Shards:
         self._open: dict[int, list[Shard]] = {}
 
     def open(self, collection: Collection) -> list[Shard]:
-        """Opens all shards of a collection, loading what state there is."""
+        """Opens all shards of a collection, loading what state there is; that of another one with the same id is removed."""
+        folder = self._folder / str(collection.id)
+        identity = f"{collection.name} {collection.created_ms}"
+        if not (folder / _IDENTITY).is_file() or (folder / _IDENTITY).read_text() != identity:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            (folder / _IDENTITY).write_text(identity)
         shards = [
-            Shard(
-                self._folder / str(collection.id) / str(number), collection, number, self._topics, self._limits, self._background
-            )
+            Shard(folder / str(number), collection, number, self._topics, self._limits, self._background)
             for number in range(collection.config.shard_number)
         ]
         self._open = {**self._open, collection.id: shards}
@@ -85,17 +92,21 @@ class AppliedPositions:
             if not moved:
                 return
             self._positions = {**self._positions, **moved}
-        for listener in self._listeners:
-            listener()
+        self._tell()
 
     def restart(self, positions: Positions) -> None:
         """Begins anew at these positions, which may lie below what was announced."""
         with self._lock:
             self._positions = dict(positions)
+        self._tell()
 
     def covers(self, positions: Mapping[TopicPartition, int]) -> bool:
         """Whether everything below `positions` is applied."""
         return all(self._positions.get(partition, 0) >= offset for partition, offset in positions.items())
+
+    def _tell(self) -> None:
+        for listener in self._listeners:
+            listener()
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Calls `listener`, on the applying thread, after each advance."""

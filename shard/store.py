@@ -14,13 +14,13 @@ A row is one vector state of a point and its number is never given out twice.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-from rocksdict import BlockBasedOptions, Cache, ColumnFamily, Options, Rdict, WriteBatch
+from rocksdict import BlockBasedOptions, Cache, ColumnFamily, Options, Rdict, Snapshot, WriteBatch
 
 from journal.log import TopicPartition
 from journal.records import Vectors
@@ -144,37 +144,14 @@ class Store:
         floor = stored.full if stored.floor is None else stored.floor
         return Point(stored.full, stored.row != NO_ROW, floor, stored.keys, stored.names, payload, vectors), stored.row
 
-    def find(self, point_ids: Sequence[bytes]) -> list[Row | None]:
-        """The live points of these ids, None where there is none."""
-        found = []
-        for data in self._points.get(list(point_ids)):
-            row = NO_ROW if data is None else _decode_point(data).row
-            stored = None if row == NO_ROW else self._rows.get(row.to_bytes(8, "big"))
-            found.append(None if stored is None else Row(row, *_decode_row(stored)))
-        return found
-
-    def rows(self, rows: Iterable[int]) -> list[Row | None]:
-        """The points at these rows, None where a row is no longer alive."""
-        numbers = list(rows)
-        stored = self._rows.get([row.to_bytes(8, "big") for row in numbers]) if numbers else []
-        return [None if data is None else Row(row, *_decode_row(data)) for row, data in zip(numbers, stored, strict=True)]
-
     def vectors(self, row: int) -> dict[str, Vectors]:
         """The vectors of a row by name, shape (size,) each; empty when the row is gone."""
         data = self._vectors.get(row.to_bytes(8, "big"))
         return {} if data is None else _arrays(_decode_vectors(data))
 
-    def scan_points(self, start: bytes = b"") -> Iterator[tuple[bytes, int]]:
-        """Ids and rows of all live points in id order, from `start` on."""
-        for key, data in _scan(self._points, start):
-            row = _decode_point(data).row
-            if row != NO_ROW:
-                yield key, row
-
-    def scan_rows(self) -> Iterator[Row]:
-        """All live points in row order."""
-        for key, data in _scan(self._rows):
-            yield Row(int.from_bytes(key, "big"), *_decode_row(data))
+    def view(self) -> StoreView:
+        """The rows as they are now."""
+        return StoreView(self._points.snapshot(), self._rows.snapshot(), self._vectors.snapshot())
 
     def versions(self, point_id: bytes) -> Iterator[tuple[Version, bytes]]:
         """Writes to a point that its current state does not show by itself, newest first."""
@@ -216,6 +193,40 @@ class Store:
         self._db.close()
 
 
+class StoreView:
+    """The rows of one moment, over RocksDB snapshots; keeps them readable, also when the store is closed."""
+
+    def __init__(self, points: Snapshot, rows: Snapshot, vectors: Snapshot) -> None:
+        self._points = points
+        self._rows = rows
+        self._vectors = vectors
+
+    def find(self, point_ids: Iterable[bytes]) -> list[Row]:
+        """The live points among these ids, in their order."""
+        numbers = [_decode_point(data).row for point_id in point_ids if (data := _get(self._points, point_id)) is not None]
+        return self.rows(number for number in numbers if number != NO_ROW)
+
+    def rows(self, numbers: Iterable[int]) -> list[Row]:
+        """The points at these rows, which must be alive in this view."""
+        return [Row(number, *_decode_row(self._rows[number.to_bytes(8, "big")])) for number in numbers]
+
+    def vectors(self, row: int) -> dict[str, Vectors]:
+        """The vectors of a row by name, shape (size,) each."""
+        return _arrays(_decode_vectors(self._vectors[row.to_bytes(8, "big")]))
+
+    def scan_points(self, start: bytes = b"") -> Iterator[tuple[bytes, int]]:
+        """Ids and rows of all live points in id order, from `start` on."""
+        for key, data in _scan(self._points, start):
+            row = _decode_point(data).row
+            if row != NO_ROW:
+                yield key, row
+
+    def scan_rows(self) -> Iterator[Row]:
+        """All live points in row order."""
+        for key, data in _scan(self._rows):
+            yield Row(int.from_bytes(key, "big"), *_decode_row(data))
+
+
 _MAX = 2**64 - 1
 
 
@@ -235,7 +246,16 @@ def _arrays(vectors: Mapping[str, bytes]) -> dict[str, Vectors]:
     return {name: np.frombuffer(data, "<f4") for name, data in vectors.items()}
 
 
-def _scan(table: Rdict, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+def _get(snapshot: Snapshot, key: bytes) -> Any:
+    try:
+        return snapshot[key]
+    except Exception as error:  # a snapshot has no `get`, and rocksdict's errors have no class of their own
+        if "key not found" in str(error):
+            return None
+        raise
+
+
+def _scan(table: Rdict | Snapshot, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
     """Keys and values from `start` on. Raises on corruption, which a plain `items()` would hide."""
     items = table.iter()
     items.seek(start)

@@ -75,7 +75,7 @@ class TestTruth:
     def test_hits_outside_the_filter_do_not_count(self) -> None:
         wide = self.data.rows_with("wide")
         truth = truth_of(self.data, wide)
-        assert truth.count == min(K, len(wide))
+        assert truth.size == min(K, len(wide))
         assert recall(self.data, truth, [np.setdiff1d(rows, wide).tolist() for rows in self.exact()]) == 0
 
     def test_a_copy_of_a_neighbour_is_as_good(self) -> None:

@@ -48,6 +48,8 @@ def show(settings: Settings, what: str) -> int:
         if rest:
             partition, offset = (int(part) for part in rest.split("/"))
             at = TopicPartition(topic, partition)
+            if at not in _partitions(settings) or offset >= journal.end_offsets([at])[at]:
+                return 0
             found = list(_read(journal, {at: offset}, {at: offset + 1}))
         else:
             ends = journal.end_offsets(_partitions(settings))

@@ -16,10 +16,13 @@ ACTIONS = 120
 def run_seed(seed: int) -> None:
     """One history. Raises AssertionError with the line that repeats it."""
     with tempfile.TemporaryDirectory() as folder:
+        world = World(seed, Path(folder))
         try:
-            World(seed, Path(folder)).run(ACTIONS)
+            world.run(ACTIONS)
         except Exception as error:
             raise AssertionError(f"repeat with: python -m tests.simulation 1 {seed}") from error
+        finally:
+            world.close()
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from journal import codec
 from journal.hlc import COUNTER_BITS
 from journal.log import Entry, TopicPartition
 from journal.records import Delete, PatchPayload, PatchVectors, Record, ReplacePayload, UnsetVectors, Upsert, VectorColumn
-from journal.topics import Topics
+from journal.topics import Topics, shard_of
 from shard.contract import contract_error
 from shard.shard import Limits
 
@@ -92,6 +92,7 @@ def _allowed(record: Record, entry: Entry, catalog: Catalog, topics: Topics) -> 
         record.catalog_position <= catalog.view.position
         and record.shard < len(collection.homes)
         and collection.homes[record.shard][tier] == entry.partition.partition
+        and all(shard_of(point_id, len(collection.homes)) == record.shard for point_id in record.operation.ids)
         and contract_error(collection, record.operation) is None
     )
 

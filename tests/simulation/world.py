@@ -162,6 +162,10 @@ class World:
             self.random.choice(choices)()
         self.settle()
 
+    def close(self) -> None:
+        for node in self.nodes:
+            node.crash()
+
     def settle(self) -> None:
         """No more faults: every node reaches the end, and its answers are those of the log; then once more from nothing (I1)."""
         self.crash_rate = self.fault_rate = 0.0
@@ -195,7 +199,7 @@ class World:
         request = self._request(key)
         self._expect(
             request,
-            lambda: node.writer.write_points(destination, self._operation(collection), self.random.choice(TIERS), request),
+            lambda: node.writer.write_points(destination, [self._operation(collection)], self.random.choice(TIERS), request),
         )
 
     def _operation(self, collection: Collection) -> PointOperation:
@@ -350,7 +354,7 @@ def check_collection(node: Node, collection: Collection, expected: State, choose
     for point in found:
         model = expected[point.row.id]
         assert (orjson.loads(point.row.payload) if point.row.payload else {}) == model.payload
-        vectors = point.shard.store.vectors(point.row.row)
+        vectors = point.view.rows.vectors(point.row.row)
         assert vectors.keys() == model.vectors.keys()
         assert all(np.allclose(vectors[name], model.vectors[name], atol=1e-6) for name in vectors)
     scrolled, after = points.scroll(shards, None, b"", len(IDS))
