@@ -61,9 +61,8 @@ class TestKafkaJournalOnTheMock(DurableContract):
         return reopen
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def journal(cluster: MockCluster) -> Iterator[KafkaJournal]:
-    """One journal that must live through all the faults below."""
     journal = OnTheMock(cluster, append_timeout_s=1)
     yield journal
     journal.close()

@@ -15,7 +15,7 @@ from journal.hlc import Clock, stamp_at
 from journal.ids import encode_id
 from journal.log import Entry, TopicPartition
 from journal.memory import MemoryJournal
-from journal.records import CreateCollection, Delete, DeleteCollection, Operation, Record, Upsert, VectorColumn
+from journal.records import CreateCollection, Delete, DeleteCollection, Operation, PatchPayload, Record, Upsert, VectorColumn
 from journal.topics import Topics
 from journal.writer import Request, Writer
 from query import points
@@ -82,10 +82,14 @@ BAD = {
     "payload": (lambda rig: rig.record(upsert(1, 2, payload=b"[1]")), "must be an object"),
     "broken payload": (lambda rig: rig.record(upsert(1, 2, payload=b"{")), ""),
     "id": (lambda rig: rig.record(upsert(1, 2, point_id=b"\x09")), "not a point id"),
-    "collection": (lambda rig: rig.record(GOOD, collection=7), "collection 7 does not exist"),
+    "collection": (lambda rig: rig.record(GOOD, collection=7), "collection 7 cannot be known"),
     "shard": (lambda rig: rig.record(GOOD, shard=1), "shard 1"),
+    "never created": (lambda rig: rig.record(GOOD, collection=7, catalog_position=8), "catalog position 8"),
+    "negative position": (lambda rig: rig.record(GOOD, collection=-1, catalog_position=-5), "cannot be known"),
+    "empty patch": (lambda rig: rig.record(PatchPayload([encode_id(1)], b"")), "it is empty"),
+    "too deep": (lambda rig: rig.record(upsert(1, 2, payload=b'{"a":' * 300 + b"1" + b"}" * 300)), "300 deep, the bound is 100"),
     "command": (lambda rig: rig.record(DeleteCollection("c")), "does not belong"),
-    "before its collection": (lambda rig: rig.record(GOOD, catalog_position=0), "does not exist at catalog position 0"),
+    "before its collection": (lambda rig: rig.record(GOOD, catalog_position=0), "cannot be known at catalog position 0"),
 }
 
 
@@ -93,7 +97,9 @@ BAD = {
 def test_poison_goes_to_the_dead_letters_and_stops_nothing(rig: Rig, kind: str) -> None:
     make, reason = BAD[kind]
     value = make(rig)
-    rig.append(value)
+    rig.journal.append(HOME, value, b"key", [("from", b"test")]).result()
+    rig.now_ms += Limits().max_lateness_ms + 1  # for the record whose claim may still come true
+    rig.replayer.step(0)
     rig.append(rig.record(upsert(3, 4, point_id=encode_id(2))))
     (letter,) = rig.dead_letters()
     headers = dict(letter.headers)

@@ -72,7 +72,7 @@ def everything(url: str) -> list[dict[str, object]]:
         while True:
             page = result(client.post("/collections/c/points/scroll?consistency=strong", json=body))
             points += page["points"]
-            if "next_page_offset" not in page:
+            if page["next_page_offset"] is None:
                 assert result(client.post("/collections/c/points/count", json={}))["count"] == len(points)
                 return points
             body["offset"] = page["next_page_offset"]
