@@ -58,6 +58,7 @@ class EmbeddedJournal:
         self._now_ms = now_ms
         self._max_in_flight_bytes = max_in_flight_bytes
         self._changed = threading.Condition()
+        self._topics = threading.Lock()
         self._waiting: list[_Waiting] = []
         self._waiting_bytes = 0
         self._closing = False
@@ -90,14 +91,15 @@ class EmbeddedJournal:
             self._open_topic(topic, count)
 
     def ensure_topics(self, topics: Mapping[str, int]) -> None:
-        for topic, count in topics.items():
-            have = sum(1 for partition in self._ends if partition.topic == topic)
-            if 0 < have < count:
-                raise Definite(f"topic {topic} has {have} partitions, {count} are needed")
-            if not have:
-                self._db[_TOPIC + topic.encode()] = count.to_bytes(2, "big")
-                self._db.flush_wal(True)
-                self._open_topic(topic, count)
+        with self._topics:
+            for topic, count in topics.items():
+                have = sum(1 for partition in self._ends if partition.topic == topic)
+                if 0 < have < count:
+                    raise Definite(f"topic {topic} has {have} partitions, {count} are needed")
+                if not have:
+                    self._db[_TOPIC + topic.encode()] = count.to_bytes(2, "big")
+                    self._db.flush_wal(True)
+                    self._open_topic(topic, count)
 
     def append(
         self, partition: TopicPartition, value: bytes, key: bytes | None = None, headers: Headers = ()
@@ -144,7 +146,11 @@ class EmbeddedJournal:
             self._changed.notify_all()
         if self._committer is not None:
             self._committer.join()
-        self._db.close()
+        try:
+            self._db.close()
+        except Exception:  # what RocksDB could not write it cannot write now; that was said when it happened
+            if self._failure is None:
+                raise
 
     def _check_known(self, partition: TopicPartition) -> None:
         if partition not in self._ends:

@@ -27,7 +27,7 @@ def encode_id(value: ExternalId) -> bytes:
             raise ValueError(f"id {value} is out of bounds, must be between 0 and {MAX_NUMBER}")
         return _NUMBER + value.to_bytes(8, "big")
     if _UUID_TEXT.fullmatch(value):
-        return _UUID + UUID(value).bytes
+        return _UUID + UUID(value.lower()).bytes
     data = value.encode()
     if not 0 < len(data) <= MAX_TEXT_BYTES:
         raise ValueError(f"id of {len(data)} bytes is out of bounds, a string must have 1 to {MAX_TEXT_BYTES}")
@@ -41,6 +41,6 @@ def decode_id(data: bytes) -> ExternalId:
         return int.from_bytes(rest, "big")
     if kind == _UUID and len(rest) == 16:
         return str(UUID(bytes=rest))
-    if kind == _TEXT and 0 < len(rest) <= MAX_TEXT_BYTES:
-        return rest.decode()
+    if kind == _TEXT and 0 < len(rest) <= MAX_TEXT_BYTES and not _UUID_TEXT.fullmatch(text := rest.decode()):
+        return text
     raise ValueError(f"not a point id: {data[:32]!r}")

@@ -88,18 +88,16 @@ class KafkaJournal:
         self._timeout_s = append_timeout_s
         client: dict[str, Any] = {"bootstrap.servers": bootstrap, "allow.auto.create.topics": False} | _QUIET
         self._admin = AdminClient(client)
-        self._producer = Producer(
-            client
-            | {
-                "enable.idempotence": True,
-                "acks": "all",
-                "linger.ms": 0,
-                "compression.type": "lz4",
-                "delivery.timeout.ms": int(append_timeout_s * 1000),
-                "queue.buffering.max.kbytes": max_in_flight_bytes >> 10,
-                "message.max.bytes": 1_000_000,
-            }
-        )
+        self._producer_settings = client | {
+            "enable.idempotence": True,
+            "acks": "all",
+            "linger.ms": 0,
+            "compression.type": "lz4",
+            "delivery.timeout.ms": int(append_timeout_s * 1000),
+            "queue.buffering.max.kbytes": max_in_flight_bytes >> 10,
+            "message.max.bytes": 1_000_000,
+        }
+        self._producer = Producer(self._producer_settings)
         self._groups: dict[str, Consumer] = {}
         self._groups_lock = threading.Lock()
         self._partitions: set[TopicPartition] = set()
@@ -152,8 +150,8 @@ class KafkaJournal:
             self._producer.produce(partition.topic, value, key, partition.partition, on_delivery=delivered, headers=list(headers))
         except BufferError:
             raise Overloaded("the producer's queue is full") from None
-        except KafkaException as error:
-            raise _journal_error(error.args[0]) from error
+        except KafkaException as error:  # it never entered the queue
+            raise Definite(f"Kafka: {error.args[0].str()}") from error
         return future
 
     def reader(self) -> KafkaReader:
@@ -174,7 +172,7 @@ class KafkaJournal:
     def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
         offsets = [KafkaPartition(p.topic, p.partition, offset) for p, offset in positions.items()]
         try:
-            self._group(group).commit(offsets=offsets, asynchronous=True)
+            self._group(group).commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
             raise _journal_error(error.args[0]) from error
 
@@ -222,9 +220,11 @@ class KafkaJournal:
         while not self._closing.is_set():
             try:
                 self._producer.poll(1.0)
-            except KafkaException as error:  # a fatal one; every append fails from here on, and says so
-                log.error("Kafka: %s", error)
-                self._closing.wait(RETRY_S)
+            except KafkaException as error:  # a fatal one, after which this producer takes nothing more
+                log.error("Kafka: %s; going on with a new producer", error)
+                lost, self._producer = self._producer, Producer(self._producer_settings)
+                lost.purge()
+                lost.flush(1)
 
 
 class KafkaReader:
@@ -303,6 +303,7 @@ def _consumer_settings(bootstrap: str, group: str) -> dict[str, Any]:
         "isolation.level": "read_uncommitted",
         "queued.max.messages.kbytes": 32 << 10,
         "fetch.wait.max.ms": 500,
+        "socket.timeout.ms": 10_000,
     } | _QUIET
 
 

@@ -132,11 +132,11 @@ class MemoryReader:
         if self._shuffle and self._ready():
             max_records = self._shuffle.randint(1, max_records)
         while len(entries) < max_records and size < max_bytes and (ready := self._ready()):
-            partition = self._shuffle.choice(ready) if self._shuffle else ready[len(entries) % len(ready)]
+            partition = self._shuffle.choice(ready) if self._shuffle else ready[0]
             entry = self._journal._log(partition)[self._positions[partition]]
             if entries and size + len(entry.value) > max_bytes:
                 break
-            self._positions[partition] += 1
+            self._positions[partition] = self._positions.pop(partition) + 1  # goes last: none starves another
             size += len(entry.value)
             entries.append(entry)
         return Batch(entries, dict(self._positions))

@@ -83,11 +83,17 @@ def _shared_size(operation: PointOperation) -> int:
     """Bytes that every part repeats."""
     match operation:
         case PatchPayload():
-            return len(operation.set) + sum(len(key.encode()) for key in operation.unset)
+            return len(operation.set) + _names_size(operation.unset)
         case ReplacePayload():
             return len(operation.payload)
+        case UnsetVectors():
+            return _names_size(operation.names)
         case _:
             return 0
+
+
+def _names_size(names: Sequence[str]) -> int:
+    return sum(len(name.encode()) + _POINT_BYTES for name in names)
 
 
 def _take_columns(columns: Sequence[VectorColumn], indexes: Sequence[int]) -> list[VectorColumn]:

@@ -1,6 +1,5 @@
 """The journal on a real Kafka broker: the contract, and what brokers, operators and foreign clients do to it."""
 
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -10,7 +9,18 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from journal.kafka import KafkaJournal
 from journal.log import Appended, Definite, Journal, JournalError, TopicPartition
-from tests.journal.contract import WAIT_S, DurableContract, batches, in_thread, outcomes, read, until_it_works, values, write
+from tests.journal.contract import (
+    WAIT_S,
+    DurableContract,
+    batches,
+    in_thread,
+    outcomes,
+    read,
+    until_equal,
+    until_it_works,
+    values,
+    write,
+)
 from tests.kafka_server import KafkaServer
 
 pytestmark = pytest.mark.kafka
@@ -80,9 +90,7 @@ def test_markers_of_foreign_transactions_do_not_stall_a_reader(
         assert producer.flush(WAIT_S) == 0
         getattr(producer, end)(WAIT_S)
         ends = {partition: 2 * n - 1}
-        deadline = time.monotonic() + WAIT_S
-        while journal.end_offsets([partition]) != ends:  # the coordinator writes the marker after it has answered
-            assert time.monotonic() < deadline
+        until_equal(lambda: journal.end_offsets([partition]), ends)  # the coordinator writes the marker after it has answered
         for _ in batches(reader, {partition: 0}, ends):
             pass  # fails unless the positions reach the ends
     reader.close()
@@ -124,8 +132,12 @@ def test_ordinary_tools_see_what_a_group_committed(admin: AdminClient, journal: 
     write(journal, partition, b"0", b"1")
     journal.commit("node-1", {partition: 1})
     asked = ConsumerGroupTopicPartitions("node-1", [KafkaPartition(partition.topic, 0)])
-    (answer,) = admin.list_consumer_group_offsets([asked]).values()
-    assert [found.offset for found in answer.result(WAIT_S).topic_partitions] == [1]
+
+    def seen() -> list[int]:
+        (answer,) = admin.list_consumer_group_offsets([asked]).values()
+        return [found.offset for found in answer.result(WAIT_S).topic_partitions]
+
+    until_equal(seen, [1])
 
 
 def test_a_record_that_no_broker_would_take_is_refused(journal: KafkaJournal, partition: TopicPartition) -> None:

@@ -100,7 +100,7 @@ def test_what_the_broker_refused_is_never_acknowledged(
     """I2, V21: and the journal goes on. librdkafka reports a refused batch as delivered when a later one was (its implicit
     acknowledgement, confluent-kafka-go issue 921), without an offset."""
     cluster.answer_after(20)
-    cluster.refuse(PRODUCE, [getattr(KafkaError, error)] * 2)
+    cluster.refuse(PRODUCE, [getattr(KafkaError, error)] * 3)
     sent = [b"%d" % n + bytes(400_000) for n in range(8)]  # two fill a request
     futures = [journal.append(partition, value) for value in sent]
     found = outcomes(futures)
