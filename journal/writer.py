@@ -6,6 +6,7 @@ One per process. Thread-safe; what it returns are futures, resolved by the journ
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -88,7 +89,8 @@ class Writer:
         topic = self._topics.tier(tier)
         gathering = _Gathering(len(parts), self._max_drift_ms)
         with self._lock:  # so that the order of stamps is the order of the log
-            for hlc, (shard, part) in zip(self._stamps(len(parts)), parts, strict=True):
+            keys = _part_keys(request, [part for _, part in parts])
+            for hlc, key, (shard, part) in zip(self._stamps(len(parts)), keys, parts, strict=True):
                 record = Record(
                     hlc=hlc,
                     operation=part,
@@ -97,7 +99,7 @@ class Writer:
                     shard=shard,
                     tenant=destination.tenant,
                     request_id=request.id,
-                    idempotency_key=_part_key(request, part),
+                    idempotency_key=key,
                     origin=request.principal,
                 )
                 partition = TopicPartition(topic, destination.homes[shard][tier])
@@ -182,12 +184,17 @@ class _Gathering:
             self.future.set_exception(Indefinite(f"{len(self._receipt.written)} parts are written, the rest is unknown: {texts}"))
 
 
-def _part_key(request: Request, part: PointOperation) -> str:
-    """The client's key and the content: only what is the same write again is taken for a retry."""
+def _part_keys(request: Request, parts: Sequence[PointOperation]) -> list[str]:
+    """The client's key, the content, and which of several equal parts it is: only the same write again is taken for a retry."""
     if not request.idempotency_key:
-        return ""
-    content = msgspec.msgpack.encode((type(part).__name__, part))
-    return f"{request.idempotency_key}/{blake2b(content, digest_size=8).hexdigest()}"
+        return [""] * len(parts)
+    seen: Counter[str] = Counter()
+    keys = []
+    for part in parts:
+        digest = blake2b(msgspec.msgpack.encode((type(part).__name__, part)), digest_size=8).hexdigest()
+        keys.append(f"{request.idempotency_key}/{digest}/{seen[digest]}")
+        seen[digest] += 1
+    return keys
 
 
 def _headers(record: Record, request: Request, topic: str) -> Headers:

@@ -85,7 +85,6 @@ def partition(cluster: MockCluster, journal: KafkaJournal, request: pytest.Fixtu
         "REQUEST_TIMED_OUT",
         "KAFKA_STORAGE_ERROR",
         "UNKNOWN_PRODUCER_ID",
-        "DUPLICATE_SEQUENCE_NUMBER",
         "OUT_OF_ORDER_SEQUENCE_NUMBER",
         "INVALID_PRODUCER_EPOCH",
         "MSG_SIZE_TOO_LARGE",
