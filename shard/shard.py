@@ -141,7 +141,7 @@ class Shard:
         kept = {name: index for name, index in self.payload.fields.items() if collection.fields.get(name) == index.schema}
         new = {name: FieldIndex(schema) for name, schema in collection.fields.items() if name not in kept}
         if new:
-            for row in self.store.view().scan_rows():
+            for row in self.store.scan_rows():
                 for index, values in indexed_values(new, row.payload):
                     index.add(row.row, values)
         with self.lock:

@@ -149,6 +149,11 @@ class Store:
         data = self._vectors.get(row.to_bytes(8, "big"))
         return {} if data is None else _arrays(_decode_vectors(data))
 
+    def scan_rows(self) -> Iterator[Row]:
+        """All live points in row order, as they are now; for the thread that writes."""
+        for key, data in _scan(self._rows):
+            yield Row(int.from_bytes(key, "big"), *_decode_row(data))
+
     def view(self) -> StoreView:
         """The rows as they are now."""
         return StoreView(self._points.snapshot(), self._rows.snapshot(), self._vectors.snapshot())
@@ -215,16 +220,15 @@ class StoreView:
         return _arrays(_decode_vectors(self._vectors[row.to_bytes(8, "big")]))
 
     def scan_points(self, start: bytes = b"") -> Iterator[tuple[bytes, int]]:
-        """Ids and rows of all live points in id order, from `start` on."""
-        for key, data in _scan(self._points, start):
-            row = _decode_point(data).row
-            if row != NO_ROW:
-                yield key, row
+        """Ids and rows of all live points in id order, from `start` on.
 
-    def scan_rows(self) -> Iterator[Row]:
-        """All live points in row order."""
-        for key, data in _scan(self._rows):
-            yield Row(int.from_bytes(key, "big"), *_decode_row(data))
+        rocksdict's snapshots honour their moment in gets but not in iterators. Keys of points are never removed, so walking the
+        present keys and getting each from the snapshot gives all that were there.
+        """
+        for key, _ in _scan(self._points, start):
+            data = _get(self._points, key)
+            if data is not None and (row := _decode_point(data).row) != NO_ROW:
+                yield key, row
 
 
 _MAX = 2**64 - 1

@@ -34,3 +34,4 @@ class BackgroundThread:
                 task()
             except Exception:
                 log.exception("a background task failed; it is tried again with the next write")
+            task = None  # or the wait for the next would hold on to what this one worked on

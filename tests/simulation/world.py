@@ -107,6 +107,8 @@ class Node:
 
     def reach(self, partition: TopicPartition, record: Record | None) -> int:
         """How far a partition is applied: announced, or already on disk when a crash came before the announcement."""
+        if partition == TOPICS.system_partition:
+            return self.replayer.catalog.view.position
         announced = self.replayer.applied.get()[partition]
         shards = [] if record is None else self.shards.of(record.collection)
         return max(announced, shards[record.shard].progress(partition).offset) if record and shards else announced
@@ -128,6 +130,8 @@ class Node:
             if fate < self.world.crash_rate:
                 raise Crash("before the write")
             write(changes)
+            if 0.5 < fate < 0.6:  # a read between the write and its publication sees the moment before
+                self.world.check(self)
             if fate > 1 - self.world.crash_rate:
                 raise Crash("after the write")
 
