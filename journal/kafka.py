@@ -92,6 +92,8 @@ class KafkaJournal:
             "enable.idempotence": True,
             "acks": "all",
             "linger.ms": 0,
+            # One request at a time, since a batch that is retried while a later one is acknowledged loses its offset.
+            "max.in.flight.requests.per.connection": 1,
             "compression.type": "lz4",
             "delivery.timeout.ms": int(append_timeout_s * 1000),
             "queue.buffering.max.kbytes": max_in_flight_bytes >> 10,

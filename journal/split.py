@@ -103,7 +103,7 @@ def _take_columns(columns: Sequence[VectorColumn], indexes: Sequence[int]) -> li
 def _take_column(column: VectorColumn, indexes: Sequence[int]) -> VectorColumn | None:
     vectors = column.array()
     if column.points is None:
-        return VectorColumn.of(column.name, vectors[np.asarray(indexes)])
+        return VectorColumn.of(column.name, vectors[np.asarray(indexes, np.intp)])
     place = {index: at for at, index in enumerate(indexes)}
     chosen = [(at, place[point]) for at, point in enumerate(column.points) if point in place]
     if not chosen:

@@ -182,6 +182,21 @@ def test_payload_edits(client: QdrantClient, filled: str) -> None:
     assert client.count(filled).count == COUNT
 
 
+def test_points_that_are_not_there(http: httpx.Client, name: str) -> None:
+    """Changes of absent points are said so, by the first id; those that are there are changed all the same."""
+    result(http.put(f"/collections/{name}/points?wait=true", json={"points": [{"id": 1, "vector": [1, 1, 1, 1]}]}))
+    for path, body in (
+        ("payload", {"payload": {"a": 1}, "points": [1, 7]}),
+        ("payload/delete", {"keys": ["b"], "points": [1, 7]}),
+    ):
+        response = http.post(f"/collections/{name}/points/{path}?wait=true", json=body)
+        assert response.status_code == 404
+        assert "7" in response.json()["status"]["error"]
+    absent = {"points": [{"id": 8, "vector": [1, 2, 3, 4]}]}
+    assert http.put(f"/collections/{name}/points/vectors?wait=true", json=absent).status_code == 404
+    assert result(http.get(f"/collections/{name}/points/1"))["payload"] == {"a": 1}
+
+
 def test_deletes(client: QdrantClient, filled: str) -> None:
     client.delete(filled, [0, 1, 12345])
     client.delete(filled, models.FilterSelector(filter=models.Filter(must=[field("n", range=models.Range(gte=30))])))
