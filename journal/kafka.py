@@ -6,6 +6,7 @@ replays everything for itself) and commit under a real group only so that ordina
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -15,6 +16,7 @@ from typing import Any
 
 from confluent_kafka import (
     OFFSET_INVALID,
+    TIMESTAMP_LOG_APPEND_TIME,
     TIMESTAMP_NOT_AVAILABLE,
     Consumer,
     KafkaError,
@@ -143,7 +145,8 @@ class KafkaJournal:
             offset = message.offset()
             if error is not None:
                 future.set_exception(_journal_error(error))
-            elif offset is None or offset < 0:  # acknowledged by way of a later one
+            elif offset is None or message.timestamp()[0] != TIMESTAMP_LOG_APPEND_TIME:
+                # Taken for written because a later one was, or because the broker called it a duplicate.
                 future.set_exception(Indefinite("Kafka: written, but the broker did not say where"))
             else:
                 future.set_result(Appended(partition, offset, message.timestamp()[1]))
@@ -170,6 +173,7 @@ class KafkaJournal:
                 if error.args[0].code() not in _MOVING or time.monotonic() > deadline:
                     raise _journal_error(error.args[0]) from error
                 self._closing.wait(RETRY_S)
+                self._has(partitions[0].topic, 1)  # asks for the metadata anew
 
     def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
         offsets = [KafkaPartition(p.topic, p.partition, offset) for p, offset in positions.items()]
@@ -226,7 +230,8 @@ class KafkaJournal:
                 log.error("Kafka: %s; going on with a new producer", error)
                 lost, self._producer = self._producer, Producer(self._producer_settings)
                 lost.purge()
-                lost.flush(1)
+                with contextlib.suppress(KafkaException):
+                    lost.flush(1)
 
 
 class KafkaReader:

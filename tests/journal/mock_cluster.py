@@ -10,7 +10,7 @@ from ctypes import c_char_p, c_int, c_int16, c_int32, c_size_t, c_void_p
 
 from confluent_kafka import cimpl
 
-PRODUCE, LIST_OFFSETS, METADATA = 0, 2, 3
+PRODUCE, LIST_OFFSETS = 0, 2
 
 _rdkafka = ctypes.CDLL(cimpl.__file__)  # looks symbols up in what the module is linked with, too
 
@@ -30,6 +30,8 @@ _bootstraps = _function("rd_kafka_mock_cluster_bootstraps", c_char_p, c_void_p)
 _topic_create = _function("rd_kafka_mock_topic_create", c_int, c_void_p, c_char_p, c_int, c_int)
 _set_rtt = _function("rd_kafka_mock_broker_set_rtt", c_int, c_void_p, c_int32, c_int)
 _push_errors = _function("rd_kafka_mock_push_request_errors_array", None, c_void_p, c_int16, c_size_t, c_void_p)
+
+_clear_errors = _function("rd_kafka_mock_clear_request_errors", None, c_void_p, c_int16)
 
 
 class MockCluster:
@@ -53,6 +55,12 @@ class MockCluster:
         """The next requests of this kind do nothing and are answered with these errors."""
         codes = list(errors)
         _push_errors(self._cluster, api, len(codes), (c_int * len(codes))(*codes))
+
+    def heal(self) -> None:
+        """Answers at once, and refuses nothing more."""
+        self.answer_after(0)
+        for api in (PRODUCE, LIST_OFFSETS):
+            _clear_errors(self._cluster, api)
 
     def close(self) -> None:
         _cluster_destroy(self._cluster)

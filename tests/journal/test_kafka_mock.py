@@ -70,7 +70,7 @@ def journal(cluster: MockCluster) -> Iterator[KafkaJournal]:
 
 @pytest.fixture
 def partition(cluster: MockCluster, journal: KafkaJournal, request: pytest.FixtureRequest) -> TopicPartition:
-    cluster.answer_after(0)
+    cluster.heal()
     name = request.node.name.replace("[", "-").replace("]", "")
     journal.ensure_topics({name: 1})
     return TopicPartition(name, 0)
@@ -84,6 +84,7 @@ def partition(cluster: MockCluster, journal: KafkaJournal, request: pytest.Fixtu
         "REQUEST_TIMED_OUT",
         "KAFKA_STORAGE_ERROR",
         "UNKNOWN_PRODUCER_ID",
+        "DUPLICATE_SEQUENCE_NUMBER",
         "OUT_OF_ORDER_SEQUENCE_NUMBER",
         "INVALID_PRODUCER_EPOCH",
         "MSG_SIZE_TOO_LARGE",
@@ -103,7 +104,7 @@ def test_what_the_broker_refused_is_never_acknowledged(
     sent = [b"%d" % n + bytes(400_000) for n in range(8)]
     futures = [journal.append(partition, value) for value in sent]
     found = outcomes(futures)
-    cluster.answer_after(0)
+    cluster.heal()
     until_it_works(lambda: write(journal, partition, b"after"))
     log = {entry.offset: entry.value for entry in read(journal, {partition: 0})}
     for value, outcome in zip(sent, found, strict=True):
@@ -123,7 +124,7 @@ def test_an_answer_that_comes_too_late_leaves_the_append_in_doubt(
     cluster.answer_after(3000)
     in_doubt: Future[Appended] = journal.append(partition, b"late")
     assert [type(outcome) for outcome in outcomes([in_doubt])] == [Indefinite]
-    cluster.answer_after(0)
+    cluster.heal()
     until_it_works(lambda: write(journal, partition, b"after"))
     assert values(read(journal, {partition: 0}))[:2] == [b"warm", b"late"]
 
