@@ -20,7 +20,7 @@ from catalog.collection import Collection, Consistency
 from gateway.bodies import ReadParams
 from gateway.errors import BadRequest, Conflict, NotFound, Unavailable
 from journal.hlc import Clock
-from journal.log import Indefinite, Journal, Positions, TopicPartition
+from journal.log import Indefinite, Journal, Positions
 from journal.records import CatalogOperation, PointOperation
 from journal.token import Token, merge
 from journal.topics import Topics
@@ -126,11 +126,7 @@ class Call:
         if system in required:
             await service.gate.reached({system: required[system]}, timeout_s)
             collection = _found(self._known(name), name)
-        homes = {
-            TopicPartition(service.topics.tier(tier), partition)
-            for home in collection.homes
-            for tier, partition in enumerate(home)
-        }
+        homes = {partition for home in collection.homes for partition in service.topics.home_partitions(home)}
         await service.gate.reached({p: offset for p, offset in required.items() if p in homes}, timeout_s)
         applied = service.replayer.applied.get()
         self.served = {partition: applied[partition] for partition in homes}

@@ -5,6 +5,7 @@ Journal-1 is the data, one topic per QoS tier; Journal-2 the transactions; Journ
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from journal.log import TopicPartition
@@ -46,6 +47,10 @@ class Topics:
     def data_partitions(self) -> list[TopicPartition]:
         """Every partition of every tier."""
         return [TopicPartition(self.tier(tier), p) for tier in TIERS for p in range(TIER_PARTITIONS[tier])]
+
+    def home_partitions(self, home: Sequence[int]) -> list[TopicPartition]:
+        """The partitions where a shard is at home: `home[tier]` is one of that tier's."""
+        return [TopicPartition(self.tier(tier), partition) for tier, partition in enumerate(home)]
 
     def all(self) -> dict[str, int]:
         """Every topic that a node needs, with its number of partitions."""

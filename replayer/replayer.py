@@ -1,8 +1,8 @@
 """The loop from journal to state. `step` is the whole of it, and takes its clock from outside, so the simulator can run it.
 
 One step: poll; apply catalog commands; judge each data record; write dead letters and wait for them; apply the rest to the
-shards; announce the positions; now and then commit them for the dashboards. A failure anywhere throws the in-memory state away
-and begins again from disk, the same way as a restarted process does.
+shards; announce the positions; now and then commit them for the dashboards. After a failure of the journal it reads on; any
+other throws the in-memory state away and begins again from disk, the same way as a restarted process does.
 """
 
 from __future__ import annotations

@@ -108,8 +108,7 @@ class Shard:
 
     def home_partitions(self) -> list[TopicPartition]:
         """The partitions that may hold records for this shard."""
-        home = self.collection.homes[self.number]
-        return [TopicPartition(self._topics.tier(tier), partition) for tier, partition in enumerate(home)]
+        return self._topics.home_partitions(self.collection.homes[self.number])
 
     def progress(self, partition: TopicPartition) -> Progress:
         """How far a home partition is applied here, durably up to a power loss."""
