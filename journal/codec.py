@@ -13,7 +13,7 @@ import msgspec
 from fastavro.schema import fingerprint, parse_schema, to_parsing_canonical_form
 
 import schemas
-from journal.records import Operation, Record
+from journal.records import Ingested, Operation, Record
 
 MAGIC = b"\xc3\x01"
 HEADER_BYTES = 10
@@ -44,6 +44,7 @@ def encode(record: Record) -> bytes:
         f"vecraft.v1.{type(record.operation).__name__}",
         msgspec.to_builtins(record.operation, builtin_types=(bytes,)),
     )
+    body["ingested"] = None if record.ingested is None else msgspec.to_builtins(record.ingested)
     fastavro.schemaless_writer(out, _LATEST, body)
     return out.getvalue()
 
@@ -58,6 +59,11 @@ def decode(data: bytes) -> Record:
     try:
         body: Any = fastavro.schemaless_reader(stream, schema, _LATEST, return_record_name=True)
         name, operation = body.pop("operation")
-        return Record(operation=msgspec.convert(operation, _OPERATIONS[name]), **body)
+        ingested = body.pop("ingested")
+        if ingested is not None:  # a union's record comes with its name
+            ingested = msgspec.convert(ingested[1], Ingested)
+        if stream.read(1):
+            raise ValueError(f"{len(data) - stream.tell() + 1} bytes follow it")
+        return Record(operation=msgspec.convert(operation, _OPERATIONS[name]), ingested=ingested, **body)
     except Exception as error:  # fastavro raises whatever the bytes lead it to
         raise DecodeError(f"not a record: {type(error).__name__}: {error}") from error

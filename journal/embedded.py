@@ -17,12 +17,28 @@ from typing import NamedTuple
 import msgspec
 from rocksdict import AccessType, DBRecoveryMode, Options, Rdict, WriteBatch
 
-from journal.log import Appended, Batch, Definite, Entry, Headers, Indefinite, Overloaded, Positions, TopicPartition, pending
+from journal.groups import LocalGroups
+from journal.log import (
+    Appended,
+    Batch,
+    Definite,
+    Entry,
+    Headers,
+    Indefinite,
+    Member,
+    Overloaded,
+    Positions,
+    TopicPartition,
+    TopicSpec,
+    check_count,
+    check_trim,
+    pending,
+)
 
 GROUP_BYTES = 16 << 20
 """At most this much goes into one group commit; the rest waits for the next."""
 
-_ENTRY, _TOPIC, _GROUP = b"e", b"t", b"g"
+_ENTRY, _TOPIC, _GROUP, _START = b"e", b"t", b"g", b"s"
 
 
 class _Waiting(NamedTuple):
@@ -30,6 +46,7 @@ class _Waiting(NamedTuple):
     value: bytes
     key: bytes | None
     headers: Headers
+    time_ms: int | None
     future: Future[Appended]
 
 
@@ -63,6 +80,7 @@ class EmbeddedJournal:
         self._waiting_bytes = 0
         self._closing = False
         self._failure: Exception | None = None
+        self._groups = LocalGroups(self)
         self._ends: Positions = {}
         self._time_ms = 0
         for topic, count in self._stored_topics():
@@ -90,21 +108,25 @@ class EmbeddedJournal:
         for topic, count in self._stored_topics():
             self._open_topic(topic, count)
 
-    def ensure_topics(self, topics: Mapping[str, int]) -> None:
+    def ensure_topics(self, topics: Mapping[str, TopicSpec]) -> None:
         with self._topics:
-            for topic, count in topics.items():
-                have = sum(1 for partition in self._ends if partition.topic == topic)
-                if 0 < have < count:
-                    raise Definite(f"topic {topic} has {have} partitions, {count} are needed")
+            for topic, spec in topics.items():
+                have = len(self._partitions(topic))
+                check_count(topic, have, spec)
                 if not have:
-                    self._db[_TOPIC + topic.encode()] = count.to_bytes(2, "big")
+                    self._db[_TOPIC + topic.encode()] = spec.partitions.to_bytes(2, "big")
                     self._db.flush_wal(True)
-                    self._open_topic(topic, count)
+                    self._open_topic(topic, spec.partitions)
 
     def append(
-        self, partition: TopicPartition, value: bytes, key: bytes | None = None, headers: Headers = ()
+        self,
+        partition: TopicPartition,
+        value: bytes,
+        key: bytes | None = None,
+        headers: Headers = (),
+        time_ms: int | None = None,
     ) -> Future[Appended]:
-        waiting = _Waiting(partition, value, key, headers, pending())
+        waiting = _Waiting(partition, value, key, headers, time_ms, pending())
         with self._changed:
             if self._closing or self._failure:
                 raise Definite(f"the journal takes no writes: {self._failure or 'it is closed'}")
@@ -124,6 +146,26 @@ class EmbeddedJournal:
             for partition in partitions:
                 self._check_known(partition)
             return {partition: self._ends[partition] for partition in partitions}
+
+    def start_offsets(self, partitions: Sequence[TopicPartition]) -> Positions:
+        for partition in partitions:
+            self._check_known(partition)
+        return {partition: self._start(partition) for partition in partitions}
+
+    def trim(self, positions: Mapping[TopicPartition, int]) -> None:
+        batch = WriteBatch(raw_mode=True)
+        for partition, offset in positions.items():
+            check_trim(partition, offset, self.end_offsets([partition])[partition])
+            if offset > (start := self._start(partition)):
+                batch.put(_start_key(partition), offset.to_bytes(8, "big"))
+                batch.delete_range(_entry_key(partition, start), _entry_key(partition, offset))
+        self._db.write(batch)
+
+    def identity(self, topic: str) -> str:
+        return topic
+
+    def join(self, group: str, topic: str) -> Member:
+        return self._groups.join(group, self._partitions(topic))
 
     def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
         batch = WriteBatch(raw_mode=True)
@@ -156,6 +198,12 @@ class EmbeddedJournal:
         if partition not in self._ends:
             raise Definite(f"unknown partition: {partition.topic}/{partition.partition}")
 
+    def _partitions(self, topic: str) -> list[TopicPartition]:
+        return [partition for partition in self._ends if partition.topic == topic]
+
+    def _start(self, partition: TopicPartition) -> int:
+        return int.from_bytes(self._db.get(_start_key(partition)) or b"", "big")
+
     def _stored_topics(self) -> list[tuple[str, int]]:
         return [(key[1:].decode(), int.from_bytes(value, "big")) for key, value in scan(self._db, _TOPIC)]
 
@@ -164,7 +212,7 @@ class EmbeddedJournal:
             partition = TopicPartition(topic, index)
             last = self._last_entry(partition)
             with self._changed:
-                self._ends[partition] = last.offset + 1 if last else 0
+                self._ends[partition] = last.offset + 1 if last else self._start(partition)
                 self._time_ms = max(self._time_ms, last.time_ms if last else 0)
 
     def _last_entry(self, partition: TopicPartition) -> Entry | None:
@@ -206,8 +254,9 @@ class EmbeddedJournal:
         batch = WriteBatch(raw_mode=True)
         acknowledged = []
         ends: Positions = {}
-        time_ms = self._time_ms = max(self._now_ms(), self._time_ms)
+        now_ms = self._time_ms = max(self._now_ms(), self._time_ms)
         for waiting in group:
+            time_ms = now_ms if waiting.time_ms is None else waiting.time_ms
             offset = ends.get(waiting.partition, self._ends[waiting.partition])
             batch.put(
                 _entry_key(waiting.partition, offset),
@@ -306,6 +355,10 @@ def _entry(partition: TopicPartition, key: bytes, value: bytes) -> Entry:
 
 def _group_key(group: str, partition: TopicPartition) -> bytes:
     return _GROUP + f"{group}/{partition.topic}/{partition.partition}".encode()
+
+
+def _start_key(partition: TopicPartition) -> bytes:
+    return _START + f"{partition.topic}/{partition.partition}".encode()
 
 
 def _options() -> Options:

@@ -23,9 +23,10 @@ from confluent_kafka import (
     KafkaException,
     Message,
     Producer,
+    TopicCollection,
 )
 from confluent_kafka import TopicPartition as KafkaPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, ResourceType, TopicMetadata  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewTopic
 
 from journal.log import (
@@ -39,8 +40,11 @@ from journal.log import (
     Overloaded,
     Positions,
     TopicPartition,
+    TopicSpec,
+    Unfit,
     pending,
 )
+from journal.topic_check import TopicFacts, breaches, config_of
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +55,8 @@ _NEVER_SENT = {
     KafkaError.UNKNOWN_TOPIC_OR_PART,
     KafkaError.MSG_SIZE_TOO_LARGE,
     KafkaError.RECORD_LIST_TOO_LARGE,
+    KafkaError.OFFSET_OUT_OF_RANGE,
+    KafkaError.INVALID_REPLICATION_FACTOR,
 }
 """Errors after which no attempt can have been written."""
 
@@ -73,20 +79,19 @@ _QUIET: dict[str, Any] = {"log_level": 2, "error_cb": lambda error: log.debug("K
 """librdkafka repeats itself several times a second while a broker is away; who asks for something gets the error."""
 
 _LATEST: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+_EARLIEST: Any = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 
 
 class KafkaJournal:
-    """A journal on the brokers `bootstrap`. `replication` applies to topics that it creates."""
+    """A journal on the brokers `bootstrap`."""
 
     def __init__(
         self,
         bootstrap: str,
-        replication: int = 1,
         append_timeout_s: float = 5.0,
         max_in_flight_bytes: int = 64 << 20,
     ) -> None:
         self._bootstrap = bootstrap
-        self._replication = replication
         self._timeout_s = append_timeout_s
         client: dict[str, Any] = {"bootstrap.servers": bootstrap, "allow.auto.create.topics": False} | _QUIET
         self._admin = AdminClient(client)
@@ -109,31 +114,55 @@ class KafkaJournal:
         self._poller = threading.Thread(target=self._drive_callbacks, name="journal-callbacks", daemon=True)
         self._poller.start()
 
-    def ensure_topics(self, topics: Mapping[str, int]) -> None:
-        missing = {topic: count for topic, count in topics.items() if not self._has(topic, count)}
-        new = [
-            NewTopic(
-                topic,
-                num_partitions=count,
-                replication_factor=self._replication,
-                config={"message.timestamp.type": "LogAppendTime", "retention.ms": "-1", "max.message.bytes": "1048588"},
-            )
-            for topic, count in missing.items()
-        ]
-        for future in self._admin.create_topics(new, operation_timeout=10).values() if new else ():
+    def ensure_topics(self, topics: Mapping[str, TopicSpec]) -> None:
+        missing = {topic: spec for topic, spec in topics.items() if not self._has(topic)}
+        if missing:
+            self._create(missing)
+        self.check_topics(topics)
+        self._partitions |= {TopicPartition(topic, p) for topic, spec in topics.items() for p in range(spec.partitions)}
+
+    def check_topics(self, topics: Mapping[str, TopicSpec]) -> None:
+        """Raises Unfit, naming each promise that an existing topic breaks, or a topic that is missing."""
+        found = self.describe_topics(list(topics))
+        texts = [f"topic {topic} does not exist" for topic in topics if topic not in found]
+        texts += [f"topic {topic}: {text}" for topic, facts in found.items() for text in breaches(topics[topic], facts)]
+        if texts:
+            raise Unfit("; ".join(texts))
+
+    def describe_topics(self, topics: Sequence[str]) -> dict[str, TopicFacts]:
+        """What the brokers say of those topics that exist."""
+        known = self._metadata()
+        there = [topic for topic in topics if topic in known]
+        asked = self._admin.describe_configs(
+            [ConfigResource(ResourceType.TOPIC, topic) for topic in there], request_timeout=self._timeout_s
+        )
+        try:
+            configs = {resource.name: {name: entry.value for name, entry in f.result().items()} for resource, f in asked.items()}
+        except KafkaException as error:
+            raise _journal_error(error.args[0]) from error
+        return {topic: _facts(known[topic], configs[topic]) for topic in there}
+
+    def _create(self, topics: Mapping[str, TopicSpec]) -> None:
+        """Creates topics, or finds that somebody else just did, and waits until they can be used."""
+        new = [NewTopic(topic, spec.partitions, spec.replication, config=config_of(spec)) for topic, spec in topics.items()]
+        for future in self._admin.create_topics(new, operation_timeout=10).values():
             try:
                 future.result()
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise _journal_error(error.args[0]) from error
         deadline = time.monotonic() + 10
-        while not all([self._has(topic, count) for topic, count in missing.items()]):  # noqa: C419 (each is to be asked)
+        while not all([self._has(topic) for topic in topics]):  # noqa: C419 (each is to be asked)
             if time.monotonic() > deadline:
-                raise Definite(f"topics did not appear within 10 s: {', '.join(missing)}")
-        self._partitions |= {TopicPartition(topic, p) for topic, count in topics.items() for p in range(count)}
+                raise Definite(f"topics did not appear within 10 s: {', '.join(topics)}")
 
     def append(
-        self, partition: TopicPartition, value: bytes, key: bytes | None = None, headers: Headers = ()
+        self,
+        partition: TopicPartition,
+        value: bytes,
+        key: bytes | None = None,
+        headers: Headers = (),
+        time_ms: int | None = None,
     ) -> Future[Appended]:
         if self._closing.is_set():
             raise Definite("the journal is closed")
@@ -145,14 +174,22 @@ class KafkaJournal:
             offset = message.offset()
             if error is not None:
                 future.set_exception(_journal_error(error))
-            elif offset is None or message.timestamp()[0] != TIMESTAMP_LOG_APPEND_TIME:
+            elif offset is None or (time_ms is None and message.timestamp()[0] != TIMESTAMP_LOG_APPEND_TIME):
                 # Taken for written because a later one was, or because the broker called it a duplicate.
                 future.set_exception(Indefinite("Kafka: written, but the broker did not say where"))
             else:
                 future.set_result(Appended(partition, offset, message.timestamp()[1]))
 
         try:
-            self._producer.produce(partition.topic, value, key, partition.partition, on_delivery=delivered, headers=list(headers))
+            self._producer.produce(
+                partition.topic,
+                value,
+                key,
+                partition.partition,
+                on_delivery=delivered,
+                timestamp=time_ms or 0,
+                headers=list(headers),
+            )
         except BufferError:
             raise Overloaded("the producer's queue is full") from None
         except KafkaException as error:  # it never entered the queue
@@ -160,10 +197,34 @@ class KafkaJournal:
         return future
 
     def reader(self) -> KafkaReader:
-        return KafkaReader(self._bootstrap)
+        return KafkaReader(Consumer(_consumer_settings(self._bootstrap, "vecraft.reader")))
+
+    def start_offsets(self, partitions: Sequence[TopicPartition]) -> Positions:
+        return self._offsets(partitions, _EARLIEST)
 
     def end_offsets(self, partitions: Sequence[TopicPartition]) -> Positions:
-        wanted = {KafkaPartition(p.topic, p.partition): _LATEST for p in partitions}
+        return self._offsets(partitions, _LATEST)
+
+    def trim(self, positions: Mapping[TopicPartition, int]) -> None:
+        asked = self._admin.delete_records(_kafka_positions(positions))
+        try:
+            for future in asked.values():
+                future.result()
+        except KafkaException as error:
+            raise _journal_error(error.args[0]) from error
+
+    def identity(self, topic: str) -> str:
+        asked = self._admin.describe_topics(TopicCollection([topic]), request_timeout=self._timeout_s)
+        try:
+            return f"{topic}:{asked[topic].result().topic_id}"
+        except KafkaException as error:
+            raise _journal_error(error.args[0]) from error
+
+    def join(self, group: str, topic: str) -> KafkaMember:
+        return KafkaMember(self._bootstrap, group, topic)
+
+    def _offsets(self, partitions: Sequence[TopicPartition], which: Any) -> Positions:
+        wanted = {KafkaPartition(p.topic, p.partition): which for p in partitions}
         deadline = time.monotonic() + self._timeout_s
         while True:
             futures = self._admin.list_offsets(wanted, request_timeout=self._timeout_s)
@@ -173,12 +234,11 @@ class KafkaJournal:
                 if error.args[0].code() not in _MOVING or time.monotonic() > deadline:
                     raise _journal_error(error.args[0]) from error
                 self._closing.wait(RETRY_S)
-                self._has(partitions[0].topic, 1)  # asks for the metadata anew
+                self._metadata()  # asked anew
 
     def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
-        offsets = [KafkaPartition(p.topic, p.partition, offset) for p, offset in positions.items()]
         try:
-            self._group(group).commit(offsets=offsets, asynchronous=False)
+            self._group(group).commit(offsets=_kafka_positions(positions), asynchronous=False)
         except KafkaException as error:
             raise _journal_error(error.args[0]) from error
 
@@ -201,19 +261,18 @@ class KafkaJournal:
         for consumer in self._groups.values():
             consumer.close()
 
-    def _has(self, topic: str, count: int) -> bool:
-        """Whether the topic exists; raises Definite when it has fewer partitions than asked."""
+    def _has(self, topic: str) -> bool:
+        """Whether the topic exists and each of its partitions has a leader."""
+        found = self._metadata(topic).get(topic)
+        return found is not None and all(partition.leader >= 0 for partition in found.partitions.values())
+
+    def _metadata(self, *topic: str) -> dict[str, TopicMetadata]:
+        """The topics that exist; only `topic`, if it is given."""
         try:
-            found = self._admin.list_topics(topic, timeout=self._timeout_s).topics[topic]
+            topics = self._admin.list_topics(*topic, timeout=self._timeout_s).topics
         except KafkaException as error:
             raise _journal_error(error.args[0]) from error
-        if found.error is not None:
-            return False
-        if any(partition.leader < 0 for partition in found.partitions.values()):
-            return False
-        if len(found.partitions) < count:
-            raise Definite(f"topic {topic} has {len(found.partitions)} partitions, {count} are needed")
-        return True
+        return {name: found for name, found in topics.items() if found.error is None}
 
     def _group(self, group: str) -> Consumer:
         with self._groups_lock:
@@ -237,15 +296,15 @@ class KafkaJournal:
 class KafkaReader:
     """Reads partitions assigned by hand; ends of partitions are events, so that positions pass transaction markers."""
 
-    def __init__(self, bootstrap: str) -> None:
-        self._consumer = Consumer(_consumer_settings(bootstrap, "vecraft.reader") | {"enable.partition.eof": True})
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
         self._positions: Positions = {}
         self._woken = threading.Event()
         self._closed = False
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
         self._positions = dict(positions)
-        self._consumer.assign([KafkaPartition(p.topic, p.partition, offset) for p, offset in positions.items()])
+        self._consumer.assign(_kafka_positions(positions))
 
     def poll(self, timeout_s: float, max_records: int = 1000, max_bytes: int = 8 << 20) -> Batch:
         entries: list[Entry] = []
@@ -297,6 +356,50 @@ class KafkaReader:
         )
 
 
+class KafkaMember(KafkaReader):
+    """Reads what the group's coordinator assigns; begins at the group's commits, else at the first record."""
+
+    def __init__(self, bootstrap: str, group: str, topic: str) -> None:
+        settings = _consumer_settings(bootstrap, group) | {
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed",
+            "partition.assignment.strategy": "cooperative-sticky",
+            "session.timeout.ms": 10_000,
+            "allow.auto.create.topics": False,
+        }
+        super().__init__(Consumer(settings))
+        self._consumer.subscribe([topic])
+
+    def poll(self, timeout_s: float, max_records: int = 1000, max_bytes: int = 8 << 20) -> Batch:
+        self._positions = {}
+        return super().poll(timeout_s, max_records, max_bytes)
+
+    def commit(self, positions: Mapping[TopicPartition, int]) -> None:
+        try:
+            self._consumer.commit(offsets=_kafka_positions(positions), asynchronous=False)
+        except KafkaException as error:
+            raise _journal_error(error.args[0]) from error
+
+
+def _kafka_positions(positions: Mapping[TopicPartition, int]) -> list[KafkaPartition]:
+    return [KafkaPartition(p.topic, p.partition, offset) for p, offset in positions.items()]
+
+
+def _facts(metadata: TopicMetadata, config: Mapping[str, str]) -> TopicFacts:
+    return TopicFacts(
+        partitions=len(metadata.partitions),
+        replication=min(len(partition.replicas) for partition in metadata.partitions.values()),
+        min_insync=int(config["min.insync.replicas"]),
+        retention_ms=int(config["retention.ms"]),
+        retention_bytes=int(config["retention.bytes"]),
+        log_times=config["message.timestamp.type"] == "LogAppendTime",
+        cleanup=config["cleanup.policy"],
+        compression=config["compression.type"],
+        unclean_election=config["unclean.leader.election.enable"] == "true",
+        max_message_bytes=int(config["max.message.bytes"]),
+    )
+
+
 def _headers(found: Any) -> Headers:
     return tuple((name, value or b"") for name, value in found or ())
 
@@ -306,6 +409,7 @@ def _consumer_settings(bootstrap: str, group: str) -> dict[str, Any]:
         "bootstrap.servers": bootstrap,
         "group.id": group,
         "enable.auto.commit": False,
+        "enable.partition.eof": True,
         "auto.offset.reset": "error",
         "isolation.level": "read_uncommitted",
         "queued.max.messages.kbytes": 32 << 10,

@@ -5,7 +5,8 @@ implementation passes (I12).
 
     JournalError
     ├── Definite            nothing was written
-    │   └── Overloaded      a bound is reached; try again after `retry_after_s`
+    │   ├── Overloaded      a bound is reached; try again after `retry_after_s`
+    │   └── Unfit           a topic is not as it has to be
     └── Indefinite          it may or may not have been written; retry with the same idempotency key
 """
 
@@ -16,6 +17,20 @@ from concurrent.futures import Future
 from typing import NamedTuple, Protocol
 
 Headers = Sequence[tuple[str, bytes]]
+
+KEEP_FOREVER = -1
+
+
+class TopicSpec(NamedTuple):
+    """What a topic has to be like. A log of one process keeps one copy, whatever is asked."""
+
+    partitions: int
+    replication: int = 1
+    min_insync: int = 1
+    """On so many copies a record has to be before it is acknowledged."""
+    retention_ms: int = KEEP_FOREVER
+    log_times: bool = True
+    """Whether records bear the log's own time; else the one given with them."""
 
 
 class TopicPartition(NamedTuple):
@@ -45,7 +60,7 @@ def pending() -> Future[Appended]:
 
 
 class Entry(NamedTuple):
-    """A record as the log gives it back."""
+    """A record as the log gives it back. A record without a value, as foreign producers may write, has an empty one."""
 
     partition: TopicPartition
     offset: int
@@ -68,6 +83,10 @@ class JournalError(Exception):
 
 class Definite(JournalError):
     """The record was not written and will not be."""
+
+
+class Unfit(Definite):
+    """A topic exists, but is not as it has to be. Somebody has to change it."""
 
 
 class Overloaded(Definite):
@@ -101,18 +120,47 @@ class Reader(Protocol):
         """Frees what the reader holds. A second close does nothing."""
 
 
+class Member(Protocol):
+    """One of the consumers that share a topic. One thread polls, commits and closes; `wake` may come from any.
+
+    At most one member reads a partition, as far as the group can know: one that was away too long may still hold entries that
+    another has read meanwhile. Records of transactions that were aborted are not seen.
+    """
+
+    def poll(self, timeout_s: float, max_records: int = 1000, max_bytes: int = 8 << 20) -> Batch:
+        """As `Reader.poll`, of the partitions that are this member's now, each from where the group committed.
+
+        The positions are those of partitions that entries came from.
+        """
+
+    def commit(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Notes how far this member has come. Raises JournalError when the partitions may be another's by now."""
+
+    def wake(self) -> None:
+        """Makes the current or the next poll return at once."""
+
+    def close(self) -> None:
+        """Leaves the group."""
+
+
 class Journal(Protocol):
     """A partitioned, durable, append-only log. Thread-safe."""
 
-    def ensure_topics(self, topics: Mapping[str, int]) -> None:
-        """Creates the topics that do not exist, with that many partitions. Raises Definite if one has fewer than asked."""
+    def ensure_topics(self, topics: Mapping[str, TopicSpec]) -> None:
+        """Creates the topics that do not exist. Raises Unfit if one exists that breaks a promise."""
 
     def append(
-        self, partition: TopicPartition, value: bytes, key: bytes | None = None, headers: Headers = ()
+        self,
+        partition: TopicPartition,
+        value: bytes,
+        key: bytes | None = None,
+        headers: Headers = (),
+        time_ms: int | None = None,
     ) -> Future[Appended]:
         """Appends a record. The future resolves once it is durable, or fails with a JournalError.
 
         Appends to one partition from one thread keep their order. Raises Definite at once for an unknown partition.
+        `time_ms` is for topics whose records bear the time that is given with them.
         """
 
     def reader(self) -> Reader:
@@ -120,6 +168,18 @@ class Journal(Protocol):
 
     def end_offsets(self, partitions: Sequence[TopicPartition]) -> Positions:
         """The next offset of each partition, asked of the log now: above every append acknowledged before the call."""
+
+    def start_offsets(self, partitions: Sequence[TopicPartition]) -> Positions:
+        """The first offset of each partition that is still there."""
+
+    def trim(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Removes all entries below the positions, which the log must hold. Readers must not be assigned below them any more."""
+
+    def identity(self, topic: str) -> str:
+        """A name of the topic that a topic created anew under the same name does not have."""
+
+    def join(self, group: str, topic: str) -> Member:
+        """A new member of a consumer group that shares the partitions of a topic."""
 
     def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
         """Notes the next offsets of a consumer group, for whoever watches its lag."""
@@ -129,3 +189,15 @@ class Journal(Protocol):
 
     def close(self) -> None:
         """Finishes or fails all appends in flight and frees what is held. A second close does nothing."""
+
+
+def check_count(topic: str, have: int, spec: TopicSpec) -> None:
+    """Raises Unfit when a topic that exists has fewer partitions than it needs."""
+    if 0 < have < spec.partitions:
+        raise Unfit(f"topic {topic} has {have} partitions, {spec.partitions} are needed")
+
+
+def check_trim(partition: TopicPartition, offset: int, end: int) -> None:
+    """Raises Definite when a log is to be trimmed beyond its end."""
+    if offset > end:
+        raise Definite(f"{partition.topic}/{partition.partition} ends at {end}, it cannot be trimmed to {offset}")

@@ -12,7 +12,22 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from enum import Enum
 
-from journal.log import Appended, Batch, Definite, Entry, Headers, Indefinite, Positions, TopicPartition, pending
+from journal.groups import LocalGroups
+from journal.log import (
+    Appended,
+    Batch,
+    Definite,
+    Entry,
+    Headers,
+    Indefinite,
+    Member,
+    Positions,
+    TopicPartition,
+    TopicSpec,
+    check_count,
+    check_trim,
+    pending,
+)
 
 
 class AppendFault(Enum):
@@ -33,21 +48,26 @@ class MemoryJournal:
         self._now_ms = now_ms
         self._fault = fault
         self._logs: dict[TopicPartition, list[Entry]] = {}
+        self._starts: Positions = {}
+        self._groups = LocalGroups(self)
         self._committed: dict[tuple[str, TopicPartition], int] = {}
         self._changed = threading.Condition()
         self._closed = False
 
-    def ensure_topics(self, topics: Mapping[str, int]) -> None:
+    def ensure_topics(self, topics: Mapping[str, TopicSpec]) -> None:
         with self._changed:
-            for topic, count in topics.items():
-                have = sum(1 for partition in self._logs if partition.topic == topic)
-                if 0 < have < count:
-                    raise Definite(f"topic {topic} has {have} partitions, {count} are needed")
-                for index in range(count):
+            for topic, spec in topics.items():
+                check_count(topic, sum(1 for partition in self._logs if partition.topic == topic), spec)
+                for index in range(spec.partitions):
                     self._logs.setdefault(TopicPartition(topic, index), [])
 
     def append(
-        self, partition: TopicPartition, value: bytes, key: bytes | None = None, headers: Headers = ()
+        self,
+        partition: TopicPartition,
+        value: bytes,
+        key: bytes | None = None,
+        headers: Headers = (),
+        time_ms: int | None = None,
     ) -> Future[Appended]:
         future = pending()
         with self._changed:
@@ -56,7 +76,8 @@ class MemoryJournal:
             if fault is AppendFault.REFUSED:
                 future.set_exception(Definite(f"append to {partition} was refused"))
                 return future
-            time_ms = max(self._now_ms(), log[-1].time_ms if log else 0)
+            if time_ms is None:
+                time_ms = max(self._now_ms(), log[-1].time_ms if log else 0)
             entry = Entry(partition, len(log), time_ms, key, value, tuple(headers))
             log.append(entry)
             self._changed.notify_all()
@@ -73,6 +94,24 @@ class MemoryJournal:
     def end_offsets(self, partitions: Sequence[TopicPartition]) -> Positions:
         with self._changed:
             return {partition: len(self._log(partition)) for partition in partitions}
+
+    def start_offsets(self, partitions: Sequence[TopicPartition]) -> Positions:
+        with self._changed:
+            return {partition: self._starts.get(partition, 0) for partition in partitions if self._log(partition) is not None}
+
+    def trim(self, positions: Mapping[TopicPartition, int]) -> None:
+        with self._changed:
+            for partition, offset in positions.items():
+                check_trim(partition, offset, len(self._log(partition)))
+                self._starts[partition] = max(offset, self._starts.get(partition, 0))
+
+    def identity(self, topic: str) -> str:
+        return topic
+
+    def join(self, group: str, topic: str) -> Member:
+        with self._changed:
+            partitions = [partition for partition in self._logs if partition.topic == topic]
+        return self._groups.join(group, partitions)
 
     def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
         with self._changed:

@@ -1,4 +1,4 @@
-"""What stands in the journal: the record envelope and the operations it may carry. Field docs: `schemas/record.v1.avsc`."""
+"""What stands in the journal: the record envelope and the operations it may carry. Field docs: `schemas/record.v2.avsc`."""
 
 from __future__ import annotations
 
@@ -122,6 +122,18 @@ CATALOG_OPERATIONS = (
 )
 
 
+class Ingested(msgspec.Struct, frozen=True):
+    """Where the points of a record came from, when foreign producers wrote them.
+
+    `log` names one partition of one topic for ever; `offsets` are parallel to the operation's ids, and ascend; `keys`, their
+    idempotency keys, are parallel too, or left out.
+    """
+
+    log: str
+    offsets: list[int]
+    keys: list[str] = []
+
+
 class Record(msgspec.Struct, frozen=True):
     """One entry of the journal. `collection` is the offset of its creation in the system topic, -1 in system records."""
 
@@ -134,6 +146,7 @@ class Record(msgspec.Struct, frozen=True):
     request_id: str = ""
     idempotency_key: str = ""
     origin: str = ""
+    ingested: Ingested | None = None
 
 
 def describe(operation: Operation) -> str:

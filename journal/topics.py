@@ -7,20 +7,48 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from journal.log import TopicPartition
+from journal.log import TopicPartition, TopicSpec
 
 TIER_PARTITIONS = (2, 4, 6, 2)
 """Partitions of the data topics, by tier."""
 
 TIERS = range(len(TIER_PARTITIONS))
 
+TIER_COPIES = (3, 3, 2, 2)
+"""Copies of the data topics, by tier, where the preset does not ask for more."""
+
+INGEST_PARTITIONS = 6
+WEEK_MS = 7 * 24 * 3600 * 1000
+
+
+class Preset(NamedTuple):
+    """How many copies there are of everything. `journal`: of a record on brokers. `storage`: of a point on nodes."""
+
+    journal: int
+    storage: int
+    tiers: tuple[int, ...]
+
+    def write_amplification(self, tier: int) -> int:
+        """How often a write to a tier is written in all."""
+        return self.tiers[tier] + self.storage
+
+
+PRESETS = {
+    "dev": Preset(1, 1, (1, 1, 1, 1)),
+    "test": Preset(3, 2, TIER_COPIES),
+    "prod": Preset(3, 3, TIER_COPIES),
+    "high-durability": Preset(3, 5, (3, 3, 3, 3)),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """The names of all topics under one prefix."""
+    """The names of all topics under one prefix, and what they have to be like under a preset."""
 
     prefix: str = "vecraft"
+    preset: str = "dev"
 
     def tier(self, tier: int) -> str:
         """The data topic of a QoS tier, 0 to 3."""
@@ -35,6 +63,11 @@ class Topics:
     def dead_letters(self) -> str:
         """Records that no replica can apply, with their origin and the reason (I6)."""
         return f"{self.prefix}.dead-letters"
+
+    @property
+    def ingest(self) -> str:
+        """Where foreign producers write."""
+        return f"{self.prefix}.ingest"
 
     @property
     def system_partition(self) -> TopicPartition:
@@ -52,9 +85,16 @@ class Topics:
         """The partitions where a shard is at home: `home[tier]` is one of that tier's."""
         return [TopicPartition(self.tier(tier), partition) for tier, partition in enumerate(home)]
 
-    def all(self) -> dict[str, int]:
-        """Every topic that a node needs, with its number of partitions."""
-        return {self.tier(tier): TIER_PARTITIONS[tier] for tier in TIERS} | {self.system: 1, self.dead_letters: 1}
+    def all(self) -> dict[str, TopicSpec]:
+        """Every topic that a node needs. What is acknowledged is on two brokers at least, where there are copies at all."""
+        preset = PRESETS[self.preset]
+        copies = {self.tier(tier): preset.tiers[tier] for tier in TIERS}
+        copies |= dict.fromkeys((self.system, self.ingest, self.dead_letters), preset.journal)
+        partitions = {self.tier(tier): TIER_PARTITIONS[tier] for tier in TIERS} | {self.ingest: INGEST_PARTITIONS}
+        specs = {topic: TopicSpec(partitions.get(topic, 1), count, min(2, count)) for topic, count in copies.items()}
+        specs[self.ingest] = specs[self.ingest]._replace(retention_ms=WEEK_MS)
+        specs[self.dead_letters] = specs[self.dead_letters]._replace(log_times=False)
+        return specs
 
     def tier_of(self, topic: str) -> int:
         """The tier of a data topic. Raises ValueError for any other topic."""

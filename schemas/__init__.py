@@ -10,8 +10,11 @@ import json
 from importlib import resources
 from typing import Any
 
-RECORD_SCHEMAS = ("record.v1.avsc",)
+RECORD_SCHEMAS = ("record.v1.avsc", "record.v2.avsc")
 """Every version of the journal record, oldest first; the last one is written."""
+
+INGEST_SCHEMAS = ("ingest.v1.avsc",)
+"""Every version of what producers may write to the ingest topic in single-object framing."""
 
 
 def load(name: str) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class Node:
     async def _serve(self) -> None:
         settings = self.settings
         limits = Limits(settings.max_drift_ms, settings.max_lateness_ms, settings.idempotency_window_s * 1000)
-        topics = Topics(settings.topic_prefix)
+        topics = Topics(settings.topic_prefix, settings.preset)
         clock = Clock(wall_clock_ms, settings.max_drift_ms)
         journal = open_journal(settings)
         builder = BackgroundThread("index-build")
@@ -176,9 +176,7 @@ def _bound_socket(host: str, port: int) -> socket.socket:
 def open_journal(settings: Settings) -> Journal:
     """The journal that the settings name. Raises StartError when an embedded one cannot be opened."""
     if settings.journal == "kafka":
-        return KafkaJournal(
-            settings.bootstrap_servers, settings.replication, settings.append_timeout_s, settings.in_flight_mb << 20
-        )
+        return KafkaJournal(settings.bootstrap_servers, settings.append_timeout_s, settings.in_flight_mb << 20)
     try:
         return EmbeddedJournal(journal_folder(settings), wall_clock_ms, settings.in_flight_mb << 20)
     except Exception as error:  # RocksDB's errors have no class of their own

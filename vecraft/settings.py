@@ -27,7 +27,12 @@ class Settings(BaseSettings):
     journal: Literal["embedded", "kafka"] = Field("embedded", description="where the log is kept")
     bootstrap_servers: str = Field("127.0.0.1:9092", description="Kafka brokers, comma-separated")
     topic_prefix: str = Field("vecraft", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="first part of every topic's name")
-    replication: int = Field(1, ge=1, le=15, description="replication factor of topics that this node creates on Kafka")
+    preset: Literal["dev", "test", "prod", "high-durability"] = Field(
+        "dev", description="what topics on Kafka have to be like: created so, and refused at the start when they are not"
+    )
+    schema_registry_url: str = Field("", description="schema registry of those who write to the ingest topic")
+    dead_letters_max: int = Field(1000, ge=1, le=100_000, description="dead letters kept of a collection; the oldest leave")
+    dead_letters_days: float = Field(7, gt=0, le=3650, description="how long dead letters are kept")
     insecure: bool = Field(False, description="serve other machines although there is no authentication yet")
     max_drift_ms: int = Field(500, ge=1, le=60_000, description="clock skew at which a write is refused; the same on all nodes")
     max_lateness_ms: int = Field(

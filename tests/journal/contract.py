@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from journal.log import Appended, Definite, Entry, Headers, Journal, JournalError, Reader, TopicPartition
+from journal.log import Appended, Definite, Entry, Headers, Journal, JournalError, Member, Reader, TopicPartition, TopicSpec
 
 T = TypeVar("T")
 
@@ -89,6 +89,18 @@ def until_equal(ask: Callable[[], T], expected: T) -> None:
         assert time.monotonic() < deadline, f"{found} is still not {expected}"
 
 
+def received(member: Member, count: int) -> list[Entry]:
+    """Polls until so many entries have come."""
+    deadline = time.monotonic() + WAIT_S
+    entries: list[Entry] = []
+    while len(entries) < count:
+        assert time.monotonic() < deadline, f"{len(entries)} of {count} entries came"
+        batch = member.poll(0.2)
+        assert batch.positions.keys() >= {entry.partition for entry in batch.entries}
+        entries += batch.entries
+    return entries
+
+
 def in_thread(call: Callable[..., Any], *args: Any) -> Future[Any]:
     """Runs a call that may never return; unlike an executor's, this thread holds nobody up."""
     future: Future[Any] = Future()
@@ -123,7 +135,7 @@ class JournalContract:
     def topic(self, journal: Journal, request: pytest.FixtureRequest) -> str:
         """A topic of this test's own, with three partitions."""
         name = re.sub(r"\W+", "-", request.node.name)
-        journal.ensure_topics({name: PARTITIONS})
+        journal.ensure_topics({name: TopicSpec(PARTITIONS)})
         return name
 
     @pytest.fixture
@@ -205,7 +217,7 @@ class JournalContract:
 
     def test_a_caller_that_gives_up_on_its_append_harms_nobody(self, closable: Journal, partition: TopicPartition) -> None:
         """I2: asyncio cancels the future of a request that timed out."""
-        closable.ensure_topics({partition.topic: PARTITIONS})
+        closable.ensure_topics({partition.topic: TopicSpec(PARTITIONS)})
         for n in range(50):
             closable.append(partition, b"%d" % n).cancel()
         assert write(closable, partition, b"after")[0].offset == 50
@@ -226,14 +238,14 @@ class JournalContract:
         last = TopicPartition(topic, PARTITIONS - 1)
         write(journal, last, b"kept")
         for count in (PARTITIONS, 1):
-            journal.ensure_topics({topic: count})
+            journal.ensure_topics({topic: TopicSpec(count)})
         write(journal, last, b"next")
         assert values(read(journal, {last: 0})) == [b"kept", b"next"]
 
     def test_a_topic_with_too_few_partitions_is_refused(self, journal: Journal, topic: str) -> None:
         """V1"""
         with pytest.raises(Definite):
-            journal.ensure_topics({topic: 5})
+            journal.ensure_topics({topic: TopicSpec(5)})
 
     @pytest.mark.usefixtures("hasty_threads")
     def test_threads_may_ensure_the_same_topics(self, journal: Journal, topic: str) -> None:
@@ -244,12 +256,20 @@ class JournalContract:
         def ensure_and_write(_: int) -> None:
             for partition in partitions:
                 together.wait(WAIT_S)
-                journal.ensure_topics({partition.topic: PARTITIONS})
+                journal.ensure_topics({partition.topic: TopicSpec(PARTITIONS)})
                 write(journal, partition, b"x")
 
         with ThreadPoolExecutor(16) as threads:
             list(threads.map(ensure_and_write, range(16)))
         assert journal.end_offsets(partitions) == dict.fromkeys(partitions, 16)
+
+    def test_a_record_may_bring_its_own_time(self, journal: Journal, topic: str) -> None:
+        """A3: where the topic is made for it; the log's own clock goes on undisturbed."""
+        own = TopicPartition(f"{topic}-own", 0)
+        journal.ensure_topics({own.topic: TopicSpec(1, log_times=False)})
+        assert journal.append(own, b"old", time_ms=1_000).result(WAIT_S).offset == 0
+        assert [entry.time_ms for entry in read(journal, {own: 0})] == [1_000]
+        assert write(journal, TopicPartition(topic, 0), b"x")[0].time_ms > 1_000
 
     # Positions
 
@@ -399,12 +419,67 @@ class JournalContract:
         reader.close()
         reader.close()
 
+    # Trimming
+
+    def test_what_is_trimmed_is_gone_and_nothing_else(
+        self, journal: Journal, topic: str, partitions: list[TopicPartition]
+    ) -> None:
+        """A3, I11: offsets stay what they were, and the log goes on after its end, also when nothing is left of it."""
+        trimmed, whole, _ = partitions
+        write(journal, trimmed, *[b"%d" % n for n in range(10)])
+        write(journal, whole, b"whole")
+        assert journal.start_offsets([trimmed, whole]) == {trimmed: 0, whole: 0}
+        journal.trim({trimmed: 7})
+        journal.trim({trimmed: 4})
+        until_equal(lambda: journal.start_offsets([trimmed, whole]), {trimmed: 7, whole: 0})
+        assert [(entry.offset, entry.value) for entry in read(journal, {trimmed: 7})] == [(7, b"7"), (8, b"8"), (9, b"9")]
+        assert values(read(journal, {whole: 0})) == [b"whole"]
+        journal.trim({trimmed: 10})
+        assert write(journal, trimmed, b"next")[0].offset == 10
+        with pytest.raises(Definite):
+            journal.trim({whole: 5})
+
+    # Groups
+
+    def test_members_share_a_topic_and_go_on_where_the_group_committed(
+        self, journal: Journal, topic: str, partitions: list[TopicPartition]
+    ) -> None:
+        """U2: every record comes to one member; what was not committed comes again after a member left."""
+        written = [write(journal, p, *[b"%d-%d" % (p.partition, n) for n in range(4)]) for p in partitions]
+        assert len(written) == PARTITIONS
+        first = journal.join(topic, topic)
+        got = received(first, 4 * PARTITIONS)
+        assert len(set(values(got))) == len(got) == 4 * PARTITIONS
+        first.commit({partitions[0]: 4, partitions[1]: 3})
+        first.close()
+        second = journal.join(topic, topic)
+        assert sorted(values(received(second, 5))) == [b"1-3", b"2-0", b"2-1", b"2-2", b"2-3"]
+        second.commit(dict.fromkeys(partitions, 4))
+        third = journal.join(topic, topic)
+        write(journal, partitions[0], b"new")
+        deadline = time.monotonic() + WAIT_S
+        again: list[bytes] = []
+        while not again:
+            assert time.monotonic() < deadline
+            again = [value for member in (second, third) for value in values(member.poll(0.2).entries)]
+        assert again == [b"new"]
+        second.close()
+        third.close()
+
+    def test_a_member_can_be_woken(self, journal: Journal, topic: str) -> None:
+        """I11: a stop does not wait for a record."""
+        member = journal.join(topic, topic)
+        polling = in_thread(member.poll, FOREVER_S)
+        member.wake()
+        assert polling.result(WAIT_S).entries == []
+        member.close()
+
     # Closing
 
     def test_close_leaves_no_append_undecided(self, closable: Journal, topic: str) -> None:
         """I2: and is idempotent."""
         partition = TopicPartition(topic, 0)
-        closable.ensure_topics({topic: PARTITIONS})
+        closable.ensure_topics({topic: TopicSpec(PARTITIONS)})
         futures = [closable.append(partition, bytes(1000)) for _ in range(300)]
         closable.close()
         closable.close()
@@ -413,7 +488,7 @@ class JournalContract:
 
     def test_a_closed_journal_takes_no_appends(self, closable: Journal, topic: str) -> None:
         """I12"""
-        closable.ensure_topics({topic: PARTITIONS})
+        closable.ensure_topics({topic: TopicSpec(PARTITIONS)})
         closable.close()
         with pytest.raises(Definite):
             closable.append(TopicPartition(topic, 0), b"late")
@@ -431,7 +506,7 @@ class DurableContract(JournalContract):
         self, closable: Journal, reopen: Callable[[Journal], Journal], topic: str, partitions: list[TopicPartition]
     ) -> None:
         """I2"""
-        closable.ensure_topics({topic: PARTITIONS})
+        closable.ensure_topics({topic: TopicSpec(PARTITIONS)})
         one, other, empty = partitions
         closable.append(one, b"value", b"key", [("name", b"\x00")]).result(WAIT_S)
         write(closable, one, *[b"%d" % n for n in range(300)])
@@ -440,7 +515,7 @@ class DurableContract(JournalContract):
         until_equal(lambda: closable.committed(topic, partitions), {one: 2})
         before = {p: read(closable, {p: 0}) for p in partitions}
         again = reopen(closable)
-        again.ensure_topics({topic: PARTITIONS})
+        again.ensure_topics({topic: TopicSpec(PARTITIONS)})
         assert again.end_offsets(partitions) == {one: 301, other: 1, empty: 0}
         assert {p: read(again, {p: 0}) for p in partitions} == before
         assert again.committed(topic, partitions) == {one: 2}
@@ -461,7 +536,7 @@ class OwnClockContract:
         """I4, V14"""
         now_ms = [0]
         journal = open_at(lambda: now_ms[0])
-        journal.ensure_topics({"t": 1})
+        journal.ensure_topics({"t": TopicSpec(1)})
         times = []
         for now_ms[0] in (100, 50, 70, 130):
             times.append(write(journal, TopicPartition("t", 0), b"x")[0].time_ms)

@@ -16,6 +16,7 @@ from journal.records import (
     Delete,
     DeleteCollection,
     DeletePayloadIndex,
+    Ingested,
     PatchPayload,
     PatchVectors,
     Record,
@@ -91,4 +92,5 @@ records = st.builds(
     request_id=TEXT,
     idempotency_key=TEXT,
     origin=TEXT,
+    ingested=st.none() | st.builds(Ingested, TEXT, st.lists(LONG, max_size=3), st.lists(TEXT, max_size=3)),
 )

@@ -11,7 +11,7 @@ import pytest
 
 import schemas
 from journal.embedded import EmbeddedJournal
-from journal.log import Definite, Journal, Overloaded, TopicPartition
+from journal.log import Definite, Journal, Overloaded, TopicPartition, TopicSpec
 from tests.journal.contract import WAIT_S, DurableContract, OwnClockContract, in_thread, read, values, write
 
 REPO = Path(schemas.__file__).resolve().parents[1]
@@ -21,9 +21,9 @@ PREAMBLE = """
 import os, resource, sys, threading
 from pathlib import Path
 from journal.embedded import EmbeddedJournal
-from journal.log import JournalError, TopicPartition
+from journal.log import JournalError, TopicPartition, TopicSpec
 journal = EmbeddedJournal(Path(sys.argv[1]))
-journal.ensure_topics({"t": 2})
+journal.ensure_topics({"t": TopicSpec(2)})
 """
 
 APPEND_UNTIL_KILLED = """
@@ -124,7 +124,7 @@ def test_times_do_not_step_back_over_a_restart(tmp_path: Path) -> None:
     """I4, V14"""
     for now_ms, expected in ((100, 100), (40, 100), (101, 101)):
         journal = EmbeddedJournal(tmp_path, lambda: now_ms)  # noqa: B023 (asked before the next turn)
-        journal.ensure_topics({"t": 1})
+        journal.ensure_topics({"t": TopicSpec(1)})
         assert write(journal, ONE, b"x")[0].time_ms == expected
         journal.close()
 
@@ -132,7 +132,7 @@ def test_times_do_not_step_back_over_a_restart(tmp_path: Path) -> None:
 def test_what_waits_together_is_committed_together(tmp_path: Path, gate: Gate) -> None:
     """I2: one sync for all appends that wait; the clock is read once for each."""
     journal = EmbeddedJournal(tmp_path, gate)
-    journal.ensure_topics({"t": 1})
+    journal.ensure_topics({"t": TopicSpec(1)})
     futures = [journal.append(ONE, b"0")]
     assert gate.reached.wait(WAIT_S)
     futures += [journal.append(ONE, b"%d" % n) for n in range(1, 50)]
@@ -146,7 +146,7 @@ def test_what_waits_together_is_committed_together(tmp_path: Path, gate: Gate) -
 def test_what_waits_for_the_disk_is_bounded(tmp_path: Path, gate: Gate) -> None:
     """I11"""
     journal = EmbeddedJournal(tmp_path, gate, max_in_flight_bytes=1000)
-    journal.ensure_topics({"t": 1})
+    journal.ensure_topics({"t": TopicSpec(1)})
     held = journal.append(ONE, bytes(600))
     assert gate.reached.wait(WAIT_S)
     with pytest.raises(Overloaded, match="1000") as refused:
@@ -162,7 +162,7 @@ def test_what_waits_for_the_disk_is_bounded(tmp_path: Path, gate: Gate) -> None:
 def test_nothing_is_visible_before_it_is_durable(tmp_path: Path, gate: Gate) -> None:
     """I2: what a reader has seen can no longer be lost."""
     journal = EmbeddedJournal(tmp_path, gate)
-    journal.ensure_topics({"t": 1})
+    journal.ensure_topics({"t": TopicSpec(1)})
     future = journal.append(ONE, b"0")
     assert gate.reached.wait(WAIT_S)
     reader = journal.reader()
@@ -237,7 +237,7 @@ def test_damage_in_the_middle_is_an_error(tmp_path: Path) -> None:
 def test_closing_finishes_what_waits(tmp_path: Path, gate: Gate) -> None:
     """I2"""
     journal = EmbeddedJournal(tmp_path, gate)
-    journal.ensure_topics({"t": 1})
+    journal.ensure_topics({"t": TopicSpec(1)})
     futures = [journal.append(ONE, b"%d" % n) for n in range(20)]
     closing = in_thread(journal.close)
     gate.opened.set()
@@ -248,11 +248,11 @@ def test_closing_finishes_what_waits(tmp_path: Path, gate: Gate) -> None:
 def test_a_follower_reads_what_another_process_writes_and_writes_nothing(tmp_path: Path) -> None:
     """I1: the log can be looked at while a node runs."""
     journal = EmbeddedJournal(tmp_path / "log")
-    journal.ensure_topics({"t": 1})
+    journal.ensure_topics({"t": TopicSpec(1)})
     write(journal, ONE, b"0")
     follower = EmbeddedJournal.follow(tmp_path / "log", tmp_path / "scratch")
     assert values(read(follower, {ONE: 0})) == [b"0"]
-    journal.ensure_topics({"new": 1})
+    journal.ensure_topics({"new": TopicSpec(1)})
     write(journal, ONE, b"1", b"2")
     write(journal, TopicPartition("new", 0), b"3")
     assert follower.end_offsets([ONE]) == {ONE: 1}

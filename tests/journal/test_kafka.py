@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from journal.kafka import KafkaJournal
-from journal.log import Appended, Definite, Journal, JournalError, TopicPartition
+from journal.log import Appended, Definite, Journal, JournalError, TopicPartition, TopicSpec, Unfit
 from tests.journal.contract import (
     WAIT_S,
     DurableContract,
@@ -16,6 +16,7 @@ from tests.journal.contract import (
     in_thread,
     outcomes,
     read,
+    received,
     until_equal,
     until_it_works,
     values,
@@ -64,7 +65,7 @@ def journal(kafka: KafkaServer) -> Iterator[KafkaJournal]:
 def partition(journal: KafkaJournal, request: pytest.FixtureRequest) -> TopicPartition:
     """The only partition of a topic of this test's own."""
     name = request.node.name.replace("[", "-").replace("]", "")
-    journal.ensure_topics({name: 1})
+    journal.ensure_topics({name: TopicSpec(1)})
     return TopicPartition(name, 0)
 
 
@@ -127,6 +128,71 @@ def test_the_topics_keep_everything(admin: AdminClient, partition: TopicPartitio
     assert (config["retention.ms"], config["retention.bytes"], config["cleanup.policy"]) == ("-1", "-1", "delete")
 
 
+def create(admin: AdminClient, topic: str, partitions: int = 1, **config: str) -> None:
+    """A topic as an operator might have made it."""
+    settings = {name.replace("_", "."): value for name, value in config.items()}
+    admin.create_topics([NewTopic(topic, partitions, 1, config=settings)])[topic].result(WAIT_S)
+
+
+@pytest.mark.parametrize(
+    ("config", "promise"),
+    [
+        ({}, "LogAppendTime"),
+        ({"retention_ms": "3600000"}, "must not forget"),
+        ({"retention_bytes": "1000000"}, "must not forget"),
+        ({"cleanup_policy": "compact"}, "compaction"),
+        ({"max_message_bytes": "1000"}, "max.message.bytes is 1000"),
+        ({"min_insync_replicas": "2"}, "takes no writes"),
+    ],
+)
+def test_a_topic_that_would_break_a_promise_is_refused(
+    admin: AdminClient, journal: KafkaJournal, config: dict[str, str], promise: str
+) -> None:
+    """V1, I1, I2, I4: it is not taken over in silence, and the text says why; nothing about it is changed."""
+    topic = "unfit-" + "-".join([*config, "x"]).replace("_", "-")
+    create(admin, topic, **config)
+    with pytest.raises(Unfit, match=promise):
+        journal.ensure_topics({topic: TopicSpec(1)})
+    with pytest.raises(Definite, match="unknown partition"):
+        journal.append(TopicPartition(topic, 0), b"x")
+
+
+def test_fewer_copies_than_the_preset_promises_are_refused(admin: AdminClient, journal: KafkaJournal) -> None:
+    """V1: replication is checked against the preset."""
+    create(admin, "few-copies", message_timestamp_type="LogAppendTime", retention_ms="-1")
+    journal.ensure_topics({"few-copies": TopicSpec(1)})
+    with pytest.raises(Unfit, match=r"replication factor is 1, the preset needs 3.*min.insync.replicas is 1"):
+        journal.ensure_topics({"few-copies": TopicSpec(1, 3, 2)})
+    with pytest.raises(Definite, match="cannot be reached"):
+        journal.ensure_topics({"more-copies-than-brokers": TopicSpec(1, 3, 2)})
+
+
+def test_a_topic_created_anew_has_another_identity(admin: AdminClient, journal: KafkaJournal) -> None:
+    """U2: offsets that begin again are not taken for those that were read before."""
+    journal.ensure_topics({"anew": TopicSpec(1)})
+    before = journal.identity("anew")
+    assert journal.identity("anew") == before
+    admin.delete_topics(["anew"])["anew"].result(WAIT_S)
+    until_it_works(lambda: create(admin, "anew") or journal.identity("anew"))
+    assert journal.identity("anew") != before
+
+
+def test_aborted_transactions_do_not_come_to_a_member(
+    kafka: KafkaServer, journal: KafkaJournal, partition: TopicPartition
+) -> None:
+    """U2: foreign producers may use transactions; what they took back was never written."""
+    producer = foreign(kafka, transactional_id=partition.topic)
+    producer.init_transactions(WAIT_S)
+    for value, end in ((b"aborted", producer.abort_transaction), (b"committed", producer.commit_transaction)):
+        producer.begin_transaction()
+        producer.produce(partition.topic, value, partition=0)
+        assert producer.flush(WAIT_S) == 0
+        end(WAIT_S)
+    member = journal.join(partition.topic, partition.topic)
+    assert values(received(member, 1)) == [b"committed"]
+    member.close()
+
+
 def test_ordinary_tools_see_what_a_group_committed(admin: AdminClient, journal: KafkaJournal, partition: TopicPartition) -> None:
     """U4"""
     write(journal, partition, b"0", b"1")
@@ -168,7 +234,7 @@ def test_a_broker_that_dies_never_makes_a_false_promise(
         with pytest.raises(JournalError):
             journal.end_offsets([partition])
         with pytest.raises(JournalError):
-            journal.ensure_topics({"while-down": 1})
+            journal.ensure_topics({"while-down": TopicSpec(1)})
     finally:
         killing.result(WAIT_S)
         kafka.start()

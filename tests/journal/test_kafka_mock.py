@@ -7,7 +7,7 @@ import pytest
 from confluent_kafka import KafkaError
 
 from journal.kafka import KafkaJournal
-from journal.log import Appended, Definite, Indefinite, Journal, TopicPartition
+from journal.log import Appended, Definite, Indefinite, Journal, TopicPartition, TopicSpec, check_count
 from tests.journal.contract import DurableContract, outcomes, read, until_it_works, values, write
 from tests.journal.mock_cluster import LIST_OFFSETS, PRODUCE, MockCluster
 
@@ -26,16 +26,24 @@ class OnTheMock(KafkaJournal):
         self._cluster_ = cluster
         super().__init__(cluster.bootstrap, append_timeout_s=append_timeout_s)
 
-    def ensure_topics(self, topics: Mapping[str, int]) -> None:
-        for topic, count in topics.items():
-            self._cluster_.create_topic(topic, count)
+    def ensure_topics(self, topics: Mapping[str, TopicSpec]) -> None:
+        for topic, spec in topics.items():
+            self._cluster_.create_topic(topic, spec.partitions)
         super().ensure_topics(topics)
+
+    def check_topics(self, topics: Mapping[str, TopicSpec]) -> None:
+        """The mock cannot describe a topic's configuration."""
+        found = self._metadata()
+        for topic, spec in topics.items():
+            check_count(topic, len(found[topic].partitions), spec)
 
 
 class TestKafkaJournalOnTheMock(DurableContract):
     RACES = 2
     test_the_time_is_the_same_for_writer_and_reader_and_never_decreases = None
-    """Left to `test_kafka.py`: the mock has no time of its own."""
+    test_a_record_may_bring_its_own_time = None
+    test_what_is_trimmed_is_gone_and_nothing_else = None
+    """Left to `test_kafka.py`: the mock has no time of its own, and no DeleteRecords."""
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -72,7 +80,7 @@ def journal(cluster: MockCluster) -> Iterator[KafkaJournal]:
 def partition(cluster: MockCluster, journal: KafkaJournal, request: pytest.FixtureRequest) -> TopicPartition:
     cluster.heal()
     name = request.node.name.replace("[", "-").replace("]", "")
-    journal.ensure_topics({name: 1})
+    journal.ensure_topics({name: TopicSpec(1)})
     return TopicPartition(name, 0)
 
 

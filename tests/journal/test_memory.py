@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from journal.log import Definite, Entry, Indefinite, Journal, TopicPartition
+from journal.log import Definite, Entry, Indefinite, Journal, TopicPartition, TopicSpec
 from journal.memory import AppendFault, MemoryJournal
 from tests.journal.contract import JournalContract, OwnClockContract, values, write
 
@@ -30,7 +30,7 @@ def test_a_fault_is_what_it_says(fault: AppendFault, error: type[Exception], in_
     """N5: a refused append is not in the log, one that lost its acknowledgement is."""
     faults = {ONE: fault}
     journal = MemoryJournal(fault=faults.get)
-    journal.ensure_topics({"t": 2})
+    journal.ensure_topics({"t": TopicSpec(2)})
     assert type(journal.append(ONE, b"faulty").exception()) is error
     write(journal, OTHER, b"fine")
     faults.clear()
@@ -52,7 +52,7 @@ def drain(journal: MemoryJournal, shuffle: random.Random | None) -> list[Entry]:
 def test_a_shuffled_reader_interleaves_partitions_by_its_seed() -> None:
     """N5, I5: any interleaving can happen, the same seed gives the same one, and no partition is reordered."""
     journal = MemoryJournal()
-    journal.ensure_topics({"t": 2})
+    journal.ensure_topics({"t": TopicSpec(2)})
     for partition in (ONE, OTHER):
         write(journal, partition, *[b"%d" % n for n in range(8)])
     runs = [drain(journal, random.Random(seed)) for seed in (*range(10), 0)]

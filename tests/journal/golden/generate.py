@@ -25,6 +25,7 @@ from journal.records import (
     Delete,
     DeleteCollection,
     DeletePayloadIndex,
+    Ingested,
     Operation,
     PatchPayload,
     PatchVectors,
@@ -70,6 +71,7 @@ def record(operation: Operation) -> Record:
         request_id="01JGFJJZ00",
         idempotency_key="retry-me/0",
         origin="key:ci",
+        ingested=Ingested("vecraft.ingest:b3oMTc4vTp2Uv3EKU3dt3A/4", [7, 8, 1 << 40], ["", "ce/shop/order-17", ""]),
     )
 
 
@@ -88,7 +90,8 @@ def plain(found: Record) -> dict[str, Any]:
         return value
 
     operation = shown(msgspec.to_builtins(found.operation, builtin_types=(bytes,)))
-    envelope = {name: getattr(found, name) for name in found.__struct_fields__ if name != "operation"}
+    fields = {name: getattr(found, name) for name in found.__struct_fields__ if name != "operation"}
+    envelope = {name: msgspec.to_builtins(value) for name, value in fields.items() if value is not None}
     return {**envelope, "operation": {type(found.operation).__name__: operation}}
 
 

@@ -1,0 +1,81 @@
+"""Consumer groups within one process, for the logs that live in one: the partitions of a topic, shared by who has joined.
+
+As in Kafka, a member begins where its group committed; one that polls after the shares have changed takes up its new share.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+
+from journal.log import Batch, Indefinite, Journal, Positions, TopicPartition
+
+
+class LocalGroups:
+    """All groups of a journal."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._lock = threading.Lock()
+        self._members: dict[str, list[LocalMember]] = {}
+
+    def join(self, group: str, partitions: Sequence[TopicPartition]) -> LocalMember:
+        """A new member of a group on these partitions."""
+        member = LocalMember(self, self._journal, group)
+        with self._lock:
+            self._members.setdefault(group, []).append(member)
+            self._share(group, partitions)
+        return member
+
+    def leave(self, member: LocalMember) -> None:
+        """Gives the member's share to the others."""
+        with self._lock:
+            members = self._members[member.group]
+            if member in members:
+                members.remove(member)
+                partitions = sorted(p for m in (*members, member) for p in m.share)
+                member.share = ()
+                self._share(member.group, partitions)
+
+    def _share(self, group: str, partitions: Sequence[TopicPartition]) -> None:
+        members = self._members[group]
+        for number, member in enumerate(members):
+            member.share = tuple(partitions[number :: len(members)])
+            member.wake()
+
+
+class LocalMember:
+    """A member of a group; `share` is what it reads from its next poll on."""
+
+    def __init__(self, groups: LocalGroups, journal: Journal, group: str) -> None:
+        self.group = group
+        self.share: tuple[TopicPartition, ...] = ()
+        self._groups = groups
+        self._journal = journal
+        self._reader = journal.reader()
+        self._reading: tuple[TopicPartition, ...] = ()
+
+    def poll(self, timeout_s: float, max_records: int = 1000, max_bytes: int = 8 << 20) -> Batch:
+        if self._reading != (share := self.share):
+            self._reader.assign(self._committed(share))
+            self._reading = share
+        entries = self._reader.poll(timeout_s, max_records, max_bytes).entries
+        positions: Positions = {entry.partition: entry.offset + 1 for entry in entries}
+        return Batch(entries, positions)
+
+    def commit(self, positions: Mapping[TopicPartition, int]) -> None:
+        if not positions.keys() <= set(self.share):
+            raise Indefinite(f"not this member's partitions any more: {sorted(positions.keys() - set(self.share))}")
+        self._journal.commit(self.group, positions)
+
+    def wake(self) -> None:
+        self._reader.wake()
+
+    def close(self) -> None:
+        self._groups.leave(self)
+        self._reader.close()
+
+    def _committed(self, share: Sequence[TopicPartition]) -> Positions:
+        committed = self._journal.committed(self.group, share)
+        starts = self._journal.start_offsets(share)
+        return {partition: max(start, committed.get(partition, 0)) for partition, start in starts.items()}
