@@ -31,7 +31,7 @@ class _NodeMetrics(Collector):
         clock = service.clock
         yield GaugeMetricFamily("vecraft_hlc_drift_ms", "How far the clock is ahead of physical time.", clock.drift_ms())
         yield CounterMetricFamily("vecraft_hlc_drift_errors", "Stamps refused for drift.", clock.drift_errors)
-        yield CounterMetricFamily("vecraft_dead_letters", "Records written to the dead letters.", service.replayer.dead_letters)
+        yield CounterMetricFamily("vecraft_dead_letters", "Records written to the dead letters.", service.replayer.buried)
         yield GaugeMetricFamily("vecraft_ready", "Whether the node is ready.", int(service.ready()))
         for name in ("points", "vectors", "indexed", "segments"):
             gauge = GaugeMetricFamily(f"vecraft_{name}", f"Number of {name}, by collection.", labels=["collection"])

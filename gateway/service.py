@@ -26,6 +26,7 @@ from journal.token import Token, merge
 from journal.topics import Topics
 from journal.writer import Destination, Receipt, Request, Writer
 from query.consistency import Demand, Gate, NotCaughtUp
+from replayer.ingest import Ingest
 from replayer.replayer import Replayer
 from shard.contract import contract_error
 from shard.shard import Shard
@@ -78,6 +79,7 @@ class Service:
     clock: Clock
     writer: Writer
     replayer: Replayer
+    ingest: Ingest
     shards: Shards
     gate: Gate
     pool: ThreadPoolExecutor

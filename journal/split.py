@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -22,8 +23,16 @@ _POINT_BYTES = 8
 """Room for the lengths that Avro writes beside a point's own bytes."""
 
 
-def split(operation: PointOperation, shard_number: int) -> Iterator[tuple[int, PointOperation]]:
-    """The parts of an operation with their shards, in an order that follows from the operation alone.
+class Part(NamedTuple):
+    """What goes to one shard in one record: the operation on the ids at `indexes` of the whole."""
+
+    shard: int
+    indexes: Sequence[int]
+    operation: PointOperation
+
+
+def split(operation: PointOperation, shard_number: int) -> Iterator[Part]:
+    """The parts of an operation, in an order that follows from the operation alone; those of a shard keep the ids' order.
 
     Raises PointTooLarge when a single point does not fit a record.
     """
@@ -31,7 +40,7 @@ def split(operation: PointOperation, shard_number: int) -> Iterator[tuple[int, P
     shared_bytes = _shared_size(operation)
     for shard, indexes in _by_shard(operation.ids, shard_number):
         for part in _cut(indexes, sizes, MAX_RECORD_BYTES - shared_bytes):
-            yield shard, operation if len(part) == len(operation.ids) else take(operation, part)
+            yield Part(shard, part, operation if len(part) == len(operation.ids) else take(operation, part))
 
 
 def take(operation: PointOperation, indexes: Sequence[int]) -> PointOperation:

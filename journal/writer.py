@@ -18,8 +18,8 @@ import msgspec
 from journal import codec
 from journal.hlc import Clock, ClockDriftError
 from journal.log import Appended, Definite, Headers, Indefinite, Journal, JournalError, Positions, TopicPartition
-from journal.records import CatalogOperation, Operation, PointOperation, Record
-from journal.split import split
+from journal.records import CatalogOperation, Ingested, Operation, PointOperation, Record
+from journal.split import Part, split
 from journal.stamps import drift_error
 from journal.token import Token, advance
 from journal.topics import Topics
@@ -89,21 +89,25 @@ class Writer:
         topic = self._topics.tier(tier)
         gathering = _Gathering(len(parts), self._max_drift_ms)
         with self._lock:  # so that the order of stamps is the order of the log
-            keys = _part_keys(request, [part for _, part in parts])
-            for hlc, key, (shard, part) in zip(self._stamps(len(parts)), keys, parts, strict=True):
-                record = Record(
-                    hlc=hlc,
-                    operation=part,
-                    collection=destination.collection,
-                    catalog_position=destination.catalog_position,
-                    shard=shard,
-                    tenant=destination.tenant,
-                    request_id=request.id,
-                    idempotency_key=key,
-                    origin=request.principal,
-                )
-                partition = TopicPartition(topic, destination.homes[shard][tier])
-                self._append(partition, record, request, gathering)
+            keys = _part_keys(request, [part.operation for part in parts])
+            for hlc, key, part in zip(self._stamps(len(parts)), keys, parts, strict=True):
+                record = _record(destination, part, hlc, request, key)
+                self._append(TopicPartition(topic, destination.homes[part.shard][tier]), record, request, gathering)
+        return gathering.future
+
+    def write_ingested(
+        self, destination: Destination, part: Part, tier: int, ingested: Ingested, request: Request
+    ) -> Future[Receipt]:
+        """Writes what foreign producers wrote: one part, which says of each of its points where it came from.
+
+        Of parts from the same log to the same partition the next may be written only once this one is acknowledged: replicas
+        drop what is not above the last offset they saw.
+        """
+        gathering = _Gathering(1, self._max_drift_ms)
+        with self._lock:
+            record = _record(destination, part, self._stamps(1)[0], request, "", ingested)
+            partition = TopicPartition(self._topics.tier(tier), destination.homes[part.shard][tier])
+            self._append(partition, record, request, gathering)
         return gathering.future
 
     def write_catalog(self, operation: CatalogOperation, request: Request) -> Future[Receipt]:
@@ -182,6 +186,23 @@ class _Gathering:
         else:
             texts = "; ".join(sorted({str(error) for error in self._errors}))
             self.future.set_exception(Indefinite(f"{len(self._receipt.written)} parts are written, the rest is unknown: {texts}"))
+
+
+def _record(
+    destination: Destination, part: Part, hlc: int, request: Request, key: str, ingested: Ingested | None = None
+) -> Record:
+    return Record(
+        hlc=hlc,
+        operation=part.operation,
+        collection=destination.collection,
+        catalog_position=destination.catalog_position,
+        shard=part.shard,
+        tenant=destination.tenant,
+        request_id=request.id,
+        idempotency_key=key,
+        origin=request.principal,
+        ingested=ingested,
+    )
 
 
 def _part_keys(request: Request, parts: Sequence[PointOperation]) -> list[str]:

@@ -11,16 +11,17 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from itertools import pairwise
 
 from catalog.catalog import Catalog
 from catalog.collection import Collection
 from journal import codec
 from journal.hlc import Clock
 from journal.log import Batch, Entry, Journal, JournalError, Positions, Reader, TopicPartition
-from journal.records import CATALOG_OPERATIONS, POINT_OPERATIONS, CatalogOperation, Record
+from journal.records import CATALOG_OPERATIONS, POINT_OPERATIONS, CatalogOperation, Ingested, Record
 from journal.stamps import drift_error
 from journal.topics import Topics, shard_of
-from replayer.dead_letters import write_dead_letter
+from replayer.dead_letters import Burial, DeadLetters, bury
 from replayer.operations import AppliedRecord, Operations
 from shard.contract import contract_error
 from shard.shard import Limits, Shard
@@ -30,7 +31,8 @@ log = logging.getLogger(__name__)
 
 COMMIT_EVERY_S = 1.0
 IDLE_POLL_S = 30.0
-DEAD_LETTER_TIMEOUT_S = 10.0
+TRIM_FROM = 100
+"""Dead letters are removed from the log when as many at its beginning are of no more use."""
 RESTART_DELAY_S = 1.0
 
 
@@ -49,13 +51,15 @@ class Replayer:
         shards: Shards,
         group: str,
         limits: Limits,
+        letters: DeadLetters,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self.catalog = Catalog()
         self.applied = AppliedPositions()
         self.operations = Operations()
-        self.dead_letters = 0
+        self.letters = letters
+        self.buried = 0
         self.failure: Exception | None = None
         self._journal = journal
         self._topics = topics
@@ -72,6 +76,7 @@ class Replayer:
         self._tended = True
         self._stopping = threading.Event()
         self._ready_at: Positions = {}
+        self._letters_from = 0
 
     # The owner's side: a thread of its own runs `run` until `stop`.
 
@@ -137,9 +142,16 @@ class Replayer:
             self._open_shards(collection, ends)
         positions = self._resume_positions(data)
         self._committed = {}
-        reader.assign(positions | {system: view.position})
-        self.applied.restart(positions | {system: view.position})
+        positions |= {system: view.position} | self._letters_start()
+        reader.assign(positions)
+        self.applied.restart(positions)
         self._ready_at = ends
+
+    def _letters_start(self) -> Positions:
+        """Where the dead letters begin: their list is always folded from there."""
+        letters = self._topics.dead_letter_partition
+        self._letters_from = self._journal.start_offsets([letters])[letters]
+        return {letters: self._letters_from}
 
     def _open_shards(self, collection: Collection, ends: Positions) -> None:
         """Opens a collection's shards; state that is ahead of the log is of another log, and is built anew."""
@@ -154,16 +166,23 @@ class Replayer:
         assert self._reader is not None
         self._reader.close()
         self._reader = self._journal.reader()
-        self._reader.assign(self.applied.get())
+        applied = self.applied.get()
+        letters = {p: max(start, applied[p]) for p, start in self._letters_start().items()}  # another node may have trimmed them
+        self._reader.assign(applied | letters)
 
     def step(self, timeout_s: float) -> int:
         """Polls once and applies what came. Returns how many records that were."""
         assert self._reader is not None, "open() comes first"
         batch = self._reader.poll(timeout_s)
+        data = []
         for entry in batch.entries:
             if entry.partition == self._topics.system_partition:
                 self._apply_command(entry)
-        self._apply_data([entry for entry in batch.entries if entry.partition != self._topics.system_partition])
+            elif entry.partition == self._topics.dead_letter_partition:
+                self.letters.apply(entry)
+            else:
+                data.append(entry)
+        self._apply_data(data)
         self.applied.advance(batch.positions)
         self._commit(batch)
         return len(batch.entries)
@@ -217,7 +236,7 @@ class Replayer:
             if not isinstance(record.operation, CATALOG_OPERATIONS):
                 raise _Refused(f"{type(record.operation).__name__} does not belong in {entry.partition.topic}")
         except _Refused as refusal:
-            self._bury([(entry, str(refusal))])
+            self._bury([Burial(entry, str(refusal))])
             self.catalog.apply(entry.offset, entry.time_ms, None)
             return None
         operation: CatalogOperation = record.operation
@@ -249,12 +268,12 @@ class Replayer:
 
     def _apply_data(self, entries: list[Entry]) -> None:
         accepted: list[tuple[Entry, Record]] = []
-        refused: list[tuple[Entry, str]] = []
+        refused: list[Burial] = []
         for entry in entries:
             try:
                 accepted.append((entry, self._judge(entry)))
             except _Refused as refusal:
-                refused.append((entry, str(refusal)))
+                refused.append(Burial(entry, str(refusal), self._collection_of(entry)))
         self._bury(refused)
         by_shard: dict[Shard, list[tuple[Entry, Record]]] = {}
         for entry, record in accepted:  # shards only now: judging one record may bring the command that drops another's
@@ -284,6 +303,8 @@ class Replayer:
         if not 0 <= record.shard < len(collection.homes) or collection.homes[record.shard][tier] != entry.partition.partition:
             raise _Refused(f"shard {record.shard} of collection {collection.name!r} is not at home in this partition")
         if breach := contract_error(collection, record.operation):
+            raise _Refused(breach)
+        if record.ingested is not None and (breach := _ingested_error(record.ingested, len(record.operation.ids))):
             raise _Refused(breach)
         if any(shard_of(point_id, len(collection.homes)) != record.shard for point_id in record.operation.ids):
             raise _Refused(f"a point does not belong in shard {record.shard}")
@@ -316,18 +337,25 @@ class Replayer:
         if self.catalog.known_at_ms(position) > latest_ms:
             raise _Refused(f"catalog position {position} did not exist when this was written")
 
-    def _bury(self, refused: list[tuple[Entry, str]]) -> None:
+    def _bury(self, refused: list[Burial]) -> None:
         """Writes dead letters and waits until they are durable; raises JournalError when they are not.
 
         What was read before under this group, in an earlier life of this node, has its dead letters.
         """
-        refused = [(entry, reason) for entry, reason in refused if entry.offset >= self._buried.get(entry.partition, 0)]
-        futures = [write_dead_letter(self._journal, self._topics, entry, reason) for entry, reason in refused]
-        for (entry, reason), future in zip(refused, futures, strict=True):
-            future.result(DEAD_LETTER_TIMEOUT_S)
-            self.dead_letters += 1
+        new = [burial for burial in refused if burial.entry.offset >= self._buried.get(burial.entry.partition, 0)]
+        bury(self._journal, self._topics, new, self._now_ms())
+        for entry, reason, _ in new:
+            self.buried += 1
             log.warning("dead letter: %s/%d/%d: %s", *entry.partition, entry.offset, reason)
             self._note_refusal(entry, reason)
+
+    def _collection_of(self, entry: Entry) -> str:
+        """The name of the collection that a refused record was for, as far as that can be seen."""
+        try:
+            collection = self.catalog.ever(codec.decode(entry.value).collection)
+        except codec.DecodeError:
+            return ""
+        return "" if collection is None else collection.name
 
     # Positions and memory.
 
@@ -349,10 +377,20 @@ class Replayer:
                 shard.pass_over(lagging)
         try:
             self._journal.commit(self._group, applied)
+            self._trim_letters(applied[self._topics.dead_letter_partition])
         except JournalError as error:  # dashboards can wait; the state knows its own positions
             log.warning("positions are not committed: %s", error)
         self._committed = applied
         self._next_commit_s = now_s + COMMIT_EVERY_S
+
+    def _trim_letters(self, applied: int) -> None:
+        """Removes dead letters from the log that have left the list, from its beginning on."""
+        self.letters.expire(self._now_ms())
+        first = self.letters.first()
+        useless = applied if first is None else first
+        if useless - self._letters_from >= TRIM_FROM:
+            self._journal.trim({self._topics.dead_letter_partition: useless})
+            self._letters_from = useless
 
     def _note(self, entry: Entry, record: Record, stamp: int, verdict: str, reason: str = "") -> None:
         if not record.request_id:
@@ -369,3 +407,13 @@ class Replayer:
         except codec.DecodeError:
             return
         self._note(entry, record, record.hlc, "refused", reason)
+
+
+def _ingested_error(ingested: Ingested, count: int) -> str | None:
+    """Why a record's account of where its points came from cannot be; None when it can."""
+    offsets = ingested.offsets
+    if len(offsets) != count or len(ingested.keys) not in (0, count):
+        return f"origins are given for {len(offsets)} and keys for {len(ingested.keys)} of {count} points"
+    if any(later <= earlier for earlier, later in pairwise([-1, *offsets])):
+        return "offsets of origin do not ascend from 0"
+    return None

@@ -27,6 +27,7 @@ from journal.hlc import COUNTER_BITS
 from journal.log import Entry, TopicPartition
 from journal.records import (
     Delete,
+    Ingested,
     PatchPayload,
     PatchVectors,
     PointOperation,
@@ -37,6 +38,7 @@ from journal.records import (
     VectorColumn,
     Vectors,
 )
+from journal.split import take
 from journal.stamps import NEVER, Version, next_stamp
 from journal.topics import Topics
 from shard.join import Point
@@ -247,12 +249,17 @@ class _Stage:
         limits = self._shard._limits
         time_ms = max(before.time_ms, entry.time_ms)
         stamp = next_stamp(record.hlc, before.stamp, time_ms, limits.max_lateness_ms)
-        self.progress[entry.partition] = Progress(entry.offset + 1, stamp, time_ms)
+        self.progress[entry.partition] = Progress(entry.offset + 1, stamp, time_ms, before.ingested)
         tier = self._shard._topics.tier_of(entry.partition.topic)
-        if record.idempotency_key and self._repeats(f"{tier}/{entry.partition.partition}/{record.idempotency_key}", stamp):
-            return Applied(stamp, repeated=True)
-        self._operate(Version(stamp, tier, entry.partition.partition, entry.offset), record.operation)  # type: ignore[arg-type]
-        return Applied(stamp, repeated=False)
+        scope = f"{tier}/{entry.partition.partition}"
+        operation: PointOperation | None = record.operation  # type: ignore[assignment]
+        if record.idempotency_key and self._repeats(f"{scope}/{record.idempotency_key}", stamp):
+            operation = None
+        elif record.ingested is not None:
+            operation = self._fresh(record.operation, record.ingested, entry.partition, scope)  # type: ignore[arg-type]
+        if operation is not None:
+            self._operate(Version(stamp, tier, entry.partition.partition, entry.offset), operation)
+        return Applied(stamp, repeated=operation is None)
 
     def changes(self) -> Changes:
         """Step 2, to be written: everything that the batch changes, with the offsets it reaches."""
@@ -285,6 +292,31 @@ class _Stage:
                 vectors.add(np.array([row for row, _ in born], np.int64), np.stack([vector for _, vector in born]))
             if len(dead):
                 vectors.kill(dead)
+
+    def _fresh(
+        self, operation: PointOperation, ingested: Ingested, partition: TopicPartition, scope: str
+    ) -> PointOperation | None:
+        """What of an ingested operation was not applied before; None when nothing is left.
+
+        Whoever ingests writes what comes from one log to one partition in the order of its offsets and leaves no gap, beginning
+        at or below what was acknowledged. So what stands below the highest offset seen here was applied, whoever wrote it again.
+        """
+        progress = self.progress[partition]
+        seen = progress.ingested.get(ingested.log, 0)
+        indexes = [index for index, offset in enumerate(ingested.offsets) if offset >= seen]
+        if not indexes:
+            return None
+        progress.ingested = progress.ingested | {ingested.log: ingested.offsets[-1] + 1}
+        if ingested.keys:
+            indexes = [
+                index
+                for index in indexes
+                if not (key := ingested.keys[index])
+                or not self._repeats(f"{scope}/i/{operation.ids[index].hex()}/{key}", progress.stamp)
+            ]
+        if len(indexes) == len(operation.ids):
+            return operation
+        return take(operation, indexes) if indexes else None
 
     def _repeats(self, key: str, stamp: int) -> bool:
         """Whether a write with this key was applied within the window; else remembers it."""

@@ -77,7 +77,7 @@ class AppliedPositions:
     """How far this process has applied each partition. Whoever must see a write waits for its position here."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._moved = threading.Condition()
         self._positions: Positions = {}
         self._listeners: list[Callable[[], None]] = []
 
@@ -87,22 +87,29 @@ class AppliedPositions:
 
     def advance(self, to: Mapping[TopicPartition, int]) -> None:
         """Moves on, and tells the listeners when anything moved."""
-        with self._lock:
+        with self._moved:
             moved = {p: offset for p, offset in to.items() if offset > self._positions.get(p, -1)}
             if not moved:
                 return
             self._positions = {**self._positions, **moved}
+            self._moved.notify_all()
         self._tell()
 
     def restart(self, positions: Positions) -> None:
         """Begins anew at these positions, which may lie below what was announced."""
-        with self._lock:
+        with self._moved:
             self._positions = dict(positions)
+            self._moved.notify_all()
         self._tell()
 
     def covers(self, positions: Mapping[TopicPartition, int]) -> bool:
         """Whether everything below `positions` is applied."""
         return all(self._positions.get(partition, 0) >= offset for partition, offset in positions.items())
+
+    def wait(self, positions: Mapping[TopicPartition, int], timeout_s: float) -> bool:
+        """Waits until everything below `positions` is applied; whether it is."""
+        with self._moved:
+            return self._moved.wait_for(lambda: self.covers(positions), timeout_s)
 
     def _tell(self) -> None:
         for listener in self._listeners:

@@ -58,11 +58,15 @@ class Row(NamedTuple):
 
 
 class Progress(msgspec.Struct, array_like=True):
-    """How far a partition is applied: the next offset, the last stamp given, the highest time of the log seen."""
+    """How far a partition is applied: the next offset, the last stamp given, the highest time of the log seen.
+
+    `ingested` holds, for each log that foreign producers wrote to, the next offset of what came from there by this partition.
+    """
 
     offset: int = 0
     stamp: int = 0
     time_ms: int = 0
+    ingested: dict[str, int] = {}
 
 
 _encode = msgspec.msgpack.Encoder().encode

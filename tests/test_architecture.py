@@ -13,13 +13,13 @@ FLOORS = {
     "journal": {"schemas"},
     "catalog": {"journal"},
     "shard": {"catalog", "journal"},
-    "replayer": {"shard", "catalog", "journal"},
+    "replayer": {"shard", "catalog", "journal", "schemas"},
     "query": {"shard", "catalog", "journal"},
     "gateway": {"query", "replayer", "catalog", "journal", "shard"},
     "vecraft": {"gateway", "query", "replayer", "shard", "catalog", "journal", "schemas"},
 }
 FENCES = {
-    "confluent_kafka": {"journal/kafka.py"},
+    "confluent_kafka": {"journal/kafka.py", "journal/registry.py"},
     "faiss": {"shard/graph.py"},
     "rocksdict": {"journal/embedded.py", "shard/store.py"},
     "fastapi": {"gateway/app.py"},

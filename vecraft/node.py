@@ -22,9 +22,12 @@ from journal.embedded import EmbeddedJournal
 from journal.hlc import Clock
 from journal.kafka import KafkaJournal
 from journal.log import Journal
+from journal.registry import SchemaRegistry
 from journal.topics import Topics
 from journal.writer import Writer
 from query.consistency import Gate
+from replayer.dead_letters import DeadLetters
+from replayer.ingest import Ingest
 from replayer.replayer import Replayer
 from shard.shard import Limits
 from shard.shards import Shards
@@ -37,6 +40,7 @@ log = logging.getLogger("vecraft")
 DRAIN_S = 5
 """Requests in flight get this long to end after SIGTERM; replay and journal get the rest of ten seconds."""
 STOP_S = 4.0
+DAY_MS = 24 * 3600 * 1000
 PROGRESS_EVERY_S = 2.0
 POOL_THREADS = 4
 MAX_CONNECTIONS = 1000
@@ -81,13 +85,25 @@ class Node:
         journal = open_journal(settings)
         builder = BackgroundThread("index-build")
         shards = Shards(settings.data_dir / "state", topics, limits, builder.submit)
-        replayer = Replayer(journal, topics, clock, shards, f"{settings.topic_prefix}.replayer.{settings.node}", limits)
+        letters = DeadLetters(settings.dead_letters_max, int(settings.dead_letters_days * DAY_MS))
+        replayer = Replayer(journal, topics, clock, shards, f"{settings.topic_prefix}.replayer.{settings.node}", limits, letters)
+        writer = Writer(journal, topics, clock, settings.max_drift_ms)
+        ingest = Ingest(
+            journal,
+            topics,
+            writer,
+            SchemaRegistry(settings.schema_registry_url),
+            lambda: replayer.catalog.view,
+            replayer.applied,
+            wall_clock_ms,
+        )
         self._service = service = Service(
             journal=journal,
             topics=topics,
             clock=clock,
-            writer=Writer(journal, topics, clock, settings.max_drift_ms),
+            writer=writer,
             replayer=replayer,
+            ingest=ingest,
             shards=shards,
             gate=Gate(journal, topics, replayer.applied, settings.read_timeout_s),
             pool=ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="read"),
@@ -95,15 +111,20 @@ class Node:
             version=__version__,
             timeouts=Timeouts(settings.append_timeout_s, settings.read_timeout_s),
         )
-        replay = threading.Thread(target=replayer.run, name="replay", daemon=True)
-        replay.start()
-        progress = asyncio.create_task(self._report_progress(service))
+        replaying = threading.Thread(target=replayer.run, name="replay", daemon=True)
+        ingesting = threading.Thread(target=ingest.run, name="ingest", daemon=True)
+        replaying.start()
+        progress = asyncio.create_task(self._report_progress(service, ingesting))
         try:
             await self._listen(service)
         finally:
             progress.cancel()
-            replayer.stop()
-            await asyncio.to_thread(replay.join, STOP_S)
+            for role in (ingest, replayer):
+                role.stop()
+            deadline_s = time.monotonic() + STOP_S
+            for thread in (ingesting, replaying):
+                if thread.ident is not None:
+                    await asyncio.to_thread(thread.join, max(0.0, deadline_s - time.monotonic()))
             builder.stop()
             service.pool.shutdown(wait=False, cancel_futures=True)
             await asyncio.to_thread(journal.close)
@@ -134,8 +155,8 @@ class Node:
         self.started.set()
         await server.serve([listening])
 
-    async def _report_progress(self, service: Service) -> None:
-        """Says how far the replay is until the node is ready."""
+    async def _report_progress(self, service: Service, ingesting: threading.Thread) -> None:
+        """Says how far the replay is until the node is ready, and takes its share of the ingest topic from then on."""
         started_s = time.monotonic()
         while not service.ready():
             await asyncio.sleep(PROGRESS_EVERY_S if time.monotonic() - started_s > PROGRESS_EVERY_S else 0.05)
@@ -143,6 +164,7 @@ class Node:
             if not service.ready() and total and time.monotonic() - started_s > PROGRESS_EVERY_S:
                 log.info("replaying: %d of %d records (%d %%)", done, total, 100 * done // total)
         log.info("ready after %.1f s", time.monotonic() - started_s)
+        ingesting.start()
 
 
 class _Server(uvicorn.Server):

@@ -19,6 +19,7 @@ from journal.records import CreateCollection, Delete, DeleteCollection, Operatio
 from journal.topics import Topics
 from journal.writer import Request, Writer
 from query import points
+from replayer.dead_letters import DeadLetters
 from replayer.replayer import Replayer
 from shard.shard import Limits
 from shard.shards import Shards
@@ -36,7 +37,7 @@ class Rig:
         self.journal = MemoryJournal(lambda: self.now_ms)
         self.clock = Clock(lambda: self.now_ms)
         self.shards = Shards(folder, TOPICS, Limits(), lambda task: None)
-        self.replayer = Replayer(self.journal, TOPICS, self.clock, self.shards, "g", Limits(), lambda: self.now_ms)
+        self.replayer = Replayer(self.journal, TOPICS, self.clock, self.shards, "g", Limits(), DeadLetters(), lambda: self.now_ms)
         self.replayer.open()
         self.writer = Writer(self.journal, TOPICS, self.clock)
         config = msgspec.json.encode(CollectionConfig(vectors={"": VectorParams(2, Distance.DOT)}))

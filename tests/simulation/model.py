@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 import orjson
 
@@ -16,6 +17,7 @@ from journal import codec
 from journal.hlc import COUNTER_BITS
 from journal.log import Entry, TopicPartition
 from journal.records import Delete, PatchPayload, PatchVectors, Record, ReplacePayload, UnsetVectors, Upsert, VectorColumn
+from journal.split import take
 from journal.topics import Topics, shard_of
 from shard.contract import contract_error
 from shard.shard import Limits
@@ -44,6 +46,7 @@ def expected_state(entries: list[Entry], reach: Reach, topics: Topics, limits: L
     stamps: dict[tuple[object, ...], int] = {}
     times: dict[tuple[object, ...], int] = {}
     keys: dict[tuple[object, ...], int] = {}
+    origins: set[tuple[object, ...]] = set()
     for entry in seen:
         record = _admissible(entry, limits)
         if record is None or entry.partition == topics.system_partition or not _allowed(record, entry, catalog, topics):
@@ -54,15 +57,37 @@ def expected_state(entries: list[Entry], reach: Reach, topics: Topics, limits: L
         times[line] = max(times.get(line, 0), entry.time_ms)
         floor = times[line] - limits.max_lateness_ms << COUNTER_BITS
         stamp = stamps[line] = max(record.hlc, stamps.get(line, 0) + 1, floor)
-        if record.idempotency_key:
-            earlier = keys.get((*line, record.idempotency_key))
+
+        def again(*key: object, line: object = line, stamp: int = stamp) -> bool:
+            """Whether this key came within the window; if not, it has come now."""
+            earlier = keys.get((line, *key))
             if earlier is not None and earlier > stamp - (limits.idempotency_window_ms << COUNTER_BITS):
-                continue
-            keys[*line, record.idempotency_key] = stamp
+                return True
+            keys[line, *key] = stamp
+            return False
+
+        if record.idempotency_key and again(record.idempotency_key):
+            continue
+        if record.ingested is not None:
+            record = _once(record, origins, line, again)
         if record.collection in writes:
             version = (stamp, topics.tier_of(entry.partition.topic), entry.partition.partition, entry.offset)
             writes[record.collection].append((version, record))
     return {id_: _play(catalog.view.by_id[id_], sorted(found, key=lambda w: w[0])) for id_, found in writes.items()}
+
+
+def _once(record: Record, origins: set[tuple[object, ...]], line: object, again: Callable[..., bool]) -> Record:
+    """The record less the points that came from a place, or bear a key, that was seen before."""
+    assert record.ingested is not None
+    kept = []
+    for index, offset in enumerate(record.ingested.offsets):
+        origin = (line, record.ingested.log, offset)
+        if origin not in origins:
+            origins.add(origin)
+            key = record.ingested.keys[index] if record.ingested.keys else ""
+            if not key or not again(record.operation.ids[index], key):
+                kept.append(index)
+    return msgspec.structs.replace(record, operation=take(record.operation, kept))
 
 
 def _catalog(entries: list[Entry], limits: Limits) -> Catalog:

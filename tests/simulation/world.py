@@ -39,21 +39,27 @@ from journal.records import (
     Upsert,
     VectorColumn,
 )
-from journal.topics import TIERS, Topics
+from journal.registry import SchemaRegistry
+from journal.topics import INGEST_PARTITIONS, TIERS, Topics
 from journal.writer import Destination, Receipt, Request, Writer
 from query import points
 from query.filters import Condition, Key, Match, Range, parse_filter
 from query.search import VectorQuery, prepare, search
+from replayer.dead_letters import DeadLetters
+from replayer.ingest import Ingest
 from replayer.replayer import Replayer
 from shard.shard import Limits
 from shard.shards import Shards
-from tests.simulation.model import State, expected_state
+from tests.simulation.model import ModelPoint, State, expected_state
 
 TOPICS = Topics("sim")
 LIMITS = Limits(idempotency_window_ms=60_000)
 NAMES = ("a", "b")
 COLLECTIONS = ("red", "blue")
-IDS = [encode_id(i) for i in (0, 1, 2, 3, 4, 5, 6, 7, "b7a9c2c0-0000-0000-0000-000000000001", "free text")]
+EXTERNAL_IDS = (0, 1, 2, 3, 4, 5, 6, 7, "b7a9c2c0-0000-0000-0000-000000000001", "free text")
+IDS = [encode_id(i) for i in EXTERNAL_IDS]
+INGESTED = "green"
+"""A collection that only foreign producers write to, and nobody deletes."""
 START_MS = 1_700_000_000_000
 
 
@@ -92,8 +98,20 @@ class Node:
             self.shards,
             self.name,
             LIMITS,
+            DeadLetters(),
             lambda: self.world.now_ms,
             lambda: self.world.now_ms / 1000,
+        )
+        self.lost_share = False
+        self.ingest = Ingest(
+            self.world.journal,
+            TOPICS,
+            self.writer,
+            SchemaRegistry(),
+            lambda: self.replayer.catalog.view,
+            self.replayer.applied,
+            lambda: self.world.now_ms,
+            catalog_wait_s=0,
         )
         while True:
             try:
@@ -103,7 +121,28 @@ class Node:
 
     def crash(self) -> None:
         """Everything in memory is gone. RocksDB's files stay as the last write left them."""
+        self.ingest.close()
         self.shards.close()
+
+    def ingest_step(self) -> bool:
+        """One step of the ingest, which begins again when anything fails, as `Ingest.run` does. Whether anything came."""
+        ingest = self.ingest
+        try:
+            if self.lost_share:
+                ingest.close()
+                self.lost_share = False
+            if ingest._member is None:
+                ingest.open()
+            return ingest.step(0) > 0
+        except (Definite, Indefinite):
+            ingest.close()
+            return True
+
+    def lose_share(self) -> None:
+        """The group takes this node for dead while it is only slow; it goes on with what it has."""
+        if self.ingest._member is not None:
+            self.ingest._member.close()
+            self.lost_share = True
 
     def reach(self, partition: TopicPartition, record: Record | None) -> int:
         """How far a partition is applied: announced, or already on disk when a crash came before the announcement."""
@@ -153,6 +192,7 @@ class World:
         self.acknowledged: list[tuple[str, Positions]] = []
         self.nodes = [Node(self, f"node{number}", folder / f"node{number}") for number in range(2)]
         self.number = 0
+        self._interrupted = False
 
     def run(self, actions: int) -> None:
         """Lives through `actions` random events, then lets everything settle and checks it all."""
@@ -160,8 +200,12 @@ class World:
         choices = (
             [self._write] * 10 + [self._step] * 8 + [self._pass_time] * 3 + [self._build] * 3 + [self._check_one] * 2
             + [self._catalog_command] * 2 + [self._crash, self._redeliver, self._poison, self._jump_clock, self._wipe]
+            + [self._produce] * 5 + [self._ingest] * 3
         )  # fmt: skip
         self._create("red")
+        while not any(self.journal.end_offsets([TOPICS.system_partition]).values()):
+            self._create("red")
+        self._create_ingested()
         for _ in range(actions):
             self.random.choice(choices)()
         self.settle()
@@ -173,6 +217,7 @@ class World:
     def settle(self) -> None:
         """No more faults: every node reaches the end, and its answers are those of the log; then once more from nothing (I1)."""
         self.crash_rate = self.fault_rate = 0.0
+        self._drain_ingest()
         for wiped in (False, True):
             for node in self.nodes:
                 if wiped:
@@ -180,6 +225,21 @@ class World:
                 self.catch_up(node)
                 self.check(node)
         self.check_acknowledged()
+        self.check_ingested()
+
+    def _drain_ingest(self) -> None:
+        """With clocks that are right, all that was produced gets into the journal."""
+        self.now_ms += 120_000
+        for node in self.nodes:
+            node.skew_ms = 0
+            self.catch_up(node)
+        for _ in range(1_000):
+            if not any([node.ingest_step() for node in self.nodes]):  # noqa: C419 (each is to do its share)
+                break
+            for node in self.nodes:
+                self.catch_up(node)
+        ends = self.journal.end_offsets([TopicPartition(TOPICS.ingest, p) for p in range(INGEST_PARTITIONS)])
+        assert {p: end for p, end in ends.items() if end} == self.journal.committed(self.nodes[0].ingest.group, list(ends))
 
     def catch_up(self, node: Node) -> None:
         for _ in range(10_000):
@@ -195,9 +255,9 @@ class World:
     def _write(self) -> None:
         node = self.random.choice(self.nodes)
         view = node.replayer.catalog.view
-        if not view.collections:
+        if not (names := sorted(view.collections.keys() & set(COLLECTIONS))):
             return
-        collection = view.collections[self.random.choice(sorted(view.collections))]
+        collection = view.collections[self.random.choice(names)]
         destination = Destination("", collection.id, view.position, collection.homes)
         key = self.random.choice(("", "", "", f"key{self.random.randrange(5)}"))
         request = self._request(key)
@@ -259,6 +319,42 @@ class World:
         command = CreateCollection(name, msgspec.json.encode(config), homes)
         self._expect(request, lambda: node.writer.write_catalog(command, request))
 
+    def _create_ingested(self) -> None:
+        config = CollectionConfig(vectors={"": VectorParams(3, Distance.DOT)}, shard_number=2)
+        command = CreateCollection(INGESTED, msgspec.json.encode(config), choose_homes(self.nodes[0].replayer.catalog.view, 2))
+        saved, self.fault_rate = self.fault_rate, 0.0
+        self.nodes[0].skew_ms = 0
+        self.nodes[0].writer.write_catalog(command, self._request()).result(0)
+        self.fault_rate = saved
+
+    def _produce(self) -> None:
+        """A foreign producer writes: to the ingest collection always in one tier, so that its order is its own."""
+        number = self.random.randrange(len(EXTERNAL_IDS))
+        collection = self.random.choice((INGESTED, INGESTED, *COLLECTIONS, "nowhere"))
+        body: dict[str, object] = {"collection": collection, "id": EXTERNAL_IDS[number]}
+        match self.random.randrange(8):
+            case 0:
+                body["op"] = "delete"
+            case 1 | 2:
+                body |= {"op": "patch", "payload": {"n": self.number, "tag": self.random.choice(("x", None))}}
+            case 3:
+                body["vector"] = [1]  # of a size that no collection has
+            case _:
+                names = NAMES if collection != INGESTED and self.random.random() < 0.5 else ("",)
+                vectors = {name: [self.random.randint(-9, 9) for _ in range(3)] for name in names}
+                body |= {"vector": vectors.get("", vectors), "payload": {"n": self.number}}
+        self.number += 1
+        headers = [("vecraft-tier", b"%d" % (2 if collection == INGESTED else self.random.choice(TIERS)))]
+        if collection != INGESTED and self.random.random() < 0.3:
+            headers.append(("ce_id", b"%d" % self.random.randrange(3)))
+        saved, self.fault_rate = self.fault_rate, 0.0
+        partition = TopicPartition(TOPICS.ingest, number % INGEST_PARTITIONS)
+        self.journal.append(partition, orjson.dumps(body), headers=headers).result(0)
+        self.fault_rate = saved
+
+    def _ingest(self) -> None:
+        self.random.choice(self.nodes).ingest_step()
+
     def _step(self) -> None:
         node = self.random.choice(self.nodes)
         for _ in range(self.random.randint(1, 5)):
@@ -305,7 +401,14 @@ class World:
         self.journal.append(partition, self.random.choice(values)).result()
         self.fault_rate = saved
 
-    def _fault(self, _: TopicPartition) -> AppendFault | None:
+    def _fault(self, partition: TopicPartition) -> AppendFault | None:
+        if self.fault_rate and self.random.random() < 0.02 and not self._interrupted:
+            self._interrupted = True  # in the middle of whatever is writing here
+            one, other = self.random.sample(self.nodes, 2)
+            one.lose_share()
+            if not other.writer._lock.locked():
+                other.ingest_step()
+            self._interrupted = False
         if self.random.random() >= self.fault_rate:
             return None
         return self.random.choice(list(AppendFault))
@@ -345,6 +448,25 @@ class World:
             for name, operations in verdicts.items():
                 refused = [part for part in operations.of(request_id) if part.verdict == "refused"]
                 assert not refused, f"{name} refuses the acknowledged {request_id}: {refused}"
+
+    def check_ingested(self) -> None:
+        """U2: what foreign producers wrote is there, each record once, in the order of each point's records."""
+        expected: State = {}
+        for entry in (e for p in range(INGEST_PARTITIONS) for e in self.journal._logs[TopicPartition(TOPICS.ingest, p)]):
+            body = orjson.loads(entry.value)
+            point_id = encode_id(body["id"])
+            if body["collection"] != INGESTED or len(body.get("vector", "any")) != 3:
+                continue
+            if "op" not in body:
+                expected[point_id] = ModelPoint(body["payload"], {"": np.array(body["vector"], np.float32)})
+            elif body["op"] == "delete":
+                expected.pop(point_id, None)
+            elif point_id in expected:
+                patched = expected[point_id].payload | body["payload"]
+                expected[point_id].payload = {key: value for key, value in patched.items() if value is not None}
+        for node in self.nodes:
+            collection = node.replayer.catalog.view.collections[INGESTED]
+            check_collection(node, collection, expected, self.random)
 
     def entries(self) -> list[Entry]:
         return [entry for p in [TOPICS.system_partition, *TOPICS.data_partitions()] for entry in self.journal._logs[p]]

@@ -1,0 +1,215 @@
+"""What foreign producers may write to the ingest topic, as operations. The contract for people is docs/ingest.md.
+
+A record is one change of one point. Its body is JSON, or Avro in single-object framing, in Confluent framing, or with the id of
+its schema in a header; whichever it is follows from the record itself.
+"""
+
+from __future__ import annotations
+
+import io
+import uuid
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import fastavro
+import msgspec
+import numpy as np
+import orjson
+from fastavro.schema import fingerprint, parse_schema, to_parsing_canonical_form
+
+import schemas
+from journal.ids import ExternalId, encode_id
+from journal.log import Entry
+from journal.records import Delete, PatchPayload, PointOperation, Upsert, VectorColumn
+from journal.registry import SchemaRegistry, UnknownSchema, WriterSchema
+from journal.topics import TIERS
+
+DEFAULT_TIER = 2
+MAX_KEY_CHARS = 512
+TIER_HEADER, COLLECTION_HEADER = "vecraft-tier", "vecraft-collection"
+SCHEMA_HEADER = "__value_schema_id"
+"""Where Confluent's serializers put the id of a schema when it is not to stand before the body."""
+
+_SINGLE_OBJECT, _BY_NUMBER, _BY_GUID = b"\xc3\x01", 0, 1
+_UNSET = msgspec.UNSET
+
+GivenVector = bytes | list[float]
+
+
+class NotIngestible(Exception):
+    """The record cannot be understood; the text says why. `collection` is the one it names, as far as that can be seen."""
+
+    def __init__(self, text: str, collection: str = "") -> None:
+        super().__init__(text)
+        self.collection = collection
+
+
+class Change(NamedTuple):
+    """One change of one point, as a producer asks for it."""
+
+    collection: str
+    operation: PointOperation
+    tier: int
+    key: str
+
+
+class _Body(msgspec.Struct, forbid_unknown_fields=True):
+    """The fields of a record. In JSON, a vector that is a string is base64 of little-endian float32."""
+
+    collection: str = ""
+    id: int | str | None = None
+    op: Literal["upsert", "delete", "patch"] = "upsert"
+    vector: GivenVector | dict[str, GivenVector] | None = None
+    payload: msgspec.Raw | msgspec.UnsetType = _UNSET
+
+
+_decode_json = msgspec.json.Decoder(_Body).decode
+
+
+def _known() -> dict[bytes, Any]:
+    parsed = [schemas.load(name) for name in schemas.INGEST_SCHEMAS]
+    prints = [bytes.fromhex(fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO")) for schema in parsed]
+    return {print_: parse_schema(schema) for print_, schema in zip(prints, parsed, strict=True)}
+
+
+_SCHEMAS = _known()
+
+
+def change_of(entry: Entry, registry: SchemaRegistry) -> Change:
+    """What a record of the ingest topic asks for.
+
+    Raises NotIngestible, or Indefinite when a registry is needed that does not answer.
+    """
+    headers = dict(entry.headers)
+    collection = _text(headers, COLLECTION_HEADER)
+    try:
+        body = _body(entry.value, headers, registry) if entry.value else _Body(op="delete")
+        collection = body.collection or collection
+        if not collection:
+            raise ValueError(f"collection is named neither in the body nor in the header {COLLECTION_HEADER}")
+        return Change(collection, _operation(body, _id(body, entry.key)), _tier(headers), _key(headers))
+    except (ValueError, msgspec.MsgspecError, UnknownSchema) as error:
+        raise NotIngestible(str(error), collection) from error
+
+
+def _body(value: bytes, headers: Mapping[str, bytes], registry: SchemaRegistry) -> _Body:
+    if (schema_id := headers.get(SCHEMA_HEADER)) is not None:
+        return _by_schema(_looked_up(schema_id, registry), value)
+    if value[:2] == _SINGLE_OBJECT:
+        if (schema := _SCHEMAS.get(value[2:10])) is None:
+            raise ValueError(f"no known schema has the fingerprint {value[2:10].hex()}")
+        return _of_avro(schema, value[10:])
+    if value[0] == _BY_NUMBER:
+        return _by_schema(_looked_up(value[:5], registry), value[5:])
+    if value[0] == _BY_GUID:
+        return _by_schema(_looked_up(value[:17], registry), value[17:])
+    return _decode_json(value)
+
+
+def _looked_up(schema_id: bytes, registry: SchemaRegistry) -> WriterSchema:
+    """The schema of an id in Confluent's form: a magic byte, then a number or a GUID."""
+    if len(schema_id) == 5 and schema_id[0] == _BY_NUMBER:
+        return registry.by_id(int.from_bytes(schema_id[1:], "big"))
+    if len(schema_id) == 17 and schema_id[0] == _BY_GUID:
+        return registry.by_guid(str(uuid.UUID(bytes=schema_id[1:])))
+    raise ValueError(f"no schema id: {schema_id[:17].hex()}")
+
+
+def _by_schema(schema: WriterSchema, data: bytes) -> _Body:
+    return _decode_json(data) if schema.avro is None else _of_avro(schema.avro, data)
+
+
+def _of_avro(schema: Any, data: bytes) -> _Body:
+    """Any Avro record with fields of these names will do, whatever schema it was written by."""
+    stream = io.BytesIO(data)
+    try:
+        fields = fastavro.schemaless_reader(stream, schema, None)
+    except Exception as error:  # fastavro raises whatever the bytes lead it to
+        raise ValueError(f"not Avro of its schema: {type(error).__name__}: {error}") from error
+    if stream.read(1):
+        raise ValueError("bytes follow the Avro record")
+    if not isinstance(fields, dict):
+        raise ValueError("the schema is not that of a record")
+    payload = fields.pop("payload", None)
+    body = msgspec.convert(fields, _Body, builtin_types=(bytes,))
+    if isinstance(payload, str | bytes):
+        body.payload = msgspec.Raw(payload)
+    elif payload is not None:
+        try:
+            body.payload = msgspec.Raw(orjson.dumps(payload))
+        except orjson.JSONEncodeError as error:
+            raise ValueError(f"payload has no form in JSON: {error}") from error
+    return body
+
+
+def _operation(body: _Body, point_id: bytes) -> PointOperation:
+    payload = _payload(body)
+    if body.op != "upsert" and body.vector is not None:
+        raise ValueError(f"a {body.op} takes no vector")
+    if body.op == "delete":
+        if payload:
+            raise ValueError("a delete takes no payload")
+        return Delete([point_id])
+    if body.op == "patch":
+        return _patch(point_id, payload)
+    given = {} if body.vector is None else body.vector if isinstance(body.vector, dict) else {"": body.vector}
+    return Upsert([point_id], [_column(name, vector) for name, vector in given.items()], [payload])
+
+
+def _patch(point_id: bytes, payload: bytes) -> PatchPayload:
+    fields = orjson.loads(payload) if payload else None
+    if not isinstance(fields, dict):
+        raise ValueError("a patch needs a payload, an object of the keys to set; null removes a key")
+    changes = {key: value for key, value in fields.items() if value is not None}
+    return PatchPayload([point_id], orjson.dumps(changes), [key for key, value in fields.items() if value is None])
+
+
+def _payload(body: _Body) -> bytes:
+    data = b"" if body.payload is _UNSET else bytes(body.payload)
+    return b"" if data in (b"null", b"{}") else data
+
+
+def _column(name: str, vector: GivenVector) -> VectorColumn:
+    if isinstance(vector, bytes):
+        data = vector
+    else:
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused as such
+            data = np.array(vector, "<f4").tobytes()
+    if not data or len(data) % 4:
+        raise ValueError(f"vector{f' {name!r}' if name else ''} has {len(data)} bytes, float32 needs 4 for each dimension")
+    return VectorColumn(name, len(data) // 4, None, data)
+
+
+def _id(body: _Body, key: bytes | None) -> bytes:
+    """The point's id: from the body, else from the record's key, where digits are a number."""
+    external: ExternalId | None = body.id
+    if external is None and key:
+        text = key.decode()
+        external = int(text) if text.isdecimal() else text
+    if external is None:
+        raise ValueError("id is missing, and the record has no key")
+    return encode_id(external)
+
+
+def _tier(headers: Mapping[str, bytes]) -> int:
+    text = _text(headers, TIER_HEADER) or str(DEFAULT_TIER)
+    if not text.isdecimal() or int(text) not in TIERS:
+        raise ValueError(f"header {TIER_HEADER} {text[:16]!r} must be between {TIERS[0]} and {TIERS[-1]}")
+    return int(text)
+
+
+def _key(headers: Mapping[str, bytes]) -> str:
+    """The idempotency key: a CloudEvent is known by its source and its id."""
+    if not (event := _text(headers, "ce_id")):
+        return ""
+    key = f"{_text(headers, 'ce_source')}/{event}"
+    if len(key) > MAX_KEY_CHARS:
+        raise ValueError(f"ce_source and ce_id have {len(key)} characters together, the bound is {MAX_KEY_CHARS}")
+    return key
+
+
+def _text(headers: Mapping[str, bytes], name: str) -> str:
+    try:
+        return headers.get(name, b"").decode()
+    except UnicodeDecodeError as error:
+        raise NotIngestible(f"header {name} is not UTF-8") from error
