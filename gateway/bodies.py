@@ -347,6 +347,13 @@ class QueryBatchBody(Body):
 # Query strings.
 
 
+class DeadLetterParams(Struct, forbid_unknown_fields=True):
+    """Which dead letters: those of `collection`, of all when it is not given; `limit` of them are shown."""
+
+    collection: str | None = None
+    limit: Annotated[int, Meta(ge=1, le=100_000)] = 100
+
+
 class ReadParams(Body):
     consistency: str | None = None
     max_staleness_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 0

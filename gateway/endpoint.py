@@ -18,7 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from gateway.bodies import ignored
 from gateway.errors import BadRequest, TooLarge, retry_after, status_of
-from gateway.metrics import REQUEST_SECONDS
+from gateway.metrics import APPEND_SECONDS, REQUEST_SECONDS
 from gateway.routes import Route
 from gateway.service import Call, Service
 from journal.token import Token, merge, parse_token
@@ -59,6 +59,8 @@ class Endpoint:
         else:
             await self._answer(result, call, started_s, send)
         self._seconds.observe(time.perf_counter() - started_s)
+        if call is not None and call.acknowledged_s is not None:
+            APPEND_SECONDS[call.tier].observe(call.acknowledged_s)
 
     def _call(self, scope: Scope, headers: dict[str, str], request_id: str, body: bytes) -> Call:
         service = self._service

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gateway.service import Service
-from journal.log import JournalError
+from journal.log import TopicPartition
+from journal.topics import TIERS
 
 REGISTRY = CollectorRegistry()
 REQUEST_SECONDS = Histogram(
@@ -21,42 +22,113 @@ REQUEST_SECONDS = Histogram(
 )
 
 
+_APPEND_SECONDS = Histogram(
+    "vecraft_append_seconds",
+    "Time from the write of a request to its acknowledgement by the journal, by tier.",
+    ["tier"],
+    registry=REGISTRY,
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+APPEND_SECONDS = [_APPEND_SECONDS.labels(str(tier)) for tier in TIERS]
+"""By tier."""
+
+_PARTITION = ["topic", "partition"]
+
+
 class _NodeMetrics(Collector):
     def __init__(self, service: Service) -> None:
         self._service = service
 
     def collect(self) -> Iterator[Metric]:
         service = self._service
-        yield from _positions(service)
+        yield from _lag(service)
+        yield from _ingest(service)
+        yield from _dead_letters(service)
         clock = service.clock
         yield GaugeMetricFamily("vecraft_hlc_drift_ms", "How far the clock is ahead of physical time.", clock.drift_ms())
         yield CounterMetricFamily("vecraft_hlc_drift_errors", "Stamps refused for drift.", clock.drift_errors)
-        yield CounterMetricFamily("vecraft_dead_letters", "Records written to the dead letters.", service.replayer.buried)
         yield GaugeMetricFamily("vecraft_ready", "Whether the node is ready.", int(service.ready()))
         for name in ("points", "vectors", "indexed", "segments"):
-            gauge = GaugeMetricFamily(f"vecraft_{name}", f"Number of {name}, by collection.", labels=["collection"])
-            for collection in service.replayer.catalog.view.collections.values():
-                count = sum(shard.status()[name] for shard in service.shards.of(collection.id))
-                gauge.add_metric([collection.name], count)
-            yield gauge
+            counts = [
+                ([collection.name], sum(shard.status()[name] for shard in service.shards.of(collection.id)))
+                for collection in service.replayer.catalog.view.collections.values()
+            ]
+            yield _gauge(f"vecraft_{name}", f"Number of {name}, by collection.", ["collection"], counts)
 
 
-def _positions(service: Service) -> Iterator[Metric]:
+_Values = Iterable[tuple[Sequence[str], float]]
+
+
+def _gauge(name: str, text: str, labels: list[str], values: _Values) -> Metric:
+    gauge = GaugeMetricFamily(name, text, labels=labels)
+    for names, value in values:
+        gauge.add_metric(names, value)
+    return gauge
+
+
+def _counter(name: str, text: str, labels: list[str], values: _Values) -> Metric:
+    counter = CounterMetricFamily(name, text, labels=labels)
+    for names, value in values:
+        counter.add_metric(names, value)
+    return counter
+
+
+def _lag(service: Service) -> Iterator[Metric]:
+    """How far this node has come, and how far it is behind: by partition, and by shard in each of its home partitions."""
     applied = service.replayer.applied.get()
-    labels = ["topic", "partition"]
-    position = GaugeMetricFamily("vecraft_applied_offset", "Next offset to apply.", labels=labels)
-    lag = GaugeMetricFamily("vecraft_replay_lag_records", "Records in the log that are not applied.", labels=labels)
-    try:
-        ends = service.journal.end_offsets(list(applied))
-    except JournalError:
-        ends = {}
-    for partition, offset in applied.items():
-        names = [partition.topic, str(partition.partition)]
-        position.add_metric(names, offset)
-        if partition in ends:
-            lag.add_metric(names, max(0, ends[partition] - offset))
-    yield position
-    yield lag
+    positions = [(_names(p), offset) for p, offset in applied.items()]
+    yield _gauge("vecraft_applied_offset", "Next offset to apply.", _PARTITION, positions)
+    measured = service.measured_lag()
+    ends = [(_names(p), found.end) for p, found in measured.items()]
+    yield _gauge("vecraft_end_offset", "Next offset of the log.", _PARTITION, ends)
+    states = [(_names(p), found.state) for p, found in measured.items()]
+    yield _gauge("vecraft_replay_lag_state", "0 normal, 1 warning, 2 critical, 3 back-pressure.", _PARTITION, states)
+    shards = [
+        (collection.name, shard.number, partition)
+        for collection in service.replayer.catalog.view.collections.values()
+        for shard in service.shards.of(collection.id)
+        for partition in shard.home_partitions()
+        if partition in measured
+    ]
+    for name, text in _MEASURES.items():
+        by_partition = {p: getattr(found.lag, name) for p, found in measured.items()}
+        values = [(_names(p), value) for p, value in by_partition.items()]
+        yield _gauge(f"vecraft_replay_lag_{name}", text, _PARTITION, values)
+        of_shards = [([collection, str(number), *_names(p)], by_partition[p]) for collection, number, p in shards]
+        yield _gauge(f"vecraft_shard_lag_{name}", f"{text} By shard.", ["collection", "shard", *_PARTITION], of_shards)
+
+
+_MEASURES = {
+    "records": "Records in the log that are not applied.",
+    "bytes": "Size of the records that are not applied, estimated from those read lately.",
+    "seconds": "Age of the oldest record that is not applied.",
+    "buffered": "Bytes read and not yet applied.",
+}
+
+
+def _ingest(service: Service) -> Iterator[Metric]:
+    ingest = service.ingest
+    outcomes = [(["written"], ingest.written), (["dead"], ingest.dead)]
+    yield _counter("vecraft_ingest_records", "Records read from the ingest topic, by outcome.", ["outcome"], outcomes)
+    lag = [(_names(p), records) for p, records in service.ingest_lag().items()]
+    yield _gauge("vecraft_ingest_lag_records", "Records of the ingest topic that no node has written yet.", _PARTITION, lag)
+
+
+def _dead_letters(service: Service) -> Iterator[Metric]:
+    letters = service.letters()
+    yield CounterMetricFamily("vecraft_dead_letters", "Records this node has written to the dead letters.", service.buried())
+    for name, text, counts in (
+        ("evictions", "Dead letters that left for newer ones.", letters.evictions),
+        ("expirations", "Dead letters that left for their age.", letters.expirations),
+    ):
+        values = [([collection], counts.get(collection, 0)) for collection in letters.sizes()]
+        yield _counter(f"vecraft_dlq_{name}", text, ["collection"], values)
+    sizes = [([collection], size) for collection, size in letters.sizes().items()]
+    yield _gauge("vecraft_dlq_size", "Dead letters, by collection; empty for records of none.", ["collection"], sizes)
+
+
+def _names(partition: TopicPartition) -> list[str]:
+    return [partition.topic, str(partition.partition)]
 
 
 def exposition(service: Service) -> bytes:

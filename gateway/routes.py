@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gateway import bodies, collections, operations, points, searches
-from gateway.bodies import ReadParams, WriteParams
+from gateway import bodies, collections, dead_letters, operations, points, searches
+from gateway.bodies import DeadLetterParams, ReadParams, WriteParams
 from gateway.service import Call
 
 DEFAULT_TIER = 1
@@ -70,4 +70,17 @@ ROUTES = (
     Route("PUT", f"{_C}/index", collections.create_index, "collections", bodies.CreateIndexBody, WriteParams, CATALOG_TIER),
     Route("DELETE", f"{_C}/index/{{field_name}}", collections.delete_index, "collections", None, WriteParams, CATALOG_TIER),
     Route("GET", "/operations/{request_id}", operations.show, "operations"),
+    Route("GET", "/admin/lag", dead_letters.lag, "admin"),
+    *(
+        route
+        for path in ("/admin/dlq", "/admin/collections/{collection_name}/dlq")
+        for route in (
+            Route("GET", path, dead_letters.list_letters, "admin", None, DeadLetterParams),
+            Route("DELETE", path, dead_letters.clear_all, "admin", None, DeadLetterParams),
+            Route("POST", f"{path}/retry", dead_letters.retry_all, "admin", None, DeadLetterParams),
+        )
+    ),
+    Route("GET", "/admin/dlq/{number}", dead_letters.show, "admin"),
+    Route("DELETE", "/admin/dlq/{number}", dead_letters.clear, "admin"),
+    Route("POST", "/admin/dlq/{number}/retry", dead_letters.retry, "admin"),
 )

@@ -20,13 +20,15 @@ from catalog.collection import Collection, Consistency
 from gateway.bodies import ReadParams
 from gateway.errors import BadRequest, Conflict, NotFound, Unavailable
 from journal.hlc import Clock
-from journal.log import Indefinite, Journal, Positions
+from journal.log import Indefinite, Journal, JournalError, Positions, TopicPartition
 from journal.records import CatalogOperation, PointOperation
 from journal.token import Token, merge
-from journal.topics import Topics
+from journal.topics import INGEST_PARTITIONS, Topics
 from journal.writer import Destination, Receipt, Request, Writer
 from query.consistency import Demand, Gate, NotCaughtUp
+from replayer.dead_letters import DeadLetters
 from replayer.ingest import Ingest
+from replayer.lag import Measured
 from replayer.replayer import Replayer
 from shard.contract import contract_error
 from shard.shard import Shard
@@ -93,6 +95,35 @@ class Service:
         """Whether this node has replayed what the log held at its start, and is not on its way out."""
         return not self.stopping and self.replayer.failure is None and self.replayer.caught_up()
 
+    def letters(self) -> DeadLetters:
+        """The dead letters, less those that have been kept long enough."""
+        letters = self.replayer.letters
+        letters.expire(self.clock.physical_ms())
+        return letters
+
+    def buried(self) -> int:
+        """Records that this node has written to the dead letters."""
+        return self.replayer.buried + self.ingest.dead
+
+    def measured_lag(self) -> dict[TopicPartition, Measured]:
+        """How far the replay is behind, by partition; nothing when the log cannot be asked."""
+        applied = self.replayer.applied.get()
+        try:
+            ends = self.journal.end_offsets(list(applied))
+        except JournalError:
+            return {}
+        return self.replayer.lag.measure(ends, applied, self.clock.physical_ms())
+
+    def ingest_lag(self) -> Positions:
+        """Records of the ingest topic that are not written yet, by partition; nothing when the log cannot be asked."""
+        partitions = [TopicPartition(self.topics.ingest, number) for number in range(INGEST_PARTITIONS)]
+        try:
+            ends = self.journal.end_offsets(partitions)
+            done = self.journal.start_offsets(partitions) | self.journal.committed(self.ingest.group, partitions)
+        except JournalError:
+            return {}
+        return {partition: max(0, end - done[partition]) for partition, end in ends.items()}
+
 
 @dataclass(slots=True)
 class Call:
@@ -112,6 +143,7 @@ class Call:
     waited_s: float = 0.0
     hints: list[str] = field(default_factory=list)
     pooled: bool = False
+    acknowledged_s: float | None = None
 
     # Reads.
 
@@ -198,10 +230,12 @@ class Call:
         return outcome
 
     async def _acknowledged(self, future: Future[Receipt]) -> Receipt:
+        started_s = time.perf_counter()
         try:
             receipt = await asyncio.wait_for(asyncio.wrap_future(future), self.service.timeouts.append_s)
         except TimeoutError:
             raise Indefinite(f"no acknowledgement within {self.service.timeouts.append_s} s") from None
+        self.acknowledged_s = time.perf_counter() - started_s
         self.wrote = receipt.token()
         return receipt
 

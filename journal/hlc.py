@@ -50,6 +50,10 @@ class Clock:
         """The highest stamp given out or observed."""
         return self._last
 
+    def physical_ms(self) -> int:
+        """Physical time now, in ms since 1970."""
+        return self._physical()
+
     def drift_ms(self) -> int:
         """How far the clock is ahead of its physical source now, in ms; negative when it is behind (that is usual)."""
         return millis_of(self._last) - self._physical()

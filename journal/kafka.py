@@ -119,7 +119,8 @@ class KafkaJournal:
         if missing:
             self._create(missing)
         self.check_topics(topics)
-        self._partitions |= {TopicPartition(topic, p) for topic, spec in topics.items() for p in range(spec.partitions)}
+        known = self._metadata()
+        self._partitions |= {TopicPartition(topic, p) for topic in topics for p in known[topic].partitions}
 
     def check_topics(self, topics: Mapping[str, TopicSpec]) -> None:
         """Raises Unfit, naming each promise that an existing topic breaks, or a topic that is missing."""

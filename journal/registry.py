@@ -1,4 +1,4 @@
-"""Schemas of foreign producers, from a schema registry that speaks Confluent's API. Beside `kafka.py` the only confluent_kafka."""
+"""Schemas of foreign producers, from a registry that speaks Confluent's API. Beside `kafka.py` all use of confluent_kafka."""
 
 from __future__ import annotations
 

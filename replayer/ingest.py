@@ -82,7 +82,7 @@ class Ingest:
         self._journal = journal
         self._topics = topics
         self._writer = writer
-        self._registry = registry
+        self.registry = registry
         self._view = view
         self._applied = applied
         self._now_ms = now_ms
@@ -153,7 +153,7 @@ class Ingest:
         asked = False
         for entry in entries:
             try:
-                change = change_of(entry, self._registry)
+                change = change_of(entry, self.registry)
                 if self._view().find(change.collection) is None and not asked:
                     self._await_catalog()  # it may have been created a moment ago, through another node
                     asked = True

@@ -17,11 +17,12 @@ from catalog.catalog import Catalog
 from catalog.collection import Collection
 from journal import codec
 from journal.hlc import Clock
-from journal.log import Batch, Entry, Journal, JournalError, Positions, Reader, TopicPartition
+from journal.log import Batch, Entry, Journal, JournalError, Positions, Reader, TopicPartition, Unfit
 from journal.records import CATALOG_OPERATIONS, POINT_OPERATIONS, CatalogOperation, Ingested, Record
 from journal.stamps import drift_error
 from journal.topics import Topics, shard_of
 from replayer.dead_letters import Burial, DeadLetters, bury
+from replayer.lag import LagMeter
 from replayer.operations import AppliedRecord, Operations
 from shard.contract import contract_error
 from shard.shard import Limits, Shard
@@ -58,9 +59,11 @@ class Replayer:
         self.catalog = Catalog()
         self.applied = AppliedPositions()
         self.operations = Operations()
+        self.lag = LagMeter()
         self.letters = letters
         self.buried = 0
         self.failure: Exception | None = None
+        self.refusal: Unfit | None = None
         self._journal = journal
         self._topics = topics
         self._clock = clock
@@ -81,7 +84,10 @@ class Replayer:
     # The owner's side: a thread of its own runs `run` until `stop`.
 
     def run(self) -> None:
-        """Replays until `stop`. After a failure of the journal it reads on from where it is; after any other it opens anew."""
+        """Replays until `stop`. After a failure of the journal it reads on from where it is; after any other it opens anew.
+
+        Gives up only when the topics are unfit (`refusal`): somebody has to change them first.
+        """
         opened = False
         while not self._stopping.is_set():
             try:
@@ -92,21 +98,24 @@ class Replayer:
                 opened, self.failure = True, None
                 while not self._stopping.is_set():
                     self.step(self._poll_timeout_s())
+            except Unfit as error:
+                self.failure = self.refusal = error
+                break
             except Exception as error:  # whatever it was, the state on disk is sound, and the log is the truth
-                self._report(error)
+                self._report(error, "replay stopped" if opened else "the journal cannot be opened yet")
                 if not (opened and isinstance(error, JournalError)):
                     self.close()
                     opened = False
                 self._stopping.wait(RESTART_DELAY_S)
         self.close()
 
-    def _report(self, error: Exception) -> None:
+    def _report(self, error: Exception, what: str) -> None:
         """Logs a failure, once while it stays the same; a journal's in a line, any other with its trace."""
         known, self.failure = self.failure, error
         if str(known) != str(error):
             unexpected = not isinstance(error, JournalError)
             level = logging.ERROR if unexpected else logging.WARNING
-            log.log(level, "replay stopped, trying again every %s s: %s", RESTART_DELAY_S, error, exc_info=unexpected)
+            log.log(level, "%s, trying again every %s s: %s", what, RESTART_DELAY_S, error, exc_info=unexpected)
 
     def stop(self) -> None:
         """Makes `run` return after the step it is in."""
@@ -174,6 +183,7 @@ class Replayer:
         """Polls once and applies what came. Returns how many records that were."""
         assert self._reader is not None, "open() comes first"
         batch = self._reader.poll(timeout_s)
+        self.lag.begin(batch.entries)
         data = []
         for entry in batch.entries:
             if entry.partition == self._topics.system_partition:
@@ -184,6 +194,7 @@ class Replayer:
                 data.append(entry)
         self._apply_data(data)
         self.applied.advance(batch.positions)
+        self.lag.done()
         self._commit(batch)
         return len(batch.entries)
 

@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from tests import kafka_server
-from tests.kafka_server import KafkaServer, available, fetch_jars, kafka_or_skip
+from tests.kafka_server import KafkaCluster, KafkaServer, available, fetch_jars, kafka_cluster_or_skip, kafka_or_skip
 
 WAIT_S = 30
 
@@ -34,12 +34,13 @@ def kafka(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     server.stop()
 
 
-def create_topic(kafka: KafkaServer, topic: str) -> None:
+def create_topic(kafka: KafkaServer | KafkaCluster, topic: str, partitions: int = 1, replicas: int = 1) -> None:
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
-    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(WAIT_S)
+    config = {"min.insync.replicas": "2"} if replicas > 1 else {}
+    admin.create_topics([NewTopic(topic, partitions, replicas, config=config)])[topic].result(WAIT_S)
 
 
-def produce(kafka: KafkaServer, topic: str, values: list[bytes]) -> None:
+def produce(kafka: KafkaServer | KafkaCluster, topic: str, values: list[bytes]) -> None:
     """Returns when the broker has acknowledged every value."""
     failures: list[KafkaError] = []
     producer = Producer({"bootstrap.servers": kafka.bootstrap, "enable.idempotence": True})
@@ -49,7 +50,7 @@ def produce(kafka: KafkaServer, topic: str, values: list[bytes]) -> None:
     assert failures == []
 
 
-def consume(kafka: KafkaServer, topic: str, count: int) -> list[bytes | None]:
+def consume(kafka: KafkaServer | KafkaCluster, topic: str, count: int) -> list[bytes | None]:
     consumer = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": "reader", "enable.auto.commit": False})
     consumer.assign([TopicPartition(topic, 0, 0)])
     messages: list[Message] = []
@@ -124,6 +125,118 @@ class TestTheJavaProcess:
         assert select.select([broker], [], [], WAIT_S)[0] == [broker]
         os.close(broker)
 
+    def test_a_paused_broker_is_silent_and_can_be_stopped_and_killed(self, tmp_path: Path) -> None:
+        with KafkaServer(tmp_path) as kafka:
+            kafka.pause()
+            kafka.pause()
+            with pytest.raises(KafkaException):
+                AdminClient({"bootstrap.servers": kafka.bootstrap}).list_topics(timeout=1)
+            kafka.stop()
+            assert (tmp_path / "logs" / ".kafka_cleanshutdown").exists()
+            kafka.start().pause()
+            kafka.kill()
+            assert not (tmp_path / "logs" / ".kafka_cleanshutdown").exists()
+            kafka.start()
+
+
+@pytest.fixture(scope="module")
+def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
+    cluster = kafka_cluster_or_skip(tmp_path_factory.mktemp("cluster"))
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def cluster(shared_cluster: KafkaCluster) -> KafkaCluster:
+    """Whole again, whatever the test before has done to it."""
+    return shared_cluster.start()
+
+
+def end(cluster: KafkaCluster, topic: str) -> int:
+    consumer = Consumer({"bootstrap.servers": cluster.bootstrap, "group.id": "reader"})
+    return consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=WAIT_S)[1]
+
+
+def failure(cluster: KafkaCluster, topic: str, value: bytes) -> KafkaError | None:
+    """What one try to produce ends with, in two seconds."""
+    failures: list[KafkaError | None] = []
+    producer = Producer({"bootstrap.servers": cluster.bootstrap, "acks": "all", "message.timeout.ms": 2000})
+    producer.produce(topic, value, partition=0, on_delivery=lambda error, _: failures.append(error))
+    assert producer.flush(WAIT_S) == 0
+    return failures[0]
+
+
+def await_leader_but(cluster: KafkaCluster, topic: str, old: KafkaServer) -> KafkaServer:
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:  # each ask is a round trip
+        if (leader := cluster.leader_of(topic, 0)) is not old:
+            return leader
+    raise AssertionError(f"nobody took over from the broker at {old.bootstrap}")
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+class TestTheCluster:
+    def test_every_broker_answers_at_its_own_address(self, cluster: KafkaCluster) -> None:
+        metadata = AdminClient({"bootstrap.servers": cluster.bootstrap}).list_topics(timeout=WAIT_S)
+        addresses = [f"{broker.host}:{broker.port}" for _, broker in sorted(metadata.brokers.items())]
+        assert addresses == [broker.bootstrap for broker in cluster.brokers] == cluster.bootstrap.split(",")
+
+    def test_who_comes_behind_a_proxy_is_sent_to_proxies_alone(self, cluster: KafkaCluster) -> None:
+        behind = f"127.0.0.1:{cluster.brokers[0].proxied.listens}"
+        metadata = AdminClient({"bootstrap.servers": behind}).list_topics(timeout=WAIT_S)
+        addresses = [f"{broker.host}:{broker.port}" for _, broker in sorted(metadata.brokers.items())]
+        assert addresses == cluster.proxied_bootstrap.split(",")
+
+    def test_acknowledged_records_survive_the_kill_of_the_leader(self, cluster: KafkaCluster) -> None:
+        create_topic(cluster, "led", replicas=3)
+        values = [b"%d" % i for i in range(1000)]
+        produce(cluster, "led", values)
+        leader = cluster.leader_of("led", 0)
+        leader.kill()
+        assert cluster.leader_of("led", 0) is not leader
+        produce(cluster, "led", [b"after"])
+        assert consume(cluster, "led", 1001) == [*values, b"after"]
+        leader.start()
+        cluster.wait_in_sync()
+
+    def test_one_of_three_takes_nothing_until_the_others_are_back(self, cluster: KafkaCluster) -> None:
+        create_topic(cluster, "outvoted", replicas=3)
+        create_topic(cluster, "alone", partitions=3)  # each broker holds one, so that each is missed when it is down
+        produce(cluster, "outvoted", [b"before"])
+        first, second = [broker for broker in cluster.brokers if broker is not cluster.leader_of("outvoted", 0)]
+        first.kill()
+        second.kill()
+        assert failure(cluster, "outvoted", b"perhaps") is not None
+        first.start()
+        produce(cluster, "outvoted", [b"two are enough"])
+        second.start()
+        cluster.wait_in_sync()
+        produce(cluster, "outvoted", [b"after"])
+        found = consume(cluster, "outvoted", end(cluster, "outvoted"))
+        assert [value for value in found if value != b"perhaps"] == [b"before", b"two are enough", b"after"]
+
+    def test_a_paused_leader_is_replaced_and_comes_back_as_a_follower(self, cluster: KafkaCluster) -> None:
+        create_topic(cluster, "paused", replicas=3)
+        produce(cluster, "paused", [b"before"])
+        paused = cluster.leader_of("paused", 0)
+        paused.pause()
+        taken_over = await_leader_but(cluster, "paused", paused)
+        produce(cluster, "paused", [b"during"])
+        paused.resume()
+        cluster.wait_in_sync()
+        assert cluster.leader_of("paused", 0) is taken_over
+        produce(cluster, "paused", [b"after"])
+        assert consume(cluster, "paused", 3) == [b"before", b"during", b"after"]
+
+    def test_the_data_outlive_a_crash_of_all(self, cluster: KafkaCluster) -> None:
+        create_topic(cluster, "crashed", replicas=3)
+        produce(cluster, "crashed", [b"before"])
+        for broker in cluster.brokers:
+            broker.kill()
+        cluster.start()
+        assert consume(cluster, "crashed", 1) == [b"before"]
+
 
 def use_maven(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> None:
     """A stand-in for Maven: `$out` is the output folder it is asked for."""
@@ -159,6 +272,10 @@ def test_without_java_and_docker_a_test_is_skipped_but_fails_in_ci(monkeypatch: 
     monkeypatch.delenv("CI", raising=False)
     with pytest.raises(pytest.skip.Exception, match="no java"):
         kafka_or_skip(tmp_path)
+    with pytest.raises(pytest.skip.Exception, match="three brokers need Java and Maven: no java"):
+        kafka_cluster_or_skip(tmp_path)
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception, match="no java"):
         kafka_or_skip(tmp_path)
+    with pytest.raises(pytest.fail.Exception, match="three brokers need Java and Maven: no java"):
+        kafka_cluster_or_skip(tmp_path)

@@ -45,6 +45,10 @@ def main(arguments: list[str] | None = None) -> int:
             from vecraft.demo import run_demo
 
             return run_demo(settings, once=own["once"])
+        case "topics", action:
+            from vecraft.topics_tool import check, create, describe
+
+            return {"create": create, "describe": describe, "check": check}[str(action)](settings)
         case "journal", "tail":
             from vecraft.journal_tool import tail
 
@@ -67,6 +71,13 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="run a node with real input, show what it can do, and keep serving")
     _add_settings(demo)
     demo.add_argument("--once", action="store_true", help="end after the show")
+    topics = commands.add_parser("topics", help="the journal's topics on Kafka").add_subparsers(dest="action", required=True)
+    for action, text in (
+        ("create", "create those that are missing, and check all"),
+        ("describe", "print what they are like"),
+        ("check", "say which promises of the preset they would break"),
+    ):
+        _add_settings(topics.add_parser(action, help=text))
     journal = commands.add_parser("journal", help="read the log").add_subparsers(dest="action", required=True)
     tail = journal.add_parser("tail", help="print the latest records")
     tail.add_argument("--count", type=int, default=10, help="how many (default: 10)")

@@ -63,7 +63,7 @@ class Node:
         self._service: Service | None = None
 
     def run(self) -> None:
-        """Runs the node in this thread. Returns after `stop`, SIGTERM or SIGINT."""
+        """Runs the node in this thread. Returns after `stop`, SIGTERM or SIGINT; raises StartError when it must not serve."""
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each shard keeps several files open
@@ -129,6 +129,8 @@ class Node:
             service.pool.shutdown(wait=False, cancel_futures=True)
             await asyncio.to_thread(journal.close)
             log.info("stopped")
+        if replayer.refusal is not None:
+            raise StartError(f"{replayer.refusal}. `vecraft topics check` says so too, `vecraft topics create` makes new ones")
 
     async def _listen(self, service: Service) -> None:
         settings = self.settings
@@ -159,6 +161,8 @@ class Node:
         """Says how far the replay is until the node is ready, and takes its share of the ingest topic from then on."""
         started_s = time.monotonic()
         while not service.ready():
+            if service.replayer.refusal is not None:
+                return self.stop()
             await asyncio.sleep(PROGRESS_EVERY_S if time.monotonic() - started_s > PROGRESS_EVERY_S else 0.05)
             done, total = service.replayer.behind()
             if not service.ready() and total and time.monotonic() - started_s > PROGRESS_EVERY_S:
