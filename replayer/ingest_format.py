@@ -90,6 +90,8 @@ def change_of(entry: Entry, registry: SchemaRegistry) -> Change:
         return Change(collection, _operation(body, _id(body, entry.key)), _tier(headers), _key(headers))
     except (ValueError, msgspec.MsgspecError, UnknownSchema) as error:
         raise NotIngestible(str(error), collection) from error
+    except RecursionError as error:
+        raise NotIngestible("nested too deep", collection) from error
 
 
 def _body(value: bytes, headers: Mapping[str, bytes], registry: SchemaRegistry) -> _Body:
