@@ -30,14 +30,7 @@ async def list_letters(call: Call) -> dict[str, Any]:
 async def show(call: Call) -> dict[str, Any]:
     """One dead letter with its record: key, headers, and what its value holds, as far as that can be read."""
     letter = _one(call)
-    ((_, entry),) = await call.in_pool(_read, call.service, [letter])
-    return _described(letter) | {
-        "key": None if entry.key is None else entry.key.decode(errors="replace"),
-        "headers": {name: value.decode(errors="replace") for name, value in entry.headers},
-        "bytes": len(entry.value),
-        "value_base64": b64encode(entry.value).decode(),
-        "decoded": _decoded(entry, call.service),
-    }
+    return await call.in_pool(_shown, call.service, letter)
 
 
 async def retry(call: Call) -> dict[str, Any]:
@@ -135,6 +128,18 @@ def _described(letter: DeadLetter) -> dict[str, Any]:
         "offset": letter.offset,
         "timestamp_ms": letter.time_ms,
         "buried_ms": letter.buried_ms,
+    }
+
+
+def _shown(service: Service, letter: DeadLetter) -> dict[str, Any]:
+    """A letter with its record; reads the log, and may ask the schema registry."""
+    ((_, entry),) = _read(service, [letter])
+    return _described(letter) | {
+        "key": None if entry.key is None else entry.key.decode(errors="replace"),
+        "headers": {name: value.decode(errors="replace") for name, value in entry.headers},
+        "bytes": len(entry.value),
+        "value_base64": b64encode(entry.value).decode(),
+        "decoded": _decoded(entry, service),
     }
 
 

@@ -79,6 +79,10 @@ def _lag(service: Service) -> Iterator[Metric]:
     positions = [(_names(p), offset) for p, offset in applied.items()]
     yield _gauge("vecraft_applied_offset", "Next offset to apply.", _PARTITION, positions)
     measured = service.measured_lag()
+    reached = float(measured.keys() == applied.keys() and bool(applied))
+    yield GaugeMetricFamily(
+        "vecraft_journal_reachable", "Whether the journal says where it ends: without, no lag is known.", reached
+    )
     ends = [(_names(p), found.end) for p, found in measured.items()]
     yield _gauge("vecraft_end_offset", "Next offset of the log.", _PARTITION, ends)
     states = [(_names(p), found.state) for p, found in measured.items()]

@@ -26,7 +26,14 @@ from confluent_kafka import (
     TopicCollection,
 )
 from confluent_kafka import TopicPartition as KafkaPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, ResourceType, TopicMetadata  # type: ignore[attr-defined]
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    ConfigResource,
+    ListOffsetsResultInfo,
+    OffsetSpec,
+    ResourceType,
+    TopicMetadata,
+)
 from confluent_kafka.cimpl import NewTopic
 
 from journal.log import (
@@ -75,11 +82,22 @@ _MOVING = {
 
 
 RETRY_S = 0.05
-_QUIET: dict[str, Any] = {"log_level": 2, "error_cb": lambda error: log.debug("Kafka: %s", error.str())}
-"""librdkafka repeats itself several times a second while a broker is away; who asks for something gets the error."""
+PROMPT_S = 1.0
+"""A leader that answers within this time was not replaced meanwhile: the controller waits longer for a silent one."""
+_COMMON: dict[str, Any] = {
+    # A broker that says nothing for so long is given up, and the one that leads now is looked for.
+    "socket.timeout.ms": 3_000,
+    # librdkafka repeats itself several times a second while a broker is away; who asks for something gets the error.
+    "log_level": 2,
+    "error_cb": lambda error: log.debug("Kafka: %s", error.str()),
+}
 
 _LATEST: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _EARLIEST: Any = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+
+
+class _Leaderless(Exception):
+    """A partition has no leader that answers, just now."""
 
 
 class KafkaJournal:
@@ -93,7 +111,7 @@ class KafkaJournal:
     ) -> None:
         self._bootstrap = bootstrap
         self._timeout_s = append_timeout_s
-        client: dict[str, Any] = {"bootstrap.servers": bootstrap, "allow.auto.create.topics": False} | _QUIET
+        client: dict[str, Any] = {"bootstrap.servers": bootstrap, "allow.auto.create.topics": False} | _COMMON
         self._admin = AdminClient(client)
         self._producer_settings = client | {
             "enable.idempotence": True,
@@ -107,6 +125,7 @@ class KafkaJournal:
             "message.max.bytes": 1_000_000,
         }
         self._producer = Producer(self._producer_settings)
+        self._epochs = _Epochs()
         self._groups: dict[str, Consumer] = {}
         self._groups_lock = threading.Lock()
         self._partitions: set[TopicPartition] = set()
@@ -134,6 +153,8 @@ class KafkaJournal:
         """What the brokers say of those topics that exist."""
         known = self._metadata()
         there = [topic for topic in topics if topic in known]
+        if not there:
+            return {}
         asked = self._admin.describe_configs(
             [ConfigResource(ResourceType.TOPIC, topic) for topic in there], request_timeout=self._timeout_s
         )
@@ -198,7 +219,7 @@ class KafkaJournal:
         return future
 
     def reader(self) -> KafkaReader:
-        return KafkaReader(Consumer(_consumer_settings(self._bootstrap, "vecraft.reader")))
+        return KafkaReader(Consumer(_consumer_settings(self._bootstrap, "vecraft.reader")), self._epochs)
 
     def start_offsets(self, partitions: Sequence[TopicPartition]) -> Positions:
         return self._offsets(partitions, _EARLIEST)
@@ -222,20 +243,43 @@ class KafkaJournal:
             raise _journal_error(error.args[0]) from error
 
     def join(self, group: str, topic: str) -> KafkaMember:
-        return KafkaMember(self._bootstrap, group, topic)
+        return KafkaMember(self._bootstrap, group, topic, self._epochs)
 
     def _offsets(self, partitions: Sequence[TopicPartition], which: Any) -> Positions:
-        wanted = {KafkaPartition(p.topic, p.partition): which for p in partitions}
+        """The offsets that the partitions' leaders name.
+
+        A broker that stood still and was replaced meanwhile answers, for a moment after it wakes, as if it still led. So none is
+        waited for longer than a leader can be silent and keep its place, and none is believed of an earlier epoch than this
+        process has seen.
+        """
         deadline = time.monotonic() + self._timeout_s
         while True:
-            futures = self._admin.list_offsets(wanted, request_timeout=self._timeout_s)
             try:
-                return {TopicPartition(p.topic, p.partition): f.result().offset for p, f in futures.items()}
-            except KafkaException as error:
-                if error.args[0].code() not in _MOVING or time.monotonic() > deadline:
-                    raise _journal_error(error.args[0]) from error
+                found = self._asked_offsets(partitions, which)
+            except _Leaderless as error:
+                if time.monotonic() > deadline:
+                    raise Indefinite(f"Kafka: {error}") from error
                 self._closing.wait(RETRY_S)
-                self._metadata()  # asked anew
+            else:
+                if self._epochs.are_current(found):
+                    return {partition: answer.offset for partition, answer in found.items()}
+                if time.monotonic() > deadline:
+                    raise Indefinite(f"Kafka: only a former leader answered within {self._timeout_s} s")
+                self._closing.wait(RETRY_S)
+            self._metadata()  # asked anew
+
+    def _asked_offsets(self, partitions: Sequence[TopicPartition], which: Any) -> dict[TopicPartition, ListOffsetsResultInfo]:
+        wanted = {KafkaPartition(p.topic, p.partition): which for p in partitions}
+        futures = self._admin.list_offsets(wanted, request_timeout=PROMPT_S)
+        try:
+            found = {TopicPartition(p.topic, p.partition): future.result() for p, future in futures.items()}
+        except KafkaException as error:
+            if error.args[0].code() in (*_MOVING, KafkaError._TIMED_OUT):
+                raise _Leaderless(error.args[0].str()) from error
+            raise _journal_error(error.args[0]) from error
+        if unknown := [p for p, answer in found.items() if answer.offset < 0]:  # librdkafka calls that a success
+            raise _Leaderless(f"no leader says where {', '.join(f'{p.topic}/{p.partition}' for p in unknown)} ends")
+        return found
 
     def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
         try:
@@ -294,11 +338,29 @@ class KafkaJournal:
                     lost.flush(1)
 
 
+class _Epochs:
+    """The latest leadership that this process has seen of each partition. Thread-safe, as single operations on a dict are."""
+
+    def __init__(self) -> None:
+        self._latest: dict[TopicPartition, int] = {}
+
+    def see(self, partition: TopicPartition, epoch: int | None) -> None:
+        if epoch is not None and epoch > self._latest.get(partition, -1):
+            self._latest[partition] = epoch
+
+    def are_current(self, answers: Mapping[TopicPartition, ListOffsetsResultInfo]) -> bool:
+        """Whether no answer is of a leader that has been replaced; remembers what is new."""
+        for partition, answer in answers.items():
+            self.see(partition, answer.leader_epoch)
+        return all(answer.leader_epoch in (-1, None, self._latest.get(partition)) for partition, answer in answers.items())
+
+
 class KafkaReader:
     """Reads partitions assigned by hand; ends of partitions are events, so that positions pass transaction markers."""
 
-    def __init__(self, consumer: Consumer) -> None:
+    def __init__(self, consumer: Consumer, epochs: _Epochs) -> None:
         self._consumer = consumer
+        self._epochs = epochs
         self._positions: Positions = {}
         self._woken = threading.Event()
         self._closed = False
@@ -346,6 +408,7 @@ class KafkaReader:
             return None
         offset = _int(message.offset())
         self._positions[partition] = offset + 1
+        self._epochs.see(partition, message.leader_epoch())
         kind, time_ms = message.timestamp()
         return Entry(
             partition,
@@ -360,7 +423,7 @@ class KafkaReader:
 class KafkaMember(KafkaReader):
     """Reads what the group's coordinator assigns; begins at the group's commits, else at the first record."""
 
-    def __init__(self, bootstrap: str, group: str, topic: str) -> None:
+    def __init__(self, bootstrap: str, group: str, topic: str, epochs: _Epochs) -> None:
         settings = _consumer_settings(bootstrap, group) | {
             "auto.offset.reset": "earliest",
             "isolation.level": "read_committed",
@@ -368,7 +431,7 @@ class KafkaMember(KafkaReader):
             "session.timeout.ms": 10_000,
             "allow.auto.create.topics": False,
         }
-        super().__init__(Consumer(settings))
+        super().__init__(Consumer(settings), epochs)
         self._consumer.subscribe([topic])
 
     def poll(self, timeout_s: float, max_records: int = 1000, max_bytes: int = 8 << 20) -> Batch:
@@ -415,8 +478,7 @@ def _consumer_settings(bootstrap: str, group: str) -> dict[str, Any]:
         "isolation.level": "read_uncommitted",
         "queued.max.messages.kbytes": 32 << 10,
         "fetch.wait.max.ms": 500,
-        "socket.timeout.ms": 10_000,
-    } | _QUIET
+    } | _COMMON
 
 
 def _journal_error(error: KafkaError) -> JournalError:

@@ -1,25 +1,26 @@
-"""Schemas of foreign producers, from a registry that speaks Confluent's API. Beside `kafka.py` all use of confluent_kafka."""
+"""Schemas of foreign producers, from a registry that speaks Confluent's REST API. Of that, two GETs are needed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import httpx
 import orjson
-from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
-from confluent_kafka.schema_registry.error import SchemaRegistryError
-from fastavro.schema import SchemaParseException, parse_schema
+from fastavro.schema import parse_schema
 
 from journal.log import Indefinite
 
 MAX_SCHEMAS = 1_000
 """Schemas remembered; what an id stands for never changes."""
 
+TIMEOUT_S = 5.0
+_NO_BYTES = ({"type": "null"}, {"type": "fixed", "size": 0})
+
 
 class UnknownSchema(Exception):
-    """The registry has no such schema, or one of a kind that is not read here."""
+    """The registry has no such schema, or one that is not read here; the text says which and why."""
 
 
 class WriterSchema(NamedTuple):
@@ -29,41 +30,73 @@ class WriterSchema(NamedTuple):
 
 
 class SchemaRegistry:
-    """The registry at `url`; without one, every schema is unknown. Thread-safe."""
+    """The registry at `url`, which may carry a user and a password; without one, every schema is unknown. Thread-safe."""
 
     def __init__(self, url: str = "") -> None:
-        self._client = SchemaRegistryClient({"url": url}) if url else None
+        self._client = httpx.Client(base_url=url, timeout=TIMEOUT_S) if url else None
         self.by_id = lru_cache(MAX_SCHEMAS)(self._by_id)
         self.by_guid = lru_cache(MAX_SCHEMAS)(self._by_guid)
 
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
     def _by_id(self, number: int) -> WriterSchema:
-        """The schema with this number. Raises UnknownSchema, or Indefinite when the registry cannot be asked."""
-        return self._asked(f"schema {number}", lambda client: client.get_schema(number))
+        """The schema with this number. Raises UnknownSchema, or Indefinite when the registry cannot tell now."""
+        return self._asked(f"schema {number}", f"/schemas/ids/{number}")
 
     def _by_guid(self, guid: str) -> WriterSchema:
         """The schema with this GUID. Raises as `by_id`."""
-        return self._asked(f"schema {guid}", lambda client: client.get_schema_by_guid(guid))
+        return self._asked(f"schema {guid}", f"/schemas/guids/{guid}")
 
-    def _asked(self, what: str, ask: Callable[[SchemaRegistryClient], Schema]) -> WriterSchema:
+    def _asked(self, what: str, path: str) -> WriterSchema:
         if self._client is None:
             raise UnknownSchema(f"{what} cannot be looked up: no schema registry is set (--schema-registry-url)")
         try:
-            found = ask(self._client)
-        except SchemaRegistryError as error:
-            if error.http_status_code == 404:
-                raise UnknownSchema(f"{what} is not in the schema registry") from error
-            raise Indefinite(f"the schema registry failed: {error}") from error
-        except (httpx.HTTPError, OSError) as error:
-            raise Indefinite(f"the schema registry does not answer: {error}") from error
-        return _parsed(what, found)
+            answer = self._client.get(path, headers={"Accept": "application/vnd.schemaregistry.v1+json"})
+            found = answer.json() if answer.status_code == 200 else {}
+        except (httpx.HTTPError, ValueError) as error:
+            raise Indefinite(f"the schema registry does not answer: {type(error).__name__} {error}") from error
+        if answer.status_code == 404:
+            raise UnknownSchema(f"{what} is not in the schema registry")
+        if not isinstance(found, dict) or "schema" not in found:
+            raise Indefinite(f"the schema registry answers with status {answer.status_code} and no schema")
+        return _parsed(what, found.get("schemaType", "AVRO"), found["schema"])
 
 
-def _parsed(what: str, schema: Schema) -> WriterSchema:
-    if schema.schema_type == "JSON":
+def _parsed(what: str, kind: str, text: str) -> WriterSchema:
+    if kind == "JSON":
         return WriterSchema(None)
-    if schema.schema_type not in (None, "AVRO"):
-        raise UnknownSchema(f"{what} is of type {schema.schema_type}, only AVRO and JSON are read")
+    if kind != "AVRO":
+        raise UnknownSchema(f"{what} is of type {kind}, only AVRO and JSON are read")
     try:
-        return WriterSchema(parse_schema(orjson.loads(schema.schema_str or "")))
-    except (SchemaParseException, ValueError) as error:
+        schema = parse_schema(orjson.loads(text))
+    except Exception as error:  # fastavro raises whatever the schema leads it to
         raise UnknownSchema(f"{what} is no Avro schema on its own: {error}") from error
+    if reason := _unsafe(schema, ()):
+        raise UnknownSchema(f"{what} is not read: {reason}")
+    return WriterSchema(schema)
+
+
+def _unsafe(schema: Any, inside: Sequence[str]) -> str | None:
+    """Why a few bytes of a schema could make its reader recurse or fill the memory without end; None when they cannot."""
+    if isinstance(schema, str):
+        return f"{schema} refers to itself" if schema in inside else None
+    if isinstance(schema, list):
+        parts = schema
+    else:
+        kind = schema["type"]
+        items = schema.get("items") if kind == "array" else None
+        if items is not None and (items == "null" or items in _NO_BYTES or _is_empty_record(items)):
+            return "an array's items take no bytes"
+        inside = (*inside, schema["name"]) if kind == "record" else inside
+        parts = [field["type"] for field in schema.get("fields", ())] + [
+            schema[key] for key in ("items", "values") if key in schema
+        ]
+        if isinstance(kind, dict | list):
+            parts.append(kind)
+    return next((reason for part in parts if (reason := _unsafe(part, inside))), None)
+
+
+def _is_empty_record(schema: Any) -> bool:
+    return isinstance(schema, dict) and schema.get("type") == "record" and not schema.get("fields")

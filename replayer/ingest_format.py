@@ -32,6 +32,7 @@ SCHEMA_HEADER = "__value_schema_id"
 
 _SINGLE_OBJECT, _BY_NUMBER, _BY_GUID = b"\xc3\x01", 0, 1
 _UNSET = msgspec.UNSET
+_TIERS = [str(tier) for tier in TIERS]
 
 GivenVector = bytes | list[float]
 
@@ -187,7 +188,7 @@ def _id(body: _Body, key: bytes | None) -> bytes:
     external: ExternalId | None = body.id
     if external is None and key:
         text = key.decode()
-        external = int(text) if text.isdecimal() else text
+        external = int(text) if text.isascii() and text.isdecimal() else text
     if external is None:
         raise ValueError("id is missing, and the record has no key")
     return encode_id(external)
@@ -195,7 +196,7 @@ def _id(body: _Body, key: bytes | None) -> bytes:
 
 def _tier(headers: Mapping[str, bytes]) -> int:
     text = _text(headers, TIER_HEADER) or str(DEFAULT_TIER)
-    if not text.isdecimal() or int(text) not in TIERS:
+    if text not in _TIERS:
         raise ValueError(f"header {TIER_HEADER} {text[:16]!r} must be between {TIERS[0]} and {TIERS[-1]}")
     return int(text)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -14,6 +15,7 @@ from vecraft.node import Node
 from vecraft.settings import load_settings
 
 START_S = 30
+READY_S = 60
 
 
 def start_node(data_dir: Path, **settings: object) -> tuple[Node, threading.Thread]:
@@ -28,11 +30,22 @@ def start_node(data_dir: Path, **settings: object) -> tuple[Node, threading.Thre
 
 def wait_ready(url: str) -> None:
     """Returns once the node says that it is ready."""
-    with httpx.Client(transport=httpx.HTTPTransport(retries=50)) as client:
-        for _ in range(10_000):
-            if client.get(f"{url}/readyz").status_code == 200:
-                return
-    raise AssertionError(f"{url} is not ready")
+    until(lambda: _says_ready(url), READY_S)
+
+
+def _says_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def until(holds: Callable[[], bool], seconds: float) -> float:
+    """Asks again until it holds, and returns the seconds that took. What is asked should cost something, such as a request."""
+    started_s = time.monotonic()
+    while not holds():
+        assert time.monotonic() - started_s < seconds, f"does not hold after {seconds} s"
+    return time.monotonic() - started_s
 
 
 @pytest.fixture(scope="session")

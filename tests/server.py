@@ -1,4 +1,4 @@
-"""A node as a process of its own, to be killed."""
+"""A node as a process of its own, to be killed, paused and started again."""
 
 from __future__ import annotations
 
@@ -6,35 +6,43 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
-from tests.conftest import wait_ready
+from tests.conftest import START_S, wait_ready
 
 _LISTENS = re.compile(r"listens on (http://\S+),")
+STOP_S = 20
 
 
 class Server:
-    """`vecraft serve` on a folder; started anew it finds a new port."""
+    """`vecraft serve` on a folder; started anew it finds a new port. `log` is what it says on stderr.
 
-    def __init__(self, data_dir: Path, *flags: str) -> None:
+    `program` is what Python runs instead of the command, for a node that is to be tampered with.
+    """
+
+    def __init__(self, data_dir: Path, *flags: str, program: tuple[str, ...] = ("-m", "vecraft.cli")) -> None:
         self.data_dir = data_dir
-        self._flags = flags
-        self._process: subprocess.Popen[str] | None = None
         self.url = ""
+        self.log: list[str] = []
+        self._command = [sys.executable, *program, "serve", "--port", "0", "--data-dir", str(data_dir), *flags]
+        self._process: subprocess.Popen[str] | None = None
+        self._listens = threading.Event()
 
     def start(self) -> Server:
         """Starts the process and returns once it is ready."""
-        command = [sys.executable, "-m", "vecraft.cli", "serve", "--port", "0", "--data-dir", str(self.data_dir), *self._flags]
-        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        assert self._process.stderr is not None
-        seen = []
-        for line in self._process.stderr:
-            seen.append(line)
-            if match := _LISTENS.search(line):
-                self.url = match[1]
-                wait_ready(self.url)
-                return self
-        raise AssertionError(f"the server did not start: {''.join(seen)}")
+        self.launch()
+        wait_ready(self.url)
+        return self
+
+    def launch(self) -> Server:
+        """Starts the process and returns once it listens, ready or not."""
+        self._listens = threading.Event()
+        self._process = subprocess.Popen(self._command, stderr=subprocess.PIPE, text=True)
+        self._reading = threading.Thread(target=self._read, args=(self._process, self._listens), daemon=True)
+        self._reading.start()
+        assert self._listens.wait(START_S), f"the server did not start: {''.join(self.log)}"
+        return self
 
     def kill(self) -> None:
         """SIGKILL: nothing is finished, nothing is flushed."""
@@ -44,13 +52,46 @@ class Server:
         """SIGTERM, and the exit status of the clean stop."""
         return self._end(signal.SIGTERM)
 
+    def pause(self) -> None:
+        """SIGSTOP: it stands still, and its connections stay open."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def heal(self) -> None:
+        """Resumes it or starts it again, and returns once it is ready."""
+        if self._process is None or self._process.poll() is not None:
+            self.start()
+        else:
+            self.resume()
+            wait_ready(self.url)
+
+    def wait(self) -> int:
+        """The exit status of a process that ends by itself."""
+        assert self._process is not None
+        status = self._process.wait(STOP_S)
+        self._reading.join(STOP_S)
+        return status
+
     @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
 
     def _end(self, sig: signal.Signals) -> int:
-        assert self._process is not None
+        if self._process is None:
+            return 0
         self._process.send_signal(sig)
-        self._process.communicate(timeout=20)
-        return self._process.returncode
+        return self.wait()
+
+    def _read(self, process: subprocess.Popen[str], listens: threading.Event) -> None:
+        assert process.stderr is not None
+        for line in process.stderr:
+            self.log.append(line)
+            if match := _LISTENS.search(line):
+                self.url = match[1]
+                listens.set()
+        process.stderr.close()

@@ -19,7 +19,7 @@ FLOORS = {
     "vecraft": {"gateway", "query", "replayer", "shard", "catalog", "journal", "schemas"},
 }
 FENCES = {
-    "confluent_kafka": {"journal/kafka.py", "journal/registry.py"},
+    "confluent_kafka": {"journal/kafka.py"},
     "faiss": {"shard/graph.py"},
     "rocksdict": {"journal/embedded.py", "shard/store.py"},
     "fastapi": {"gateway/app.py"},

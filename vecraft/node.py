@@ -88,11 +88,12 @@ class Node:
         letters = DeadLetters(settings.dead_letters_max, int(settings.dead_letters_days * DAY_MS))
         replayer = Replayer(journal, topics, clock, shards, f"{settings.topic_prefix}.replayer.{settings.node}", limits, letters)
         writer = Writer(journal, topics, clock, settings.max_drift_ms)
+        registry = SchemaRegistry(settings.schema_registry_url)
         ingest = Ingest(
             journal,
             topics,
             writer,
-            SchemaRegistry(settings.schema_registry_url),
+            registry,
             lambda: replayer.catalog.view,
             replayer.applied,
             wall_clock_ms,
@@ -128,6 +129,7 @@ class Node:
             builder.stop()
             service.pool.shutdown(wait=False, cancel_futures=True)
             await asyncio.to_thread(journal.close)
+            registry.close()
             log.info("stopped")
         if replayer.refusal is not None:
             raise StartError(f"{replayer.refusal}. `vecraft topics check` says so too, `vecraft topics create` makes new ones")

@@ -1,0 +1,88 @@
+"""Starting on Kafka: before it is there, and when its topics would break a promise (V1, J13)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from tests.conftest import result, wait_ready
+from tests.kafka_server import KafkaServer, kafka_or_skip
+from tests.server import Server
+from vecraft.cli import main
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    server = kafka_or_skip(tmp_path_factory.mktemp("kafka"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def server(kafka: KafkaServer, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
+    server = Server(tmp_path, *flags(kafka, request.node.name))
+    yield server
+    server.kill()
+
+
+def flags(kafka: KafkaServer, prefix: str) -> list[str]:
+    return ["--journal", "kafka", "--bootstrap-servers", kafka.bootstrap, "--topic-prefix", prefix[:60]]
+
+
+def topic_with(kafka: KafkaServer, topic: str, **config: str) -> None:
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    admin.create_topics([NewTopic(topic, 4, 1, config=config)])[topic].result(20)
+
+
+def test_a_node_waits_for_kafka(kafka: KafkaServer, server: Server) -> None:
+    """It listens, says in one line what it waits for, is not ready, refuses writes with a text; and goes on by itself."""
+    kafka.stop()
+    try:
+        server.launch()
+        assert httpx.get(f"{server.url}/livez").status_code == 200
+        answer = httpx.get(f"{server.url}/readyz")
+        assert (answer.status_code, answer.json()["ready"]) == (503, False)
+        write = httpx.put(f"{server.url}/collections/c", json={"vectors": {"size": 4, "distance": "Dot"}}, timeout=30)
+        assert write.status_code == 503
+        assert write.headers["Retry-After"] == "1"
+    finally:
+        kafka.start()
+    wait_ready(server.url)
+    assert sum("the journal cannot be opened yet" in line for line in server.log) == 1
+    result(httpx.put(f"{server.url}/collections/c", json={"vectors": {"size": 4, "distance": "Dot"}}, timeout=30))
+
+
+def test_a_node_refuses_topics_that_would_break_a_promise(
+    kafka: KafkaServer, server: Server, request: pytest.FixtureRequest
+) -> None:
+    """V1, I1, I4: it ends with status 1 and says which topic, which promise, and what to do."""
+    topic_with(kafka, f"{request.node.name[:60]}.tier1")
+    server.launch()
+    assert server.wait() == 1
+    said = "".join(server.log)
+    assert f"topic {request.node.name[:60]}.tier1: message.timestamp.type is not LogAppendTime" in said
+    assert "its retention is bounded: the journal is the only truth" in said
+
+
+def test_the_topics_command(kafka: KafkaServer, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> None:
+    """V1: check and describe change nothing; create makes what is missing; write amplification is printed."""
+    settings = flags(kafka, request.node.name)
+    assert main(["topics", "check", *settings]) == 1
+    assert f"topic {request.node.name}.tier0 does not exist" in capsys.readouterr().err
+    assert main(["topics", "describe", *settings]) == 0
+    assert capsys.readouterr().out.count("missing") == 7
+    assert main(["topics", "create", *settings]) == 0
+    out = capsys.readouterr().out
+    assert "missing" not in out
+    assert "tier 1: 2 times (1 in the journal, 1 by nodes that keep the shard)" in out
+    assert main(["topics", "check", *settings]) == 0
+    assert main(["topics", "check", *settings, "--preset", "prod"]) == 1
+    said = capsys.readouterr().err
+    assert f"topic {request.node.name}.tier0: replication factor is 1, the preset needs 3" in said
+    assert f"topic {request.node.name}.tier3: replication factor is 1, the preset needs 2" in said
