@@ -164,7 +164,7 @@ class EmbeddedJournal:
     def identity(self, topic: str) -> str:
         return topic
 
-    def join(self, group: str, topic: str) -> Member:
+    def join(self, group: str, topic: str, name: str) -> Member:
         return self._groups.join(group, self._partitions(topic))
 
     def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:

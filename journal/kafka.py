@@ -242,8 +242,8 @@ class KafkaJournal:
         except KafkaException as error:
             raise _journal_error(error.args[0]) from error
 
-    def join(self, group: str, topic: str) -> KafkaMember:
-        return KafkaMember(self._bootstrap, group, topic, self._epochs)
+    def join(self, group: str, topic: str, name: str) -> KafkaMember:
+        return KafkaMember(self._bootstrap, group, topic, name, self._epochs)
 
     def _offsets(self, partitions: Sequence[TopicPartition], which: Any) -> Positions:
         """The offsets that the partitions' leaders name.
@@ -423,11 +423,12 @@ class KafkaReader:
 class KafkaMember(KafkaReader):
     """Reads what the group's coordinator assigns; begins at the group's commits, else at the first record."""
 
-    def __init__(self, bootstrap: str, group: str, topic: str, epochs: _Epochs) -> None:
+    def __init__(self, bootstrap: str, group: str, topic: str, name: str, epochs: _Epochs) -> None:
         settings = _consumer_settings(bootstrap, group) | {
             "auto.offset.reset": "earliest",
             "isolation.level": "read_committed",
             "partition.assignment.strategy": "cooperative-sticky",
+            "group.instance.id": name,
             "session.timeout.ms": 10_000,
             "allow.auto.create.topics": False,
         }

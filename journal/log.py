@@ -178,8 +178,11 @@ class Journal(Protocol):
     def identity(self, topic: str) -> str:
         """A name of the topic that a topic created anew under the same name does not have."""
 
-    def join(self, group: str, topic: str) -> Member:
-        """A new member of a consumer group that shares the partitions of a topic."""
+    def join(self, group: str, topic: str, name: str) -> Member:
+        """A new member of a consumer group that shares the partitions of a topic.
+
+        One that comes back under its name before it is missed takes up its share again at once.
+        """
 
     def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
         """Notes the next offsets of a consumer group, for whoever watches its lag."""

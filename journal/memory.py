@@ -108,7 +108,7 @@ class MemoryJournal:
     def identity(self, topic: str) -> str:
         return topic
 
-    def join(self, group: str, topic: str) -> Member:
+    def join(self, group: str, topic: str, name: str) -> Member:
         with self._changed:
             partitions = [partition for partition in self._logs if partition.topic == topic]
         return self._groups.join(group, partitions)

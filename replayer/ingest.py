@@ -63,7 +63,7 @@ class _Lane(NamedTuple):
 
 
 class Ingest:
-    """A member of the group that reads the ingest topic. A thread of its own runs `run` until `stop`."""
+    """A member, called `name`, of the group that reads the ingest topic. A thread of its own runs `run` until `stop`."""
 
     def __init__(
         self,
@@ -73,6 +73,7 @@ class Ingest:
         registry: SchemaRegistry,
         view: Callable[[], CatalogView],
         applied: AppliedPositions,
+        name: str,
         now_ms: Callable[[], int],
         catalog_wait_s: float = CATALOG_WAIT_S,
     ) -> None:
@@ -85,6 +86,7 @@ class Ingest:
         self.registry = registry
         self._view = view
         self._applied = applied
+        self._name = name
         self._now_ms = now_ms
         self._catalog_wait_s = catalog_wait_s
         self._member: Member | None = None
@@ -116,7 +118,7 @@ class Ingest:
         """Joins the group, once the catalog is as the log has it now."""
         self._await_catalog()
         self._identity = self._journal.identity(self._topics.ingest)
-        self._member = self._journal.join(self.group, self._topics.ingest)
+        self._member = self._journal.join(self.group, self._topics.ingest, self._name)
 
     def close(self) -> None:
         """Leaves the group."""

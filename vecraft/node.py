@@ -96,6 +96,7 @@ class Node:
             registry,
             lambda: replayer.catalog.view,
             replayer.applied,
+            settings.node,
             wall_clock_ms,
         )
         self._service = service = Service(

@@ -447,15 +447,15 @@ class JournalContract:
         """U2: every record comes to one member; what was not committed comes again after a member left."""
         written = [write(journal, p, *[b"%d-%d" % (p.partition, n) for n in range(4)]) for p in partitions]
         assert len(written) == PARTITIONS
-        first = journal.join(topic, topic)
+        first = journal.join(topic, topic, "first")
         got = received(first, 4 * PARTITIONS)
         assert len(set(values(got))) == len(got) == 4 * PARTITIONS
         first.commit({partitions[0]: 4, partitions[1]: 3})
         first.close()
-        second = journal.join(topic, topic)
+        second = journal.join(topic, topic, "second")
         assert sorted(values(received(second, 5))) == [b"1-3", b"2-0", b"2-1", b"2-2", b"2-3"]
         second.commit(dict.fromkeys(partitions, 4))
-        third = journal.join(topic, topic)
+        third = journal.join(topic, topic, "third")
         write(journal, partitions[0], b"new")
         deadline = time.monotonic() + WAIT_S
         again: list[bytes] = []
@@ -468,7 +468,7 @@ class JournalContract:
 
     def test_a_member_can_be_woken(self, journal: Journal, topic: str) -> None:
         """I11: a stop does not wait for a record."""
-        member = journal.join(topic, topic)
+        member = journal.join(topic, topic, "member")
         polling = in_thread(member.poll, FOREVER_S)
         member.wake()
         assert polling.result(WAIT_S).entries == []

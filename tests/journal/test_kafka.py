@@ -188,7 +188,7 @@ def test_aborted_transactions_do_not_come_to_a_member(
         producer.produce(partition.topic, value, partition=0)
         assert producer.flush(WAIT_S) == 0
         end(WAIT_S)
-    member = journal.join(partition.topic, partition.topic)
+    member = journal.join(partition.topic, partition.topic, "member")
     assert values(received(member, 1)) == [b"committed"]
     member.close()
 

@@ -46,6 +46,7 @@ class IngestRig(Rig):
             SchemaRegistry(),
             lambda: self.replayer.catalog.view,
             self.replayer.applied,
+            "member",
             lambda: self.now_ms,
             catalog_wait_s=0,
         )

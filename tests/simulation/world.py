@@ -110,6 +110,7 @@ class Node:
             SchemaRegistry(),
             lambda: self.replayer.catalog.view,
             self.replayer.applied,
+            self.name,
             lambda: self.world.now_ms,
             catalog_wait_s=0,
         )
