@@ -13,6 +13,7 @@ A row is one vector state of a point and its number is never given out twice.
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -26,6 +27,8 @@ from journal.log import TopicPartition
 from journal.records import Vectors
 from journal.stamps import Version
 from shard.join import Point
+
+log = logging.getLogger(__name__)
 
 NO_ROW = -1
 BLOCK_CACHE_BYTES = 32 << 20
@@ -122,6 +125,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
+        self._path = path
         self._db = Rdict(str(path), _options(), column_families={name: _options() for name in _FAMILIES})
         self.families: dict[str, ColumnFamily] = {name: self._db.get_column_family_handle(name) for name in _FAMILIES}
         self._tables = {name: self._db.get_column_family(name) for name in _FAMILIES}
@@ -195,11 +199,16 @@ class Store:
         return int.from_bytes(self._meta.get(_NEXT_ROW) or b"", "big")
 
     def close(self) -> None:
-        """Closes the database. RocksDB keeps its lock while any handle lives, so all are let go here."""
-        for table in self._tables.values():
-            table.close()
+        """Closes the database. RocksDB keeps its lock while any handle lives, so all are let go here.
+
+        What it cannot write any more, because the disk is full for one, is no loss: it is replayed from the log.
+        """
+        for handle in (*self._tables.values(), self._db):
+            try:
+                handle.close()
+            except Exception as error:  # RocksDB's errors have no class of their own
+                log.warning("closing %s: %s", self._path, error)
         self.families.clear()
-        self._db.close()
 
 
 class StoreView:
