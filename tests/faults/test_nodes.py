@@ -27,6 +27,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 RECORDS = int(os.environ.get("VECRAFT_FAULT_RECORDS", "20000"))
 KILLS = 5
+GUESTS = 4
 INGEST_S = 240
 
 
@@ -303,3 +304,33 @@ def test_poison_in_every_topic(pair: list[Server], kafka: KafkaServer, prefix: s
 
 def dead(url: str) -> int:
     return int(result(httpx.get(f"{url}/v1/admin/dlq"))["count"])
+
+
+def test_nodes_come_and_go(kafka: KafkaServer, prefix: str, tmp_path: Path, first: int, report: Report) -> None:
+    """U2: a real group whose members change while a producer writes; test_ingest_groups does it a thousand times."""
+    stays = dev_node(tmp_path, "stays", prefix, kafka).start()
+    create(stays.url)
+    guest = dev_node(tmp_path, "guest", prefix, kafka)
+    producer = Producer({"bootstrap.servers": kafka.bootstrap})
+    written = 0
+    try:
+        for _ in range(GUESTS):
+            for joins in (True, False):
+                if joins:
+                    guest.start()
+                else:
+                    assert guest.terminate() == 0
+                for number in range(first + written, first + written + 200):
+                    body = {"collection": COLLECTION, "id": number, "vector": VECTOR, "payload": {"n": number}}
+                    producer.produce(Topics(prefix).ingest, orjson.dumps(body), key=str(number))
+                written += 200
+                assert producer.flush(WAIT_S) == 0
+        done_s = until(lambda: lag(stays.url) == 0, WAIT_S)
+        assert everything(stays.url) == {number: {"n": number} for number in range(first, first + written)}
+    finally:
+        stays.kill()
+        guest.kill()
+    report(
+        f"a node that joins and leaves {GUESTS} times",
+        f"{written} records ingested, each once; the last {done_s:.0f} s after the leave",
+    )
