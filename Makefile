@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SEEDS ?= 10000
 ARGS ?=
 
-.PHONY: install run test quick simulate bench clean
+.PHONY: install run test quick faults simulate bench clean
 
 install: $(VENV)/installed
 
@@ -21,10 +21,16 @@ test: install  ## Everything: lint, types, unit, simulation, real Kafka.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 quick: install  ## What needs neither Kafka nor much time.
 	$(BIN)/python -m pytest -n 2 -m "not kafka and not slow" $(ARGS)
+
+faults: install  ## The fault suite with full rounds; what it measured goes to .cache/faults.md, for docs/reliability.md.
+	mkdir -p .cache && rm -f .cache/faults.md
+	VECRAFT_FAULT_REPORT=.cache/faults.md VECRAFT_FAULT_ROUNDS=10 VECRAFT_FAULT_RECORDS=100000 \
+		$(BIN)/python -m pytest -v tests/faults $(ARGS)
+	cat .cache/faults.md
 
 simulate: install  ## Long simulations: make simulate SEEDS=100000
 	$(BIN)/python -m tests.simulation $(SEEDS)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from catalog.catalog import CatalogView
 from catalog.collection import Collection
-from journal.log import Entry, Indefinite, Journal, JournalError, Member, TopicPartition
+from journal.log import Entry, Indefinite, Journal, JournalError, Member, Positions, TopicPartition
 from journal.records import Delete, Ingested, PointOperation, Upsert, VectorColumn
 from journal.registry import SchemaRegistry
 from journal.split import Part, PointTooLarge, split
@@ -91,6 +91,7 @@ class Ingest:
         self._catalog_wait_s = catalog_wait_s
         self._member: Member | None = None
         self._identity = ""
+        self._seen: Positions = {}
         self._failure = ""
         self._stopping = threading.Event()
 
@@ -117,6 +118,7 @@ class Ingest:
     def open(self) -> None:
         """Joins the group, once the catalog is as the log has it now."""
         self._await_catalog()
+        self._seen = {}
         self._identity = self._journal.identity(self._topics.ingest)
         self._member = self._journal.join(self.group, self._topics.ingest, self._name)
 
@@ -130,6 +132,7 @@ class Ingest:
         """Polls once, and writes and commits what came. Returns how many records that were."""
         assert self._member is not None, "open() comes first"
         batch = self._member.poll(timeout_s)
+        self._check_order(batch.entries)
         found, burials = self._understood(batch.entries)
         bury(self._journal, self._topics, burials, self._now_ms())
         self._write(self._lanes(found))
@@ -139,7 +142,14 @@ class Ingest:
             self._commit(batch.positions)
         return len(batch.entries)
 
-    def _commit(self, positions: dict[TopicPartition, int]) -> None:
+    def _check_order(self, entries: Sequence[Entry]) -> None:
+        """Offsets that step back may be those of a topic created anew, which has another identity: then it begins again."""
+        for entry in entries:
+            if entry.offset < self._seen.get(entry.partition, 0):
+                raise Indefinite(f"offsets of {entry.partition.topic}/{entry.partition.partition} step back to {entry.offset}")
+            self._seen[entry.partition] = entry.offset + 1
+
+    def _commit(self, positions: Positions) -> None:
         assert self._member is not None
         try:
             self._member.commit(positions)

@@ -7,9 +7,12 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from vecraft import __version__
+
+if TYPE_CHECKING:
+    from vecraft.settings import Settings
 
 EXIT_USAGE = 2
 
@@ -31,15 +34,24 @@ def main(arguments: list[str] | None = None) -> int:
     except SettingsError as error:
         print(f"vecraft: {error}", file=sys.stderr)
         return EXIT_USAGE
+    from journal.log import JournalError
+    from vecraft.node import StartError
+
+    try:
+        return _run(command, settings, own)
+    except (StartError, JournalError) as error:
+        for text in str(error).split("; "):
+            print(f"vecraft: {text}", file=sys.stderr)
+        return 1
+
+
+def _run(command: str, settings: Settings, own: dict[str, Any]) -> int:
+    """Runs a command; what it needs is imported here, since not every command needs all. Returns the exit status."""
     match command, own.get("action"):
         case "serve", _:
-            from vecraft.node import Node, StartError
+            from vecraft.node import Node
 
-            try:
-                Node(settings).run()
-            except StartError as error:
-                print(f"vecraft: {error}", file=sys.stderr)
-                return 1
+            Node(settings).run()
             return 0
         case "demo", _:
             from vecraft.demo import run_demo
@@ -48,7 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
         case "topics", action:
             from vecraft.topics_tool import check, create, describe
 
-            return {"create": create, "describe": describe, "check": check}[str(action)](settings)
+            {"create": create, "describe": describe, "check": check}[str(action)](settings)
+            return 0
         case "journal", "tail":
             from vecraft.journal_tool import tail
 

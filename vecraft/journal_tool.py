@@ -103,7 +103,6 @@ def _opened(settings: Settings, stack: ExitStack) -> Journal:
         journal = EmbeddedJournal.follow(journal_folder(settings), Path(scratch))
     else:
         journal = open_journal(settings)
-        journal.ensure_topics(Topics(settings.topic_prefix).all())
     stack.callback(journal.close)
     return journal
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
 from journal.kafka import KafkaJournal
-from journal.log import JournalError
 from journal.topic_check import TopicFacts
 from journal.topics import PRESETS, TIERS, Topics
 from vecraft.settings import Settings
@@ -14,35 +12,30 @@ from vecraft.settings import Settings
 COLUMNS = ("topic", "partitions", "copies", "min ISR", "time", "retention", "cleanup", "compression")
 
 
-def create(settings: Settings) -> int:
-    """Creates the topics that are missing, and checks all. Returns the exit status, as `check` and `describe` do."""
-    return _with_journal(settings, lambda journal, topics: journal.ensure_topics(topics.all()))
+def create(settings: Settings) -> None:
+    """Creates the topics that are missing, and checks all. Raises JournalError, as `check` and `describe` do."""
+    _with_journal(settings, lambda journal, topics: journal.ensure_topics(topics.all()))
 
 
-def check(settings: Settings) -> int:
-    """Says which promises the topics would break."""
-    return _with_journal(settings, lambda journal, topics: journal.check_topics(topics.all()))
+def check(settings: Settings) -> None:
+    """Raises Unfit with the promises that the topics would break."""
+    _with_journal(settings, lambda journal, topics: journal.check_topics(topics.all()))
 
 
-def describe(settings: Settings) -> int:
+def describe(settings: Settings) -> None:
     """Prints what the topics are like."""
-    return _with_journal(settings, lambda journal, topics: None)
+    _with_journal(settings, lambda journal, topics: None)
 
 
-def _with_journal(settings: Settings, act: Callable[[KafkaJournal, Topics], None]) -> int:
+def _with_journal(settings: Settings, act: Callable[[KafkaJournal, Topics], None]) -> None:
     topics = Topics(settings.topic_prefix, settings.preset)
     journal = KafkaJournal(settings.bootstrap_servers, settings.append_timeout_s)
     try:
         act(journal, topics)
         _print_table(topics, journal.describe_topics(list(topics.all())))
-    except JournalError as error:
-        for text in str(error).split("; "):
-            print(f"vecraft: {text}", file=sys.stderr)
-        return 1
     finally:
         journal.close()
     _print_amplification(settings.preset)
-    return 0
 
 
 def _print_table(topics: Topics, found: dict[str, TopicFacts]) -> None:

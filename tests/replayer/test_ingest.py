@@ -199,6 +199,25 @@ def test_a_collection_that_is_made_anew_begins_with_what_comes_then(rig: IngestR
     assert rig.payloads(3) == {encode_id(2): {"n": 2}}
 
 
+def test_a_topic_made_anew_under_a_member_is_noticed(rig: IngestRig) -> None:
+    """U2: its offsets begin again, and must not be taken for those that were read before."""
+    rig.produce(upsert(1, 1))
+    rig.settle()
+    ingest = TopicPartition(TOPICS.ingest, 0)
+    rig.journal._logs[ingest].clear()
+    rig.journal.commit(rig.ingest.group, {ingest: 0})
+    rig.journal.identity = lambda topic: f"{topic}:anew"  # type: ignore[method-assign]
+    rig.produce(upsert(2, 2))
+    assert rig.ingest._member is not None
+    rig.ingest._member._reader.assign({ingest: 0})  # type: ignore[attr-defined]
+    with pytest.raises(Exception, match="step back to 0"):
+        rig.ingest.step(0)
+    rig.ingest.close()
+    rig.ingest = rig.member()
+    rig.settle()
+    assert rig.payloads() == {encode_id(1): {"n": 1}, encode_id(2): {"n": 2}}
+
+
 def test_a_restart_remembers_what_was_ingested(rig: IngestRig, tmp_path: Path) -> None:
     """I3: the last offset of origin lies in the same write as the points."""
     rig.produce(upsert(1, 1))
