@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = vars(_parser().parse_args(arguments))
     command = options.pop("command")
     config = options.pop("config", None) or os.environ.get("VECRAFT_CONFIG")
-    own = {name: options.pop(name) for name in ("action", "count", "follow", "what", "once") if name in options}
+    own: dict[str, Any] = {name: options.pop(name) for name in ("action", "count", "follow", "what", "once") if name in options}
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO, stream=sys.stderr)
     for library in ("faiss", "uvicorn"):
         logging.getLogger(library).setLevel(logging.WARNING)
