@@ -252,6 +252,7 @@ class _ContainerServer(KafkaServer):
             return
         settings = self._settings("0.0.0.0", self.data_dir)
         variables = {"KAFKA_" + key.upper().replace(".", "_"): value for key, value in settings.items()}
+        _let_go_without_reaper()
         container = DockerContainer(f"apache/kafka:{KAFKA_VERSION}").with_envs(**variables, KAFKA_HEAP_OPTS="-Xmx400m")
         self._container = container.with_bind_ports(self.port, self.port)
         atexit.register(self._container.stop)  # removes it; if the tests are killed, testcontainers' reaper does
@@ -419,6 +420,20 @@ def why_not_java() -> str | None:
     version = subprocess.run(["java", "-version"], capture_output=True, text=True, timeout=START_TIMEOUT_S).stderr
     found = re.search(r'version "(\d+)', version)
     return None if found and int(found[1]) >= OLDEST_JAVA else f"Java {OLDEST_JAVA} is needed, not {version.splitlines()[:1]}"
+
+
+def _let_go_without_reaper() -> None:
+    """Testcontainers removes what killed tests leave behind by a container of its own; where that cannot be had, it does not."""
+    from docker.errors import DockerException
+    from testcontainers.core.config import testcontainers_config
+    from testcontainers.core.docker_client import DockerClient
+
+    images = DockerClient().client.images
+    try:
+        if not images.list(testcontainers_config.ryuk_image):
+            images.pull(testcontainers_config.ryuk_image)
+    except DockerException:
+        testcontainers_config.ryuk_disabled = True
 
 
 def why_not_docker() -> str | None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import numpy as np
+import orjson
 import pytest
 
+from bench import kafka
 from bench.__main__ import main
 from bench.data import K, complete, generate, recall, truth_of
 from bench.report import ROWS
+from journal.log import Entry, TopicPartition
+from journal.registry import SchemaRegistry
+from replayer.ingest_format import change_of
 
 VECTORS = 400
 
@@ -85,3 +92,41 @@ class TestTruth:
         vectors[copy] = vectors[last]
         copied = type(self.data)("", vectors, self.data.queries[:1], self.data.payloads)
         assert recall(copied, truth_of(copied), [[*found[0][: K - 1], copy]]) == 1
+
+
+class TestKafka:
+    """The parts of `python -m bench kafka` that need no broker."""
+
+    def test_a_profile_counts_the_time_of_nested_parts_once(self) -> None:
+        clock = count()
+        profile = kafka.Profile(lambda: float(next(clock)))
+        inner = profile.timed("inner", lambda: None)
+        profile.timed("outer", lambda: (inner(), inner()))()
+        assert {name: s for name, s in profile.seconds.items() if s} == {"inner": 2, "outer": 3}
+
+    def test_a_profile_puts_every_function_back(self) -> None:
+        functions = [getattr(owner, name) for _, owner, name in kafka.Profile.PARTS]
+        with kafka.Profile():
+            assert all(getattr(o, n) is not f for (_, o, n), f in zip(kafka.Profile.PARTS, functions, strict=True))
+        assert [getattr(owner, name) for _, owner, name in kafka.Profile.PARTS] == functions
+
+    def test_the_shares_of_a_replay_are_all_of_it(self) -> None:
+        rows = kafka.share_rows({"a": 1.0, "b": 2.0}, 4.0, 1000)
+        assert [row[0] for row in rows] == ["a", "b", "the rest", "= all"]
+        assert [row[2] for row in rows] == ["25.0%", "50.0%", "25.0%", "100.0%"]
+
+    @pytest.mark.parametrize(("slowest_s", "verdict"), [(0.025, "yes"), (0.026, "NO")])
+    def test_only_the_99th_percentile_is_held_to_the_promise(self, slowest_s: float, verdict: str) -> None:
+        """V15"""
+        p50, p99 = kafka.write_rows("", [slowest_s] * 100, [0.001] * 100)
+        assert (p50[-1], p99[-1]) == ("—", verdict)
+
+    def test_both_forms_of_an_ingest_record_say_the_same(self) -> None:
+        data, registry = generate(VECTORS), SchemaRegistry("")
+        avro, json = (
+            change_of(Entry(TopicPartition("ingest", 0), 0, 0, b"7", encode("c", 7, data), ()), registry)
+            for encode in (kafka.avro, kafka.json)
+        )
+        assert avro == json
+        assert avro.operation.vectors[0].array()[0].tolist() == data.vectors[7].tolist()
+        assert orjson.loads(avro.operation.payloads[0]) == data.payloads[7]

@@ -52,6 +52,20 @@ def test_the_leader_is_killed_under_load(
     )
 
 
+def test_a_follower_is_killed_under_load(
+    nodes: list[Server], cluster: KafkaCluster, prefix: str, first: int, report: Report
+) -> None:
+    """V21: what it followed goes on with the two that are left, once the controller has missed it."""
+    with Load([server.url for server in nodes], first) as load:
+        load.more(20)
+        leaders = [cluster.leader_of(Topics(prefix).tier(1), partition) for partition in (0, 1)]  # those of the collection
+        next(broker for broker in cluster.brokers if broker not in leaders).kill()
+        gap_s = load.more(5)
+    for server in nodes:
+        load.check(server.url)
+    report("partition follower killed (-9) under load", f"next acknowledged write after {gap_s:.2f} s; 0 lost")
+
+
 def test_two_of_three_brokers_are_killed(nodes: list[Server], cluster: KafkaCluster, first: int, report: Report) -> None:
     """V21, T11: the minority refuses writes and strong reads, and serves what it has; no hand is needed after."""
     with Load([nodes[0].url], first) as load:

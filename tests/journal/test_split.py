@@ -55,11 +55,12 @@ def test_the_parts_are_the_whole(operation: PointOperation, shard_number: int) -
     points = points_of(operation)
     for shard in range(shard_number):
         here = [point for point in points if shard_of(point[1], shard_number) == shard]
-        assert joined(part for its, part in parts if its == shard) == here
-    assert {shard for shard, _ in parts} <= set(range(shard_number))
-    assert all(part.ids for _, part in parts)
-    for _, part in parts:
-        assert len(encode(Record(0, part))) <= MAX_RECORD_BYTES + ENVELOPE_BYTES
+        assert joined(part.operation for part in parts if part.shard == shard) == here
+    assert {part.shard for part in parts} <= set(range(shard_number))
+    for part in parts:
+        assert part.operation.ids
+        assert part.operation.ids == [operation.ids[index] for index in part.indexes]
+        assert len(encode(Record(0, part.operation))) <= MAX_RECORD_BYTES + ENVELOPE_BYTES
     assert list(split(operation, shard_number)) == parts, "a retry makes the same parts"
 
 
