@@ -1,4 +1,4 @@
-"""`python -m bench`: measures Vecraft DB and its peers and prints one table. Progress goes to stderr."""
+"""`python -m bench`: measures Vecraft DB and its peers and prints tables; with `kafka` the journal on Kafka. Progress: stderr."""
 
 from __future__ import annotations
 
@@ -27,6 +27,11 @@ PEERS: dict[str, Callable[[Path], Target]] = {"chroma": Chroma, "faiss": FaissFl
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the benchmark. Returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["kafka"]:
+        from bench import kafka  # only here, since it needs what the tests need
+
+        return kafka.main(arguments[1:], _data)
     options = _parser().parse_args(arguments)
     data = _data(options.data, options.vectors)
     pace = Pace(options.seconds)

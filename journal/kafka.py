@@ -81,6 +81,7 @@ _MOVING = {
 """A partition may be without its leader for a moment: just created, or while another broker takes over."""
 
 
+CREATE_TIMEOUT_S = 10.0
 RETRY_S = 0.05
 PROMPT_S = 1.0
 """A leader that answers within this time was not replaced meanwhile: the controller waits longer for a silent one."""
@@ -137,17 +138,19 @@ class KafkaJournal:
         missing = {topic: spec for topic, spec in topics.items() if not self._has(topic)}
         if missing:
             self._create(missing)
-        self.check_topics(topics)
-        known = self._metadata()
-        self._partitions |= {TopicPartition(topic, p) for topic in topics for p in known[topic].partitions}
+        deadline = time.monotonic() + CREATE_TIMEOUT_S
+        found = self.describe_topics(list(topics))  # which may come from a broker that does not know the new ones yet
+        while absent := [topic for topic in topics if topic not in found or not self._has(topic)]:
+            if time.monotonic() > deadline:
+                raise Definite(f"within {CREATE_TIMEOUT_S} s no broker led all of {', '.join(absent)}")
+            self._closing.wait(RETRY_S)
+            found = self.describe_topics(list(topics))
+        _check(topics, found)
+        self._partitions |= {TopicPartition(topic, p) for topic, facts in found.items() for p in range(facts.partitions)}
 
     def check_topics(self, topics: Mapping[str, TopicSpec]) -> None:
-        """Raises Unfit, naming each promise that an existing topic breaks, or a topic that is missing."""
-        found = self.describe_topics(list(topics))
-        texts = [f"topic {topic} does not exist" for topic in topics if topic not in found]
-        texts += [f"topic {topic}: {text}" for topic, facts in found.items() for text in breaches(topics[topic], facts)]
-        if texts:
-            raise Unfit("; ".join(texts))
+        """Raises Unfit, naming each promise that an existing topic breaks, and each topic that is missing."""
+        _check(topics, self.describe_topics(list(topics)))
 
     def describe_topics(self, topics: Sequence[str]) -> dict[str, TopicFacts]:
         """What the brokers say of those topics that exist."""
@@ -165,7 +168,7 @@ class KafkaJournal:
         return {topic: _facts(known[topic], configs[topic]) for topic in there}
 
     def _create(self, topics: Mapping[str, TopicSpec]) -> None:
-        """Creates topics, or finds that somebody else just did, and waits until they can be used."""
+        """Creates topics, or finds that somebody else just did."""
         new = [NewTopic(topic, spec.partitions, spec.replication, config=config_of(spec)) for topic, spec in topics.items()]
         for future in self._admin.create_topics(new, operation_timeout=10).values():
             try:
@@ -173,10 +176,6 @@ class KafkaJournal:
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise _journal_error(error.args[0]) from error
-        deadline = time.monotonic() + 10
-        while not all([self._has(topic) for topic in topics]):  # noqa: C419 (each is to be asked)
-            if time.monotonic() > deadline:
-                raise Definite(f"topics did not appear within 10 s: {', '.join(topics)}")
 
     def append(
         self,
@@ -448,6 +447,13 @@ class KafkaMember(KafkaReader):
 
 def _kafka_positions(positions: Mapping[TopicPartition, int]) -> list[KafkaPartition]:
     return [KafkaPartition(p.topic, p.partition, offset) for p, offset in positions.items()]
+
+
+def _check(topics: Mapping[str, TopicSpec], found: Mapping[str, TopicFacts]) -> None:
+    texts = [f"topic {topic} does not exist" for topic in topics if topic not in found]
+    texts += [f"topic {topic}: {text}" for topic, facts in found.items() for text in breaches(topics[topic], facts)]
+    if texts:
+        raise Unfit("; ".join(texts))
 
 
 def _facts(metadata: TopicMetadata, config: Mapping[str, str]) -> TopicFacts:

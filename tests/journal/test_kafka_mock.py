@@ -1,13 +1,14 @@
 """KafkaJournal on librdkafka's mock cluster: the contract without Java, and faults that no real broker has on demand."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 
 import pytest
 from confluent_kafka import KafkaError
 
 from journal.kafka import KafkaJournal
-from journal.log import Appended, Definite, Indefinite, Journal, TopicPartition, TopicSpec, check_count
+from journal.log import Appended, Definite, Indefinite, Journal, TopicPartition, TopicSpec
+from journal.topic_check import MAX_RECORD_SET_BYTES, TopicFacts
 from tests.journal.contract import DurableContract, outcomes, read, until_it_works, values, write
 from tests.journal.mock_cluster import LIST_OFFSETS, PRODUCE, MockCluster
 
@@ -31,11 +32,11 @@ class OnTheMock(KafkaJournal):
             self._cluster_.create_topic(topic, spec.partitions)
         super().ensure_topics(topics)
 
-    def check_topics(self, topics: Mapping[str, TopicSpec]) -> None:
-        """The mock cannot describe a topic's configuration."""
-        found = self._metadata()
-        for topic, spec in topics.items():
-            check_count(topic, len(found[topic].partitions), spec)
+    def describe_topics(self, topics: Sequence[str]) -> dict[str, TopicFacts]:
+        """The mock cannot describe a topic's configuration; it is taken to be right."""
+        spec = TopicFacts(0, 1, 1, -1, -1, True, "delete", "producer", False, MAX_RECORD_SET_BYTES)
+        known = self._metadata()
+        return {topic: spec._replace(partitions=len(known[topic].partitions)) for topic in topics if topic in known}
 
 
 class TestKafkaJournalOnTheMock(DurableContract):
