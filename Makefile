@@ -21,10 +21,10 @@ test: install  ## Everything: lint, types, unit, simulation, real Kafka.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 quick: install  ## What needs neither Kafka nor much time.
-	$(BIN)/python -m pytest -n 2 -m "not kafka and not slow" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not kafka and not slow" $(ARGS)
 
 faults: install  ## The fault suite with full rounds; what it measured goes to .cache/faults.md, for docs/reliability.md.
 	mkdir -p .cache && rm -f .cache/faults.md

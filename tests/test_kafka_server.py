@@ -176,6 +176,7 @@ def await_leader_but(cluster: KafkaCluster, topic: str, old: KafkaServer) -> Kaf
 
 @pytest.mark.kafka
 @pytest.mark.slow
+@pytest.mark.xdist_group("cluster")
 class TestTheCluster:
     def test_every_broker_answers_at_its_own_address(self, cluster: KafkaCluster) -> None:
         metadata = AdminClient({"bootstrap.servers": cluster.bootstrap}).list_topics(timeout=WAIT_S)

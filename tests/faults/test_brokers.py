@@ -18,7 +18,7 @@ from tests.faults.proxy import proxies
 from tests.kafka_server import ClusterBroker, KafkaCluster
 from tests.server import Server
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.xdist_group("brokers")]
 
 KILLS = int(os.environ.get("VECRAFT_FAULT_ROUNDS", "3"))
 

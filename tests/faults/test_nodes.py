@@ -23,7 +23,7 @@ from tests.faults.conftest import Report, node
 from tests.kafka_server import KafkaServer, kafka_or_skip
 from tests.server import Server
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.xdist_group("nodes")]
 
 RECORDS = int(os.environ.get("VECRAFT_FAULT_RECORDS", "20000"))
 KILLS = 5

@@ -44,7 +44,8 @@ class TestKafkaJournalOnTheMock(DurableContract):
     test_the_time_is_the_same_for_writer_and_reader_and_never_decreases = None
     test_a_record_may_bring_its_own_time = None
     test_what_is_trimmed_is_gone_and_nothing_else = None
-    """Left to `test_kafka.py`: the mock has no time of its own, and no DeleteRecords."""
+    test_members_share_a_topic_and_go_on_where_the_group_committed = None
+    """Left to `test_kafka.py`: the mock has no time of its own, no DeleteRecords, and lets groups wait long."""
 
     @pytest.fixture(scope="class")
     @classmethod

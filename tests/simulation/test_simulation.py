@@ -7,10 +7,13 @@ import pytest
 from tests.simulation.__main__ import run_seed
 
 SEEDS = 200
+QUICK_SEEDS = 140
 CHUNK = 20
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
+@pytest.mark.parametrize(
+    "first", [pytest.param(first, marks=[pytest.mark.slow] if first >= QUICK_SEEDS else []) for first in range(0, SEEDS, CHUNK)]
+)
 def test_histories(first: int) -> None:
     for seed in range(first, first + CHUNK):
         run_seed(seed)
