@@ -7,7 +7,7 @@ import pytest
 from confluent_kafka import KafkaError
 
 from journal.kafka import KafkaJournal
-from journal.log import Appended, Definite, Indefinite, Journal, TopicPartition, TopicSpec
+from journal.log import Appended, Definite, Indefinite, Journal, Overloaded, TopicPartition, TopicSpec
 from journal.topic_check import MAX_RECORD_SET_BYTES, TopicFacts
 from tests.journal.contract import DurableContract, outcomes, read, until_it_works, values, write
 from tests.journal.mock_cluster import LIST_OFFSETS, PRODUCE, MockCluster
@@ -23,9 +23,9 @@ def cluster() -> Iterator[MockCluster]:
 class OnTheMock(KafkaJournal):
     """Has its topics created from outside, as the mock needs it."""
 
-    def __init__(self, cluster: MockCluster, append_timeout_s: float = 5.0) -> None:
+    def __init__(self, cluster: MockCluster, append_timeout_s: float = 5.0, max_in_flight_bytes: int = 64 << 20) -> None:
         self._cluster_ = cluster
-        super().__init__(cluster.bootstrap, append_timeout_s=append_timeout_s)
+        super().__init__(cluster.bootstrap, append_timeout_s, max_in_flight_bytes)
 
     def ensure_topics(self, topics: Mapping[str, TopicSpec]) -> None:
         for topic, spec in topics.items():
@@ -146,3 +146,23 @@ def test_end_offsets_follow_a_leader_that_moves(
     """I9, V21: a strong read does not fail because a broker was replaced."""
     cluster.refuse(LIST_OFFSETS, [getattr(KafkaError, error)])
     assert journal.end_offsets([partition]) == {partition: 0}
+
+
+def test_what_may_be_in_flight_is_bounded(cluster: MockCluster) -> None:
+    """I11: brokers that are slow fill the queue; more is refused at once, definitely, and taken again when there is room."""
+    journal = OnTheMock(cluster, max_in_flight_bytes=1 << 20)
+    journal.ensure_topics({"bounded": TopicSpec(1)})
+    partition = TopicPartition("bounded", 0)
+    cluster.answer_after(1_000)
+    sent = []
+    try:
+        with pytest.raises(Overloaded) as refused:
+            while len(sent) < 100:
+                sent.append(journal.append(partition, bytes(100_000)))
+    finally:
+        cluster.heal()
+    assert 1 <= len(sent) <= 12
+    assert refused.value.retry_after_s > 0
+    assert all(isinstance(outcome, Appended) for outcome in outcomes(sent))
+    assert journal.append(partition, b"again").result(20).offset == len(sent)
+    journal.close()

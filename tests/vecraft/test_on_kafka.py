@@ -1,16 +1,25 @@
-"""Starting on Kafka: before it is there, and when its topics would break a promise (V1, J13)."""
+"""A node on an operator's Kafka: which comes late, breaks promises, is written to and watched by others (V1, U2, U4, J13)."""
 
 from __future__ import annotations
 
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import msgspec
+import numpy as np
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from tests.conftest import result, wait_ready
-from tests.kafka_server import KafkaServer, kafka_or_skip
+from journal import codec
+from journal.hlc import stamp_at
+from journal.ids import encode_id
+from journal.records import Record, Upsert, VectorColumn
+from tests.conftest import result, until, wait_ready
+from tests.kafka_server import KafkaServer, fetch_jars, kafka_or_skip, why_not_java
 from tests.server import Server
 from vecraft.cli import main
 
@@ -86,3 +95,36 @@ def test_the_topics_command(kafka: KafkaServer, capsys: pytest.CaptureFixture[st
     said = capsys.readouterr().err
     assert f"topic {request.node.name}.tier0: replication factor is 1, the preset needs 3" in said
     assert f"topic {request.node.name}.tier3: replication factor is 1, the preset needs 2" in said
+
+
+def test_records_straight_into_a_tier_and_their_lag(kafka: KafkaServer, server: Server, request: pytest.FixtureRequest) -> None:
+    """U2, U4, I6: an expert's record is applied if its envelope is right, refused if not; Kafka's own tool shows no lag."""
+    prefix = request.node.name[:60]
+    server.start()
+    result(httpx.put(f"{server.url}/collections/c", json={"vectors": {"size": 2, "distance": "Dot"}}, timeout=30))
+    body = {"points": [{"id": 1, "vector": [1, 1]}]}
+    result(httpx.put(f"{server.url}/collections/c/points?wait=true", json=body, headers={"X-Request-Id": "probe"}))
+    (written,) = result(httpx.get(f"{server.url}/operations/probe"))["records"]
+    at = {"topic": written["topic"], "partition": written["partition"]}
+    operation = Upsert([encode_id(2)], [VectorColumn.of("", np.ones((1, 2), np.float32))], [b'{"by": "hand"}'])
+    record = Record(hlc=stamp_at(time.time_ns() // 1_000_000), operation=operation, collection=written["collection"])
+    producer = Producer({"bootstrap.servers": kafka.bootstrap})
+    producer.produce(**at, value=codec.encode(msgspec.structs.replace(record, catalog_position=written["collection"] + 1)))
+    producer.produce(**at, value=codec.encode(record))
+    assert producer.flush(20) == 0
+    read = httpx.post(f"{server.url}/collections/c/points?consistency=strong", json={"ids": [2]})
+    assert [point["payload"] for point in result(read)] == [{"by": "hand"}]
+    (letter,) = result(httpx.get(f"{server.url}/v1/admin/dlq"))["dead_letters"]
+    assert "cannot be known at catalog position 0" in letter["reason"]
+    if (missing := why_not_java()) is not None:
+        pytest.skip(f"kafka-consumer-groups cannot run: {missing}")
+    until(lambda: lags(kafka, f"{prefix}.replayer.node1") == {0}, 60)
+
+
+def lags(kafka: KafkaServer, group: str) -> set[int]:
+    """The column LAG of kafka-consumer-groups."""
+    tool = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
+    command = ["java", "-cp", f"{fetch_jars()}/*", tool, "--bootstrap-server", kafka.bootstrap, "--describe", "--group", group]
+    rows = [line.split() for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()]
+    columns = next(row for row in rows if "LAG" in row)
+    return {int(row[columns.index("LAG")]) for row in rows if row and row[0] == group}
