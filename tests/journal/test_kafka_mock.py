@@ -155,10 +155,14 @@ def test_what_may_be_in_flight_is_bounded(cluster: MockCluster) -> None:
     partition = TopicPartition("bounded", 0)
     cluster.answer_after(1_000)
     sent = []
+
+    def fill() -> None:
+        for _ in range(100):
+            sent.append(journal.append(partition, bytes(100_000)))
+
     try:
         with pytest.raises(Overloaded) as refused:
-            while len(sent) < 100:
-                sent.append(journal.append(partition, bytes(100_000)))
+            fill()
     finally:
         cluster.heal()
     assert 1 <= len(sent) <= 12
