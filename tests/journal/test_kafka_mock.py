@@ -154,15 +154,10 @@ def test_what_may_be_in_flight_is_bounded(cluster: MockCluster) -> None:
     journal.ensure_topics({"bounded": TopicSpec(1)})
     partition = TopicPartition("bounded", 0)
     cluster.answer_after(1_000)
-    sent = []
-
-    def fill() -> None:
-        for _ in range(100):
-            sent.append(journal.append(partition, bytes(100_000)))
-
+    sent: list[Future[Appended]] = []
     try:
         with pytest.raises(Overloaded) as refused:
-            fill()
+            sent.extend(journal.append(partition, bytes(100_000)) for _ in range(100))
     finally:
         cluster.heal()
     assert 1 <= len(sent) <= 12
