@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
 from functools import cache
@@ -17,12 +15,12 @@ from typing import Any, Self
 import httpx
 import pytest
 
+from tests.infra.debian import unpacked
 from tests.kafka_server import WATCHED
 
 REPO = Path(__file__).resolve().parents[2]
 CONFIG = REPO / "infra/prometheus"
-CACHE = REPO / ".cache"
-FETCH_TIMEOUT_S, START_TIMEOUT_S, STOP_TIMEOUT_S, CHECK_TIMEOUT_S = 300, 30, 15, 60
+START_TIMEOUT_S, STOP_TIMEOUT_S, CHECK_TIMEOUT_S = 30, 15, 60
 
 
 @cache
@@ -31,7 +29,7 @@ def program_or_skip(name: str) -> str:
     if found := shutil.which(name):
         return found
     try:
-        return str(_fetched() / name)
+        return str(unpacked("prometheus") / "usr/bin" / name)
     except (OSError, subprocess.SubprocessError, RuntimeError) as error:
         pytest.skip(f"no {name} on PATH, and Debian's package cannot be fetched: {error}")
 
@@ -42,29 +40,6 @@ def promtool(*arguments: str | Path) -> None:
         [program_or_skip("promtool"), *arguments], capture_output=True, text=True, timeout=CHECK_TIMEOUT_S, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def _fetched() -> Path:
-    """The programs' folder in the cache, filled on first use. Processes that ask at once wait for the one that fetches."""
-    programs = CACHE / "prometheus/usr/bin"
-    if programs.exists():
-        return programs
-    CACHE.mkdir(exist_ok=True)
-    with (CACHE / "prometheus.lock").open("w") as lock, tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
-        if not programs.exists():
-            (CACHE / ".gitignore").write_text("*\n")
-            _run("apt-get", "download", "prometheus", cwd=scratch)
-            package = next(Path(scratch).glob("*.deb"))
-            _run("dpkg-deb", "-x", package.name, "unpacked", cwd=scratch)
-            (Path(scratch) / "unpacked").rename(CACHE / "prometheus")  # all of it or nothing
-    return programs
-
-
-def _run(*command: str, cwd: str) -> None:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=FETCH_TIMEOUT_S, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"{command[0]}: {done.stderr.strip()[-300:]}")
 
 
 class Prometheus:
