@@ -15,7 +15,7 @@ from vecraft.node import Node
 from vecraft.settings import load_settings
 
 START_S = 30
-READY_S = 60
+READY_S = 120
 
 
 def start_node(data_dir: Path, **settings: object) -> tuple[Node, threading.Thread]:

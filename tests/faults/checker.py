@@ -13,7 +13,7 @@ import httpx
 from tests.conftest import result, until
 
 COLLECTION = "checked"
-WAIT_S = 60
+WAIT_S = 120
 PAUSE_S = 0.005
 """Between writes: the load is to be there, not to take the processors from the brokers."""
 

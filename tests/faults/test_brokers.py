@@ -12,7 +12,7 @@ import pytest
 
 from journal.topics import Topics
 from tests.conftest import result, until
-from tests.faults.checker import COLLECTION, Load, StrongReads
+from tests.faults.checker import COLLECTION, WAIT_S, Load, StrongReads
 from tests.faults.conftest import Report, node
 from tests.faults.proxy import proxies
 from tests.kafka_server import ClusterBroker, KafkaCluster
@@ -74,7 +74,7 @@ def test_two_of_three_brokers_are_killed(nodes: list[Server], cluster: KafkaClus
             broker.kill()
         down_s = time.monotonic()
         failed = len(load.indefinite) + len(load.definite)
-        until(lambda: len(load.indefinite) + len(load.definite) > failed + 1, 60)
+        until(lambda: len(load.indefinite) + len(load.definite) > failed + 1, WAIT_S)
         known = next(iter(load.acknowledged))
         for server in nodes:
             read = httpx.post(f"{server.url}/collections/{COLLECTION}/points?consistency=eventual", json={"ids": [known]})
@@ -140,7 +140,7 @@ def test_the_network_between_a_node_and_the_brokers(
                     failed = len(load.indefinite) + len(load.definite)
                     for proxy in network:
                         getattr(proxy, name)()
-                    until(lambda failed=failed: len(load.indefinite) + len(load.definite) > failed, 60)
+                    until(lambda failed=failed: len(load.indefinite) + len(load.definite) > failed, WAIT_S)
                     for proxy in network:
                         proxy.heal()
                     rows.append(f"{name.replace('_', '-')}: {load.more(5):.1f} s")

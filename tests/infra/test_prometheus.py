@@ -127,7 +127,7 @@ def test_every_query_of_the_dashboard_finds_data_and_every_rule_can_be_evaluated
     assert wait_until(lambda: all(rule["health"] != "unknown" for rule in prometheus.rules()), ANSWER_S)
     assert [rule["lastError"] for rule in prometheus.rules() if rule["health"] != "ok"] == []
     recorded = [rule["name"] for rule in prometheus.rules() if rule["type"] == "recording"]
-    assert [name for name in recorded if not _finds(prometheus, name)] == []
+    assert wait_until(lambda: all(_finds(prometheus, name) for name in recorded), ANSWER_S), recorded
 
 
 def _finds(prometheus: Prometheus, expression: str) -> bool:
