@@ -25,6 +25,7 @@ from journal.split import Part, PointTooLarge, split
 from journal.topics import Topics
 from journal.writer import Destination, Receipt, Request, Writer
 from replayer.dead_letters import Burial, bury
+from replayer.failures import log_failure
 from replayer.ingest_format import Change, NotIngestible, change_of
 from shard.contract import contract_error
 from shard.shards import AppliedPositions
@@ -92,7 +93,7 @@ class Ingest:
         self._member: Member | None = None
         self._identity = ""
         self._seen: Positions = {}
-        self._failure = ""
+        self._failure: Exception | None = None
         self._stopping = threading.Event()
 
     def run(self) -> None:
@@ -102,9 +103,10 @@ class Ingest:
                 self.open()
                 while not self._stopping.is_set():
                     self.step(IDLE_POLL_S)
-                    self._failure = ""
+                    self._failure = None
             except Exception as error:  # nothing is committed that is not written, so beginning again is always safe
-                self._report(error)
+                log_failure(self._failure, error, "ingest stopped", RETRY_DELAY_S)
+                self._failure = error
                 self.close()
                 self._stopping.wait(RETRY_DELAY_S)
         self.close()
@@ -235,14 +237,6 @@ class Ingest:
         offsets = ingested.offsets
         request = Request(f"{topic}/{partition}/{offsets[0]}-{offsets[-1]}", principal=f"{topic}/{partition}")
         return self._writer.write_ingested(lane.destination, part, lane.origin.tier, ingested, request)
-
-    def _report(self, error: Exception) -> None:
-        """Logs a failure, once while it stays the same."""
-        if str(error) != self._failure:
-            self._failure = str(error)
-            unexpected = not isinstance(error, JournalError)
-            level = logging.ERROR if unexpected else logging.WARNING
-            log.log(level, "ingest stopped, trying again every %s s: %s", RETRY_DELAY_S, error, exc_info=unexpected)
 
 
 def _joined(changes: Iterable[_Found]) -> Iterable[tuple[PointOperation, list[_Found]]]:

@@ -22,6 +22,7 @@ from journal.records import CATALOG_OPERATIONS, POINT_OPERATIONS, CatalogOperati
 from journal.stamps import drift_error
 from journal.topics import Topics, shard_of
 from replayer.dead_letters import Burial, DeadLetters, bury
+from replayer.failures import log_failure
 from replayer.lag import LagMeter
 from replayer.operations import AppliedRecord, Operations
 from shard.contract import contract_error
@@ -102,20 +103,14 @@ class Replayer:
                 self.failure = self.refusal = error
                 break
             except Exception as error:  # whatever it was, the state on disk is sound, and the log is the truth
-                self._report(error, "replay stopped" if opened else "the journal cannot be opened yet")
+                what = "replay stopped" if opened else "the journal cannot be opened yet"
+                log_failure(self.failure, error, what, RESTART_DELAY_S)
+                self.failure = error
                 if not (opened and isinstance(error, JournalError)):
                     self.close()
                     opened = False
                 self._stopping.wait(RESTART_DELAY_S)
         self.close()
-
-    def _report(self, error: Exception, what: str) -> None:
-        """Logs a failure, once while it stays the same; a journal's in a line, any other with its trace."""
-        known, self.failure = self.failure, error
-        if str(known) != str(error):
-            unexpected = not isinstance(error, JournalError)
-            level = logging.ERROR if unexpected else logging.WARNING
-            log.log(level, "%s, trying again every %s s: %s", what, RESTART_DELAY_S, error, exc_info=unexpected)
 
     def stop(self) -> None:
         """Makes `run` return after the step it is in."""
