@@ -6,6 +6,7 @@ Any schema version that was ever published can be read; the latest is written.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import fastavro
@@ -24,13 +25,14 @@ class DecodeError(Exception):
     """The bytes are not a record of any known schema."""
 
 
-def _known() -> dict[bytes, Any]:
-    parsed = [schemas.load(name) for name in schemas.RECORD_SCHEMAS]
+def by_fingerprint(names: Sequence[str]) -> dict[bytes, Any]:
+    """The parsed schemas of these files by the fingerprint that single-object framing names them with, in their order."""
+    parsed = [schemas.load(name) for name in names]
     prints = [bytes.fromhex(fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO")) for schema in parsed]
     return {print_: parse_schema(schema) for print_, schema in zip(prints, parsed, strict=True)}
 
 
-_SCHEMAS = _known()
+_SCHEMAS = by_fingerprint(schemas.RECORD_SCHEMAS)
 _FINGERPRINT, _LATEST = list(_SCHEMAS.items())[-1]
 _OPERATIONS = {f"vecraft.v1.{cls.__name__}": cls for cls in Operation.__args__}
 

@@ -15,9 +15,9 @@ import fastavro
 import msgspec
 import numpy as np
 import orjson
-from fastavro.schema import fingerprint, parse_schema, to_parsing_canonical_form
 
 import schemas
+from journal.codec import HEADER_BYTES, MAGIC, by_fingerprint
 from journal.ids import ExternalId, encode_id
 from journal.log import Entry
 from journal.records import Delete, PatchPayload, PointOperation, Upsert, VectorColumn
@@ -30,7 +30,7 @@ TIER_HEADER, COLLECTION_HEADER = "vecraft-tier", "vecraft-collection"
 SCHEMA_HEADER = "__value_schema_id"
 """Where Confluent's serializers put the id of a schema when it is not to stand before the body."""
 
-_SINGLE_OBJECT, _BY_NUMBER, _BY_GUID = b"\xc3\x01", 0, 1
+_BY_NUMBER, _BY_GUID = 0, 1
 _UNSET = msgspec.UNSET
 _TIERS = [str(tier) for tier in TIERS]
 
@@ -67,13 +67,7 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
 _decode_json = msgspec.json.Decoder(_Body).decode
 
 
-def _known() -> dict[bytes, Any]:
-    parsed = [schemas.load(name) for name in schemas.INGEST_SCHEMAS]
-    prints = [bytes.fromhex(fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO")) for schema in parsed]
-    return {print_: parse_schema(schema) for print_, schema in zip(prints, parsed, strict=True)}
-
-
-_SCHEMAS = _known()
+_SCHEMAS = by_fingerprint(schemas.INGEST_SCHEMAS)
 
 
 def change_of(entry: Entry, registry: SchemaRegistry) -> Change:
@@ -98,10 +92,10 @@ def change_of(entry: Entry, registry: SchemaRegistry) -> Change:
 def _body(value: bytes, headers: Mapping[str, bytes], registry: SchemaRegistry) -> _Body:
     if (schema_id := headers.get(SCHEMA_HEADER)) is not None:
         return _by_schema(_looked_up(schema_id, registry), value)
-    if value[:2] == _SINGLE_OBJECT:
-        if (schema := _SCHEMAS.get(value[2:10])) is None:
-            raise ValueError(f"no known schema has the fingerprint {value[2:10].hex()}")
-        return _of_avro(schema, value[10:])
+    if value[:2] == MAGIC:
+        if (schema := _SCHEMAS.get(value[2:HEADER_BYTES])) is None:
+            raise ValueError(f"no known schema has the fingerprint {value[2:HEADER_BYTES].hex()}")
+        return _of_avro(schema, value[HEADER_BYTES:])
     if value[0] == _BY_NUMBER:
         return _by_schema(_looked_up(value[:5], registry), value[5:])
     if value[0] == _BY_GUID:
