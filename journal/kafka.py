@@ -135,16 +135,15 @@ class KafkaJournal:
         self._poller.start()
 
     def ensure_topics(self, topics: Mapping[str, TopicSpec]) -> None:
-        missing = {topic: spec for topic, spec in topics.items() if not self._has(topic)}
-        if missing:
+        led = self._led()
+        if missing := {topic: spec for topic, spec in topics.items() if topic not in led}:
             self._create(missing)
         deadline = time.monotonic() + CREATE_TIMEOUT_S
-        found = self.describe_topics(list(topics))  # which may come from a broker that does not know the new ones yet
-        while absent := [topic for topic in topics if topic not in found or not self._has(topic)]:
+        # Each of the two may ask a broker that does not know the new ones yet.
+        while absent := topics.keys() - ((found := self.describe_topics(list(topics))).keys() & self._led()):
             if time.monotonic() > deadline:
-                raise Definite(f"within {CREATE_TIMEOUT_S} s no broker led all of {', '.join(absent)}")
+                raise Definite(f"within {CREATE_TIMEOUT_S} s no broker led all of {', '.join(sorted(absent))}")
             self._closing.wait(RETRY_S)
-            found = self.describe_topics(list(topics))
         _check(topics, found)
         self._partitions |= {TopicPartition(topic, p) for topic, facts in found.items() for p in range(facts.partitions)}
 
@@ -305,15 +304,18 @@ class KafkaJournal:
         for consumer in self._groups.values():
             consumer.close()
 
-    def _has(self, topic: str) -> bool:
-        """Whether the topic exists and each of its partitions has a leader."""
-        found = self._metadata(topic).get(topic)
-        return found is not None and all(partition.leader >= 0 for partition in found.partitions.values())
+    def _led(self) -> set[str]:
+        """The topics that exist and of which each partition has a leader."""
+        return {
+            name
+            for name, found in self._metadata().items()
+            if all(partition.leader >= 0 for partition in found.partitions.values())
+        }
 
-    def _metadata(self, *topic: str) -> dict[str, TopicMetadata]:
-        """The topics that exist; only `topic`, if it is given."""
+    def _metadata(self) -> dict[str, TopicMetadata]:
+        """The topics that exist."""
         try:
-            topics = self._admin.list_topics(*topic, timeout=self._timeout_s).topics
+            topics = self._admin.list_topics(timeout=self._timeout_s).topics
         except KafkaException as error:
             raise _journal_error(error.args[0]) from error
         return {name: found for name, found in topics.items() if found.error is None}

@@ -97,7 +97,9 @@ class MemoryJournal:
 
     def start_offsets(self, partitions: Sequence[TopicPartition]) -> Positions:
         with self._changed:
-            return {partition: self._starts.get(partition, 0) for partition in partitions if self._log(partition) is not None}
+            for partition in partitions:
+                self._log(partition)  # raises for one that is unknown
+            return {partition: self._starts.get(partition, 0) for partition in partitions}
 
     def trim(self, positions: Mapping[TopicPartition, int]) -> None:
         with self._changed:
