@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Self
 
 import httpx
@@ -51,17 +50,10 @@ def _answered(client: httpx.Client, body: dict[str, object], answers: list[httpx
     return answers[-1].status_code == 200
 
 
-class Load:
-    """A client that writes one point after the other, through the given nodes in turn, and sorts the answers."""
+class _Client:
+    """Does its work in a thread while its block runs."""
 
-    def __init__(self, urls: Sequence[str], first: int, tier: int = 1) -> None:
-        self.acknowledged: dict[int, float] = {}
-        self.definite: set[int] = set()
-        self.indefinite: set[int] = set()
-        self.seconds: list[float] = []
-        self._urls = urls
-        self._next = first
-        self._tier = tier
+    def __init__(self) -> None:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -69,10 +61,28 @@ class Load:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._stopping.set()
         self._thread.join(WAIT_S)
         assert not self._thread.is_alive()
+
+    def _run(self) -> None:
+        """Works until `_stopping` is set."""
+        raise NotImplementedError
+
+
+class Load(_Client):
+    """A client that writes one point after the other, through the given nodes in turn, and sorts the answers."""
+
+    def __init__(self, urls: Sequence[str], first: int, tier: int = 1) -> None:
+        super().__init__()
+        self.acknowledged: dict[int, float] = {}
+        self.definite: set[int] = set()
+        self.indefinite: set[int] = set()
+        self.seconds: list[float] = []
+        self._urls = urls
+        self._next = first
+        self._tier = tier
 
     def more(self, count: int) -> float:
         """Waits for so many more acknowledgements; the seconds until the first of those whose write began after the call."""
@@ -123,25 +133,19 @@ class Load:
             self.indefinite.add(number)
 
 
-class StrongReads:
+class StrongReads(_Client):
     """A client that reads strongly what a load has had acknowledged, and counts what it does not see (I9)."""
 
     def __init__(self, url: str, load: Load) -> None:
+        super().__init__()
         self.fresh = 0
         self.refused = 0
         self.stale: list[str] = []
         self._url = url
         self._load = load
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._stopping.set()
-        self._thread.join(WAIT_S)
+    def __exit__(self, *raised: object) -> None:
+        super().__exit__(*raised)
         assert not self.stale, f"{len(self.stale)} strong reads were stale, {self.fresh} fresh; the first: {self.stale[0]}"
 
     def more(self, count: int) -> float:
