@@ -31,9 +31,9 @@ import schemas
 from bench.client import WARM_UP, Address, HttpError, HttpSession, http_request, repeat
 from bench.data import Data
 from bench.machine import Others, description
-from bench.measure import _percentiles_ms
+from bench.measure import percentiles_ms
 from bench.progress import say
-from bench.report import DOWN, NONE, UP, _number, _ratio, _table
+from bench.report import DOWN, NONE, UP, number, ratio, table
 from bench.server import ServerProcess
 from bench.target import BATCH
 from bench.vecraft_server import upsert_bodies
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str], find: Callable[[Path | None, int | None], Dat
         with KafkaCluster(folder / "cluster") as cluster:
             three = measure_writes(cluster.bootstrap, "high-durability", folder, data, options)
     head = ["one upsert at a time, tier 0", "", "gateway", "raw producer", "gateway / raw", f"<= {WRITE_P99_MS:g} ms (V15)"]
-    print("\n".join([*_notes(data, others.share()), "", *_table(head, one + three), "", *ingest, "", *replay]))
+    print("\n".join([*_notes(data, others.share()), "", *table(head, one + three), "", *ingest, "", *replay]))
     return 0
 
 
@@ -125,11 +125,11 @@ def measure_writes(bootstrap: str, preset: str, folder: Path, data: Data, option
 def write_rows(name: str, gateway_s: Sequence[float], raw_s: Sequence[float]) -> list[Lines]:
     """Rows for p50 and p99, the latter with whether it is within V15."""
     p50, p99 = _latency_rows(name, gateway_s, raw_s)
-    return [[*p50, NONE], [*p99, "yes" if _percentiles_ms(gateway_s, 99)[0] <= WRITE_P99_MS else "NO"]]
+    return [[*p50, NONE], [*p99, "yes" if percentiles_ms(gateway_s, 99)[0] <= WRITE_P99_MS else "NO"]]
 
 
 def _latency_rows(name: str, ours_s: Sequence[float], peer_s: Sequence[float]) -> list[Lines]:
-    pairs = [(percent, *(_percentiles_ms(seconds, percent)[0] for seconds in (ours_s, peer_s))) for percent in (50, 99)]
+    pairs = [(percent, *(percentiles_ms(seconds, percent)[0] for seconds in (ours_s, peer_s))) for percent in (50, 99)]
     return [[f"{name}, p{percent}", f"ms {DOWN}", *_beside(ours, peer)] for percent, ours, peer in pairs]
 
 
@@ -188,7 +188,7 @@ def measure_ingest(bootstrap: str, folder: Path, data: Data, options: argparse.N
             rate = count / _produced_s(server, name, bootstrap, topics, values)
             body.append([label, f"vectors/s {UP}", *_beside(rate, rest_rate)])
     head = ["1 broker, one node", "", "ingest topic", f"REST, 1 client, {BATCH} a request or 1", "ingest topic / REST"]
-    return _table(head, body)
+    return table(head, body)
 
 
 def avro(collection: str, row: int, data: Data) -> bytes:
@@ -263,16 +263,16 @@ def measure_replay(bootstrap: str, folder: Path, data: Data) -> Lines:
     with Profile() as profile:
         timed_s = seconds["the same with timed functions"] = _replay_s(bootstrap, topics, folder / "timed")
     rest_s = seconds["written over REST until visible"]
-    body = [[name, _number(s), _number(count / s), _ratio(rest_s, s)] for name, s in seconds.items()]
+    body = [[name, number(s), number(count / s), ratio(rest_s, s)] for name, s in seconds.items()]
     head = [f"replay of {count:,} vectors, 1 broker", f"s {DOWN}", f"vectors/s {UP}", "replay / REST"]
     shares = share_rows(profile.seconds, timed_s, count)
-    return [*_table(head, body), "", *_table(["where the time goes, timed functions", "s", "share", "us/vector"], shares)]
+    return [*table(head, body), "", *table(["where the time goes, timed functions", "s", "share", "us/vector"], shares)]
 
 
 def share_rows(seconds: Mapping[str, float], total_s: float, count: int) -> list[Lines]:
     """A row for each part, then what no part accounts for, and the whole."""
     parts = {**seconds, "the rest": total_s - sum(seconds.values()), "= all": total_s}
-    return [[name, _number(s), f"{s / total_s:.1%}", _number(1e6 * s / count)] for name, s in parts.items()]
+    return [[name, number(s), f"{s / total_s:.1%}", number(1e6 * s / count)] for name, s in parts.items()]
 
 
 class Profile:
@@ -401,7 +401,7 @@ def _dump(body: object) -> bytes:
 
 
 def _beside(ours: float, peer: float) -> Lines:
-    return [_number(ours), _number(peer), _ratio(ours, peer)]
+    return [number(ours), number(peer), ratio(ours, peer)]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -93,11 +93,11 @@ def _search(target: Target, session: Session, data: Data, pace: Pace) -> Figures
     say(f"{target.name}: search")
     requests = target.searches(data)
     figures = {"recall": recall(data, truth_of(data), _found(target, session, requests))}
-    p50, p95, p99 = _percentiles_ms(repeat(session, requests, pace.seconds), 50, 95, 99)
+    p50, p95, p99 = percentiles_ms(repeat(session, requests, pace.seconds), 50, 95, 99)
     say(f"{target.name}: search, {CLIENTS} clients")
     load = target.load(requests, CLIENTS, pace.seconds)
     figures |= {"search_p50": p50, "search_p95": p95, "search_p99": p99, "load_qps": load.per_second}
-    return figures | {"load_p99": _percentiles_ms(load.seconds, 99)[0]}
+    return figures | {"load_p99": percentiles_ms(load.seconds, 99)[0]}
 
 
 def _filtered(target: Target, session: Session, data: Data, pace: Pace, name: str, section: str) -> Figures:
@@ -106,7 +106,7 @@ def _filtered(target: Target, session: Session, data: Data, pace: Pace, name: st
     found = _found(target, session, requests)
     truth: Truth = truth_of(data, data.rows_with(section))
     return {
-        f"{name}_p50": _percentiles_ms(repeat(session, requests, pace.seconds), 50)[0],
+        f"{name}_p50": percentiles_ms(repeat(session, requests, pace.seconds), 50)[0],
         f"{name}_recall": recall(data, truth, found),
         f"{name}_complete": complete(truth, found),
     }
@@ -121,7 +121,7 @@ def _upsert(target: Target, session: Session, data: Data, pace: Pace) -> Figures
     say(f"{target.name}: single upserts")
     rows = np.random.default_rng(_SEED).permutation(len(data.vectors))[:UPSERTS]
     taken = repeat(session, target.upserts(data, rows), pace.seconds, at_most=len(rows))
-    p50, p99 = _percentiles_ms(taken, 50, 99)
+    p50, p99 = percentiles_ms(taken, 50, 99)
     figures = {"upsert_p50": p50, "upsert_p99": p99, "upserts_per_s": len(taken) / sum(taken)}
     if not target.replaces:
         return figures
@@ -129,7 +129,7 @@ def _upsert(target: Target, session: Session, data: Data, pace: Pace) -> Figures
     say(f"{target.name}: search after the upserts")
     requests = target.searches(data)
     figures["after_recall"] = recall(data, truth_of(data), _found(target, session, requests))
-    return figures | {"after_p50": _percentiles_ms(repeat(session, requests, pace.seconds), 50)[0]}
+    return figures | {"after_p50": percentiles_ms(repeat(session, requests, pace.seconds), 50)[0]}
 
 
 def _beside(target: Target, session: Session, data: Data, pace: Pace) -> Figures:
@@ -141,7 +141,7 @@ def _beside(target: Target, session: Session, data: Data, pace: Pace) -> Figures
     writing = target.session()
     with ThreadPoolExecutor(1) as pool:  # it only waits for the socket
         written = pool.submit(repeat, writing, batches, pace.seconds)
-        p50, p99 = _percentiles_ms(repeat(session, searches, pace.seconds), 50, 99)
+        p50, p99 = percentiles_ms(repeat(session, searches, pace.seconds), 50, 99)
         seconds = written.result()
     writing.close()
     return {"beside_p50": p50, "beside_p99": p99, "beside_vectors": min(BATCH, len(data.vectors)) * len(seconds) / sum(seconds)}
@@ -170,5 +170,5 @@ def _quiet(target: Target, pace: Pace) -> float:
             raise TimeoutError(f"{target.name} still works {SETTLE_TIMEOUT_S} s after the last request")
 
 
-def _percentiles_ms(seconds: Sequence[float], *percents: float) -> list[float]:
+def percentiles_ms(seconds: Sequence[float], *percents: float) -> list[float]:
     return [float(value) for value in 1000 * np.percentile(seconds, percents)]

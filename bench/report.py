@@ -74,14 +74,14 @@ def _comparison(figures: Mapping[str, Figures]) -> list[str]:
     body = []
     for row in ROWS:
         values = {name: figures[name].get(row.key) for name in figures}
-        ratios = [_ratio(values[OURS], values[peer]) if row.compared else NONE for peer in peers]
-        body.append([row.label, f"{row.unit} {row.better}".strip(), *map(_number, values.values()), *ratios])
-    return _table(head, body)
+        ratios = [ratio(values[OURS], values[peer]) if row.compared else NONE for peer in peers]
+        body.append([row.label, f"{row.unit} {row.better}".strip(), *map(number, values.values()), *ratios])
+    return table(head, body)
 
 
 def _ingest(ours: Figures, parts: Mapping[str, float]) -> list[str]:
     """What the steps allow, and what the server makes of it."""
-    body = [[name, _number(rate), _number(1e6 / rate)] for name, rate in parts.items()]
+    body = [[name, number(rate), number(1e6 / rate)] for name, rate in parts.items()]
     bounds = {
         "before the acknowledgement, one after the other": (ACKNOWLEDGING, "ingest_acknowledged"),
         "the replay, one after the other": (REPLAYING, "ingest_acknowledged"),
@@ -90,11 +90,11 @@ def _ingest(ours: Figures, parts: Mapping[str, float]) -> list[str]:
     for name, (steps, key) in bounds.items():
         rate = 1 / sum(1 / parts[step] for step in steps)
         rate = min(rate, parts[BUILDING[0]]) if key == "ingest_indexed" else rate
-        body.append([f"= {name}", _number(rate), _number(1e6 / rate), _ratio(ours[key], rate)])
-    return _table(["ingest, step by step", "vectors/s", "us/vector", "server / bound"], body)
+        body.append([f"= {name}", number(rate), number(1e6 / rate), ratio(ours[key], rate)])
+    return table(["ingest, step by step", "vectors/s", "us/vector", "server / bound"], body)
 
 
-def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
     rows = [list(row) + [""] * (len(head) - len(row)) for row in body]
     widths = [max(len(row[at]) for row in [head, *rows]) for at in range(len(head))]
 
@@ -106,11 +106,11 @@ def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
     return [line(head), line(ruler), *map(line, rows)]
 
 
-def _ratio(ours: float | None, theirs: float | None) -> str:
-    return NONE if ours is None or not theirs else f"{_number(ours / theirs)}x"
+def ratio(ours: float | None, theirs: float | None) -> str:
+    return NONE if ours is None or not theirs else f"{number(ours / theirs)}x"
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
     """About three digits that matter."""
     if value is None:
         return NONE
