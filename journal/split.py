@@ -83,8 +83,8 @@ def _point_sizes(operation: PointOperation) -> list[int]:
         sizes = [size + len(payload) for size, payload in zip(sizes, operation.payloads, strict=True)]
     if isinstance(operation, Upsert | PatchVectors):
         for column in operation.vectors:
-            for index in column.indexes(len(sizes)):
-                sizes[index] += 4 * column.size + _POINT_BYTES
+            for index, size in zip(column.indexes(len(sizes)), column.sizes_bytes(), strict=False):
+                sizes[index] += size + _POINT_BYTES
     return sizes
 
 
@@ -110,11 +110,16 @@ def _take_columns(columns: Sequence[VectorColumn], indexes: Sequence[int]) -> li
 
 
 def _take_column(column: VectorColumn, indexes: Sequence[int]) -> VectorColumn | None:
-    vectors = column.array()
     if column.points is None:
-        return VectorColumn.of(column.name, vectors[np.asarray(indexes, np.intp)])
+        return _chosen(column, indexes, None)
     place = {index: at for at, index in enumerate(indexes)}
     chosen = [(at, place[point]) for at, point in enumerate(column.points) if point in place]
-    if not chosen:
-        return None
-    return VectorColumn.of(column.name, vectors[[at for at, _ in chosen]], [point for _, point in chosen])
+    return _chosen(column, [at for at, _ in chosen], [point for _, point in chosen]) if chosen else None
+
+
+def _chosen(column: VectorColumn, at: Sequence[int], points: list[int] | None) -> VectorColumn:
+    """The vectors at these places of a column, for `points`."""
+    if column.lengths is None:
+        return VectorColumn.of(column.name, column.array()[np.asarray(at, np.intp)], points)
+    each = column.each()
+    return VectorColumn.of_each(column.name, [each[place] for place in at], points)

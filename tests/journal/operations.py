@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from journal.ids import encode_id
 from journal.records import (
     POINT_OPERATIONS,
+    SPARSE,
     AliasAction,
     ChangeAliases,
     CreateCollection,
@@ -41,6 +42,13 @@ def columns(draw: st.DrawFn, points: int, sizes: Sequence[int]) -> list[VectorCo
         some = draw(st.none() | st.lists(st.integers(0, points - 1), unique=True, max_size=points))
         count = points if some is None else len(some)
         size = draw(st.sampled_from(sizes))
+        lengths = draw(
+            st.none() | st.lists(st.integers(0, min(4, 60_000 // size)), min_size=max(1, count), max_size=max(1, count))
+        )
+        if lengths is not None and count:
+            kind = draw(st.sampled_from([np.dtype((np.float32, (size,))), SPARSE]))
+            found.append(VectorColumn.of_each(name, [np.ones(length, kind) for length in lengths], some))
+            continue
         vectors = np.random.default_rng(draw(st.integers(0, 9))).standard_normal((count, size), np.float32)
         found.append(VectorColumn.of(name, vectors, some))
     return found

@@ -32,7 +32,7 @@ def points_of(operation: PointOperation) -> list[tuple[object, ...]]:
     """What an operation does, point by point, without its columns."""
     vectors: list[dict[str, bytes]] = [{} for _ in operation.ids]
     for column in getattr(operation, "vectors", []):
-        for index, vector in zip(column.indexes(len(operation.ids)), column.array(), strict=True):
+        for index, vector in zip(column.indexes(len(operation.ids)), column.each(), strict=True):
             vectors[index][column.name] = vector.tobytes()
     payloads = getattr(operation, "payloads", operation.ids)
     shared = [getattr(operation, name, None) for name in ("set", "unset", "payload", "names")]

@@ -1,6 +1,6 @@
 """Writes the golden files of a new schema version: one record of each operation as it stands in a log, and what it must read as.
 
-    python -m tests.journal.golden.generate record.v2
+    python -m tests.journal.golden.generate record.v3
 
 Golden files are facts about logs in the field. Those of a published version are never written again, so this refuses to touch
 a folder that exists: if their test fails, the code is wrong. Extend SAMPLES when an operation or a field is added, and run it
@@ -18,6 +18,7 @@ from journal import codec
 from journal.hlc import stamp_at
 from journal.ids import encode_id
 from journal.records import (
+    SPARSE,
     AliasAction,
     ChangeAliases,
     CreateCollection,
@@ -42,9 +43,13 @@ GOLDEN = Path(__file__).parent
 IDS = [encode_id(42), encode_id("550e8400-e29b-41d4-a716-446655440000"), encode_id("straße")]
 ALL = VectorColumn.of("", np.array([[0.0, -1.5], [1e-8, 3.25], [-0.0, 65504.0]], np.float32))
 SOME = VectorColumn.of("image", np.array([[0.1, 0.2, 0.3]], np.float32), [2])
+MULTI = VectorColumn.of_each("tokens", [np.array([[1, 2]], np.float32), np.array([[3, 4], [5, 6]], np.float32)], [0, 2])
+SPARSE_ONES = VectorColumn.of_each(
+    "terms", [np.array(pairs, SPARSE) for pairs in ([(7, 0.5), (4_000_000_000, -1)], [], [(0, 2)])]
+)
 
 SAMPLES: list[Operation] = [
-    Upsert(IDS, [ALL, SOME], [b'{"city": "Oslo"}', b"{}", b""]),
+    Upsert(IDS, [ALL, SOME, MULTI, SPARSE_ONES], [b'{"city": "Oslo"}', b"{}", b""]),
     Delete(IDS),
     PatchPayload(IDS, b'{"a": {"b": [1, null, "\xc3\xa9"]}}', ["gone", "\u4e16\u754c"]),
     ReplacePayload(IDS[:1], b'{"n": 1}'),
@@ -84,7 +89,7 @@ def plain(found: Record) -> dict[str, Any]:
                 readable = value.isascii() and value.decode().isprintable()
                 return {"text": value.decode()} if readable else {"base64": msgspec.to_builtins(value)}
             case dict():
-                return {key: shown(each) for key, each in value.items()}
+                return {key: shown(each) for key, each in value.items() if key != "lengths" or each is not None}
             case list() | tuple():
                 return [shown(each) for each in value]
         return value
