@@ -1,28 +1,27 @@
-"""`python -m bench`: measures Vecraft DB and its peers and prints tables; with `kafka` the journal on Kafka. Progress: stderr."""
+"""`python -m bench`: measures Vecraft DB and its peers and prints tables; with `scaling` Vecraft DB as it grows, with `kafka` the
+journal on Kafka. Progress: stderr."""
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import signal
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.chroma import Chroma
+from bench import document, scaling
 from bench.data import REAL, Data, generate, load
-from bench.faiss_floor import FaissFloor
 from bench.machine import Others
 from bench.measure import Figures, Pace, measure
 from bench.parts import rates
+from bench.peers import PEERS
 from bench.progress import say
-from bench.report import render
+from bench.report import OURS, render
 from bench.target import Target
 from bench.vecraft_server import VecraftServer
 
 GENERATED_VECTORS = 20_000
-PEERS: dict[str, Callable[[Path], Target]] = {"chroma": Chroma, "faiss": FaissFloor}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,31 +31,58 @@ def main(arguments: list[str] | None = None) -> int:
         from bench import kafka  # only here, since it needs what the tests need
 
         return kafka.main(arguments[1:], _data)
+    if arguments[:1] == ["scaling"]:
+        return scaling.main(arguments[1:])
     options = _parser().parse_args(arguments)
-    data = _data(options.data, options.vectors)
-    pace = Pace(options.seconds)
-    figures: dict[str, Figures] = {}
-    notes: list[str] = []
-    makers: list[Callable[[Path], Target]] = [VecraftServer, *(PEERS[name] for name in _available(options.peers, notes))]
-    for make in makers:
-        others = Others()
-        with tempfile.TemporaryDirectory(prefix="vecraft-bench-") as folder, make(Path(folder)) as target:
-            figures[target.name] = measure(target, data, pace)
-        notes.append(f"{target.name}: {target.settings}; others took {others.share():.0%} of the machine meanwhile")
+    wanted = _wanted(options.peers)
+    data, pace = _data(options.data, options.vectors), Pace(options.seconds)
     say("ingest, step by step")
-    print(render(data, notes, figures, rates(data)))
+    parts = rates(data)
+    figures: dict[str, Figures] = {OURS: {}}
+    notes = [_measure(VecraftServer, data, pace, figures[OURS])]
+    for name in wanted:
+        found: Figures = {}
+        try:
+            notes.append(_measure(PEERS[name], data, pace, found))
+        except Exception as error:  # whatever is wrong with a peer, the others are measured
+            notes.append(_not_measured(name, error))
+            say(notes[-1])
+        if found:
+            figures[name] = found
+    text = render(data, notes, figures, parts)
+    print(text)
+    if options.write is not None:
+        document.write(options.write, document.PEERS, text)
     return 0
 
 
-def _available(names: str, notes: list[str]) -> list[str]:
-    """The peers asked for, less those that cannot run here; `notes` says so."""
+def _measure(make: Callable[[Path], Target], data: Data, pace: Pace, figures: Figures) -> str:
+    """Fills in the figures of a target. Returns a note on it, also when a peer fails on the way; raises when there is nothing."""
+    others, failure = Others(), ""
+    with tempfile.TemporaryDirectory(prefix="vecraft-bench-") as folder, make(Path(folder)) as target:
+        try:
+            measure(target, data, pace, figures, caches=target.name == OURS)
+        except Exception as error:
+            if not figures or target.name == OURS:
+                raise
+            failure = f"; not measured further, {_reason(error)}"
+            say(f"{target.name}{failure}")
+    return f"{target.name}: {target.settings}; others took {others.share():.0%} of the machine meanwhile{failure}"
+
+
+def _not_measured(name: str, error: Exception) -> str:
+    remedy = " (pip install -e '.[bench]')" if isinstance(error, ImportError) else ""
+    return f"{name}: not measured, {_reason(error)}{remedy}"
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:200] or type(error).__name__
+
+
+def _wanted(names: str) -> list[str]:
     wanted = [name for name in names.split(",") if name]
     if unknown := [name for name in wanted if name not in PEERS]:
         sys.exit(f"bench: peer {unknown[0]!r} is not known, known are {', '.join(PEERS)}")
-    if "chroma" in wanted and importlib.util.find_spec("chromadb") is None:
-        notes.append("Chroma: not measured, chromadb is not installed (pip install -e '.[bench]')")
-        say(notes[-1])
-        wanted.remove("chroma")
     return wanted
 
 
@@ -72,7 +98,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--vectors", type=int, help="how many at most (default: all real ones)")
     parser.add_argument("--peers", default=",".join(PEERS), help="comma-separated (default: %(default)s)")
     parser.add_argument("--data", type=Path, help=f"a folder like {REAL.name}, or 'generated' (default: {REAL} when there)")
-    parser.add_argument("--seconds", type=float, default=4.0, help="length of a timed window (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of a timed window (default: %(default)s)")
+    parser.add_argument(
+        "--write", type=Path, help="a Markdown file whose section on peers is replaced, such as docs/benchmarks.md"
+    )
     return parser
 
 

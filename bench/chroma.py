@@ -5,21 +5,21 @@ It writes a log when data comes and brings its index up to date when a search as
 
 from __future__ import annotations
 
-import socket
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
+from math import inf
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import orjson
-from numpy.typing import NDArray
 
-from bench.client import Address, HttpError, HttpSession, Load, http_load, http_request
-from bench.data import FIELD, Data, K
-from bench.server import ServerProcess
-from bench.target import BATCH, Session
+from bench.client import WARM_UP_S, Address, HttpError, HttpSession, Taken, http_request, in_processes
+from bench.data import Filter, K, Points
+from bench.server import ServerProcess, free_port
+from bench.target import BATCH
+from journal.records import Vectors
 
 _COLLECTIONS = "/api/v2/tenants/default_tenant/databases/default_database/collections"
 
@@ -29,78 +29,82 @@ class Chroma:
 
     process: ServerProcess
     name = "chroma"
+    batch = BATCH
     replaces = True
 
     def __init__(self, folder: Path) -> None:
-        self.settings = f"chromadb {version('chromadb')}"
-        self._folder = folder
+        self.settings = f"chromadb {version('chromadb')}, a server"
+        self.folder = folder
         self._address: Address = ("127.0.0.1", 0)
         self._path = ""
         self._probe = b""
 
     def __enter__(self) -> Self:
-        self._address = ("127.0.0.1", _free_port())
-        command = [str(Path(sys.executable).parent / "chroma"), "run", "--path", str(self._folder / "data")]
-        command += ["--host", self._address[0], "--port", str(self._address[1])]
-        self.process = ServerProcess(command, self._folder / "log", {"ANONYMIZED_TELEMETRY": "False"})
-        try:
-            self.process.wait_for(self._answers)
-        except Exception:
-            self.process.stop()
-            raise
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        self._address = ("127.0.0.1", free_port())
+        command = [str(Path(sys.executable).parent / "chroma"), "run", "--path", str(self.folder / "data")]
+        command += ["--host", self._address[0], "--port", str(self._address[1])]
+        self.process = ServerProcess(command, self.folder / "log", {"ANONYMIZED_TELEMETRY": "False"})
+        self.process.wait_for(self._answers)
+
+    def stop(self) -> None:
         self.process.stop()
 
-    def create(self, data: Data) -> None:
-        session = self.session()
+    def create(self, dimensions: int) -> None:
         body = {"name": "bench", "configuration": {"hnsw": {"space": "cosine"}}}
-        created = orjson.loads(session.send(http_request("POST", _COLLECTIONS, orjson.dumps(body))))
-        session.close()
+        created = orjson.loads(self.send(http_request("POST", _COLLECTIONS, orjson.dumps(body))))
         self._path = f"{_COLLECTIONS}/{created['id']}"
         hnsw = created["configuration_json"]["hnsw"]
-        self.settings += f", HNSW m {hnsw['max_neighbors']}, ef_construct {hnsw['ef_construction']}, ef {hnsw['ef_search']}"
-        self._probe = self.searches(data)[0]
+        self.settings += (
+            f", HNSW m {hnsw['max_neighbors']}, ef_construct {hnsw['ef_construction']}, ef {hnsw['ef_search']}; "
+            "JSON over HTTP, client processes"
+        )
+        self._probe = self._query([1.0] * dimensions)
 
-    def ingest(self, data: Data) -> list[bytes]:
-        count = len(data.vectors)
-        return [self._upsert(data, range(start, min(count, start + BATCH))) for start in range(0, count, BATCH)]
+    def bulk(self, points: Points, last: bool = True) -> bytes:
+        body = {
+            "ids": [str(row) for row in points.ids],
+            "embeddings": list(points.vectors),
+            "metadatas": [_metadata(payload) for payload in points.payloads],
+        }
+        return http_request("POST", f"{self._path}/upsert", _dump(body))
 
-    def upserts(self, data: Data, rows: NDArray[np.int64]) -> list[bytes]:
-        return [self._upsert(data, [row]) for row in rows.tolist()]
+    def upsert(self, points: Points) -> bytes:
+        return self.bulk(points)
 
-    def searches(self, data: Data, section: str | None = None) -> list[bytes]:
-        rest = {"where": {FIELD: section}} if section is not None else {}
-        bodies = [{"query_embeddings": [query], "n_results": K, "include": ["distances"], **rest} for query in data.queries]
-        return [http_request("POST", f"{self._path}/query", _dump(body)) for body in bodies]
+    def search(self, query: Vectors, only: Filter | None = None) -> bytes:
+        return self._query(query, **({"where": {only.field: only.value}} if only is not None else {}))
 
-    def session(self) -> HttpSession:
-        return HttpSession(self._address)
+    def send(self, request: bytes) -> bytes:
+        session = HttpSession(self._address)
+        try:
+            return session.send(request)
+        finally:
+            session.close()
 
     def found(self, answer: bytes) -> list[int]:
         return [int(text) for text in orjson.loads(answer)["ids"][0]]
 
-    def searchable(self, session: Session, count: int) -> bool:
-        session.send(self._probe)
-        return int(session.send(http_request("GET", f"{self._path}/count"))) == count
+    def searchable(self, count: int) -> bool:
+        self.send(self._probe)
+        return int(self.send(http_request("GET", f"{self._path}/count"))) == count
 
-    def load(self, requests: Sequence[bytes], clients: int, seconds: float) -> Load:
-        return http_load(self._address, requests, clients, seconds)
+    def run(self, streams: Sequence[Sequence[bytes]], seconds: float = inf, warm_up_s: float = WARM_UP_S) -> list[Taken]:
+        return in_processes(partial(HttpSession, self._address), streams, seconds, warm_up_s)
 
-    def _upsert(self, data: Data, rows: Sequence[int]) -> bytes:
-        body = {
-            "ids": [str(row) for row in rows],
-            "embeddings": [data.vectors[row] for row in rows],
-            "metadatas": [_metadata(data.payloads[row]) for row in rows],
-        }
-        return http_request("POST", f"{self._path}/upsert", _dump(body))
+    def _query(self, query: Any, **rest: Any) -> bytes:
+        body = {"query_embeddings": [query], "n_results": K, "include": ["distances"], **rest}
+        return http_request("POST", f"{self._path}/query", _dump(body))
 
     def _answers(self) -> bool:
         try:
-            session = self.session()
-            session.send(http_request("GET", "/api/v2/heartbeat"))
-            session.close()
+            self.send(http_request("GET", "/api/v2/heartbeat"))
         except (OSError, HttpError):
             return False
         return True
@@ -113,9 +117,3 @@ def _metadata(payload: dict[str, Any]) -> dict[str, Any]:
 
 def _dump(body: object) -> bytes:
     return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -1,6 +1,7 @@
-"""Clients that cost little: prebuilt HTTP requests over a bare socket, so that what is timed is the server.
+"""Clients that cost little: prepared requests, one client for each stream of them, so that what is timed is the database.
 
-Several clients are processes, so that they do not share a GIL with each other. Imports nothing heavy, since each begins here.
+Clients of a server are processes, so that they do not share a GIL with each other or with this one, and talk HTTP over bare
+sockets. Imports nothing heavy, since each begins here.
 """
 
 from __future__ import annotations
@@ -9,13 +10,18 @@ import multiprocessing
 import socket
 import sys
 import time
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from math import nan
 from multiprocessing.synchronize import Barrier
+from threading import Barrier as ThreadBarrier
 from typing import Any, NamedTuple, Protocol
 
 TIMEOUT_S = 120
-WARM_UP = 50
+WARM_UP_S = 0.3
+TOLERATED = 20
+"""So many requests of a client may fail, and as many more as half of those it sent; they are counted."""
+
 _RECEIVE_BYTES = 1 << 18
 
 Address = tuple[str, int]
@@ -25,17 +31,36 @@ class HttpError(Exception):
     """The server did not answer with 200."""
 
 
-class Sender(Protocol):
+class Sends(Protocol):
     """Whatever takes a request and returns its answer."""
 
     def send(self, request: Any) -> Any: ...
 
 
-class Load(NamedTuple):
-    """What several clients at once got: answers a second, and how long each took."""
+class Sender(Sends, Protocol):
+    """A connection."""
 
-    per_second: float
+    def close(self) -> None: ...
+
+
+class Taken(NamedTuple):
+    """How long each request of a stream took until it was answered, less the first `skipped`, which were the warm-up; NaN for one
+    that failed, and `error` says why the first of them did."""
+
+    skipped: int
     seconds: list[float]
+    error: str = ""
+
+    def answered(self) -> list[float]:
+        return [second for second in self.seconds if second == second]
+
+    def failed(self) -> int:
+        return len(self.seconds) - len(self.answered())
+
+
+def per_second(taken: Sequence[Taken]) -> float:
+    """Answers a second of all clients together. Each counts by its own time, since one may run out of requests before another."""
+    return sum(len(seconds) / sum(seconds) for one in taken if (seconds := one.answered()))
 
 
 def http_request(method: str, path: str, body: bytes = b"") -> bytes:
@@ -77,13 +102,28 @@ class HttpSession:
         return data
 
 
-def http_load(address: Address, requests: Sequence[bytes], clients: int, seconds: float) -> Load:
-    """Client processes send the requests over and over for some seconds, all beginning at once, after a warm-up."""
+Connect = Callable[[], Sender]
+Streams = Sequence[Sequence[Any]]
+
+
+def in_processes(connect: Connect, streams: Streams, seconds: float, warm_up_s: float) -> list[Taken]:
+    """A client process for each stream, all beginning at once; a single one is this process."""
+    if len(streams) == 1:
+        return in_threads(connect, streams, seconds, warm_up_s)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(clients, context, _meet_at, (context.Barrier(clients),)) as pool:
-        running = [pool.submit(_send_all, address, requests[at::clients], seconds) for at in range(clients)]
-        taken = [second for client in running for second in client.result()]
-    return Load(len(taken) / seconds, taken)
+    with ProcessPoolExecutor(len(streams), context, _meet_at, (context.Barrier(len(streams)),)) as pool:
+        running = [pool.submit(_send_in_process, connect, stream, seconds, warm_up_s) for stream in streams]
+        return [client.result() for client in running]
+
+
+def in_threads(connect: Connect, streams: Streams, seconds: float, warm_up_s: float) -> list[Taken]:
+    """A client thread for each stream, all beginning at once; a single one is this thread."""
+    if len(streams) == 1:
+        return [_send_all(connect, streams[0], seconds, warm_up_s, lambda: None)]
+    barrier = ThreadBarrier(len(streams), timeout=TIMEOUT_S)
+    with ThreadPoolExecutor(len(streams)) as pool:
+        running = [pool.submit(_send_all, connect, stream, seconds, warm_up_s, barrier.wait) for stream in streams]
+        return [client.result() for client in running]
 
 
 _barrier: Barrier
@@ -94,15 +134,44 @@ def _meet_at(barrier: Barrier) -> None:
     _barrier = barrier
 
 
-def _send_all(address: Address, requests: Sequence[bytes], seconds: float) -> list[float]:
-    session = HttpSession(address)
-    for at in range(WARM_UP):
-        session.send(requests[at % len(requests)])
-    _barrier.wait(TIMEOUT_S)
-    return repeat(session, requests, seconds)
+def _send_in_process(connect: Connect, stream: Sequence[Any], seconds: float, warm_up_s: float) -> Taken:
+    return _send_all(connect, stream, seconds, warm_up_s, lambda: _barrier.wait(TIMEOUT_S))
 
 
-def repeat(session: Sender, requests: Sequence[Any], seconds: float, at_most: int = sys.maxsize) -> list[float]:
+def _send_all(connect: Connect, stream: Sequence[Any], seconds: float, warm_up_s: float, meet: Callable[[], object]) -> Taken:
+    """Sends each request of the stream once: some as a warm-up, and after having met the other clients the rest."""
+    sender = connect()
+    try:
+        warm = _timed(sender, stream, warm_up_s)
+        meet()
+        return _timed(sender, stream[len(warm.seconds) :], seconds)._replace(skipped=len(warm.seconds))
+    finally:
+        sender.close()
+
+
+def _timed(sender: Sender, stream: Sequence[Any], seconds: float) -> Taken:
+    """Sends the stream for some seconds, or to its end. Raises what goes wrong if that is most of it."""
+    taken: list[float] = []
+    failures: list[Exception] = []
+    begun_s = time.perf_counter()
+    until_s = begun_s + seconds
+    for request in stream:
+        if begun_s >= until_s:
+            break
+        failed = len(failures)
+        try:
+            sender.send(request)
+        except Exception as error:
+            failures.append(error)
+            if len(failures) > TOLERATED + len(taken) / 2:
+                raise
+        ended_s = time.perf_counter()
+        taken.append(ended_s - begun_s if len(failures) == failed else nan)
+        begun_s = ended_s
+    return Taken(0, taken, f"{type(failures[0]).__name__}: {failures[0]}" if failures else "")
+
+
+def repeat(session: Sends, requests: Sequence[Any], seconds: float, at_most: int = sys.maxsize) -> list[float]:
     """Sends the requests over and over for some seconds, or until that many are sent. Returns how long each took, in seconds."""
     taken: list[float] = []
     begun_s = time.perf_counter()

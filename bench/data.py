@@ -20,14 +20,35 @@ from numpy.typing import NDArray
 from journal.records import Vectors
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "debian-packages"
-FIELD = "section"
-"""The payload field that filters name."""
+FIELDS = ("section", "architecture")
+"""The payload fields that filters name: many small groups and two halves."""
 
 K = 10
 TIE = 1e-5
 """A hit counts when its cosine is at most this far below the K-th best: copies of a text are equally good."""
 
-_DIMENSIONS, _QUERIES, _SEED, _CHUNK = 384, 200, 7, 128
+NOISE = 1e-3
+"""How far a fresh query is from the real one that it is made of, as a share of its length."""
+
+DIMENSIONS = 384
+_QUERIES, _SEED, _CHUNK = 200, 7, 128
+_SPREAD = np.float32(2.5)
+_GROUPS = {"wide": 0.1, "narrow": 0.01, "rare": 0.001, "other": 0.889}
+
+
+class Filter(NamedTuple):
+    """Lets through the points whose payload has this value in this field."""
+
+    field: str
+    value: str
+
+
+class Points(NamedTuple):
+    """Some points: their ids, which are rows of the data; vectors, shape (n, d); payloads."""
+
+    ids: Sequence[int]
+    vectors: Vectors
+    payloads: Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +60,37 @@ class Data:
     queries: Vectors
     payloads: Sequence[dict[str, Any]]
 
-    def rows_with(self, section: str) -> NDArray[np.int64]:
-        """The rows of a section, ascending."""
-        return np.flatnonzero([payload[FIELD] == section for payload in self.payloads])
+    def points(self, rows: Sequence[int]) -> Points:
+        """The points of these rows."""
+        return Points(rows, self.vectors[np.asarray(rows)], [self.payloads[row] for row in rows])
 
-    def section_of_share(self, share: float) -> str:
-        """The section that holds most nearly this share of the vectors."""
-        counts: Counter[str] = Counter(payload[FIELD] for payload in self.payloads)
-        return min(counts, key=lambda section: abs(counts[section] / len(self.payloads) - share))
+    def batches(self, size: int) -> list[Points]:
+        """All points, so many at a time."""
+        count = len(self.vectors)
+        return [self.points(range(start, min(count, start + size))) for start in range(0, count, size)]
+
+    def rows_with(self, only: Filter) -> NDArray[np.int64]:
+        """The rows that a filter lets through, ascending."""
+        return np.flatnonzero([payload[only.field] == only.value for payload in self.payloads])
+
+    def filter_of_share(self, share: float) -> Filter:
+        """The filter that lets through most nearly this share of the vectors."""
+        counts = Counter(Filter(field, payload[field]) for payload in self.payloads for field in FIELDS)
+        return min(counts, key=lambda only: abs(counts[only] / len(self.payloads) - share))
+
+
+class Fresh:
+    """Queries that were never sent before, so that no answer comes from a cache: real ones with a little seeded noise."""
+
+    def __init__(self, queries: Vectors) -> None:
+        self._queries = queries
+        self._random = np.random.default_rng(_SEED)
+
+    def take(self, count: int) -> Vectors:
+        """So many, shape (count, d), of unit length; none is one of the real ones, or is ever given again."""
+        chosen = self._queries[np.arange(count) % len(self._queries)]
+        noise = _unit(self._random.standard_normal(chosen.shape, np.float32))
+        return _unit(chosen + np.float32(NOISE) * noise)
 
 
 class Truth(NamedTuple):
@@ -67,14 +111,43 @@ def load(folder: Path, limit: int | None) -> Data:
 
 
 def generate(count: int) -> Data:
-    """Seeded clusters of vectors with a section each, of which 'wide' holds about 10 % and 'narrow' about 1 %."""
-    random = np.random.default_rng(_SEED)
-    centres = random.standard_normal((max(8, count // 100), _DIMENSIONS), np.float32)
-    chosen = random.integers(len(centres), size=count + _QUERIES)
-    points = _unit(centres[chosen] + 0.7 * random.standard_normal((len(chosen), _DIMENSIONS), np.float32))
-    sections = random.choice(["wide", "narrow", "other"], count, p=[0.10, 0.01, 0.89]).tolist()
-    payloads = [{"name": f"point-{row}", FIELD: section, "size": row} for row, section in enumerate(sections)]
-    return Data(f"generated, {_shape(points[:count])}", points[:count], points[count:], payloads)
+    """Seeded clusters of vectors; sections hold about 10 %, 1 % and 0.1 % of them, an architecture half."""
+    clusters = Clusters(count)
+    points = clusters.points(0, count)
+    return Data(f"generated, {_shape(points.vectors)}", points.vectors, clusters.queries(_QUERIES), points.payloads)
+
+
+class Clusters:
+    """Seeded vectors around a hundredth as many centres, made piece by piece, so that a million need not lie in memory.
+
+    Few directions hold most of the spread and clusters overlap, as in real embeddings: a graph finds most neighbours, not all.
+    """
+
+    def __init__(self, count: int) -> None:
+        scales = np.arange(1, DIMENSIONS + 1, dtype=np.float32) ** -0.5
+        self._spread = _SPREAD * scales / np.sqrt(np.mean(scales**2))
+        self._centres = np.random.default_rng(_SEED).standard_normal((max(8, count // 100), DIMENSIONS), np.float32)
+
+    def points(self, start: int, count: int) -> Points:
+        """The points with the ids from `start` on; the same start gives the same ones."""
+        random = np.random.default_rng((_SEED, start))
+        vectors = self._vectors(random, count)
+        sections = random.choice(list(_GROUPS), count, p=list(_GROUPS.values())).tolist()
+        halves = random.choice(["all", "amd64"], count).tolist()
+        ids = range(start, start + count)
+        payloads = [
+            {"name": f"point-{row}", "section": section, "architecture": half, "size": row}
+            for row, section, half in zip(ids, sections, halves, strict=True)
+        ]
+        return Points(ids, vectors, payloads)
+
+    def queries(self, count: int) -> Vectors:
+        """Vectors of the same clusters that are no points."""
+        return self._vectors(np.random.default_rng(_SEED + 1), count)
+
+    def _vectors(self, random: np.random.Generator, count: int) -> Vectors:
+        chosen = random.integers(len(self._centres), size=count)
+        return _unit(self._centres[chosen] + self._spread * random.standard_normal((count, DIMENSIONS), np.float32))
 
 
 def truth_of(data: Data, rows: NDArray[np.int64] | None = None) -> Truth:

@@ -1,93 +1,69 @@
-"""Raw FAISS in this process: one HNSW graph over fp16 codes, with the server's graph settings and one thread a search.
+"""Raw FAISS: one HNSW graph over fp16 codes, with the server's graph settings and one thread a search.
 
-The floor: no network, no durability, no payload. The clients are threads, since FAISS searches without the GIL. An upsert only
-adds, since a graph cannot give a vector up.
+The floor: no network, no durability, no payload. An upsert only adds, since a graph cannot give a vector up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import defaultdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import faiss as _faiss
 import numpy as np
-from numpy.typing import NDArray
 
-from bench.client import Load, repeat
-from bench.data import Data, K
+from bench.data import FIELDS, Filter, K, Points
+from bench.embedded import Action
 from catalog.collection import HnswConfig
 from journal.records import Vectors
 from query.search import EF_SEARCH
 
 faiss: Any = _faiss  # its stubs know neither the search parameters nor the numpy signatures
 
-Action = Callable[[], Any]
-
 
 class FaissFloor:
-    """A graph; a request is an action on it."""
+    """A graph in memory, and for each filter a bitmap."""
 
     name = "faiss"
-    process = None
     replaces = False
+    batch = 1 << 30  # all at once: FAISS then inserts by level, which gives the better graph
 
     def __init__(self, folder: Path) -> None:
+        faiss.omp_set_num_threads(1)
         self._hnsw = HnswConfig()
+        self._rows: dict[Filter, list[int]] = defaultdict(list)
+        self._selectors: dict[Filter, Any] = {}
         self.settings = (
-            f"faiss {faiss.__version__} IndexHNSWSQ fp16, one thread a search, "
+            f"faiss {faiss.__version__} IndexHNSWSQ fp16 in memory, nothing is kept or replaced, one thread a search, "
             f"m {self._hnsw.m}, ef_construct {self._hnsw.ef_construct}, ef {EF_SEARCH}"
         )
 
-    def __enter__(self) -> Self:
-        faiss.omp_set_num_threads(1)
-        return self
+    def create(self, dimensions: int) -> None:
+        self._graph: Any = faiss.IndexHNSWSQ(dimensions, faiss.ScalarQuantizer.QT_fp16, self._hnsw.m, faiss.METRIC_INNER_PRODUCT)
+        self._graph.hnsw.efConstruction = self._hnsw.ef_construct
+        self._graph.train(np.zeros((1, dimensions), np.float32))
 
-    def __exit__(self, *_: object) -> None:
-        del self._index
+    def upserting(self, points: Points, single: bool) -> Action:
+        if not single:
+            for row, payload in zip(points.ids, points.payloads, strict=True):
+                for field in FIELDS:
+                    self._rows[Filter(field, payload[field])].append(row)
+        return partial(self._graph.add, points.vectors)
 
-    def create(self, data: Data) -> None:
-        size = data.vectors.shape[1]
-        self._index: Any = faiss.IndexHNSWSQ(size, faiss.ScalarQuantizer.QT_fp16, self._hnsw.m, faiss.METRIC_INNER_PRODUCT)
-        self._index.hnsw.efConstruction = self._hnsw.ef_construct
-        self._index.train(data.vectors[:1])
+    def searching(self, query: Vectors, only: Filter | None) -> Action:
+        parameters = faiss.SearchParametersHNSW(efSearch=EF_SEARCH, sel=self._selector(only) if only is not None else None)
+        return lambda: [row for row in self._graph.search(query[None], K, params=parameters)[1][0].tolist() if row >= 0]
 
-    def ingest(self, data: Data) -> list[Action]:
-        """All at once: FAISS then inserts by level, which gives the better graph."""
-        return [lambda: self._index.add(data.vectors)]
-
-    def upserts(self, data: Data, rows: NDArray[np.int64]) -> list[Action]:
-        return [partial(self._index.add, data.vectors[row : row + 1]) for row in rows.tolist()]
-
-    def searches(self, data: Data, section: str | None = None) -> list[Action]:
-        selector = None
-        if section is not None:
-            allowed = np.zeros(len(data.vectors), np.bool_)
-            allowed[data.rows_with(section)] = True
-            selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-        parameters = faiss.SearchParametersHNSW(efSearch=EF_SEARCH, sel=selector)
-        queries = np.split(data.queries, len(data.queries))
-        return [partial(self._index.search, query, K, params=parameters) for query in queries]
-
-    def session(self) -> FaissFloor:
-        return self
-
-    def send(self, request: Action) -> Any:
-        return request()
+    def index(self) -> None:
+        pass
 
     def close(self) -> None:
         pass
 
-    def found(self, answer: tuple[Vectors, NDArray[np.int64]]) -> list[int]:
-        return [row for row in answer[1][0].tolist() if row >= 0]
-
-    def searchable(self, session: object, count: int) -> bool:
-        return bool(self._index.ntotal == count)
-
-    def load(self, requests: Sequence[Action], clients: int, seconds: float) -> Load:
-        with ThreadPoolExecutor(clients) as pool:
-            running = [pool.submit(repeat, self, requests[at::clients], seconds) for at in range(clients)]
-            taken = [second for client in running for second in client.result()]
-        return Load(len(taken) / seconds, taken)
+    def _selector(self, only: Filter) -> Any:
+        if only not in self._selectors:
+            allowed = np.zeros(self._graph.ntotal, np.bool_)
+            allowed[self._rows[only]] = True
+            self._selectors[only] = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+        return self._selectors[only]

@@ -12,10 +12,11 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 def description() -> str:
-    """Cores, system, and the versions of what matters."""
+    """Cores, memory, and the versions of what matters."""
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
-    cores = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}"
-    return f"machine: {cores}; Python {platform.python_version()}, {libraries}"
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    size = f"{os.cpu_count()} cores, {memory_bytes / (1 << 30):.0f} GiB of memory"
+    return f"machine: {size}, clients included; Python {platform.python_version()}, {libraries}"
 
 
 class Others:

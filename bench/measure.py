@@ -1,36 +1,44 @@
-"""What is measured of a target, in this order: ingest, idleness, searches, filtered searches, memory, upserts, searches after
-them, searches beside bulk upserts.
+"""What is measured of a target, in this order: ingest, idleness, searches, filtered searches, upserts, reads mixed with writes,
+searches after them, searches beside bulk upserts, a restart.
 
-Timed windows rather than counts, so that a slow target does not make the run long. A figure that a target does not have is
-left out.
+Timed windows rather than counts, so that a slow target does not make the run long. No timed search repeats a query: each is
+fresh (`data.Fresh`), so that nobody is measured by a cache of answers. Recall is that of the real queries, one pass.
 """
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from bench.client import WARM_UP, repeat
-from bench.data import Data, Truth, complete, recall, truth_of
+from bench.client import WARM_UP_S, Taken, per_second
+from bench.data import Data, Filter, Fresh, complete, recall, truth_of
+from bench.process import disk_mib
 from bench.progress import say
-from bench.target import BATCH, Request, Session, Target
+from bench.target import Request, Target
+from journal.records import Vectors
 
 Figures = dict[str, float]
 
-CLIENTS = 4
-SHARES = {"wide": 0.10, "narrow": 0.01}
+CLIENTS = (1, 4, 16)
+SHARES = {"half": 0.5, "wide": 0.1, "narrow": 0.01, "rare": 0.001}
 """The filters, and the share of all vectors that each lets through."""
 
+MIXED_CLIENTS, MIXED_UPSERTS = 4, 0.1
 SETTLE_TIMEOUT_S = 150.0
-UPSERTS = 1000
-_FILTERED_QUERIES = 200
+UPSERTS = 5000
+_QUERIES, _FILTERED_QUERIES, _REPEATED_QUERIES = 400, 150, 100
+"""How many real queries recall is counted over."""
+
 _QUIET_CPU = 0.1
 _QUIET_S = 3.0  # longer than a server waits before it takes itself for idle and tidies up
-_POLL_S = 0.1
+_POLL_S = 0.05
+_PROBES = 1000
+_GENEROUS = 2.0
+_LEAST_REQUESTS, _MOST_REQUESTS = 1000, 60_000
 _SEED = 11
 
 
@@ -40,134 +48,234 @@ class Pace(NamedTuple):
     seconds: float
 
 
-def measure(target: Target, data: Data, pace: Pace) -> Figures:
-    """All figures of a target that has just been entered."""
-    target.create(data)
-    session = target.session()
-    try:
-        figures = _ingest(target, session, data, pace)
-        figures |= _idle(target, pace)
-        figures |= _search(target, session, data, pace)
-        for name, share in SHARES.items():
-            figures |= _filtered(target, session, data, pace, name, data.section_of_share(share))
-        figures |= _memory(target)
-        figures |= _upsert(target, session, data, pace)
-        figures |= _beside(target, session, data, pace)
-    finally:
-        session.close()
-    return figures
+def measure(target: Target, data: Data, pace: Pace, figures: Figures, caches: bool = False) -> None:
+    """Fills in all figures of a target that has just been entered, so that those there are survive a failure. Measures also how
+    it answers what it was asked before, if it is known to have `caches` for that."""
+    target.create(data.vectors.shape[1])
+    run = Measurement(target, data, pace, figures)
+    run.ingest()
+    run.settle()
+    run.search()
+    if caches:
+        run.repeated()
+    for name, share in SHARES.items():
+        run.filtered(name, data.filter_of_share(share))
+    run.upserts()
+    if target.replaces:
+        run.mixed()
+        run.after()
+        run.beside()
+    run.restart()
 
 
-def _ingest(target: Target, session: Session, data: Data, pace: Pace) -> Figures:
-    requests = target.ingest(data)
-    count = len(data.vectors)
-    say(f"{target.name}: ingest, {len(requests)} requests")
-    begun_s = time.perf_counter()
-    for request in requests:
-        session.send(request)
-    acknowledged_s = time.perf_counter() - begun_s
-    say(f"{target.name}: until searchable with index")
-    while not target.searchable(session, count):
-        if time.perf_counter() - begun_s > acknowledged_s + SETTLE_TIMEOUT_S:
-            raise TimeoutError(f"{target.name} has not indexed what it took {SETTLE_TIMEOUT_S} s ago")
-        time.sleep(_POLL_S)
-    indexed_s = time.perf_counter() - begun_s
-    say(f"{target.name}: until background work ends")
-    quiet_s = max(indexed_s, _quiet(target, pace) - begun_s)
-    figures = {"ingest_acknowledged": count / acknowledged_s, "ingest_indexed": count / indexed_s}
-    if target.process is not None:
-        figures |= {"searchable_s": indexed_s - acknowledged_s, "quiet_s": quiet_s - acknowledged_s}
-    return figures
+class Measurement:
+    """The steps of `measure`, each with the figures it gives."""
 
+    def __init__(self, target: Target, data: Data, pace: Pace, figures: Figures) -> None:
+        self._target, self._data, self._pace, self._figures = target, data, pace, figures
+        self._warm_up_s = min(WARM_UP_S, pace.seconds)
+        self._fresh = Fresh(data.queries)
+        self._random = random.Random(_SEED)
 
-def _idle(target: Target, pace: Pace) -> Figures:
-    if target.process is None:
-        return {}
-    say(f"{target.name}: idle")
-    before_s = target.process.cpu_s()
-    time.sleep(pace.seconds)
-    return {"idle_cpu": 100 * (target.process.cpu_s() - before_s) / pace.seconds}
-
-
-def _search(target: Target, session: Session, data: Data, pace: Pace) -> Figures:
-    say(f"{target.name}: search")
-    requests = target.searches(data)
-    figures = {"recall": recall(data, truth_of(data), _found(target, session, requests))}
-    p50, p95, p99 = percentiles_ms(repeat(session, requests, pace.seconds), 50, 95, 99)
-    say(f"{target.name}: search, {CLIENTS} clients")
-    load = target.load(requests, CLIENTS, pace.seconds)
-    figures |= {"search_p50": p50, "search_p95": p95, "search_p99": p99, "load_qps": load.per_second}
-    return figures | {"load_p99": percentiles_ms(load.seconds, 99)[0]}
-
-
-def _filtered(target: Target, session: Session, data: Data, pace: Pace, name: str, section: str) -> Figures:
-    say(f"{target.name}: search in section {section}")
-    requests = target.searches(data, section)[:_FILTERED_QUERIES]
-    found = _found(target, session, requests)
-    truth: Truth = truth_of(data, data.rows_with(section))
-    return {
-        f"{name}_p50": percentiles_ms(repeat(session, requests, pace.seconds), 50)[0],
-        f"{name}_recall": recall(data, truth, found),
-        f"{name}_complete": complete(truth, found),
-    }
-
-
-def _memory(target: Target) -> Figures:
-    return {} if target.process is None else {"rss": target.process.rss_mib(), "pss": target.process.pss_mib()}
-
-
-def _upsert(target: Target, session: Session, data: Data, pace: Pace) -> Figures:
-    """Writes points again as they are, so that the truth stays; then searches what is no longer in one piece."""
-    say(f"{target.name}: single upserts")
-    rows = np.random.default_rng(_SEED).permutation(len(data.vectors))[:UPSERTS]
-    taken = repeat(session, target.upserts(data, rows), pace.seconds, at_most=len(rows))
-    p50, p99 = percentiles_ms(taken, 50, 99)
-    figures = {"upsert_p50": p50, "upsert_p99": p99, "upserts_per_s": len(taken) / sum(taken)}
-    if not target.replaces:
-        return figures
-    _quiet(target, pace)
-    say(f"{target.name}: search after the upserts")
-    requests = target.searches(data)
-    figures["after_recall"] = recall(data, truth_of(data), _found(target, session, requests))
-    return figures | {"after_p50": percentiles_ms(repeat(session, requests, pace.seconds), 50)[0]}
-
-
-def _beside(target: Target, session: Session, data: Data, pace: Pace) -> Figures:
-    """Searches while another client writes all points again, batch by batch."""
-    if not target.replaces:
-        return {}
-    say(f"{target.name}: search beside bulk upserts")
-    searches, batches = target.searches(data), target.ingest(data)
-    writing = target.session()
-    with ThreadPoolExecutor(1) as pool:  # it only waits for the socket
-        written = pool.submit(repeat, writing, batches, pace.seconds)
-        p50, p99 = percentiles_ms(repeat(session, searches, pace.seconds), 50, 99)
-        seconds = written.result()
-    writing.close()
-    return {"beside_p50": p50, "beside_p99": p99, "beside_vectors": min(BATCH, len(data.vectors)) * len(seconds) / sum(seconds)}
-
-
-def _found(target: Target, session: Session, requests: Sequence[Request]) -> list[list[int]]:
-    """The rows that each request finds; also the warm-up."""
-    for request in requests[:WARM_UP]:
-        session.send(request)
-    return [target.found(session.send(request)) for request in requests]
-
-
-def _quiet(target: Target, pace: Pace) -> float:
-    """Waits for a while in which the target does next to nothing. Returns when that began, by `perf_counter`."""
-    window_s = min(_QUIET_S, pace.seconds)
-    until_s = time.perf_counter() + SETTLE_TIMEOUT_S
-    while True:
+    def ingest(self) -> None:
+        """All points by one client; then at once the first search, and the wait until all are searchable with an index."""
+        target, count = self._target, len(self._data.vectors)
+        batches = self._data.batches(min(target.batch, count))
+        requests = [target.bulk(points, points is batches[-1]) for points in batches]
+        first = target.search(self._fresh.take(1)[0])
+        del batches
+        self._say(f"ingest, {len(requests)} requests")
+        acknowledged_s = sum(all_answered(target.run([requests], warm_up_s=0)[0]))
         begun_s = time.perf_counter()
-        if target.process is None:
-            return begun_s
-        before_s = target.process.cpu_s()
-        time.sleep(window_s)
-        if target.process.cpu_s() - before_s < _QUIET_CPU * window_s:
-            return begun_s
-        if begun_s > until_s:
-            raise TimeoutError(f"{target.name} still works {SETTLE_TIMEOUT_S} s after the last request")
+        (first_s,) = all_answered(target.run([[first]], warm_up_s=0)[0])
+        self._say("until searchable with index")
+        wait_searchable(target, count, SETTLE_TIMEOUT_S)
+        searchable_s = time.perf_counter() - begun_s
+        self._figures |= {
+            "ingest_acknowledged": count / acknowledged_s,
+            "first_search": 1000 * first_s,
+            "ingest_indexed": count / (acknowledged_s + searchable_s),
+            "searchable_s": searchable_s,
+        }
+
+    def settle(self) -> None:
+        """What it does and takes once nobody asks anything."""
+        self._say("until background work ends")
+        begun_s = time.perf_counter()
+        quiet_s = self._quiet() - begun_s
+        self._say("idle")
+        process = self._target.process
+        before_s = process.cpu_s()
+        time.sleep(self._pace.seconds)
+        self._figures |= {
+            "quiet_s": self._figures["searchable_s"] + max(0.0, quiet_s),
+            "idle_cpu": 100 * (process.cpu_s() - before_s) / self._pace.seconds,
+            "pss": process.pss_mib(),
+            "disk": disk_mib(self._target.folder),
+        }
+
+    def search(self) -> None:
+        self._say("search, recall")
+        found = self._found(_QUERIES)
+        self._figures["recall"] = recall(self._data, truth_of(self._data), found)
+        for clients in CLIENTS:
+            self._say(f"search, {clients} {'clients' if clients > 1 else 'client'}")
+            taken = self._window(self._search, clients)
+            self._report(f"search{clients}", taken, per_second(taken))
+
+    def repeated(self) -> None:
+        """The same few queries over and over, which is what a cache of answers is for."""
+        self._say("search, repeated queries")
+        requests = list(map(self._search, self._fresh.take(_REPEATED_QUERIES)))
+        for clients in (1, 4):
+            enough = -(-_MOST_REQUESTS // clients // len(requests))
+            taken = self._run([requests * enough] * clients)
+            self._report(f"repeated{clients}", taken, per_second(taken))
+
+    def filtered(self, name: str, only: Filter) -> None:
+        self._say(f"search where {only.field} = {only.value}")
+        truth = truth_of(self._data, self._data.rows_with(only))
+        found = self._found(_FILTERED_QUERIES, only)
+        self._figures |= {f"{name}_recall": recall(self._data, truth, found), f"{name}_complete": complete(truth, found)}
+        self._report(name, self._window(lambda query: self._target.search(query, only)))
+
+    def upserts(self) -> None:
+        """Writes points again as they are, so that the truth stays; one client, one at a time."""
+        self._say("single upserts")
+        taken = self._run([self._upserts(_MOST_REQUESTS)])
+        self._report("upsert", taken, per_second(taken))
+
+    def mixed(self) -> None:
+        """Several clients, of whose requests one in so many is an upsert."""
+        self._say("reads mixed with writes")
+        streams = self._fresh_streams(self._search, MIXED_CLIENTS)
+        places = [{at for at in range(len(stream)) if self._random.random() < MIXED_UPSERTS} for stream in streams]
+        writes = iter(self._upserts(sum(map(len, places))))
+        for stream, upserts in zip(streams, places, strict=True):
+            for at in upserts:
+                stream[at] = next(writes)
+        taken = self._run(streams)
+        self._figures["mixed_qps"] = per_second(taken)
+        split: dict[bool, list[float]] = {True: [], False: []}
+        for one, upserts in zip(taken, places, strict=True):
+            for at, second in enumerate(one.seconds, one.skipped):
+                split[at in upserts].append(second)
+        for name, seconds in (("mixed_search", split[False]), ("mixed_upsert", split[True])):
+            self._report(name, [Taken(0, seconds)])
+
+    def after(self) -> None:
+        """Searches what is no longer in one piece."""
+        self._quiet()
+        self._say("search after the upserts")
+        self._figures["after_recall"] = recall(self._data, truth_of(self._data), self._found(_FILTERED_QUERIES))
+        self._report("after", self._window(self._search))
+
+    def beside(self) -> None:
+        """Searches while another client writes all points again, as fast as it can."""
+        self._say("search beside bulk upserts")
+        batches = [self._target.bulk(points, last=False) for points in self._data.batches(self._target.batch)]
+        enough = 1 + int(self._pace.seconds * _MOST_REQUESTS / len(self._data.vectors))
+        (searches,) = self._fresh_streams(self._search, 1)
+        taken = self._run([searches, batches * enough])
+        written = per_second(taken[1:]) * len(self._data.vectors) / len(batches)
+        self._report("beside", taken[:1])
+        self._figures["beside_vectors"] = written
+
+    def restart(self) -> None:
+        """What it takes at the end of it all; and from the start of its process until a search is answered."""
+        self._say("until background work ends")
+        self._quiet()
+        self._figures |= {"pss_after": self._target.process.pss_mib(), "disk_after": disk_mib(self._target.folder)}
+        if not self._target.replaces:  # nothing of it lasts
+            return
+        self._say("restart")
+        self._figures["start_s"] = restarted_s(self._target, self._search(self._fresh.take(1)[0]))
+
+    def _search(self, query: Vectors) -> Request:
+        return self._target.search(query)
+
+    def _upserts(self, count: int) -> list[Request]:
+        """Each of another point while there are any; in no order."""
+        rows = [self._random.randrange(len(self._data.vectors)) for _ in range(min(count, UPSERTS))]
+        requests = [self._target.upsert(self._data.points([row])) for row in rows]
+        return requests * -(-count // len(requests))
+
+    def _window(self, search: Callable[[Vectors], Request], clients: int = 1) -> list[Taken]:
+        """A timed window of fresh searches."""
+        return self._run(self._fresh_streams(search, clients))
+
+    def _run(self, streams: Sequence[Sequence[Request]]) -> list[Taken]:
+        """A timed window; counts what fails in it."""
+        taken = self._target.run(streams, self._pace.seconds, self._warm_up_s)
+        self._figures["failed"] = self._figures.get("failed", 0.0) + sum(one.failed() for one in taken)
+        for error in sorted({one.error for one in taken if one.error}):
+            self._say(f"a request failed: {error[:500]}")
+        return taken
+
+    def _fresh_streams(self, search: Callable[[Vectors], Request], clients: int) -> list[list[Request]]:
+        """More searches than the clients can send in a window, going by how many one of them sent just now."""
+        probes = list(map(search, self._fresh.take(_PROBES)))
+        (taken,) = self._target.run([probes], self._warm_up_s, 0)
+        rate = 1 / float(np.median(taken.answered() or [self._warm_up_s]))
+        count = int(_GENEROUS * rate * (self._warm_up_s + self._pace.seconds) * min(clients, 4))
+        requests = list(map(search, self._fresh.take(min(_MOST_REQUESTS, max(count, _LEAST_REQUESTS)))))
+        return [requests[at::clients] for at in range(clients)]
+
+    def _found(self, count: int, only: Filter | None = None) -> list[list[int]]:
+        """The rows that each of the first real queries finds."""
+        target = self._target
+        return [target.found(target.send(target.search(query, only))) for query in self._data.queries[:count]]
+
+    def _quiet(self) -> float:
+        """Waits for a while in which the target does next to nothing. Returns when that began, by `perf_counter`."""
+        window_s = min(_QUIET_S, self._pace.seconds)
+        until_s = time.perf_counter() + SETTLE_TIMEOUT_S
+        while True:
+            begun_s, before_s = time.perf_counter(), self._target.process.cpu_s()
+            time.sleep(window_s)
+            if self._target.process.cpu_s() - before_s < _QUIET_CPU * window_s:
+                return begun_s
+            if begun_s > until_s:
+                raise TimeoutError(f"{self._target.name} still works {SETTLE_TIMEOUT_S} s after the last request")
+
+    def _report(self, name: str, taken: Sequence[Taken], rate: float | None = None) -> None:
+        """Notes the percentiles, if anything was answered, and the rate, if one is given."""
+        seconds = [second for one in taken for second in one.answered()]
+        if not seconds:
+            return
+        p50, p95, p99 = percentiles_ms(seconds, 50, 95, 99)
+        self._figures |= {f"{name}_p50": p50, f"{name}_p95": p95, f"{name}_p99": p99}
+        if rate is not None:
+            self._figures[f"{name}_qps"] = rate
+
+    def _say(self, text: str) -> None:
+        say(f"{self._target.name}: {text}")
+
+
+def all_answered(taken: Taken) -> list[float]:
+    """How long each took. Raises RuntimeError if any failed."""
+    if taken.failed():
+        raise RuntimeError(taken.error)
+    return taken.seconds
+
+
+def wait_searchable(target: Target, count: int, timeout_s: float) -> None:
+    """Returns once all is searchable with an index. Raises TimeoutError."""
+    until_s = time.perf_counter() + timeout_s
+    while not target.searchable(count):
+        if time.perf_counter() > until_s:
+            raise TimeoutError(f"{target.name} has not indexed what it took {timeout_s:.0f} s ago")
+        time.sleep(_POLL_S)
+
+
+def restarted_s(target: Target, search: Request) -> float:
+    """Stops the target, starts it again and searches. Returns the seconds from the start to the answer."""
+    target.stop()
+    begun_s = time.perf_counter()
+    target.start()
+    if not target.found(target.send(search)):
+        raise AssertionError(f"{target.name} finds nothing after a restart")
+    return time.perf_counter() - begun_s
 
 
 def percentiles_ms(seconds: Sequence[float], *percents: float) -> list[float]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from bench.data import FIELD, Data
+from bench.data import FIELDS, Data
 from bench.vecraft_server import upsert_bodies
 from catalog.collection import Collection, CollectionConfig, Distance, FieldSchema, FieldType, HnswConfig, VectorParams
 from gateway.bodies import UpsertBody
@@ -78,7 +78,9 @@ def rates(data: Data) -> dict[str, float]:
 
 def _collection(data: Data) -> Collection:
     vectors = {"": VectorParams(data.vectors.shape[1], Distance.COSINE)}
-    return Collection("bench", 0, CollectionConfig(vectors), [[0 for _ in TIERS]], {FIELD: FieldSchema(FieldType.KEYWORD)})
+    return Collection(
+        "bench", 0, CollectionConfig(vectors), [[0 for _ in TIERS]], {field: FieldSchema(FieldType.KEYWORD) for field in FIELDS}
+    )
 
 
 def _row_writer(store: Store) -> Callable[[Upsert], None]:

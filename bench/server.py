@@ -1,40 +1,45 @@
-"""A server as a process of its own: started in a folder, watched through /proc, and stopped."""
+"""A server as a process of its own: started in a folder, watched, and stopped."""
 
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-START_TIMEOUT_S = 60
-STOP_TIMEOUT_S = 15
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-_KIB = 1024
+from bench.process import Watched
+
+START_TIMEOUT_S = 120
+STOP_TIMEOUT_S = 30
+_POLL_S = 0.005
 
 
 class ServerError(Exception):
     """The server did not start. The text ends with the end of its log."""
 
 
-class ServerProcess:
-    """Runs `command` with its output in `log`."""
+class ServerProcess(Watched):
+    """Runs `command` with its output in `log`, as another `user` if one is given."""
 
-    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str], user: str | None = None) -> None:
         self._log = log
+        self._name = Path(command[0]).name
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**os.environ, **environment}
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**os.environ, **environment}, user=user
             )
+        super().__init__(self._process.pid)
 
     def wait_for(self, ready: Callable[[], bool]) -> None:
-        """Returns once `ready` says so. Raises ServerError when the process ends before, or takes too long."""
+        """Returns once `ready` says so. Stops the process and raises ServerError when it ends before, or takes too long."""
         until_s = time.monotonic() + START_TIMEOUT_S
         while not ready():
             if self._process.poll() is not None or time.monotonic() > until_s:
-                raise ServerError(f"{self._process.args!r} did not start: {self.output()[-2000:]}")
-            time.sleep(0.05)
+                self.stop()
+                raise ServerError(f"{self._name} did not start: {self.output()[-2000:]}")
+            time.sleep(_POLL_S)
 
     def output(self) -> str:
         return self._log.read_text(errors="replace")
@@ -47,39 +52,8 @@ class ServerProcess:
             self._process.kill()
             self._process.wait()
 
-    # What it costs, helper processes included.
 
-    def cpu_s(self) -> float:
-        return sum(sum(map(int, _stat(pid)[11:13])) for pid in self._family()) / _TICKS_PER_S
-
-    def rss_mib(self) -> float:
-        return self._memory_mib("Rss:")
-
-    def pss_mib(self) -> float:
-        """Memory, with what is shared divided among those who share it."""
-        return self._memory_mib("Pss:")
-
-    def _memory_mib(self, field: str) -> float:
-        kib = 0
-        for pid in self._family():
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-            kib += sum(int(line.split()[1]) for line in lines if line.startswith(field))
-        return kib / _KIB
-
-    def _family(self) -> Iterator[int]:
-        """The process and all below it."""
-        parents = {}
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                parents[int(folder.name)] = int(_stat(int(folder.name))[1])
-            except OSError:  # it ended meanwhile
-                continue
-        family = [self._process.pid]
-        for pid in family:
-            yield pid
-            family += [child for child, parent in parents.items() if parent == pid]
-
-
-def _stat(pid: int) -> list[str]:
-    """The fields of /proc/<pid>/stat from the third on; the second is a name that may hold anything."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -5,18 +5,19 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
+from functools import partial
+from math import inf
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-import numpy as np
 import orjson
-from numpy.typing import NDArray
 
-from bench.client import Address, HttpSession, Load, http_load, http_request
-from bench.data import FIELD, Data, K
+from bench.client import WARM_UP_S, Address, HttpSession, Taken, http_request, in_processes
+from bench.data import FIELDS, Data, Filter, K, Points
 from bench.server import ServerProcess
-from bench.target import BATCH, Session
+from bench.target import BATCH
 from catalog.collection import HnswConfig
+from journal.records import Vectors
 from query.search import EF_SEARCH
 from vecraft import __version__
 
@@ -29,74 +30,93 @@ class VecraftServer:
 
     process: ServerProcess
     name = "vecraft"
+    batch = BATCH
     replaces = True
 
     def __init__(self, folder: Path) -> None:
+        hnsw = HnswConfig()
         self.settings = (
-            f"vecraft {__version__}, HNSW m {HnswConfig().m}, ef_construct {HnswConfig().ef_construct}, ef {EF_SEARCH}"
+            f"{__version__}, a server, HNSW m {hnsw.m}, ef_construct {hnsw.ef_construct}, ef {EF_SEARCH}, acknowledged once in "
+            "the synced log; JSON over HTTP, client processes"
         )
-        self._folder = folder
+        self.folder = folder
         self._address: Address = ("", 0)
 
     def __enter__(self) -> Self:
-        command = [sys.executable, "-m", "vecraft.cli", "serve", "--port", "0", "--data-dir", str(self._folder / "data")]
-        self.process = ServerProcess(command, self._folder / "log", {})
-        try:
-            self.process.wait_for(lambda: "ready after" in self.process.output())
-        except Exception:
-            self.process.stop()
-            raise
-        match = _LISTENS.search(self.process.output())
-        assert match, "a node that is ready has said where it listens"
-        self._address = (match[1], int(match[2]))
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "vecraft.cli", "serve", "--port", "0", "--data-dir", str(self.folder / "data")]
+        self.process = ServerProcess(command, self.folder / "log", {})
+        self.process.wait_for(lambda: "ready after" in self.process.output())
+        match = _LISTENS.search(self.process.output())
+        assert match, "a node that is ready has said where it listens"
+        self._address = (match[1], int(match[2]))
+
+    def stop(self) -> None:
         self.process.stop()
 
-    def create(self, data: Data) -> None:
-        session = self.session()
-        vectors = {"size": data.vectors.shape[1], "distance": "Cosine"}
-        session.send(http_request("PUT", _PATH, orjson.dumps({"vectors": vectors})))
-        index = {"field_name": FIELD, "field_schema": "keyword"}
-        session.send(http_request("PUT", f"{_PATH}/index", orjson.dumps(index)))
-        session.close()
+    def create(self, dimensions: int) -> None:
+        vectors = {"size": dimensions, "distance": "Cosine"}
+        self.send(http_request("PUT", _PATH, orjson.dumps({"vectors": vectors})))
+        for field in FIELDS:
+            index = {"field_name": field, "field_schema": "keyword"}
+            self.send(http_request("PUT", f"{_PATH}/index", orjson.dumps(index)))
 
-    def ingest(self, data: Data) -> list[bytes]:
-        bodies = upsert_bodies(data)
-        requests = [http_request("PUT", f"{_PATH}/points?wait=false", body) for body in bodies[:-1]]
-        return [*requests, http_request("PUT", f"{_PATH}/points?wait=true", bodies[-1])]
+    def bulk(self, points: Points, last: bool = True) -> bytes:
+        return http_request("PUT", f"{_PATH}/points?wait={'true' if last else 'false'}", upsert_body(points))
 
-    def upserts(self, data: Data, rows: NDArray[np.int64]) -> list[bytes]:
-        return [http_request("PUT", f"{_PATH}/points?wait=true", _upsert_body(data, [row])) for row in rows.tolist()]
+    def upsert(self, points: Points) -> bytes:
+        return self.bulk(points)
 
-    def searches(self, data: Data, section: str | None = None) -> list[bytes]:
-        rest = {"filter": {"must": [{"key": FIELD, "match": {"value": section}}]}} if section is not None else {}
-        bodies = [{"vector": query, "limit": K, **rest} for query in data.queries]
-        return [http_request("POST", f"{_PATH}/points/search", _dump(body)) for body in bodies]
+    def search(self, query: Vectors, only: Filter | None = None) -> bytes:
+        rest = {"filter": {"must": [{"key": only.field, "match": {"value": only.value}}]}} if only is not None else {}
+        return http_request("POST", f"{_PATH}/points/search", _dump({"vector": query, "limit": K, **rest}))
 
     def session(self) -> HttpSession:
         return HttpSession(self._address)
 
+    def send(self, request: bytes) -> bytes:
+        session = self.session()
+        try:
+            return session.send(request)
+        finally:
+            session.close()
+
     def found(self, answer: bytes) -> list[int]:
         return [hit["id"] for hit in orjson.loads(answer)["result"]]
 
-    def searchable(self, session: Session, count: int) -> bool:
-        info = orjson.loads(session.send(http_request("GET", _PATH)))["result"]
+    def points(self) -> int:
+        """How many can be read now."""
+        return int(self._info()["points_count"])
+
+    def searchable(self, count: int) -> bool:
+        info = self._info()
         return bool(info["points_count"] == count and info["status"] == "green")
 
-    def load(self, requests: Sequence[bytes], clients: int, seconds: float) -> Load:
-        return http_load(self._address, requests, clients, seconds)
+    def run(self, streams: Sequence[Sequence[bytes]], seconds: float = inf, warm_up_s: float = WARM_UP_S) -> list[Taken]:
+        return in_processes(partial(HttpSession, self._address), streams, seconds, warm_up_s)
+
+    def _info(self) -> dict[str, Any]:
+        info: dict[str, Any] = orjson.loads(self.send(http_request("GET", _PATH)))["result"]
+        return info
 
 
 def upsert_bodies(data: Data, limit: int | None = None) -> list[bytes]:
     """Bodies that upsert the first `limit` vectors, or all, `BATCH` each."""
     count = min(limit or len(data.vectors), len(data.vectors))
-    return [_upsert_body(data, range(start, min(count, start + BATCH))) for start in range(0, count, BATCH)]
+    return [upsert_body(data.points(range(start, min(count, start + BATCH)))) for start in range(0, count, BATCH)]
 
 
-def _upsert_body(data: Data, rows: Sequence[int]) -> bytes:
-    return _dump({"points": [{"id": row, "vector": data.vectors[row], "payload": data.payloads[row]} for row in rows]})
+def upsert_body(points: Points) -> bytes:
+    """The body that upserts these points."""
+    ids, vectors, payloads = points
+    rows = zip(ids, vectors, payloads, strict=True)
+    return _dump({"points": [{"id": row, "vector": vector, "payload": payload} for row, vector, payload in rows]})
 
 
 def _dump(body: object) -> bytes:

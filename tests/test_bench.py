@@ -2,48 +2,95 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from itertools import count
+from pathlib import Path
 
 import numpy as np
 import orjson
 import pytest
 
-from bench import kafka
+from bench import document, kafka, scaling
 from bench.__main__ import main
-from bench.data import K, complete, generate, recall, truth_of
-from bench.report import ROWS
+from bench.client import in_threads
+from bench.data import NOISE, Clusters, Filter, Fresh, K, complete, generate, recall, truth_of
+from bench.embedded import Embedded
+from bench.faiss_floor import FaissFloor
+from bench.peers import PEERS
+from bench.report import DOWN, ROWS, UP, Row, _advantages, _verdicts, advantage
 from journal.log import Entry, TopicPartition
 from journal.registry import SchemaRegistry
 from replayer.ingest_format import change_of
 
 VECTORS = 400
+SMALL = ["--data", "generated", "--vectors", str(VECTORS)]
 
 
-def test_a_small_run_reports_every_figure(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--data", "generated", "--vectors", str(VECTORS), "--peers", "faiss", "--seconds", "0.2"]) == 0
+def test_a_small_run_reports_every_figure(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("bench.measure._PROBES", 50)
+    monkeypatch.setattr("bench.measure.CLIENTS", (1, 2))  # as many processes
+    rows = [row for row in ROWS if not row.key.startswith(("search4", "search16"))]
+    file = tmp_path / "benchmarks.md"
+    assert main([*SMALL, "--peers", "faiss", "--seconds", "0.04", "--write", str(file)]) == 0
     out = capsys.readouterr().out
-    lines = {cells[0]: cells[1:] for line in out.splitlines() if (cells := [cell.strip() for cell in line.split("|")[1:-1]])}
-    assert lines[""][1:] == ["vecraft", "faiss", "vecraft / faiss"]
-    for row in ROWS:
+    assert out.strip() in file.read_text()
+    lines = {cells[0]: cells[1:] for line in reversed(out.splitlines()) if (cells := _cells(line))}
+    assert lines[""][1:] == ["vecraft", "faiss"]
+    for row in rows:
         assert float(lines[row.label][1].replace(",", "")) >= 0, row.label
-    for row in ROWS:
+    for row in rows:
         if row.key.endswith(("recall", "complete")):
             assert float(lines[row.label][1]) > 0.99, row.label  # so few vectors are compared one by one
     assert float(lines["recall@10 with ties"][2]) > 0.9
+    assert "repeated queries (cache hits), 4 clients" in lines
     assert "= the replay, one after the other" in lines
 
 
-def test_chroma_is_named_when_it_cannot_be_measured(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr("bench.__main__.measure", lambda *_: {row.key: 1.0 for row in ROWS})
-    monkeypatch.setattr("bench.__main__.VecraftServer", _Nothing)
-    assert main(["--data", "generated", "--vectors", str(VECTORS), "--peers", "chroma"]) == 0
-    assert "Chroma: not measured" in capsys.readouterr().out
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.split("|")[1:-1]]
 
 
-def test_an_unknown_peer_is_refused() -> None:
-    with pytest.raises(SystemExit, match="'milvus' is not known, known are chroma, faiss"):
-        main(["--data", "generated", "--vectors", str(VECTORS), "--peers", "milvus"])
+class TestPeers:
+    """What becomes of a peer that cannot be measured: the run goes on and says so."""
+
+    @pytest.fixture(autouse=True)
+    def quick(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        figures = {row.key: 1.0 for row in ROWS}
+        monkeypatch.setattr("bench.__main__.measure", lambda target, data, pace, found, caches: found.update(figures))
+        monkeypatch.setattr("bench.__main__.VecraftServer", _Nothing)
+
+    def test_one_that_is_missing_is_named(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "lancedb", None)
+        monkeypatch.delitem(sys.modules, "bench.lance", raising=False)
+        assert main([*SMALL, "--peers", "lancedb"]) == 0
+        assert "- lancedb: not measured, import of lancedb halted; None in sys.modules (pip install" in capsys.readouterr().out
+
+    def test_one_that_does_not_run_is_named(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(PEERS, "broken", lambda folder: Embedded(_Broken, folder))
+        assert main([*SMALL, "--peers", "broken"]) == 0
+        assert "- broken: not measured, broken: OSError: no room" in capsys.readouterr().out
+
+    def test_what_was_measured_of_one_that_fails_later_stays(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def measure(target: _Nothing, data: object, pace: object, found: dict[str, float], caches: bool) -> None:
+            found.update({row.key: 1.0 for row in ROWS})
+            if target.name == "failing":
+                raise TimeoutError("too slow")
+
+        monkeypatch.setattr("bench.__main__.measure", measure)
+        monkeypatch.setitem(PEERS, "failing", _Failing)
+        assert main([*SMALL, "--peers", "failing"]) == 0
+        out = capsys.readouterr().out
+        assert "of the machine meanwhile; not measured further, too slow" in out
+        assert "- failing: better in 0 figures" in out
+
+    def test_an_unknown_one_is_refused(self) -> None:
+        with pytest.raises(SystemExit, match="'milvus' is not known, known are chroma, milvus-lite"):
+            main([*SMALL, "--peers", "milvus"])
 
 
 class _Nothing:
@@ -60,6 +107,121 @@ class _Nothing:
 
     def __exit__(self, *_: object) -> None:
         pass
+
+
+class _Failing(_Nothing):
+    name = "failing"
+
+
+class _Broken(FaissFloor):
+    """An engine that cannot open anything."""
+
+    name = "broken"
+
+    def __init__(self, folder: Path) -> None:
+        raise OSError("no room")
+
+
+class TestFresh:
+    """The queries that no cache has seen."""
+
+    data = generate(VECTORS)
+
+    def test_none_comes_twice_or_is_a_real_one(self) -> None:
+        fresh = Fresh(self.data.queries)
+        taken = np.concatenate([self.data.queries, fresh.take(1000), fresh.take(1000)])
+        assert len(np.unique(taken, axis=0)) == len(taken)
+        assert np.allclose(np.linalg.norm(taken, axis=1), 1, atol=1e-5)
+
+    def test_the_truth_is_that_of_the_real_ones(self) -> None:
+        taken = Fresh(self.data.queries).take(len(self.data.queries))
+        assert (taken * self.data.queries).sum(axis=1).min() > 1 - NOISE**2
+        exact = np.argsort(-(taken @ self.data.vectors.T), axis=1)[:, :K].tolist()
+        assert recall(self.data, truth_of(self.data), exact) > 0.99
+
+    def test_a_window_sends_each_request_once(self) -> None:
+        sent = _Recorder()
+        first, second = in_threads(lambda: sent, [list(range(50)), list(range(50, 90))], seconds=30, warm_up_s=0)
+        assert sorted(sent.requests) == list(range(90))
+        assert (len(first.seconds), len(second.seconds), first.failed()) == (50, 40, 0)
+
+    def test_what_fails_is_counted_and_not_timed(self) -> None:
+        (taken,) = in_threads(lambda: _Recorder(refuses=(3, 7)), [list(range(50))], seconds=30, warm_up_s=0)
+        assert (taken.failed(), len(taken.answered()), taken.error) == (2, 48, "ValueError: 3 is refused")
+
+
+class _Recorder:
+    """A connection that remembers what was sent."""
+
+    def __init__(self, refuses: tuple[int, ...] = ()) -> None:
+        self.requests: list[int] = []
+        self._refuses = refuses
+
+    def send(self, request: int) -> None:
+        self.requests.append(request)
+        if request in self._refuses:
+            raise ValueError(f"{request} is refused")
+
+    def close(self) -> None:
+        pass
+
+
+class TestReport:
+    """What the text says of given figures."""
+
+    def test_losses_are_as_plain_as_wins(self) -> None:
+        figures = {
+            "vecraft": {"search1_p50": 2.0, "search1_qps": 500.0, "pss": 100.0},
+            "peer": {"search1_p50": 1.0, "pss": 101.0},
+        }
+        lines = "\n".join([*_advantages(figures), *_verdicts(figures)])
+        assert "**0.500x**" in lines
+        assert "- peer: better in 0 figures, within 5% in 1, worse in 1: search, 1 client, p50 (2.00x)" in lines
+
+    def test_less_is_better_where_the_line_says_so(self) -> None:
+        up, down = Row("", "", "", UP), Row("", "", "", DOWN)
+        assert (advantage(up, 2.0, 1.0), advantage(down, 2.0, 1.0)) == (2.0, 0.5)
+        assert advantage(up, None, 1.0) is advantage(down, 1.0, 0.0) is None
+
+    def test_a_section_is_replaced_and_the_other_stays(self, tmp_path: Path) -> None:
+        file = tmp_path / "docs" / "benchmarks.md"
+        for title, text in ((document.SCALING, "grows"), (document.PEERS, "old"), (document.PEERS, "new")):
+            document.write(file, title, text)
+        text = file.read_text()
+        assert text.startswith("# Benchmarks\n")
+        assert text.endswith("## Beside its peers\n\nnew\n\n## As it grows\n\ngrows\n")
+
+
+class TestScaling:
+    """The parts of `python -m bench scaling` that need no server."""
+
+    def test_pieces_are_the_same_each_time_and_filters_pass_their_share(self) -> None:
+        clusters = Clusters(10_000)
+        points = clusters.points(5_000, 5_000)
+        assert np.array_equal(points.vectors, Clusters(10_000).points(5_000, 5_000).vectors)
+        shares = Counter(payload["section"] for payload in points.payloads)
+        assert 0.08 < shares["wide"] / 5_000 < 0.12
+        assert 0.005 < shares["narrow"] / 5_000 < 0.015
+
+    def test_the_truth_by_pieces_is_the_truth(self) -> None:
+        data = generate(VECTORS)
+        truths = scaling.Truths(data.queries)
+        for points in data.batches(150):
+            truths.add(points)
+        exact = np.argsort(-(data.queries @ data.vectors.T), axis=1)[:, :K].tolist()
+
+        def score(query: int, row: int) -> float:
+            return float(data.queries[query] @ data.vectors[row])
+
+        assert truths.recall("all", exact, score) == 1
+        assert truths.recall("all", [rows[:5] for rows in exact], score) == pytest.approx(0.5)
+        narrow = data.rows_with(Filter("section", "narrow")).tolist()
+        assert truths.recall("narrow", [narrow] * len(exact), score) == 1
+
+    def test_growth_is_told_from_size_to_size(self) -> None:
+        text = scaling.render({10: {"all_p50": 1.0}, 100: {"all_p50": 2.5}}, [])
+        line = next(line for line in text.splitlines() if line.startswith("| search, p50"))
+        assert _cells(line) == ["search, p50", "ms ↓", "1.000", "2.50", "2.50x"]
 
 
 class TestTruth:
@@ -80,7 +242,7 @@ class TestTruth:
         assert complete(truth, [rows[:5] for rows in found]) == 0
 
     def test_hits_outside_the_filter_do_not_count(self) -> None:
-        wide = self.data.rows_with("wide")
+        wide = self.data.rows_with(Filter("section", "wide"))
         truth = truth_of(self.data, wide)
         assert truth.size == min(K, len(wide))
         assert recall(self.data, truth, [np.setdiff1d(rows, wide).tolist() for rows in self.exact()]) == 0
