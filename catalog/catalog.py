@@ -15,10 +15,10 @@ from catalog.collection import (
     Collection,
     CollectionConfig,
     FieldSchema,
-    InvalidConfig,
     check_homes,
     check_name,
 )
+from catalog.errors import InvalidConfig
 from catalog.payload import steps_of
 from journal.records import (
     AliasAction,
@@ -35,7 +35,7 @@ from journal.topics import TIER_PARTITIONS, TIERS
 MAX_OUTCOMES = 1_000
 """Outcomes kept for whoever wrote the command; the oldest leave."""
 
-UPDATABLE = ("hnsw", "consistency")
+UPDATABLE = ("hnsw", "consistency", "quantization", "strict_mode", "metadata", "kept", "vectors", "sparse_vectors")
 """Settings that may change without changing what records in the log mean."""
 
 
@@ -164,7 +164,15 @@ def _update(view: CatalogView, command: UpdateCollection) -> _Step:
         raise InvalidConfig(f"{', '.join(sorted(unknown))} cannot be updated, only {', '.join(UPDATABLE)}")
     config = msgspec.convert(msgspec.to_builtins(collection.config) | changes, CollectionConfig)
     config.validate()
+    if _meaning(config) != _meaning(collection.config):
+        raise InvalidConfig("size, distance, kind and modifier of vectors cannot be updated, nor vectors added or removed")
     return _with(view, msgspec.structs.replace(collection, config=config)), Outcome(Verdict.DONE)
+
+
+def _meaning(config: CollectionConfig) -> object:
+    """What records already in the log were checked against."""
+    dense = {name: (params.size, params.distance, params.multi) for name, params in config.vectors.items()}
+    return dense, {name: params.idf for name, params in config.sparse_vectors.items()}
 
 
 def _delete(view: CatalogView, command: DeleteCollection) -> _Step:

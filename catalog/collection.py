@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
+from typing import Any, Literal
 
 import msgspec
 
+from catalog.errors import InvalidConfig
+from catalog.fields import FieldSchema as FieldSchema
+from catalog.fields import FieldType as FieldType
+from catalog.strict_mode import StrictMode
 from journal.topics import TIER_PARTITIONS, TIERS
 
 MAX_DIMENSIONS = 65_536
@@ -15,10 +20,6 @@ MAX_VECTOR_NAMES = 64
 MAX_FIELDS = 256
 MAX_NAME_CHARS = 255
 _NAME = re.compile(r'[^\x00-\x1f/\\<>:"|?*]+')
-
-
-class InvalidConfig(Exception):
-    """A collection cannot be as asked. The text names the field and its bound."""
 
 
 class Distance(StrEnum):
@@ -43,18 +44,6 @@ class Consistency(StrEnum):
     STRONG = "strong"
 
 
-class FieldType(StrEnum):
-    """The kinds of payload index."""
-
-    KEYWORD = "keyword"
-    INTEGER = "integer"
-    FLOAT = "float"
-    BOOL = "bool"
-    DATETIME = "datetime"
-    UUID = "uuid"
-    TEXT = "text"
-
-
 class HnswConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     """The graph's shape: `m` links a point and level (twice that on the ground), `ef_construct` candidates while building.
 
@@ -65,21 +54,50 @@ class HnswConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     ef_construct: int = 100
 
 
+class ScalarQuantization(msgspec.Struct, frozen=True, omit_defaults=True, tag="scalar"):
+    """One byte a dimension. `quantile`: the share of values that the range of the byte must hold; the others are cut off."""
+
+    quantile: float | None = None
+    always_ram: bool | None = None
+
+
+class ProductQuantization(msgspec.Struct, frozen=True, omit_defaults=True, tag="product"):
+    """Parts of the vector as entries of code books; `compression` of x4 to x64 against float32."""
+
+    compression: Literal["x4", "x8", "x16", "x32", "x64"] = "x16"
+    always_ram: bool | None = None
+
+
+class BinaryQuantization(msgspec.Struct, frozen=True, omit_defaults=True, tag="binary"):
+    """One bit a dimension, or more as `encoding` says."""
+
+    encoding: Literal["one_bit", "two_bits", "one_and_half_bits"] | None = None
+    query_encoding: Literal["default", "binary", "scalar4bits", "scalar8bits"] | None = None
+    always_ram: bool | None = None
+
+
+Quantization = ScalarQuantization | ProductQuantization | BinaryQuantization
+
+
 class VectorParams(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One vector of a collection's points."""
+    """One vector of a collection's points, or, when `multi`, any number of them compared by MaxSim.
+
+    `kept` holds settings of the dialect that change nothing here; they are given back as they came, here and below.
+    """
 
     size: int
     distance: Distance
     hnsw: HnswConfig | None = None
+    multi: bool = False
+    quantization: Quantization | None = None
+    kept: dict[str, Any] = {}
 
 
-class FieldSchema(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An indexed payload field. The text options follow the dialect: token lengths in characters."""
+class SparseParams(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One sparse vector of a collection's points; `idf`: values of a query are weighed by inverse document frequency."""
 
-    type: FieldType
-    lowercase: bool = True
-    min_token_len: int = 1
-    max_token_len: int = 255
+    idf: bool = False
+    kept: dict[str, Any] = {}
 
 
 class CollectionConfig(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -89,21 +107,39 @@ class CollectionConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     shard_number: int = 1
     hnsw: HnswConfig = HnswConfig()
     consistency: Consistency = Consistency.READ_YOUR_WRITES
+    sparse_vectors: dict[str, SparseParams] = {}
+    quantization: Quantization | None = None
+    strict_mode: StrictMode | None = None
+    metadata: dict[str, Any] = {}
+    kept: dict[str, Any] = {}
 
     def validate(self) -> None:
         """Raises InvalidConfig, naming the field and the bound."""
         _bound("shard_number", self.shard_number, 1, MAX_SHARDS)
-        _bound("number of vectors", len(self.vectors), 0, MAX_VECTOR_NAMES)
+        _bound("number of vectors", len(self.vectors) + len(self.sparse_vectors), 0, MAX_VECTOR_NAMES)
         _check_hnsw("hnsw_config", self.hnsw)
+        _check_quantization("quantization_config", self.quantization)
+        if self.strict_mode is not None:
+            self.strict_mode.validate()
         for name, params in self.vectors.items():
             label = f"vectors.{name}" if name else "vectors"
-            if len(name) > MAX_NAME_CHARS or (name and not _NAME.fullmatch(name)):
-                raise InvalidConfig(
-                    f'vector name {name[:64]!r} must have at most {MAX_NAME_CHARS} characters, none of / \\ < > : " | ? *'
-                )
+            _check_vector_name(name)
             _bound(f"{label}.size", params.size, 1, MAX_DIMENSIONS)
             if params.hnsw:
                 _check_hnsw(f"{label}.hnsw_config", params.hnsw)
+            _check_quantization(f"{label}.quantization_config", params.quantization)
+        for name in self.sparse_vectors:
+            _check_vector_name(name)
+            if not name or name in self.vectors:
+                raise InvalidConfig(f"sparse_vectors: name {name!r} is empty, or that of a dense vector")
+
+    def has_vector(self, name: str) -> bool:
+        """Whether points may have a vector of this name, of any kind."""
+        return name in self.vectors or name in self.sparse_vectors
+
+    def quantization_of(self, name: str) -> Quantization | None:
+        """How a dense vector is quantised: its own setting, else the collection's."""
+        return self.vectors[name].quantization or self.quantization
 
 
 class Collection(msgspec.Struct, frozen=True):
@@ -132,12 +168,24 @@ def check_homes(homes: list[list[int]], shard_number: int) -> None:
             raise InvalidConfig(f"homes {home} do not name one partition of each tier {TIER_PARTITIONS}")
 
 
+def _check_vector_name(name: str) -> None:
+    if len(name) > MAX_NAME_CHARS or (name and not _NAME.fullmatch(name)):
+        raise InvalidConfig(
+            f'vector name {name[:64]!r} must have at most {MAX_NAME_CHARS} characters, none of / \\ < > : " | ? *'
+        )
+
+
+def _check_quantization(label: str, quantization: Quantization | None) -> None:
+    if isinstance(quantization, ScalarQuantization) and quantization.quantile is not None:
+        _bound(f"{label}.scalar.quantile", quantization.quantile, 0.5, 1)
+
+
 def _check_hnsw(label: str, hnsw: HnswConfig) -> None:
     if hnsw.m != 0:
         _bound(f"{label}.m", hnsw.m, 2, 512)
     _bound(f"{label}.ef_construct", hnsw.ef_construct, 4, 10_000)
 
 
-def _bound(field: str, value: int, low: int, high: int) -> None:
+def _bound(field: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise InvalidConfig(f"{field} is {value}, must be between {low} and {high}")

@@ -7,8 +7,10 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-_WORD = re.compile(r"\w+")
-_MOMENT = re.compile(r"\s*\d{4}-\d{2}-\d{2}(?:[T ][\d:.]+(?:Z|[+-]\d{2}:?\d{2}| UTC)?)?\s*", re.IGNORECASE | re.ASCII)
+_MOMENT = re.compile(
+    r"\s*(\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)?)(Z| UTC| ?[+-]\d{2}(?::?\d{2})?)?\s*",
+    re.IGNORECASE | re.ASCII,
+)
 _KEY = re.compile(r'"((?:[^"\\]|\\.)*)"|([^.\[\]"]+)')
 
 
@@ -143,10 +145,11 @@ def as_number(value: Any) -> float | int | None:
 
 def as_micros(value: Any) -> int | None:
     """Microseconds since 1970 of an RFC 3339 or ISO 8601 text, UTC unless it says otherwise; None when it is no such text."""
-    if not isinstance(value, str) or not _MOMENT.fullmatch(value):
+    if not isinstance(value, str) or not (match := _MOMENT.fullmatch(value)) or (match[2] and ":" not in match[1]):
         return None
+    offset = (match[2] or "").strip().upper()
     try:
-        moment = datetime.fromisoformat(value.strip().upper().removesuffix(" UTC"))
+        moment = datetime.fromisoformat(match[1].upper() + ("" if offset == "UTC" else offset))
     except ValueError:
         return None
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
@@ -162,9 +165,3 @@ def as_uuid(value: Any) -> str | None:
         return str(UUID(value))
     except ValueError:
         return None
-
-
-def tokens(text: str, lowercase: bool = True, min_chars: int = 1, max_chars: int = 255) -> list[str]:
-    """The words of a text: runs of letters, digits and underscores."""
-    words = _WORD.findall(text.lower() if lowercase else text)
-    return [word for word in words if min_chars <= len(word) <= max_chars]

@@ -9,6 +9,8 @@ import orjson
 from catalog.payload import only, steps_of, without
 from gateway.bodies import PayloadSelector, WithPayload, WithVector
 from journal.ids import decode_id
+from journal.records import SPARSE, Vector
+from query.search import Hit
 from shard.shard import ShardView
 from shard.store import Row
 
@@ -25,11 +27,13 @@ def point_answer(row: Row, view: ShardView, with_payload: WithPayload, with_vect
     return answer
 
 
-def hit_answer(row: Row, view: ShardView, score: float, with_payload: WithPayload, with_vector: WithVector) -> dict[str, Any]:
+def hit_answer(hit: Hit, with_payload: WithPayload, with_vector: WithVector) -> dict[str, Any]:
     """A point with its score; the version is the stamp of the latest write to it."""
-    answer = {"id": decode_id(row.id), "version": row.stamp, "score": score}
+    answer: dict[str, Any] = {"id": decode_id(hit.point.id), "version": hit.point.stamp, "score": hit.score}
+    if hit.value is not None:
+        answer["order_value"] = hit.value
     if with_payload or with_vector:
-        answer |= point_answer(row, view, with_payload, with_vector)
+        answer |= point_answer(hit.point, hit.view, with_payload, with_vector)
     return answer
 
 
@@ -47,5 +51,12 @@ def selected_payload(payload: dict[str, Any], selector: list[str] | PayloadSelec
 def _vectors(view: ShardView, row: int, wanted: WithVector) -> Any:
     """The stored vectors, as arrays: one for the unnamed one, an object by name otherwise."""
     names = wanted if isinstance(wanted, list) else None
-    found = {name: vector for name, vector in view.rows.vectors(row).items() if names is None or name in names}
+    found = {name: _shown(vector) for name, vector in view.rows.vectors(row).items() if names is None or name in names}
     return found[""] if set(found) == {""} else found
+
+
+def _shown(vector: Vector) -> Any:
+    """A list of numbers, a list of lists, or indices and values."""
+    if vector.dtype == SPARSE:
+        return {"indices": vector["index"].tolist(), "values": vector["value"].tolist()}
+    return vector

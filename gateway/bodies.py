@@ -12,15 +12,24 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from catalog.collection import Consistency, Distance
+from catalog.fields import Language, Stemmer, Stopwords
+from gateway.strict_mode import StrictModeBody
 from journal.ids import ExternalId
 from query.filters import Condition
-from query.search import MAX_LIMIT
+from query.stages import MAX_LIMIT
 
 Limit = Annotated[int, Meta(ge=0, le=MAX_LIMIT)]
 PositiveLimit = Annotated[int, Meta(ge=1, le=MAX_LIMIT)]
 PageLimit = Annotated[int, Meta(ge=1)]
-TokenLength = Annotated[int, Meta(ge=1, le=255)]
-DenseVector = list[float]
+TokenLength = Annotated[int, Meta(ge=0, le=65_535)]
+_NUMBERS = {"type": "array", "items": {"type": "number"}, "minItems": 1}
+RawVectors = Annotated[
+    msgspec.Raw,
+    Meta(
+        description="a vector, base64 of float32, a multi-vector, or vectors by name; sparse ones have indices and values",
+        extra_json_schema={"anyOf": [_NUMBERS, {"type": "array", "items": _NUMBERS}, {"type": "string"}, {"type": "object"}]},
+    ),
+]
 JsonObject = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})]
 MaybeJsonObject = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": ["object", "null"]})]
 Hints = dict[str, Any]
@@ -36,6 +45,9 @@ class Body(Struct, forbid_unknown_fields=True, omit_defaults=True):
 # Collections.
 
 
+MemoryPlace = Literal["cold", "cached", "pinned"]
+
+
 class HnswBody(Body):
     hints = ("full_scan_threshold", "max_indexing_threads", "on_disk", "payload_m", "memory", "inline_storage")
 
@@ -45,25 +57,103 @@ class HnswBody(Body):
     max_indexing_threads: int | None = None
     on_disk: bool | None = None
     payload_m: int | None = None
-    memory: Any = None
+    memory: MemoryPlace | None = None
     inline_storage: bool | None = None
 
 
+class ScalarBody(Body):
+    hints = ("memory",)
+
+    type: Literal["int8"] = "int8"
+    quantile: float | None = None
+    always_ram: bool | None = None
+    memory: MemoryPlace | None = None
+
+
+class ProductBody(Body):
+    hints = ("memory",)
+
+    compression: Literal["x4", "x8", "x16", "x32", "x64"]
+    always_ram: bool | None = None
+    memory: MemoryPlace | None = None
+
+
+class BinaryBody(Body):
+    hints = ("query_encoding", "memory")
+
+    encoding: Literal["one_bit", "two_bits", "one_and_half_bits"] | None = None
+    query_encoding: Literal["default", "binary", "scalar4bits", "scalar8bits"] | None = None
+    always_ram: bool | None = None
+    memory: MemoryPlace | None = None
+
+
+class QuantizationBody(Body):
+    """One of these kinds."""
+
+    scalar: ScalarBody | None = None
+    product: ProductBody | None = None
+    binary: BinaryBody | None = None
+    turbo: None = None
+
+
+class MultivectorBody(Body):
+    comparator: Literal["max_sim"] = "max_sim"
+
+
 class VectorParamsBody(Body):
-    hints = ("on_disk", "memory")
+    hints = ("on_disk", "memory", "datatype")
 
     size: int
     distance: Distance
     hnsw_config: HnswBody | None = None
-    quantization_config: None = None
+    quantization_config: QuantizationBody | None = None
     on_disk: bool | None = None
-    memory: Any = None
-    datatype: Literal["float32"] | None = None
-    multivector_config: None = None
+    memory: MemoryPlace | None = None
+    datatype: Literal["float32", "float16", "uint8"] | None = None
+    multivector_config: MultivectorBody | None = None
+
+
+class SparseIndexBody(Body):
+    full_scan_threshold: int | None = None
+    on_disk: bool | None = None
+    memory: MemoryPlace | None = None
+    datatype: Literal["float32", "float16", "uint8"] | None = None
+
+
+class SparseParamsBody(Body):
+    hints = ("index",)
+
+    index: SparseIndexBody | None = None
+    modifier: Literal["none", "idf"] | None = None
+
+
+class OptimizersBody(Body):
+    deleted_threshold: float | None = None
+    vacuum_min_vector_number: int | None = None
+    default_segment_number: int | None = None
+    max_segment_size: int | None = None
+    memmap_threshold: int | None = None
+    indexing_threshold: int | None = None
+    flush_interval_sec: int | None = None
+    max_optimization_threads: int | Literal["auto"] | None = None
+    prevent_unoptimized: bool | None = None
+
+
+class WalBody(Body):
+    wal_capacity_mb: int | None = None
+    wal_segments_ahead: int | None = None
+    wal_retain_closed: int | None = None
+
+
+class PlaceBody(Body):
+    memory: MemoryPlace | None = None
+
+
+_COLLECTION_HINTS = ("wal_config", "optimizers_config", "on_disk_payload", "payload", "id_tracker")
 
 
 class CreateCollectionBody(Body):
-    hints = ("wal_config", "optimizers_config", "on_disk_payload", "metadata", "payload", "id_tracker")
+    hints = _COLLECTION_HINTS
 
     vectors: Annotated[Hints, Meta(description="one unnamed vector {size, distance}, or an object of several by name")] = {}
     shard_number: int | None = None
@@ -72,38 +162,49 @@ class CreateCollectionBody(Body):
     write_consistency_factor: Annotated[int, Meta(ge=1, le=1)] | None = None
     on_disk_payload: bool | None = None
     hnsw_config: HnswBody | None = None
-    wal_config: Hints | None = None
-    optimizers_config: Hints | None = None
+    wal_config: WalBody | None = None
+    optimizers_config: OptimizersBody | None = None
     init_from: None = None
-    quantization_config: None = None
-    sparse_vectors: Annotated[Hints, Meta(max_length=0)] | None = None
-    strict_mode_config: None = None
+    quantization_config: QuantizationBody | None = None
+    sparse_vectors: dict[str, SparseParamsBody] | None = None
+    strict_mode_config: StrictModeBody | None = None
     metadata: Hints | None = None
-    payload: Any = None
-    id_tracker: Any = None
+    payload: PlaceBody | None = None
+    id_tracker: PlaceBody | None = None
     consistency: Consistency | None = None
 
 
 class CollectionParamsBody(Body):
-    hints = ("on_disk_payload", "read_fan_out_factor", "read_fan_out_delay_ms")
+    hints = ("on_disk_payload", "read_fan_out_factor", "read_fan_out_delay_ms", "payload", "id_tracker")
 
     replication_factor: Annotated[int, Meta(ge=1, le=1)] | None = None
     write_consistency_factor: Annotated[int, Meta(ge=1, le=1)] | None = None
     on_disk_payload: bool | None = None
     read_fan_out_factor: int | None = None
     read_fan_out_delay_ms: int | None = None
+    payload: PlaceBody | None = None
+    id_tracker: PlaceBody | None = None
+
+
+class VectorParamsDiff(Body):
+    hints = ("on_disk", "memory")
+
+    hnsw_config: HnswBody | None = None
+    quantization_config: QuantizationBody | Literal["Disabled"] | None = None
+    on_disk: bool | None = None
+    memory: MemoryPlace | None = None
 
 
 class UpdateCollectionBody(Body):
-    hints = ("optimizers_config", "metadata")
+    hints = ("optimizers_config",)
 
-    vectors: Annotated[Hints, Meta(max_length=0)] | None = None
-    optimizers_config: Hints | None = None
+    vectors: dict[str, VectorParamsDiff] | None = None
+    optimizers_config: OptimizersBody | None = None
     params: CollectionParamsBody | None = None
     hnsw_config: HnswBody | None = None
-    quantization_config: None = None
-    sparse_vectors: Annotated[Hints, Meta(max_length=0)] | None = None
-    strict_mode_config: None = None
+    quantization_config: QuantizationBody | Literal["Disabled"] | None = None
+    sparse_vectors: dict[str, SparseParamsBody] | None = None
+    strict_mode_config: StrictModeBody | None = None
     metadata: Hints | None = None
     consistency: Consistency | None = None
 
@@ -133,24 +234,27 @@ class ChangeAliasesBody(Body):
 
 
 class FieldParams(Body):
-    hints = ("lookup", "range", "is_principal", "is_tenant", "on_disk", "enable_hnsw", "memory")
+    hints = ("is_principal", "is_tenant", "on_disk", "enable_hnsw", "memory")
 
     type: str
     tokenizer: str | None = None
     lowercase: bool | None = None
     min_token_len: TokenLength | None = None
     max_token_len: TokenLength | None = None
-    phrase_matching: Annotated[bool, Meta(extra_json_schema={"const": False})] | None = None
-    stopwords: None = None
-    stemmer: None = None
-    ascii_folding: Annotated[bool, Meta(extra_json_schema={"const": False})] | None = None
+    phrase_matching: bool | None = None
+    stopwords: Language | Stopwords | None = None
+    stemmer: Stemmer | None = None
+    ascii_folding: bool | None = None
     lookup: bool | None = None
     range: bool | None = None
+    prefix: bool | None = None
     is_principal: bool | None = None
     is_tenant: bool | None = None
     on_disk: bool | None = None
     enable_hnsw: bool | None = None
-    memory: Any = None
+    memory: Literal["cold", "cached", "pinned"] | None = None
+    nested: None = None
+    scoring: None = None
 
 
 class CreateIndexBody(Body):
@@ -163,13 +267,13 @@ class CreateIndexBody(Body):
 
 class PointBody(Body):
     id: ExternalId
-    vector: DenseVector | dict[str, DenseVector] = {}
+    vector: RawVectors | UnsetType = UNSET
     payload: MaybeJsonObject | UnsetType = UNSET
 
 
 class PointsBatch(Body):
     ids: list[ExternalId]
-    vectors: list[DenseVector] | dict[str, list[DenseVector]]
+    vectors: list[RawVectors] | dict[str, list[RawVectors]]
     payloads: list[MaybeJsonObject] | None = None
 
 
@@ -177,8 +281,8 @@ class UpsertBody(Body):
     points: list[PointBody] | None = None
     batch: PointsBatch | None = None
     shard_key: None = None
-    update_filter: None = None
-    update_mode: Literal["upsert"] | None = None
+    update_filter: Condition | None = None
+    update_mode: Literal["upsert", "insert_only", "update_only"] | None = None
 
 
 class BulkBody(UpsertBody, kw_only=True):
@@ -239,27 +343,50 @@ class DeletePayloadBody(PointsSelector, kw_only=True):
 
 class PointVectors(Body):
     id: ExternalId
-    vector: DenseVector | dict[str, DenseVector]
+    vector: RawVectors
 
 
 class UpdateVectorsBody(Body):
     points: list[PointVectors]
     shard_key: None = None
-    update_filter: None = None
+    update_filter: Condition | None = None
 
 
 class DeleteVectorsBody(PointsSelector, kw_only=True):
     vector: list[str]
 
 
+class UpdateOperation(Body):
+    """One change, of one kind."""
+
+    upsert: UpsertBody | None = None
+    delete: PointsSelector | None = None
+    set_payload: SetPayloadBody | None = None
+    overwrite_payload: SetPayloadBody | None = None
+    delete_payload: DeletePayloadBody | None = None
+    clear_payload: PointsSelector | None = None
+    update_vectors: UpdateVectorsBody | None = None
+    delete_vectors: DeleteVectorsBody | None = None
+
+
+class UpdateBatchBody(Body):
+    operations: Annotated[list[UpdateOperation], Meta(max_length=1000)]
+
+
 # Reads.
+
+
+class OrderByBody(Body):
+    key: str
+    direction: Literal["asc", "desc"] | None = None
+    start_from: int | float | str | None = None
 
 
 class ScrollBody(Shown, kw_only=True):
     filter: Condition | None = None
     limit: PageLimit | None = None
     offset: ExternalId | None = None
-    order_by: None = None
+    order_by: str | OrderByBody | None = None
     shard_key: None = None
 
 
@@ -277,73 +404,6 @@ class FacetBody(Body):
     shard_key: None = None
 
 
-class SearchParams(Body):
-    hints = ("quantization", "indexed_only")
-
-    hnsw_ef: Annotated[int, Meta(ge=1, le=MAX_LIMIT)] | None = None
-    exact: bool | None = None
-    quantization: Hints | None = None
-    indexed_only: bool | None = None
-    acorn: None = None
-    idf: None = None
-
-
-class NamedVector(Body):
-    name: str
-    vector: DenseVector
-
-
-class SearchBody(Shown, kw_only=True):
-    vector: DenseVector | NamedVector
-    limit: PositiveLimit
-    filter: Condition | None = None
-    params: SearchParams | None = None
-    offset: Limit | None = None
-    score_threshold: float | None = None
-    shard_key: None = None
-
-
-class CollectionSearchBody(SearchBody, kw_only=True):
-    collection: str
-
-
-class SearchBatchBody(Body):
-    searches: Annotated[list[SearchBody], Meta(max_length=1000)]
-
-
-class Nearest(Body):
-    """A query as an object; so far only of one kind."""
-
-    nearest: DenseVector | ExternalId
-    mmr: None = None
-    recommend: None = None
-    discover: None = None
-    context: None = None
-    order_by: None = None
-    fusion: None = None
-    rrf: None = None
-    formula: None = None
-    sample: None = None
-    relevance_feedback: None = None
-
-
-class QueryBody(Shown, kw_only=True):
-    query: DenseVector | ExternalId | Nearest | None = None
-    using: str | None = None
-    filter: Condition | None = None
-    params: SearchParams | None = None
-    score_threshold: float | None = None
-    limit: PositiveLimit | None = None
-    offset: Limit | None = None
-    prefetch: Annotated[list[Any], Meta(max_length=0)] | None = None
-    lookup_from: None = None
-    shard_key: None = None
-
-
-class QueryBatchBody(Body):
-    searches: Annotated[list[QueryBody], Meta(max_length=1000)]
-
-
 # Query strings.
 
 
@@ -358,6 +418,7 @@ class ReadParams(Body):
     consistency: str | None = None
     max_staleness_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 0
     timeout: Annotated[int, Meta(ge=1, le=3600)] | None = None
+    explain: bool = False
 
 
 class WriteParams(Body):
@@ -367,22 +428,21 @@ class WriteParams(Body):
 
 
 def ignored(body: Any) -> list[str]:
-    """The hints that a body gives and this server takes no notice of."""
-    match body:
-        case SearchBatchBody() | QueryBatchBody():
-            return sorted({name for search in body.searches for name in ignored(search)})
-        case SearchBody() | QueryBody():
-            return ignored(body.params)
-        case CreateIndexBody():
-            return ignored(body.field_schema)
-        case CreateCollectionBody() | UpdateCollectionBody():
-            inner = [getattr(body, "params", None), body.hnsw_config]
-            return _given(body) + [name for part in inner for name in ignored(part)]
-        case HnswBody() | SearchParams() | FieldParams() | CollectionParamsBody() | VectorParamsBody():
-            return _given(body)
-        case _:
-            return []
+    """The hints that a body and its parts give and this server takes no notice of."""
+    if not isinstance(body, Body) or isinstance(body, UpsertBody):
+        return []
+    found = []
+    for name in body.__struct_fields__:
+        value = getattr(body, name)
+        if value is None or value is UNSET:
+            continue
+        if name in body.hints:
+            found.append(name)
+        elif isinstance(value, Body):
+            found += ignored(value)
+        elif isinstance(value, list | dict) and name in _PARTS:
+            found += [hint for part in (value.values() if isinstance(value, dict) else value) for hint in ignored(part)]
+    return list(dict.fromkeys(found))
 
 
-def _given(body: Body) -> list[str]:
-    return [name for name in body.hints if getattr(body, name) is not None]
+_PARTS = frozenset({"prefetch", "searches", "vectors", "sparse_vectors"})

@@ -24,6 +24,7 @@ from gateway.service import Call, Service
 from journal.token import Token, merge, parse_token
 from journal.topics import TIERS
 from journal.writer import Request
+from query.search import NO_TRACE, Trace
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ MAX_KEY_CHARS = 128
 POSITION_HEADER = "x-vecraft-position"
 POSITION_COOKIE = "vecraft_position"
 
+_MSGPACK = ("application/msgpack", "application/x-msgpack", "application/vnd.msgpack")
 _COOKIE = re.compile(POSITION_COOKIE + r"=([0-9a-z.\-]+)")
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 
@@ -42,7 +44,8 @@ class Endpoint:
     def __init__(self, route: Route, service: Service) -> None:
         self._route = route
         self._service = service
-        self._decoder = msgspec.json.Decoder(route.body) if route.body is not None else None
+        self._decode = None if route.body is None else msgspec.json.Decoder(route.body).decode
+        self._unpack = None if route.body is None else msgspec.msgpack.Decoder(route.body).decode
         self._seconds = REQUEST_SECONDS.labels(route.method, route.path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,7 +68,8 @@ class Endpoint:
     def _call(self, scope: Scope, headers: dict[str, str], request_id: str, body: bytes) -> Call:
         service = self._service
         params = _params(scope["query_string"], self._route.params)
-        parsed = self._body(body)
+        packed = headers.get("content-type", "") in _MSGPACK
+        parsed = self._body(body, packed)
         token = self._token(headers)
         if token.hlc:
             service.clock.observe(token.hlc)
@@ -76,14 +80,27 @@ class Endpoint:
         )
         api_key = headers.get("api-key", "")
         tier = _tier(headers.get("x-vecraft-tier"), self._route.tier)
-        return Call(service, scope["path_params"], params, parsed, request, token, tier, api_key, hints=ignored(parsed))
+        trace = Trace() if getattr(params, "explain", False) else NO_TRACE
+        return Call(
+            service,
+            scope["path_params"],
+            params,
+            parsed,
+            request,
+            token,
+            tier,
+            api_key,
+            hints=ignored(parsed),
+            packed=packed,
+            trace=trace,
+        )
 
-    def _body(self, body: bytes) -> Any:
-        if self._decoder is None:
+    def _body(self, body: bytes, packed: bool) -> Any:
+        if self._decode is None or self._unpack is None:
             return None
         if not body and self._route.optional_body:
             return self._route.body()
-        return self._decoder.decode(body)
+        return self._unpack(body) if packed else self._decode(body)
 
     def _token(self, headers: dict[str, str]) -> Token:
         """The client's position: as it says itself, or as remembered for its API key."""
@@ -98,6 +115,8 @@ class Endpoint:
 
     async def _answer(self, result: Any, call: Call, started_s: float, send: Send) -> None:
         body = {"result": result, "status": "ok", "time": round(time.perf_counter() - started_s, 9)}
+        if call.trace is not NO_TRACE:
+            body["explain"] = call.trace.steps
         headers = [(b"x-request-id", call.request.id.encode())]
         service = self._service
         if call.wrote is not None:

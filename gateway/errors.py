@@ -5,7 +5,10 @@ ApiError
 ├── NotFound        404
 ├── Conflict        409
 ├── TooLarge        413
-└── Unavailable     503   try again after a while
+├── TooManyRequests 429   a rate is used up; nothing was read or written
+├── Unsupported     501   of the dialect, and not built here
+├── Unavailable     503   try again after a while
+└── InsufficientStorage 507   there is no room for what the request would add; nothing was written
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import re
 import msgspec
 import orjson
 
-from catalog.collection import InvalidConfig
+from catalog.errors import InvalidConfig
 from journal.hlc import ClockDriftError
 from journal.log import Definite, Indefinite, Overloaded
 from journal.split import PointTooLarge
@@ -51,8 +54,20 @@ class TooLarge(ApiError):
     status = 413
 
 
+class TooManyRequests(ApiError):
+    status = 429
+
+
+class Unsupported(ApiError):
+    status = 501
+
+
 class Unavailable(ApiError):
     status = 503
+
+
+class InsufficientStorage(ApiError):
+    status = 507
 
 
 def status_of(error: Exception) -> tuple[int, str, float | None]:

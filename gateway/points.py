@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -21,17 +21,22 @@ from gateway.bodies import (
     RetrieveBody,
     ScrollBody,
     SetPayloadBody,
+    UpdateBatchBody,
     UpdateVectorsBody,
     UpsertBody,
 )
 from gateway.errors import BadRequest, NotFound
+from gateway.queries import Source, Translator
 from gateway.service import Call
 from gateway.upserts import encode_ids, upsert_of, vectors_patch_of
 from journal.ids import decode_id, encode_id
 from journal.records import Delete, PatchPayload, PointOperation, ReplacePayload, UnsetVectors
 from journal.split import take
 from query import points
-from query.filters import parse_filter
+from query.filters import Candidate
+from query.reading import where
+from query.search import search
+from query.stages import Stage
 from shard.shard import Shard
 
 DEFAULT_PAGE = 10
@@ -41,15 +46,27 @@ QUICK_POINTS = 100
 
 
 async def upsert(call: Call) -> dict[str, Any]:
-    """Inserts points, or replaces those that exist."""
-    body: UpsertBody = call.body
-    return await call.write(await call.find(call.path["collection_name"]), upsert_of(body))
+    """Inserts points, or replaces those that exist; `update_mode` and `update_filter` may leave some out."""
+    return await _upsert(call, call.path["collection_name"], call.body)
 
 
 async def bulk(call: Call) -> dict[str, Any]:
     """Inserts or replaces points of the collection named in the body, at tier 2."""
     body: BulkBody = call.body
-    return await call.write(await call.find(body.collection), upsert_of(body))
+    return await _upsert(call, body.collection, body)
+
+
+async def batch(call: Call) -> list[dict[str, Any]]:
+    """Several changes, one after the other; each sees those before it."""
+    body: UpdateBatchBody = call.body
+    results = []
+    for at, operation in enumerate(body.operations):
+        given = [name for name in operation.__struct_fields__ if getattr(operation, name) is not None]
+        if len(given) != 1:
+            raise BadRequest(f"operations[{at}] needs exactly one of {', '.join(operation.__struct_fields__)}")
+        call.body = getattr(operation, given[0])
+        results.append(await _BATCHED[given[0]](call))
+    return results
 
 
 async def delete(call: Call) -> dict[str, Any]:
@@ -96,10 +113,15 @@ async def update_vectors(call: Call) -> dict[str, Any]:
     """Sets the given vectors of existing points, leaving their other vectors and payload."""
     body: UpdateVectorsBody = call.body
     collection, shards = await call.read(call.path["collection_name"], Consistency.STRONG)
-    patch = vectors_patch_of(body.points)
-    found = {point.row.id for point in points.retrieve(shards, patch.ids)}
-    there = [index for index, point_id in enumerate(patch.ids) if point_id in found]
-    return _unless_missing(await call.write(collection, take(patch, there)), patch.ids, found)
+    patch = vectors_patch_of(body.points, call.packed)
+    found = {point.row.id: point for point in points.retrieve(shards, patch.ids)}
+    wanted = where(body.update_filter)
+    there = [
+        index
+        for index, point_id in enumerate(patch.ids)
+        if (point := found.get(point_id)) and (wanted is None or wanted.filter.test(Candidate(point.row, point.view)))
+    ]
+    return _unless_missing(await call.write(collection, take(patch, there)), patch.ids, set(found))
 
 
 async def delete_vectors(call: Call) -> dict[str, Any]:
@@ -136,13 +158,18 @@ async def retrieve(call: Call) -> list[dict[str, Any]]:
 async def scroll(call: Call) -> dict[str, Any]:
     """Points in the order of their ids, page by page."""
     body: ScrollBody = call.body
-    filter_ = parse_filter(body.filter)
+    wanted = where(body.filter)
     start = b"" if body.offset is None else encode_id(body.offset)
     limit = min(MAX_PAGE, DEFAULT_PAGE if body.limit is None else body.limit)
-    _, shards = await call.read(call.path["collection_name"])
+    collection, shards = await call.read(call.path["collection_name"])
+    if body.order_by is not None:
+        if body.offset is not None:
+            raise BadRequest("offset cannot be used with order_by; go on with order_by.start_from")
+        by = Translator(Source(collection, shards), {}).order_by(body.order_by)
+        return await call.in_pool(_ordered_page, shards, Stage(by, limit, wanted), body)
 
     def page() -> dict[str, Any]:
-        found, after = points.scroll(shards, filter_, start, limit)
+        found, after = points.scroll(shards, wanted, start, limit)
         shown = [point_answer(row, view, body.payload_selector(True), body.vector_selector()) for row, view in found]
         return {"points": shown, "next_page_offset": None if after is None else decode_id(after)}
 
@@ -152,19 +179,46 @@ async def scroll(call: Call) -> dict[str, Any]:
 async def count(call: Call) -> dict[str, int]:
     """How many points there are, or pass a filter. Always exact."""
     body: CountBody = call.body
-    filter_ = parse_filter(body.filter)
+    wanted = where(body.filter)
     _, shards = await call.read(call.path["collection_name"])
-    return {"count": await call.in_pool(points.count, shards, filter_)}
+    return {"count": await call.in_pool(points.count, shards, wanted)}
 
 
 async def facet(call: Call) -> dict[str, Any]:
     """The most frequent values of a payload field. Always exact."""
     body: FacetBody = call.body
-    filter_ = parse_filter(body.filter)
+    wanted = where(body.filter)
     steps_of(body.key)
     _, shards = await call.read(call.path["collection_name"])
-    found = await call.in_pool(points.facet, shards, body.key, filter_, DEFAULT_PAGE if body.limit is None else body.limit)
+    found = await call.in_pool(points.facet, shards, body.key, wanted, DEFAULT_PAGE if body.limit is None else body.limit)
     return {"hits": [{"value": value, "count": number} for value, number in found]}
+
+
+def _ordered_page(shards: list[Shard], stage: Stage, body: ScrollBody) -> dict[str, Any]:
+    """A page in the order of a payload value; the next one starts from the last value."""
+    shown = [
+        point_answer(hit.point, hit.view, body.payload_selector(True), body.vector_selector()) | {"order_value": hit.value}
+        for hit in search(shards, stage)
+    ]
+    return {"points": shown, "next_page_offset": None}
+
+
+async def _upsert(call: Call, name: str, body: UpsertBody) -> dict[str, Any]:
+    operation = upsert_of(body, call.packed)
+    wanted = where(body.update_filter)
+    if wanted is None and body.update_mode in (None, "upsert"):
+        return await call.write(await call.find(name), operation)
+    # A record carries results, not questions (I8): what the condition says of each point is decided here.
+    collection, shards = await call.read(name, Consistency.STRONG)
+    found = {point.row.id: point for point in await call.in_pool(points.retrieve, shards, operation.ids)}
+
+    def is_wanted(point_id: bytes) -> bool:
+        point = found.get(point_id)
+        if point is None:
+            return body.update_mode != "update_only"
+        return body.update_mode != "insert_only" and (wanted is None or wanted.filter.test(Candidate(point.row, point.view)))
+
+    return await call.write(collection, take(operation, [at for at, id_ in enumerate(operation.ids) if is_wanted(id_)]))
 
 
 _Selected = tuple[Collection, list[Shard], list[bytes]]
@@ -177,10 +231,10 @@ async def _selected(call: Call, selector: PointsSelector) -> _Selected:
     """
     if (selector.points is None) == (selector.filter is None):
         raise BadRequest("body needs exactly one of points, filter")
-    filter_ = parse_filter(selector.filter)
+    wanted = where(selector.filter)
     given = None if selector.points is None else list(dict.fromkeys(encode_ids(selector.points)))
     collection, shards = await call.read(call.path["collection_name"], Consistency.STRONG)
-    return collection, shards, await call.in_pool(points.matching_ids, shards, filter_) if given is None else given
+    return collection, shards, await call.in_pool(points.matching_ids, shards, wanted) if given is None else given
 
 
 async def _patch(call: Call, selector: PointsSelector, make: Callable[[list[bytes]], PointOperation]) -> dict[str, Any]:
@@ -223,3 +277,15 @@ def _object(raw: msgspec.Raw) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise BadRequest("payload must be an object")
     return fields
+
+
+_BATCHED: dict[str, Callable[[Call], Awaitable[dict[str, Any]]]] = {
+    "upsert": upsert,
+    "delete": delete,
+    "set_payload": set_payload,
+    "overwrite_payload": overwrite_payload,
+    "delete_payload": delete_payload,
+    "clear_payload": clear_payload,
+    "update_vectors": update_vectors,
+    "delete_vectors": delete_vectors,
+}

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gateway import bodies, collections, dead_letters, operations, points, searches
+from gateway import bodies, collections, dead_letters, field_indexes, operations, points, searches
+from gateway import query_bodies as queries
 from gateway.bodies import DeadLetterParams, ReadParams, WriteParams
 from gateway.service import Call
 
@@ -37,13 +38,22 @@ class Route:
 
 ROUTES = (
     # The first are the hot ones; the router looks in this order.
-    Route("POST", f"{_C}/points/search", searches.search_points, "search", bodies.SearchBody, ReadParams),
-    Route("POST", f"{_C}/points/query", searches.query_points, "search", bodies.QueryBody, ReadParams),
+    Route("POST", f"{_C}/points/search", searches.search_points, "search", queries.SearchBody, ReadParams),
+    Route("POST", f"{_C}/points/query", searches.query_points, "search", queries.QueryBody, ReadParams),
     Route("PUT", f"{_C}/points", points.upsert, "points", bodies.UpsertBody, WriteParams),
     Route("POST", f"{_C}/points", points.retrieve, "points", bodies.RetrieveBody, ReadParams),
-    Route("POST", f"{_C}/points/search/batch", searches.search_batch, "search", bodies.SearchBatchBody, ReadParams),
-    Route("POST", f"{_C}/points/query/batch", searches.query_batch, "search", bodies.QueryBatchBody, ReadParams),
-    Route("POST", "/vectors/search", searches.search_named, "search", bodies.CollectionSearchBody, ReadParams),
+    Route("POST", f"{_C}/points/search/batch", searches.search_batch, "search", queries.SearchBatchBody, ReadParams),
+    Route("POST", f"{_C}/points/query/batch", searches.query_batch, "search", queries.QueryBatchBody, ReadParams),
+    Route("POST", f"{_C}/points/query/groups", searches.query_groups, "search", queries.QueryGroupsBody, ReadParams),
+    Route("POST", f"{_C}/points/search/groups", searches.search_groups, "search", queries.SearchGroupsBody, ReadParams),
+    Route("POST", f"{_C}/points/search/matrix/pairs", searches.matrix_pairs, "search", queries.MatrixBody, ReadParams),
+    Route("POST", f"{_C}/points/search/matrix/offsets", searches.matrix_offsets, "search", queries.MatrixBody, ReadParams),
+    Route("POST", f"{_C}/points/recommend", searches.recommend, "search", queries.RecommendBody, ReadParams),
+    Route("POST", f"{_C}/points/recommend/batch", searches.recommend_batch, "search", queries.RecommendBatchBody, ReadParams),
+    Route("POST", f"{_C}/points/recommend/groups", searches.recommend_groups, "search", queries.RecommendGroupsBody, ReadParams),
+    Route("POST", f"{_C}/points/discover", searches.discover, "search", queries.DiscoverBody, ReadParams),
+    Route("POST", f"{_C}/points/discover/batch", searches.discover_batch, "search", queries.DiscoverBatchBody, ReadParams),
+    Route("POST", "/vectors/search", searches.search_named, "search", queries.CollectionSearchBody, ReadParams),
     Route("POST", "/vectors/bulk", points.bulk, "points", bodies.BulkBody, WriteParams, BULK_TIER),
     Route("POST", f"{_C}/points/scroll", points.scroll, "points", bodies.ScrollBody, ReadParams),
     Route("POST", f"{_C}/points/count", points.count, "points", bodies.CountBody, ReadParams, optional_body=True),
@@ -55,6 +65,7 @@ ROUTES = (
     Route("POST", f"{_C}/points/payload/clear", points.clear_payload, "points", bodies.PointsSelector, WriteParams),
     Route("PUT", f"{_C}/points/vectors", points.update_vectors, "points", bodies.UpdateVectorsBody, WriteParams),
     Route("POST", f"{_C}/points/vectors/delete", points.delete_vectors, "points", bodies.DeleteVectorsBody, WriteParams),
+    Route("POST", f"{_C}/points/batch", points.batch, "points", bodies.UpdateBatchBody, WriteParams),
     Route("GET", f"{_C}/points/{{point_id}}", points.get, "points", None, ReadParams),
     Route("GET", "/collections", collections.list_all, "collections"),
     Route("PUT", _C, collections.create, "collections", bodies.CreateCollectionBody, WriteParams, CATALOG_TIER),
@@ -67,8 +78,8 @@ ROUTES = (
         "POST", "/collections/aliases", collections.change_aliases, "aliases", bodies.ChangeAliasesBody, WriteParams, CATALOG_TIER
     ),
     Route("GET", "/aliases", collections.aliases, "aliases"),
-    Route("PUT", f"{_C}/index", collections.create_index, "collections", bodies.CreateIndexBody, WriteParams, CATALOG_TIER),
-    Route("DELETE", f"{_C}/index/{{field_name}}", collections.delete_index, "collections", None, WriteParams, CATALOG_TIER),
+    Route("PUT", f"{_C}/index", field_indexes.create_index, "collections", bodies.CreateIndexBody, WriteParams, CATALOG_TIER),
+    Route("DELETE", f"{_C}/index/{{field_name}}", field_indexes.delete_index, "collections", None, WriteParams, CATALOG_TIER),
     Route("GET", "/operations/{request_id}", operations.show, "operations"),
     Route("GET", "/admin/lag", dead_letters.lag, "admin"),
     *(

@@ -1,151 +1,285 @@
-"""Handlers of searches: by vector, by the vector of a point, one or many at once."""
+"""Handlers of searches: by vector, by examples, in stages, in groups, one or many at once."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import random
+from collections.abc import Sequence
+from typing import Any
 
-from catalog.collection import Collection
-from gateway.answers import hit_answer
-from gateway.bodies import (
+import msgspec
+
+from gateway.answers import hit_answer, point_answer
+from gateway.bodies import Shown
+from gateway.errors import BadRequest
+from gateway.queries import DEFAULT_LIMIT, Source, Translator, lookups_of, params_of, window
+from gateway.query_bodies import (
     CollectionSearchBody,
+    Discover,
+    DiscoverBatchBody,
+    DiscoverBody,
+    Grouped,
+    LookupLocation,
+    MatrixBody,
     NamedVector,
-    Nearest,
     QueryBatchBody,
     QueryBody,
+    QueryGroupsBody,
+    Recommend,
+    RecommendBatchBody,
+    RecommendBody,
+    RecommendGroupsBody,
     SearchBatchBody,
     SearchBody,
-    SearchParams,
+    SearchGroupsBody,
+    WithLookup,
 )
-from gateway.errors import BadRequest, NotFound
 from gateway.service import Call
-from gateway.upserts import float32
-from journal.ids import ExternalId, encode_id
-from journal.records import Vectors
+from journal.ids import decode_id, encode_id
 from query import points
-from query.filters import parse_filter
-from query.search import EF_SEARCH, MAX_LIMIT, VectorQuery, is_quick, prepare, search
+from query.groups import Group, grouped
+from query.matrix import Matrix, matrix
+from query.reading import where
+from query.search import is_quick, search
+from query.stages import Query, Stage
 from shard.contract import vector_error
 from shard.shard import Shard
 
-DEFAULT_LIMIT = 10
+Answer = dict[str, Any]
+
+GROUP_SIZE = 3
+SAMPLE, NEIGHBOURS = 10, 3
+"""Defaults of a distance matrix."""
 
 
-class _Wanted(NamedTuple):
-    """A search, and what its answer shows."""
-
-    query: VectorQuery
-    offset: int
-    body: SearchBody | QueryBody
+async def query_points(call: Call) -> Answer:
+    """The points that a query ranks first; without one, points in the order of their ids."""
+    source = await _source(call)
+    return {"points": await _query(call, source, call.body)}
 
 
-async def search_points(call: Call) -> list[dict[str, Any]]:
-    """The points closest to a vector."""
-    collection, shards = await call.read(call.path["collection_name"])
-    return await _run(call, shards, _of_search(collection, call.body))
-
-
-async def search_named(call: Call) -> list[dict[str, Any]]:
-    """The points closest to a vector, of the collection named in the body."""
-    body: CollectionSearchBody = call.body
-    collection, shards = await call.read(body.collection)
-    return await _run(call, shards, _of_search(collection, body))
-
-
-async def search_batch(call: Call) -> list[list[dict[str, Any]]]:
-    """Several searches at once."""
-    body: SearchBatchBody = call.body
-    collection, shards = await call.read(call.path["collection_name"])
-    wanted = [_of_search(collection, search_body) for search_body in body.searches]
-    return [await _run(call, shards, one) for one in wanted]
-
-
-async def query_points(call: Call) -> dict[str, Any]:
-    """The points closest to a vector or to another point; without a query, points in the order of their ids."""
-    collection, shards = await call.read(call.path["collection_name"])
-    return await _query(call, collection, shards, call.body)
-
-
-async def query_batch(call: Call) -> list[dict[str, Any]]:
+async def query_batch(call: Call) -> list[Answer]:
     """Several queries at once."""
     body: QueryBatchBody = call.body
-    collection, shards = await call.read(call.path["collection_name"])
-    return [await _query(call, collection, shards, one) for one in body.searches]
+    source = await _source(call)
+    return [{"points": await _query(call, source, one)} for one in body.searches]
 
 
-async def _query(call: Call, collection: Collection, shards: list[Shard], body: QueryBody) -> dict[str, Any]:
-    if body.query is None:
-        return {"points": await _listed(call, shards, body)}
-    target = body.query.nearest if isinstance(body.query, Nearest) else body.query
-    name = body.using or ""
-    if isinstance(target, list):
-        vector, exclude = float32(target), frozenset[bytes]()
-    else:
-        vector, exclude = _vector_of_point(collection, shards, name, target)
-    return {"points": await _run(call, shards, _wanted(collection, name, vector, body, exclude))}
+async def query_groups(call: Call) -> Answer:
+    """The best hits of a query in groups by a payload value."""
+    body: QueryGroupsBody = call.body
+    source = await _source(call)
+    translator = await _translator(call, source, lookups_of(body))
+    stage = translator.stage(body, 1)
+    return await _grouped(call, source, stage, body, body)
 
 
-async def _listed(call: Call, shards: list[Shard], body: QueryBody) -> list[dict[str, Any]]:
-    """Points in the order of their ids, for a query that asks for nothing."""
-    offset, end = _window(body)
-    found, _ = await call.in_pool(points.scroll, shards, parse_filter(body.filter), b"", end)
-    return [
-        hit_answer(point.row, point.view, 0.0, body.payload_selector(False), body.vector_selector()) for point in found[offset:]
+async def search_points(call: Call) -> list[Answer]:
+    """The points closest to a vector."""
+    return await _search(call, await _source(call), call.body)
+
+
+async def search_named(call: Call) -> list[Answer]:
+    """The points closest to a vector, of the collection named in the body."""
+    body: CollectionSearchBody = call.body
+    return await _search(call, Source(*await call.read(body.collection)), body)
+
+
+async def search_batch(call: Call) -> list[list[Answer]]:
+    """Several searches at once."""
+    body: SearchBatchBody = call.body
+    source = await _source(call)
+    return [await _search(call, source, one) for one in body.searches]
+
+
+async def search_groups(call: Call) -> Answer:
+    """The points closest to a vector in groups by a payload value."""
+    body: SearchGroupsBody = call.body
+    source = await _source(call)
+    translator = Translator(source, {}, call.packed)
+    stage = _stage(_by_vector(translator, body.vector), body, 1)
+    return await _grouped(call, source, stage, body, body)
+
+
+async def recommend(call: Call) -> list[Answer]:
+    """Points like the positive examples and unlike the negative ones."""
+    return await _recommend(call, await _source(call), call.body)
+
+
+async def recommend_batch(call: Call) -> list[list[Answer]]:
+    """Several recommendations at once."""
+    body: RecommendBatchBody = call.body
+    source = await _source(call)
+    return [await _recommend(call, source, one) for one in body.searches]
+
+
+async def recommend_groups(call: Call) -> Answer:
+    """Recommendations in groups by a payload value."""
+    body: RecommendGroupsBody = call.body
+    source = await _source(call)
+    query, exclude = await _of_examples(call, source, body)
+    return await _grouped(call, source, _stage(query, body, 1, exclude), body, body)
+
+
+async def discover(call: Call) -> list[Answer]:
+    """Points close to a target, on the positive side of pairs of examples."""
+    return await _discover(call, await _source(call), call.body)
+
+
+async def discover_batch(call: Call) -> list[list[Answer]]:
+    """Several discoveries at once."""
+    body: DiscoverBatchBody = call.body
+    source = await _source(call)
+    return [await _discover(call, source, one) for one in body.searches]
+
+
+async def matrix_pairs(call: Call) -> Answer:
+    """How close the points of a random sample are to each other, as pairs."""
+    found = await _matrix(call)
+    ids = [decode_id(id_) for id_ in found.ids]
+    pairs = [
+        {"a": ids[at], "b": ids[other], "score": score} for at, nearest in enumerate(found.nearest) for other, score in nearest
     ]
+    return {"pairs": pairs}
 
 
-async def _run(call: Call, shards: list[Shard], wanted: _Wanted) -> list[dict[str, Any]]:
-    with_payload, with_vector = wanted.body.payload_selector(False), wanted.body.vector_selector()
-
-    def hits() -> list[dict[str, Any]]:
-        found = search(shards, wanted.query)[wanted.offset :]
-        return [hit_answer(hit.point, hit.view, hit.score, with_payload, with_vector) for hit in found]
-
-    return hits() if is_quick(shards, wanted.query) else await call.in_pool(hits)
-
-
-def _of_search(collection: Collection, body: SearchBody) -> _Wanted:
-    name, given = (body.vector.name, body.vector.vector) if isinstance(body.vector, NamedVector) else ("", body.vector)
-    return _wanted(collection, name, float32(given), body, frozenset())
+async def matrix_offsets(call: Call) -> Answer:
+    """How close the points of a random sample are to each other, as a sparse matrix."""
+    found = await _matrix(call)
+    cells = [(at, other, score) for at, nearest in enumerate(found.nearest) for other, score in nearest]
+    return {
+        "offsets_row": [at for at, _, _ in cells],
+        "offsets_col": [other for _, other, _ in cells],
+        "scores": [score for _, _, score in cells],
+        "ids": [decode_id(id_) for id_ in found.ids],
+    }
 
 
-def _wanted(
-    collection: Collection, name: str, vector: Vectors, body: SearchBody | QueryBody, exclude: frozenset[bytes]
-) -> _Wanted:
-    params = body.params or SearchParams()
-    offset, end = _window(body)
-    query = VectorQuery(
-        name,
-        prepare(collection, name, vector),
-        end,
-        parse_filter(body.filter),
-        params.hnsw_ef or EF_SEARCH,
-        bool(params.exact),
-        body.score_threshold,
-        exclude,
+async def _source(call: Call) -> Source:
+    return Source(*await call.read(call.path["collection_name"]))
+
+
+async def _translator(call: Call, source: Source, lookups: set[str]) -> Translator:
+    return Translator(source, {name: Source(*await call.read(name)) for name in sorted(lookups)}, call.packed)
+
+
+async def _query(call: Call, source: Source, body: QueryBody) -> list[Answer]:
+    translator = await _translator(call, source, lookups_of(body))
+    offset, end = window(body.offset, body.limit)
+    return await _hits(call, source.shards, translator.stage(body, end), offset, body)
+
+
+async def _search(call: Call, source: Source, body: SearchBody) -> list[Answer]:
+    offset, end = window(body.offset, body.limit)
+    query = _by_vector(Translator(source, {}, call.packed), body.vector)
+    return await _hits(call, source.shards, _stage(query, body, end), offset, body)
+
+
+async def _recommend(call: Call, source: Source, body: RecommendBody) -> list[Answer]:
+    offset, end = window(body.offset, body.limit)
+    query, exclude = await _of_examples(call, source, body)
+    return await _hits(call, source.shards, _stage(query, body, end, exclude), offset, body)
+
+
+async def _of_examples(call: Call, source: Source, body: RecommendBody | RecommendGroupsBody) -> tuple[Query, frozenset[bytes]]:
+    translator = await _translator(call, source, _lookup_name(body.lookup_from))
+    return translator.recommend(Recommend(body.positive, body.negative, body.strategy), body.using or "", body.lookup_from)
+
+
+async def _discover(call: Call, source: Source, body: DiscoverBody) -> list[Answer]:
+    offset, end = window(body.offset, body.limit)
+    translator = await _translator(call, source, _lookup_name(body.lookup_from))
+    using = body.using or ""
+    if isinstance(body.target, msgspec.UnsetType) or translator.raw(body.target) in (b"null", b"\xc0"):
+        query, exclude = translator.context(body.context or [], using, body.lookup_from)
+    else:
+        query, exclude = translator.discover(Discover(body.target, body.context), using, body.lookup_from)
+    return await _hits(call, source.shards, _stage(query, body, end, exclude), offset, body)
+
+
+async def _matrix(call: Call) -> Matrix:
+    body: MatrixBody = call.body
+    source = await _source(call)
+    name = body.using or ""
+    if not source.collection.config.has_vector(name):
+        raise BadRequest(vector_error(source.collection, name, 0) or "")
+    sample = SAMPLE if body.sample is None else body.sample
+    limit = NEIGHBOURS if body.limit is None else body.limit
+    seed = random.getrandbits(32)
+    return await call.in_pool(matrix, source.shards, name, where(body.filter), sample, limit, seed)
+
+
+async def _hits(call: Call, shards: Sequence[Shard], stage: Stage, offset: int, shown: Shown) -> list[Answer]:
+    """Runs the stages, on the event loop when that takes no longer than a way through the pool."""
+    with_payload, with_vector = shown.payload_selector(False), shown.vector_selector()
+
+    def hits() -> list[Answer]:
+        found = search(shards, stage, call.trace)[offset:]
+        return [hit_answer(hit, with_payload, with_vector) for hit in found]
+
+    return hits() if is_quick(shards, stage) else await call.in_pool(hits)
+
+
+async def _grouped(call: Call, source: Source, stage: Stage, body: Grouped, shown: Shown) -> Answer:
+    groups = DEFAULT_LIMIT if body.limit is None else body.limit
+    size = GROUP_SIZE if body.group_size is None else body.group_size
+    found = await call.in_pool(grouped, source.shards, stage, body.group_by, groups, size)
+    with_payload, with_vector = shown.payload_selector(False), shown.vector_selector()
+    lookup = await _lookup(call, found, body.with_lookup)
+    return {
+        "groups": [
+            {"id": group.id, "hits": [hit_answer(hit, with_payload, with_vector) for hit in group.hits]}
+            | lookup.get(group.id, {})
+            for group in found
+        ]
+    }
+
+
+async def _lookup(call: Call, groups: Sequence[Group], with_lookup: str | WithLookup | None) -> dict[str | int, Answer]:
+    """For each group the point of another collection that has the group's value as its id."""
+    if with_lookup is None:
+        return {}
+    wanted = WithLookup(with_lookup) if isinstance(with_lookup, str) else with_lookup
+    shown = Shown(with_payload=wanted.with_payload, with_vector=wanted.with_vectors)
+    _, shards = await call.read(wanted.collection)
+    answers = {}
+    for group in groups:
+        try:
+            found = points.retrieve(shards, [encode_id(group.id)])
+        except ValueError:  # no id
+            continue
+        for point in found:
+            shows = shown.payload_selector(True), shown.vector_selector()
+            answers[group.id] = {"lookup": point_answer(point.row, point.view, *shows)}
+    return answers
+
+
+def _by_vector(translator: Translator, raw: msgspec.Raw) -> Query:
+    """A vector as it is, or as {name, vector}."""
+    data = translator.raw(raw)
+    named = _named(data, translator.packed)
+    return (
+        translator.nearest("", data, "vector")
+        if named is None
+        else translator.nearest(named.name, translator.raw(named.vector), "vector.vector")
     )
-    return _Wanted(query, offset, body)
 
 
-def _window(body: SearchBody | QueryBody) -> tuple[int, int]:
-    """Offset, and offset and limit together."""
-    offset = body.offset or 0
-    end = offset + (DEFAULT_LIMIT if body.limit is None else body.limit)
-    if end > MAX_LIMIT:
-        raise BadRequest(f"limit and offset together are {end}, must be at most {MAX_LIMIT}")
-    return offset, end
+def _named(data: bytes, packed: bool) -> NamedVector | None:
+    if packed:
+        is_map = data[0] & 0xF0 == 0x80 or data[0] in (0xDE, 0xDF)
+        return msgspec.msgpack.decode(data, type=NamedVector) if is_map else None
+    return msgspec.json.decode(data, type=NamedVector) if data[:1] == b"{" else None
 
 
-def _vector_of_point(
-    collection: Collection, shards: list[Shard], name: str, point_id: ExternalId
-) -> tuple[Vectors, frozenset[bytes]]:
-    """The vector of a point to search by, and the point itself, which the answer leaves out."""
-    if name not in collection.config.vectors:
-        raise BadRequest(vector_error(collection, name, 0) or "")
-    encoded = encode_id(point_id)
-    found = points.retrieve(shards, [encoded])
-    if not found:
-        raise NotFound(f"Not found: No point with id {point_id} found")
-    vectors = found[0].view.rows.vectors(found[0].row.row)
-    if name not in vectors:
-        raise BadRequest(f"Wrong input: point {point_id} has no vector {name!r}")
-    return vectors[name], frozenset({encoded})
+def _stage(
+    query: Query,
+    body: SearchBody | SearchGroupsBody | RecommendBody | RecommendGroupsBody | DiscoverBody,
+    limit: int,
+    exclude: frozenset[bytes] = frozenset(),
+) -> Stage:
+    threshold = None if isinstance(body, DiscoverBody) else body.score_threshold
+    return Stage(query, limit, where(body.filter), params_of(body.params), threshold, exclude)
+
+
+def _lookup_name(lookup: LookupLocation | None) -> set[str]:
+    return set() if lookup is None else {lookup.collection}

@@ -26,6 +26,7 @@ from journal.token import Token, merge
 from journal.topics import INGEST_PARTITIONS, Topics
 from journal.writer import Destination, Receipt, Request, Writer
 from query.consistency import Demand, Gate, NotCaughtUp
+from query.search import NO_TRACE, Trace
 from replayer.dead_letters import DeadLetters
 from replayer.ingest import Ingest
 from replayer.lag import Measured
@@ -142,6 +143,8 @@ class Call:
     level: Consistency | None = None
     waited_s: float = 0.0
     hints: list[str] = field(default_factory=list)
+    packed: bool = False
+    trace: Trace = NO_TRACE
     pooled: bool = False
     acknowledged_s: float | None = None
 
@@ -163,7 +166,7 @@ class Call:
         homes = {partition for home in collection.homes for partition in service.topics.home_partitions(home)}
         await service.gate.reached({p: offset for p, offset in required.items() if p in homes}, timeout_s)
         applied = service.replayer.applied.get()
-        self.served = {partition: applied[partition] for partition in homes}
+        self.served = (self.served or {}) | {partition: applied[partition] for partition in homes}
         self.waited_s = time.perf_counter() - started_s
         return collection, self.shards(collection)
 

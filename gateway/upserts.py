@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 import numpy as np
+import orjson
 
-from gateway.bodies import DenseVector, PointBody, PointsBatch, PointVectors, UpsertBody
+from gateway.bodies import PointBody, PointsBatch, PointVectors, UpsertBody
+from gateway.vectors import Packed, vector_of
 from journal.ids import encode_id
-from journal.records import PatchVectors, Upsert, VectorColumn, Vectors
-
-GivenVectors = DenseVector | dict[str, DenseVector]
+from journal.records import SPARSE, PatchVectors, Upsert, Vector, VectorColumn
 
 
-def upsert_of(body: UpsertBody) -> Upsert:
-    """The operation of an upsert body. Raises ValueError, naming the place."""
+def upsert_of(body: UpsertBody, packed: bool) -> Upsert:
+    """The operation of an upsert body, `packed` as msgpack. Raises ValueError, naming the place."""
     if (body.points is None) == (body.batch is None):
         raise ValueError("body needs exactly one of points, batch")
-    if body.points is not None:
-        return _of_points(body.points)
-    assert body.batch is not None
-    return _of_batch(body.batch)
+    return _of_points(body.points, packed) if body.points is not None else _of_batch(_given(body.batch), packed)
 
 
-def vectors_patch_of(points: Sequence[PointVectors]) -> PatchVectors:
+def vectors_patch_of(points: Sequence[PointVectors], packed: bool) -> PatchVectors:
     """The operation that sets vectors of existing points."""
-    return PatchVectors(encode_ids([point.id for point in points], "points[{}].id"), _columns([point.vector for point in points]))
+    ids = encode_ids([point.id for point in points], "points[{}].id")
+    return PatchVectors(
+        ids, _columns([_by_name(point.vector, f"points[{at}].vector", packed) for at, point in enumerate(points)])
+    )
 
 
 def encode_ids(ids: Sequence[int | str], place: str = "points[{}]") -> list[bytes]:
@@ -41,63 +40,82 @@ def encode_ids(ids: Sequence[int | str], place: str = "points[{}]") -> list[byte
     return encoded
 
 
-def _of_points(points: Sequence[PointBody]) -> Upsert:
+def _of_points(points: Sequence[PointBody], packed: bool) -> Upsert:
     ids = encode_ids([point.id for point in points], "points[{}].id")
-    return Upsert(
-        ids, _columns([point.vector for point in points]), [_payload(point.payload, at) for at, point in enumerate(points)]
-    )
+    vectors = [_by_name(point.vector, f"points[{at}].vector", packed) for at, point in enumerate(points)]
+    return Upsert(ids, _columns(vectors), [_payload(point.payload, at, packed) for at, point in enumerate(points)])
 
 
-def _of_batch(batch: PointsBatch) -> Upsert:
+def _of_batch(batch: PointsBatch, packed: bool) -> Upsert:
     count = len(batch.ids)
     by_name = batch.vectors if isinstance(batch.vectors, dict) else {"": batch.vectors}
-    for name, vectors in by_name.items():
-        if len(vectors) != count:
-            raise ValueError(f"batch.vectors{'.' + name if name else ''} has {len(vectors)} vectors, batch.ids has {count}")
+    vectors: list[dict[str, Vector]] = [{} for _ in range(count)]
+    for name, given in by_name.items():
+        label = f"batch.vectors{'.' + name if name else ''}"
+        if len(given) != count:
+            raise ValueError(f"{label} has {len(given)} vectors, batch.ids has {count}")
+        for at, raw in enumerate(given):
+            vectors[at][name] = vector_of(_bytes(raw, packed), f"{label}[{at}]")
     payloads: Sequence[msgspec.Raw | msgspec.UnsetType] = [msgspec.UNSET] * count if batch.payloads is None else batch.payloads
     if len(payloads) != count:
         raise ValueError(f"batch.payloads has {len(payloads)} payloads, batch.ids has {count}")
-    columns = [VectorColumn.of(name, _matrix(name, vectors)) for name, vectors in by_name.items() if vectors]
-    return Upsert(encode_ids(batch.ids, "batch.ids[{}]"), columns, [_payload(raw, at) for at, raw in enumerate(payloads)])
+    ids = encode_ids(batch.ids, "batch.ids[{}]")
+    return Upsert(ids, _columns(vectors), [_payload(raw, at, packed) for at, raw in enumerate(payloads)])
 
 
-def _columns(given: Sequence[GivenVectors]) -> list[VectorColumn]:
-    """Vectors of points side by side, by name; a plain list is the unnamed vector."""
-    if all(isinstance(vector, list) for vector in given):
-        return [VectorColumn.of("", _matrix("", given))] if given else []
-    named: dict[str, dict[int, DenseVector]] = {}
+def _by_name(raw: msgspec.Raw | msgspec.UnsetType, place: str, packed: bool) -> dict[str, Vector]:
+    """The vectors of one point; one that is no object is the unnamed one."""
+    if isinstance(raw, msgspec.UnsetType):
+        return {}
+    data = _bytes(raw, packed)
+    if not packed and data[:1] == b"{":
+        return {name: vector_of(bytes(inner), f"{place}.{name}") for name, inner in _by_raw_name(data).items()}
+    if packed and (data[0] & 0xF0 == 0x80 or data[0] in (0xDE, 0xDF)):
+        named = msgspec.msgpack.decode(data, type=dict[str, msgspec.Raw])
+        return {name: vector_of(Packed(bytes(inner)), f"{place}.{name}") for name, inner in named.items()}
+    return {"": vector_of(data, place)}
+
+
+_by_raw_name = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def _columns(given: Sequence[dict[str, Vector]]) -> list[VectorColumn]:
+    """Vectors of points side by side, by name."""
+    named: dict[str, dict[int, Vector]] = {}
     for at, vectors in enumerate(given):
-        for name, vector in vectors.items() if isinstance(vectors, dict) else (("", vectors),):
+        for name, vector in vectors.items():
             named.setdefault(name, {})[at] = vector
     return [
-        VectorColumn.of(name, _matrix(name, list(found.values())), None if len(found) == len(given) else list(found))
-        for name, found in named.items()
+        _column(name, list(found.values()), None if len(found) == len(given) else list(found)) for name, found in named.items()
     ]
 
 
-def _matrix(name: str, vectors: Sequence[Any]) -> Vectors:
-    """Shape (n, size), float32."""
-    sizes = {len(vector) for vector in vectors}
+def _column(name: str, vectors: Sequence[Vector], points: list[int] | None) -> VectorColumn:
+    kinds = {(vector.dtype == SPARSE, vector.ndim, 0 if vector.dtype == SPARSE else vector.shape[-1]) for vector in vectors}
     label = f"vector {name!r}" if name else "vector"
-    if len(sizes) > 1:
-        raise ValueError(
-            f"Wrong input: Vector dimension error: {label} has different dimensions in one request: {sorted(sizes)[:8]}"
-        )
-    if 0 in sizes:
-        raise ValueError(f"Wrong input: {label} is empty")
-    return float32(vectors)
+    if len(kinds) > 1:
+        sizes = sorted({size for _, _, size in kinds})[:8]
+        raise ValueError(f"Wrong input: Vector dimension error: {label} has different dimensions in one request: {sizes}")
+    if vectors[0].dtype == SPARSE or vectors[0].ndim == 2:
+        return VectorColumn.of_each(name, vectors, points)
+    return VectorColumn.of(name, np.stack(vectors), points)
 
 
-def float32(numbers: Sequence[Any]) -> Vectors:
-    """The numbers as an array; what does not fit becomes infinite, and is refused as such further on."""
-    with np.errstate(over="ignore"):
-        return np.array(numbers, np.float32)
-
-
-def _payload(raw: msgspec.Raw | msgspec.UnsetType, at: int) -> bytes:
+def _payload(raw: msgspec.Raw | msgspec.UnsetType, at: int, packed: bool) -> bytes:
     data = b"" if raw is msgspec.UNSET else bytes(raw)
+    if packed and data:
+        data = orjson.dumps(msgspec.msgpack.decode(data))
     if data in (b"", b"null", b"{}"):
         return b""
     if data[:1] != b"{":
         raise ValueError(f"points[{at}].payload must be an object: {data[:32]!r}")
     return data
+
+
+def _bytes(raw: msgspec.Raw, packed: bool) -> bytes:
+    return Packed(bytes(raw)) if packed else bytes(raw)
+
+
+def _given(batch: PointsBatch | None) -> PointsBatch:
+    assert batch is not None
+    return batch

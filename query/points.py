@@ -10,18 +10,15 @@ from typing import NamedTuple
 
 import orjson
 
-from catalog.collection import FieldType
 from catalog.payload import values_at
 from journal.topics import shard_of
-from query.filters import Filter
-from query.search import matching
+from query.reading import Place, Reading, Where
+from shard.index import RowSet
 from shard.shard import Shard, ShardView
 from shard.store import Row
 
 SORTED_BELOW = 5_000
 """Matches of a filter that are read and sorted by id; more are met in id order, and tested."""
-
-_FACETED = (FieldType.KEYWORD, FieldType.INTEGER, FieldType.BOOL, FieldType.UUID)
 
 
 class Point(NamedTuple):
@@ -41,58 +38,68 @@ def retrieve(shards: Sequence[Shard], ids: Sequence[bytes]) -> list[Point]:
     return [found[point_id] for point_id in ids if point_id in found]
 
 
-def scroll(shards: Sequence[Shard], filter_: Filter | None, start: bytes, limit: int) -> tuple[list[Point], bytes | None]:
+def scroll(shards: Sequence[Shard], wanted: Where | None, start: bytes, limit: int) -> tuple[list[Point], bytes | None]:
     """Up to `limit` points in id order from `start` on, and the id to go on from, None at the end."""
-    streams = [_ordered(shard, filter_, start) for shard in shards]
-    points = list(islice(heapq.merge(*streams, key=lambda point: point.row.id), limit + 1))
-    return points[:limit], points[limit].row.id if len(points) > limit else None
+    reading = reading_of(shards, wanted)
+    among = [reading.among(shard, wanted) for shard in range(len(shards))]
+    places = in_id_order(reading, among, start, limit + 1)
+    found = [Point(row, reading.views[place.shard]) for place, row in zip(places, reading.rows(places), strict=True)]
+    return found[:limit], found[limit].row.id if len(found) > limit else None
 
 
-def count(shards: Sequence[Shard], filter_: Filter | None) -> int:
+def count(shards: Sequence[Shard], wanted: Where | None) -> int:
     """How many points pass."""
-    return sum(len(matching(shard, filter_)[1]) for shard in shards)
+    reading = reading_of(shards, wanted)
+    return sum(len(reading.passing(shard, wanted)) for shard in range(len(shards)))
 
 
-def matching_ids(shards: Sequence[Shard], filter_: Filter | None) -> list[bytes]:
+def matching_ids(shards: Sequence[Shard], wanted: Where | None) -> list[bytes]:
     """The ids of all points that pass."""
-    ids: list[bytes] = []
-    for shard in shards:
-        view, rows = matching(shard, filter_)
-        ids.extend(row.id for row in view.rows.rows(rows))
-    return ids
+    reading = reading_of(shards, wanted)
+    return [row.id for shard, view in enumerate(reading.views) for row in view.rows.rows(reading.passing(shard, wanted))]
 
 
-def facet(shards: Sequence[Shard], key: str, filter_: Filter | None, limit: int) -> list[tuple[str | int | bool, int]]:
+def facet(shards: Sequence[Shard], key: str, wanted: Where | None, limit: int) -> list[tuple[str | int | bool, int]]:
     """The most frequent values of a field among the points that pass, with their numbers of points."""
     totals: Counter[tuple[str, str | int | bool]] = Counter()
     for shard in shards:
-        for value, number in _facet_shard(shard, key, filter_).items():
+        for value, number in _facet_shard(shard, key, wanted).items():
             totals[value] += number
     ranked = sorted(totals.items(), key=lambda item: (-item[1], item[0]))
     return [(value, number) for (_, value), number in ranked[:limit]]
 
 
-def _facet_shard(shard: Shard, key: str, filter_: Filter | None) -> Counter[tuple[str, str | int | bool]]:
-    view, rows = matching(shard, filter_)
-    with shard.lock:
+def in_id_order(reading: Reading, among: Sequence[RowSet | None], start: bytes, limit: int) -> list[Place]:
+    """The first of these rows (None: all) in the order of their ids, from `start` on."""
+    streams = [_ordered(shard, view, rows, start) for shard, (view, rows) in enumerate(zip(reading.views, among, strict=True))]
+    return [place for _, place in islice(heapq.merge(*streams), limit)]
+
+
+def reading_of(shards: Sequence[Shard], wanted: Where | None) -> Reading:
+    """A reading that can be asked for one filter, or none."""
+    return Reading(shards, [] if wanted is None else [wanted])
+
+
+def _facet_shard(shard: Shard, key: str, wanted: Where | None) -> Counter[tuple[str, str | int | bool]]:
+    with shard.lock:  # so that the index is that of the reading
+        reading = reading_of([shard], wanted)
         index = shard.payload.fields.get(key)
-        if index is not None and index.schema.type in _FACETED:
-            counted = index.postings.counts(rows)
+        if index is not None and index.keeps_values and reading.is_known(0, wanted):
+            counted = index.postings.counts(reading.passing(0, wanted))
             return Counter({(type(value).__name__, value): number for value, number in counted.items()})
     totals: Counter[tuple[str, str | int | bool]] = Counter()
-    for row in view.rows.rows(rows):
+    for row in reading.views[0].rows.rows(reading.passing(0, wanted)):
         values = values_at(orjson.loads(row.payload), key) if row.payload else []
         totals.update({(type(value).__name__, value) for value in values if isinstance(value, str | int)})
     return totals
 
 
-def _ordered(shard: Shard, filter_: Filter | None, start: bytes) -> Iterator[Point]:
-    """The points of a shard that pass, in id order from `start` on."""
-    view, rows = matching(shard, filter_)
-    if filter_ is not None and len(rows) < SORTED_BELOW:
-        found = sorted((row for row in view.rows.rows(rows) if row.id >= start), key=lambda row: row.id)
-        yield from (Point(row, view) for row in found)
+def _ordered(shard: int, view: ShardView, rows: RowSet | None, start: bytes) -> Iterator[tuple[bytes, Place]]:
+    """Ids and places of a shard's rows, in id order from `start` on."""
+    if rows is not None and len(rows) < SORTED_BELOW:
+        found = sorted((row.id, Place(shard, row.row)) for row in view.rows.rows(rows.rows) if row.id >= start)
+        yield from found
         return
-    for _, number in view.rows.scan_points(start):
-        if filter_ is None or number in rows:
-            yield Point(view.rows.rows([number])[0], view)
+    for id_, number in view.rows.scan_points(start):
+        if rows is None or number in rows.rows:
+            yield id_, Place(shard, number)

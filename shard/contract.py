@@ -13,6 +13,11 @@ from catalog.collection import Collection
 from journal.ids import decode_id
 from journal.records import PatchPayload, PatchVectors, PointOperation, ReplacePayload, UnsetVectors, Upsert, VectorColumn
 
+MAX_MULTI_FLOATS = 1 << 17
+"""Numbers in one multi-vector; a point must fit a record of 900 KB."""
+
+MAX_SPARSE_ELEMENTS = 100_000
+
 MAX_PAYLOAD_DEPTH = 100
 """What can be read can also be written again: JSON writers give up far earlier than readers."""
 
@@ -50,6 +55,8 @@ def vector_error(collection: Collection, name: str, size: int) -> str | None:
         _check_name(collection, name)
     except ValueError as error:
         return str(error)
+    if name in collection.config.sparse_vectors:
+        return f"Wrong input: Conversion between sparse and regular vectors failed{_of(name)}"
     expected = collection.config.vectors[name].size
     if size != expected:
         return f"Wrong input: Vector dimension error: expected dim: {expected}, got {size}{_of(name)}"
@@ -65,22 +72,54 @@ def _check_columns(collection: Collection, columns: Sequence[VectorColumn], coun
     if len({column.name for column in columns}) < len(columns):
         raise ValueError("a vector name stands twice")
     for column in columns:
-        if error := vector_error(collection, column.name, column.size):
-            raise ValueError(error)
-        vectors = column.array()
+        _check_name(collection, column.name)
+        if column.name in collection.config.sparse_vectors:
+            _check_sparse(column)
+        else:
+            _check_dense(collection, column)
         indexes = column.indexes(count)
-        if len(indexes) != len(vectors):
-            raise ValueError(f"{len(vectors)} vectors are given for {len(indexes)} points{_of(column.name)}")
+        given = len(column.array() if column.lengths is None else column.lengths)
+        if len(indexes) != given:
+            raise ValueError(f"{given} vectors are given for {len(indexes)} points{_of(column.name)}")
         if column.points is not None and (not all(0 <= index < count for index in indexes) or len(set(indexes)) < len(indexes)):
             raise ValueError(f"points are named that are not there, or twice{_of(column.name)}")
-        # The sum of squares must fit float32 too, or scores would not be finite.
-        if not np.isfinite(np.einsum("ij,ij->i", vectors, vectors)).all():
+
+
+def _check_dense(collection: Collection, column: VectorColumn) -> None:
+    if error := vector_error(collection, column.name, column.size):
+        raise ValueError(error)
+    if collection.config.vectors[column.name].multi:
+        lengths = [len(vector) for vector in column.each()] if column.lengths is not None else []
+        if not lengths or min(lengths) < 1:
+            raise ValueError(f"Wrong input: a multi-vector needs at least one vector{_of(column.name)}")
+        if (numbers := max(lengths) * column.size) > MAX_MULTI_FLOATS:
+            raise ValueError(
+                f"Wrong input: a multi-vector has {numbers} numbers, the bound is {MAX_MULTI_FLOATS}{_of(column.name)}"
+            )
+    elif column.lengths is not None:
+        raise ValueError(f"Wrong input: Conversion between multi and regular vectors failed{_of(column.name)}")
+    vectors = column.array()
+    # The sum of squares must fit float32 too, or scores would not be finite.
+    if not np.isfinite(np.einsum("ij,ij->i", vectors, vectors)).all():
+        raise ValueError(f"vector has values that are not finite, or too large for float32{_of(column.name)}")
+
+
+def _check_sparse(column: VectorColumn) -> None:
+    if column.size != 0 or column.lengths is None:
+        raise ValueError(f"Wrong input: Conversion between sparse and regular vectors failed{_of(column.name)}")
+    for vector in column.each():
+        if len(vector) > MAX_SPARSE_ELEMENTS:
+            raise ValueError(f"sparse vector has {len(vector)} elements, the bound is {MAX_SPARSE_ELEMENTS}{_of(column.name)}")
+        if len(vector) and not (np.diff(vector["index"].astype(np.int64)) > 0).all():
+            raise ValueError(f"indices of a sparse vector must be unique{_of(column.name)}")
+        if not np.isfinite(vector["value"] @ vector["value"]):
             raise ValueError(f"vector has values that are not finite, or too large for float32{_of(column.name)}")
 
 
 def _check_name(collection: Collection, name: str) -> None:
-    if name not in collection.config.vectors:
-        known = ", ".join(repr(known) for known in collection.config.vectors) or "none"
+    config = collection.config
+    if not config.has_vector(name):
+        known = ", ".join(repr(known) for known in (*config.vectors, *config.sparse_vectors)) or "none"
         raise ValueError(f"Wrong input: Not existing vector name error: {name or 'the unnamed vector'}, known are: {known}")
 
 

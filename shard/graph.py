@@ -37,6 +37,13 @@ _METRICS: dict[Distance, int] = {
 }
 
 
+_BY_INDEX = {
+    Distance.COSINE: faiss.fvec_inner_products_by_idx,
+    Distance.DOT: faiss.fvec_inner_products_by_idx,
+    Distance.EUCLID: faiss.fvec_L2sqr_by_idx,
+}
+
+
 def exact_scores(distance: Distance, vectors: Vectors, query: Vectors) -> Vectors:
     """The dialect's score of each of `vectors`, shape (n, d), against `query`, shape (d,). Shape (n,), float32."""
     if distance.higher_is_closer:
@@ -49,11 +56,29 @@ def exact_scores(distance: Distance, vectors: Vectors, query: Vectors) -> Vector
     return scores
 
 
-def best(distance: Distance, scores: Vectors, limit: int) -> LocalIds:
-    """The indexes of the `limit` closest scores, closest first."""
-    order = -scores if distance.higher_is_closer else scores
-    chosen = np.argpartition(order, limit - 1)[:limit] if limit < len(order) else np.arange(len(order))
-    return chosen[np.argsort(order[chosen], kind="stable")]
+def scores_at(distance: Distance, vectors: Vectors, query: Vectors, at: LocalIds) -> Vectors:
+    """`exact_scores` of the vectors at some places, without a copy of them where FAISS can do that."""
+    if distance not in _BY_INDEX or not len(at):
+        return exact_scores(distance, vectors[at], query)
+    scores = np.empty(len(at), np.float32)
+    at = np.ascontiguousarray(at, np.int64)
+    query = np.ascontiguousarray(query, np.float32)
+    by_index = _BY_INDEX[distance]
+    by_index(*map(faiss.swig_ptr, (scores, query, vectors, at)), vectors.shape[1], 1, len(at))
+    return np.sqrt(scores) if distance is Distance.EUCLID else scores
+
+
+def similarities(distance: Distance, vectors: Vectors, query: Vectors) -> Vectors:
+    """How close each vector is, the higher the closer: the score, or the distance (squared, for Euclid) negated. Shape (n,)."""
+    scores = exact_scores(distance, vectors, query)
+    return as_similarity(distance, scores)
+
+
+def as_similarity(distance: Distance, scores: Vectors) -> Vectors:
+    """Scores in the dialect's form, the higher the closer."""
+    if distance.higher_is_closer:
+        return scores
+    return -(scores * scores) if distance is Distance.EUCLID else -scores
 
 
 class Graph:

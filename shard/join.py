@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from journal.records import Vectors
+from journal.records import Vector
 from journal.stamps import NEVER, Version
 
 
@@ -31,7 +31,7 @@ class Point(msgspec.Struct):
     keys: dict[str, Version] = {}
     names: dict[str, Version] = {}
     payload: bytes = b""
-    vectors: dict[str, Vectors] = {}
+    vectors: dict[str, Vector] = {}
 
     def is_patched(self) -> bool:
         """Whether anything but its full write has shaped the state."""
@@ -41,7 +41,7 @@ class Point(msgspec.Struct):
         """The stamp of the latest write that shaped the state."""
         return max(self.full, self.floor, *self.keys.values(), *self.names.values()).stamp
 
-    def upsert(self, version: Version, vectors: Mapping[str, Vectors], payload: bytes) -> bool:
+    def upsert(self, version: Version, vectors: Mapping[str, Vector], payload: bytes) -> bool:
         """Joins a full write. Returns whether it is the latest, that is, whether anything may have changed."""
         if version < self.full:
             return False
@@ -88,7 +88,7 @@ class Point(msgspec.Struct):
         self.payload = _dump(fields)
         return True
 
-    def patch_vectors(self, version: Version, vectors: Mapping[str, Vectors | None]) -> bool:
+    def patch_vectors(self, version: Version, vectors: Mapping[str, Vector | None]) -> bool:
         """Joins a write of single vectors; None removes one."""
         touched = [name for name in vectors if version >= self.names.get(name, self.full)]
         for name in touched:
@@ -98,7 +98,7 @@ class Point(msgspec.Struct):
         self.names = self.names | dict.fromkeys(touched, version)
         return bool(touched)
 
-    def _replace_vectors(self, version: Version, vectors: Mapping[str, Vectors]) -> None:
+    def _replace_vectors(self, version: Version, vectors: Mapping[str, Vector]) -> None:
         self.names = {name: v for name, v in self.names.items() if v > version}
         kept = {name: self.vectors[name] for name in self.names if name in self.vectors}
         self.vectors = {name: vector for name, vector in vectors.items() if name not in self.names} | kept

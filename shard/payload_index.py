@@ -5,22 +5,33 @@ Postings are roaring bitmaps of rows. An index answers exactly or says (with Non
 
 from __future__ import annotations
 
+import array
+import math
+from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from heapq import merge
+from itertools import dropwhile, islice, takewhile
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import orjson
 from pyroaring import BitMap
 
-from catalog.collection import FieldSchema, FieldType
-from catalog.payload import as_micros, as_number, as_uuid, tokens, values_at
+from catalog.fields import FieldSchema, FieldType
+from catalog.geo import Area, Place, as_place
+from catalog.payload import as_micros, as_number, as_uuid, nodes_at
+from catalog.text import analyzer_of
 
 EXACT_FLOAT = 2**53
 """Integers beyond it are not exact as float64."""
 
 RESORT_ROWS = 1000
-"""Rows that may change before an ordered index is sorted anew; a tenth of a large index may."""
+"""Rows that may change before a sorted index is sorted anew; a tenth of a large index may."""
+
+_CHUNK = 1024
+"""Pairs that a walk takes from the sorted copy at a time."""
 
 Key = str | int | bool
 
@@ -30,11 +41,15 @@ class Postings:
 
     def __init__(self) -> None:
         self._rows: dict[Key, BitMap] = {}
+        self._texts: list[str] | None = None
+        self._new_texts: list[str] = []
 
     def add(self, row: int, keys: Iterable[Key]) -> None:
         for key in keys:
             if (rows := self._rows.get(key)) is None:
                 rows = self._rows[key] = BitMap()
+                if self._texts is not None and isinstance(key, str):
+                    self._new_texts.append(key)
             rows.add(row)
 
     def remove(self, row: int, keys: Iterable[Key]) -> None:
@@ -54,107 +69,255 @@ class Postings:
         found = [self._rows.get(key, BitMap()) for key in keys]
         return BitMap.intersection(*found) if found else BitMap()
 
-    def all_rows(self) -> BitMap:
-        """The rows that hold anything."""
-        return self.any_of(self._rows)
+    def starting(self, prefix: str) -> BitMap:
+        """The rows that hold a text that starts with `prefix`."""
+        texts = self._sorted_texts()
+        found: Iterator[str] = takewhile(lambda text: text.startswith(prefix), islice(texts, bisect_left(texts, prefix), None))
+        return self.any_of(found)
+
+    def containing(self, part: str) -> BitMap:
+        """The rows that hold a text with `part` in it."""
+        return self.any_of(text for text in self._rows if isinstance(text, str) and part in text)
 
     def counts(self, among: BitMap) -> Counter[Key]:
         """How many rows among the given ones hold each value."""
         counted = {key: rows.intersection_cardinality(among) for key, rows in self._rows.items()}
         return Counter({key: count for key, count in counted.items() if count})
 
+    def _sorted_texts(self) -> list[str]:
+        """The texts in order, some of them gone since; they are kept from the first time that somebody asks."""
+        if self._texts is None or len(self._texts) > 2 * len(self._rows) + RESORT_ROWS:
+            self._texts, self._new_texts = sorted(text for text in self._rows if isinstance(text, str)), []
+        if self._new_texts:
+            self._texts.extend(self._new_texts)
+            self._texts.sort()  # quick: a long sorted part and a short one
+            self._new_texts = []
+        return self._texts
 
-class Ordered:
-    """number -> rows, for ranges: a sorted copy, and the few rows that changed since it was made."""
+
+Value = TypeVar("Value")
+
+
+class _Sorted(ABC, Generic[Value]):
+    """row -> values, with a sorted copy to find rows by; and the few rows that changed since it was made."""
 
     def __init__(self) -> None:
-        self._values: dict[int, list[float | int]] = {}
-        self._sorted_values = np.empty(0, np.float64)
-        self._sorted_rows = np.empty(0, np.uint32)
+        self._values: dict[int, list[Value]] = {}
+        self._rows = np.empty(0, np.uint32)
         self._changed = BitMap()
 
-    def add(self, row: int, values: list[float | int]) -> None:
+    def add(self, row: int, values: list[Value]) -> None:
         if values:
-            self._values[row] = values
+            self._values[row] = values if len(values) == 1 else list(dict.fromkeys(values))
             self._changed.add(row)
 
     def remove(self, row: int) -> None:
         if self._values.pop(row, None) is not None:
             self._changed.add(row)
 
-    def __len__(self) -> int:
-        return len(self._values)
+    def _settle(self) -> None:
+        """Sorts anew when many rows changed."""
+        if len(self._changed) > max(RESORT_ROWS, len(self._rows) // 10):
+            self._sort([(value, row) for row, values in self._values.items() for value in values])
+            self._changed = BitMap()
+
+    @abstractmethod
+    def _sort(self, pairs: list[tuple[Value, int]]) -> None:
+        """Makes the sorted copy."""
+
+    def _tested(self, rows: BitMap, accepts: Callable[[Value], bool]) -> BitMap:
+        """Those of the rows that have a value that `accepts` takes."""
+        return BitMap(row for row in rows if any(accepts(value) for value in self._values.get(row, ())))
+
+
+class Ordered(_Sorted[float | int]):
+    """Numbers of rows, for ranges and for order. The sorted copy is searched as float64, which merges some large integers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._floats = np.empty(0, np.float64)
+        self._numbers: list[float | int] = []
 
     def between(self, accepts: Callable[[float | int], bool], low: float | None, high: float | None) -> BitMap:
         """The rows with a value that `accepts` takes; all such values lie within `low` and `high`, both included."""
-        if len(self._changed) > max(RESORT_ROWS, len(self._sorted_rows) // 10):
-            self._sort()
-        start = 0 if low is None else int(np.searchsorted(self._sorted_values, low, "left"))
-        end = len(self._sorted_values) if high is None else int(np.searchsorted(self._sorted_values, high, "right"))
-        # The edges may hold values equal to a bound that is excluded; they are few, and each is looked at.
-        inner_start = start if low is None else int(np.searchsorted(self._sorted_values, low, "right"))
-        inner_end = end if high is None else int(np.searchsorted(self._sorted_values, high, "left"))
-        doubtful = BitMap(self._changed)
-        doubtful.update(self._sorted_rows[start : min(inner_start, end)].tolist())
-        doubtful.update(self._sorted_rows[max(inner_end, start) : end].tolist())
-        rows = BitMap(self._sorted_rows[inner_start:inner_end].tolist()) if inner_start < inner_end else BitMap()
-        rows -= doubtful
-        rows.update(row for row in doubtful if any(accepts(value) for value in self._values.get(row, ())))
-        return rows
+        self._settle()
+        start = 0 if low is None else self._place(low, "left")
+        end = len(self._rows) if high is None else self._place(high, "right")
+        # Within the run of values that equal a bound, the bound may be excluded; between the runs everything passes.
+        inner_start = start if low is None else min(self._place(low, "right"), end)
+        inner_end = end if high is None else max(self._place(high, "left"), inner_start)
+        rows = _bitmap(self._rows[inner_start:inner_end])
+        for bound, run in ((low, slice(start, inner_start)), (high, slice(inner_end, end))):
+            if bound is not None and run.start < run.stop:
+                equal = _bitmap(self._rows[run])
+                rows |= self._tested(equal, accepts) if abs(bound) >= EXACT_FLOAT else equal if accepts(bound) else BitMap()
+        return (rows - self._changed) | self._tested(self._changed, accepts)
 
-    def _sort(self) -> None:
-        pairs = [(value, row) for row, values in self._values.items() for value in values if abs(value) <= EXACT_FLOAT]
-        values = np.array([value for value, _ in pairs], np.float64)
-        order = np.argsort(values, kind="stable")
-        self._sorted_values = values[order]
-        self._sorted_rows = np.array([row for _, row in pairs], np.uint32)[order]
-        self._changed = BitMap(row for row, held in self._values.items() if any(abs(value) > EXACT_FLOAT for value in held))
+    def ascending(self, start: float | None = None, descending: bool = False) -> Iterator[tuple[float | int, int]]:
+        """Every value with its row, by value and then row, from value `start` on, itself included; `descending` turns it round.
+
+        A row comes once for each of its values. Lazy; to be dropped before the index changes.
+        """
+        self._settle()
+        changed = [(value, row) for row in self._changed for value in self._values.get(row, ())]
+        changed.sort(reverse=descending)
+        pairs = merge(self._walk(start, descending), changed, reverse=descending)
+        if start is None:
+            return pairs
+        return dropwhile(lambda pair: pair[0] > start if descending else pair[0] < start, pairs)
+
+    def _walk(self, start: float | None, descending: bool) -> Iterator[tuple[float | int, int]]:
+        """The sorted copy without the rows that changed, from `start` or a little before it on."""
+        first, last = 0, len(self._rows)
+        if start is not None:
+            first, last = (0, self._place(start, "right")) if descending else (self._place(start, "left"), last)
+        chunks = range(first, last, _CHUNK)
+        for at in reversed(chunks) if descending else chunks:
+            chunk = slice(at, min(at + _CHUNK, last))
+            pairs = list(zip(self._numbers[chunk], self._rows[chunk].tolist(), strict=True))
+            yield from (pair for pair in (reversed(pairs) if descending else pairs) if pair[1] not in self._changed)
+
+    def _place(self, value: float, side: str) -> int:
+        return int(np.searchsorted(self._floats, _as_float(value), "left" if side == "left" else "right"))
+
+    def _sort(self, pairs: list[tuple[float | int, int]]) -> None:
+        floats = np.fromiter((value for value, _ in pairs), np.float64, len(pairs))
+        rows = np.fromiter((row for _, row in pairs), np.uint32, len(pairs))
+        if len(pairs) and np.abs(floats).max() >= EXACT_FLOAT:
+            order = np.array(sorted(range(len(pairs)), key=pairs.__getitem__))
+        else:
+            order = np.lexsort((rows, floats))
+        self._floats, self._rows = floats[order], rows[order]
+        self._numbers = [pairs[at][0] for at in order.tolist()]
+
+
+class Places(_Sorted[Place]):
+    """Places of rows, for areas: in order of latitude, so that only those in the area's band are looked at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lons = np.empty(0, np.float64)
+        self._lats = np.empty(0, np.float64)
+
+    def within(self, area: Area) -> BitMap:
+        """The rows with a place in an area."""
+        self._settle()
+        west, south, east, north = area.bounds()
+        band = slice(int(np.searchsorted(self._lats, south, "left")), int(np.searchsorted(self._lats, north, "right")))
+        lons, lats, rows = self._lons[band], self._lats[band], self._rows[band]
+        near = (lons >= west) | (lons <= east) if west > east else (lons >= west) & (lons <= east)
+        lons, lats, rows = lons[near], lats[near], rows[near]
+        held, doubtful = area.holding(lons, lats)
+        found = _bitmap(rows[held]) | self._tested(_bitmap(rows[doubtful]), lambda place: area.holds(*place))
+        return (found - self._changed) | self._tested(self._changed, lambda place: area.holds(*place))
+
+    def _sort(self, pairs: list[tuple[Place, int]]) -> None:
+        lats = np.fromiter((place.lat for place, _ in pairs), np.float64, len(pairs))
+        order = np.argsort(lats)
+        self._lats = lats[order]
+        self._lons = np.fromiter((place.lon for place, _ in pairs), np.float64, len(pairs))[order]
+        self._rows = np.fromiter((row for _, row in pairs), np.uint32, len(pairs))[order]
 
 
 class FieldIndex:
-    """The index of one field, of one type."""
+    """The index of one field, of one type. `rows` have a value of the type, `filled` any value at all, `nulls` a null.
+
+    `keeps_values`: the postings are of the values themselves, so that they can be counted.
+    """
 
     def __init__(self, schema: FieldSchema) -> None:
         self.schema = schema
+        self.rows = BitMap()
+        self.filled = BitMap()
+        self.nulls = BitMap()
         self.postings = Postings()
-        self._ordered = Ordered() if schema.type in (FieldType.INTEGER, FieldType.FLOAT, FieldType.DATETIME) else None
+        self.keeps_values = schema.type in _BY_VALUE and schema.lookup is not False
+        self.ordered = Ordered() if schema.type in _BY_ORDER and schema.range is not False else None
+        self._places = Places() if schema.type is FieldType.GEO else None
+        self._texts = analyzer_of(schema) if schema.type is FieldType.TEXT else None
+        self._several = BitMap()
+        """Rows with more than one text: their postings do not say which word stands in which."""
 
-    def add(self, row: int, values: list[Any]) -> None:
-        self.postings.add(row, self._keys(values))
-        if self._ordered is not None:
-            self._ordered.add(row, self._numbers(values))
+    def add(self, row: int, nodes: list[Any]) -> None:
+        """Indexes what stands at the field in a row's payload."""
+        values = _values(nodes)
+        if any(node is not None and node != [] for node in nodes):
+            self.filled.add(row)
+        if None in values:
+            self.nulls.add(row)
+        if keys := self._keys(values):
+            self.postings.add(row, keys)
+        numbers = self._numbers(values) if self.ordered is not None else []
+        if self.ordered is not None:
+            self.ordered.add(row, numbers)
+        places = [place for value in values if (place := as_place(value)) is not None] if self._places is not None else []
+        if self._places is not None:
+            self._places.add(row, places)
+        if keys or numbers or places:
+            self.rows.add(row)
+        if self._texts is not None and sum(isinstance(value, str) for value in values) > 1:
+            self._several.add(row)
 
-    def remove(self, row: int, values: list[Any]) -> None:
-        self.postings.remove(row, self._keys(values))
-        if self._ordered is not None:
-            self._ordered.remove(row)
+    def remove(self, row: int, nodes: list[Any]) -> None:
+        """Takes a row out; `nodes` are those that it was added with."""
+        for rows in (self.rows, self.filled, self.nulls, self._several):
+            rows.discard(row)
+        self.postings.remove(row, self._keys(_values(nodes)))
+        if self.ordered is not None:
+            self.ordered.remove(row)
+        if self._places is not None:
+            self._places.remove(row)
 
     def points(self) -> int:
         """How many rows have a value here."""
-        return len(self._ordered) if self._ordered is not None else len(self.postings.all_rows())
+        return len(self.rows)
 
     def matching(self, wanted: Iterable[Any]) -> BitMap | None:
         """The rows that hold one of the values; None when this type of index cannot tell for one of them."""
+        if not self.keeps_values:
+            return None
         keys = [self._key(value) for value in wanted]
         return None if None in keys else self.postings.any_of(key for key in keys if key is not None)
 
-    def text(self, query: str) -> BitMap | None:
-        """The rows whose text holds every token of the query."""
-        return self.postings.all_of(self._tokens(query)) if self.schema.type is FieldType.TEXT else None
+    def starting(self, prefix: str) -> BitMap | None:
+        """The rows with a text that starts with `prefix`; None when this type of index cannot tell."""
+        return self.postings.starting(prefix) if self.schema.type is FieldType.KEYWORD else None
+
+    def containing(self, part: str) -> BitMap | None:
+        """The rows with a text that has `part` in it; None when this type of index cannot tell."""
+        return self.postings.containing(part) if self.schema.type is FieldType.KEYWORD else None
+
+    def any_word(self, words: Sequence[str]) -> tuple[BitMap, bool]:
+        """For a text index: the rows with a text that has one of the words, and True."""
+        return self.postings.any_of(words), True
+
+    def all_words(self, words: Sequence[str]) -> tuple[BitMap, bool]:
+        """For a text index: the rows whose texts together have all the words, and whether each has them in one text."""
+        rows = self.postings.all_of(words)
+        return rows, len(set(words)) < 2 or rows.isdisjoint(self._several)
 
     def between(
         self, kind: FieldType, accepts: Callable[[float | int], bool], low: float | None, high: float | None
     ) -> BitMap | None:
         """The rows with a number (kind FLOAT) or a moment (kind DATETIME) in a range; see `Ordered.between`."""
         moments = self.schema.type is FieldType.DATETIME
-        if self._ordered is None or moments != (kind is FieldType.DATETIME):
+        if self.ordered is None or moments != (kind is FieldType.DATETIME):
             return None
-        return self._ordered.between(accepts, low, high)
+        return self.ordered.between(accepts, low, high)
 
-    def _keys(self, values: list[Any]) -> list[Key]:
-        if self.schema.type is FieldType.TEXT:
-            return [token for value in values if isinstance(value, str) for token in self._tokens(value)]
-        return [key for value in values if (key := self._key(value)) is not None]
+    def ascending(self, start: float | None = None, descending: bool = False) -> Iterator[tuple[float | int, int]] | None:
+        """Numbers or moments with their rows in order; see `Ordered.ascending`. None when this index knows no order."""
+        return None if self.ordered is None else self.ordered.ascending(start, descending)
+
+    def within(self, area: Area) -> BitMap | None:
+        """The rows with a place in an area; None when this is no index of places."""
+        return None if self._places is None else self._places.within(area)
+
+    def _keys(self, values: list[Any]) -> Iterable[Key]:
+        if self._texts is not None:
+            terms = [self._texts.terms(value) for value in values if isinstance(value, str)]
+            return terms[0] if len(terms) == 1 else set().union(*terms)
+        return [key for value in values if (key := self._key(value)) is not None] if self.keeps_values else []
 
     def _key(self, value: Any) -> Key | None:
         """The value as a posting's key; None when an index of this type does not hold such values."""
@@ -166,16 +329,17 @@ class FieldIndex:
             case FieldType.BOOL:
                 return value if isinstance(value, bool) else None
             case FieldType.UUID:
-                return value if as_uuid(value) else None
-            case FieldType.FLOAT | FieldType.DATETIME | FieldType.TEXT:
+                return as_uuid(value)
+            case _:
                 return None
 
     def _numbers(self, values: list[Any]) -> list[float | int]:
         convert = as_micros if self.schema.type is FieldType.DATETIME else as_number
         return [number for value in values if (number := convert(value)) is not None]
 
-    def _tokens(self, text: str) -> list[str]:
-        return tokens(text, self.schema.lowercase, self.schema.min_token_len, self.schema.max_token_len)
+
+_BY_VALUE = (FieldType.KEYWORD, FieldType.INTEGER, FieldType.BOOL, FieldType.UUID)
+_BY_ORDER = (FieldType.INTEGER, FieldType.FLOAT, FieldType.DATETIME)
 
 
 class PayloadIndex:
@@ -186,20 +350,40 @@ class PayloadIndex:
 
     def add(self, row: int, payload: bytes) -> None:
         """Indexes a row's payload."""
-        for index, values in indexed_values(self.fields, payload):
-            index.add(row, values)
+        for index, nodes in indexed_values(self.fields, payload):
+            index.add(row, nodes)
 
     def remove(self, row: int, payload: bytes) -> None:
         """Takes a row out; `payload` is what it was added with."""
-        for index, values in indexed_values(self.fields, payload):
-            index.remove(row, values)
+        for index, nodes in indexed_values(self.fields, payload):
+            index.remove(row, nodes)
 
 
 def indexed_values(fields: Mapping[str, FieldIndex], payload: bytes) -> Iterator[tuple[FieldIndex, list[Any]]]:
-    """The values that a payload has for each of the indexed fields."""
+    """What a payload has at each of the indexed fields, arrays as arrays, in the form that a FieldIndex takes."""
     if not payload or not fields:
         return
     content = orjson.loads(payload)
     for name, index in fields.items():
-        if values := values_at(content, name):
-            yield index, values
+        if nodes := nodes_at(content, name):
+            yield index, nodes
+
+
+def _values(nodes: list[Any]) -> list[Any]:
+    """The values that conditions look at: an array counts as each of its elements."""
+    if not any(isinstance(node, list) for node in nodes):
+        return nodes
+    return [value for node in nodes for value in (node if isinstance(node, list) else (node,))]
+
+
+def _bitmap(rows: np.ndarray[Any, np.dtype[np.uint32]]) -> BitMap:
+    numbers = array.array("I")
+    numbers.frombytes(rows.tobytes())
+    return BitMap(numbers)
+
+
+def _as_float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf

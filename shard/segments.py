@@ -11,18 +11,18 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from catalog.collection import Distance, HnswConfig
 from journal.records import Vectors
-from shard.graph import Graph, LocalIds, Mask, best, exact_scores
+from shard.graph import Graph, LocalIds, Mask, exact_scores, scores_at
+from shard.index import NOTHING, Found, Rows, RowSet, closest, grown, room_for
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +30,14 @@ SEAL_ROWS = 10_000
 SEAL_ROWS_IDLE = 2_000
 """While nothing is written, fewer rows are worth a graph: a scan of them would cost each search more than the graph does."""
 
+SEGMENT_FLOATS = 500_000
+"""What a walk through one graph costs, in floats compared in a row."""
+
 MAX_SEGMENT_ROWS = 4_000_000
 """No merge makes a graph larger than this, which bounds the work of one build."""
 MERGE_SHARE = 0.25
 """One large graph answers faster than several; a smaller share builds every row more often."""
 MAX_DEAD_SHARE = 0.2
-
-Rows = NDArray[np.int64]
 
 
 @dataclass(slots=True, eq=False)
@@ -60,7 +61,8 @@ class Segment:
         return found
 
 
-class SegmentView(NamedTuple):
+@dataclass(slots=True, eq=False, frozen=True)
+class SegmentView:
     """A segment as it was at one moment: its first `end` rows, less those that `alive` leaves out."""
 
     segment: Segment
@@ -69,29 +71,29 @@ class SegmentView(NamedTuple):
     alive_count: int
 
 
-class Found(NamedTuple):
-    """Rows and their exact scores, closest first."""
-
-    rows: Rows
-    scores: Vectors
-
-
 class VectorView(NamedTuple):
     """All segments at one moment."""
 
     distance: Distance
     segments: tuple[SegmentView, ...] = ()
 
-    def scan(self, query: Vectors, limit: int, rows: Rows | None = None) -> Found:
-        """The `limit` closest of all rows, or of `rows` (ascending) only, by comparing each."""
-        return self._merge([self._scan_one(view, query, limit, rows) for view in self.segments], limit)
+    def scan(self, query: Vectors, limit: int, rows: RowSet | None = None) -> Found:
+        """The `limit` closest of all rows, or of `rows` only, by comparing each."""
+        found = [closest(self.distance, self._compare_one(view, query, rows), limit) for view in self.segments]
+        return self._merge(found, limit)
 
-    def search(self, query: Vectors, limit: int, ef: int, rows: Rows | None = None) -> Found:
+    def compare(self, example: Vectors, rows: RowSet | None = None) -> Found:
+        """The score of every row, or of those of `rows` that are here; rows ascend."""
+        found = _joined([self._compare_one(view, example, rows) for view in self.segments])
+        order = np.argsort(found.rows, kind="stable")
+        return Found(found.rows[order], found.scores[order])
+
+    def search(self, query: Vectors, limit: int, ef: int, rows: RowSet | None = None) -> Found:
         """Nearly the `limit` closest: through the graphs where there are any, with `ef` candidates each."""
         found = []
         for view in self.segments:
             if view.segment.graph is None or view.alive_count <= limit:
-                found.append(self._scan_one(view, query, limit, rows))
+                found.append(closest(self.distance, self._compare_one(view, query, rows), limit))
             else:
                 found.append(self._search_one(view, view.segment.graph, query, limit, ef, rows))
         return self._merge(found, limit)
@@ -104,45 +106,59 @@ class VectorView(NamedTuple):
             found.update((rows if view.alive is None else rows[view.alive]).tolist())
         return found
 
+    def floats(self, query: Vectors, rows: RowSet | None) -> int:
+        """How many floats `scan` compares."""
+        return (self.size() if rows is None else len(rows)) * len(query)
+
+    def flat_floats(self) -> int:
+        """How much work `search` is without a selector, as floats compared."""
+        flat = [view.segment.vectors[: view.end].size for view in self.segments if view.segment.graph is None]
+        return sum(flat) + SEGMENT_FLOATS * len(self.segments)
+
     def size(self) -> int:
         """How many vectors there are."""
         return sum(view.alive_count for view in self.segments)
 
-    def _scan_one(self, view: SegmentView, query: Vectors, limit: int, rows: Rows | None) -> Found:
-        vectors = view.segment.vectors[: view.end]
-        mine = view.segment.rows[: view.end]
+    def _compare_one(self, view: SegmentView, example: Vectors, rows: RowSet | None) -> Found:
+        segment = view.segment
         if rows is not None:
-            local = view.segment.local_ids(rows)
-            local = local[local < view.end]
-            local = local if view.alive is None else local[view.alive[local]]
-        elif view.alive is not None:
-            local = np.flatnonzero(view.alive)
-        else:
-            return self._ranked(mine, vectors, query, limit)
-        return self._ranked(mine[local], vectors[local], query, limit)
+            among = rows
+            local = among.made(view, lambda: _places(view, among))
+            return Found(segment.rows[local], scores_at(self.distance, segment.vectors, example, local))
+        every, scores = segment.rows[: view.end], exact_scores(self.distance, segment.vectors[: view.end], example)
+        return Found(every, scores) if view.alive is None else Found(every[view.alive], scores[view.alive])
 
-    def _search_one(self, view: SegmentView, graph: Graph, query: Vectors, limit: int, ef: int, rows: Rows | None) -> Found:
+    def _search_one(self, view: SegmentView, graph: Graph, query: Vectors, limit: int, ef: int, rows: RowSet | None) -> Found:
         allowed = view.alive
         if rows is not None:
-            allowed = np.zeros(view.end, np.bool_)
-            allowed[view.segment.local_ids(rows)] = True
-            allowed = allowed if view.alive is None else allowed & view.alive
+            among = rows
+            allowed = among.made((view, "mask"), lambda: _mask(view, among))
         # A few more than asked for, since the graph's codes are coarser than the vectors that decide.
         local = graph.search(query, min(view.end, limit + 10 + limit // 4), max(ef, limit + 10), allowed)
-        return self._ranked(view.segment.rows[local], view.segment.vectors[local], query, limit)
-
-    def _ranked(self, rows: Rows, vectors: Vectors, query: Vectors, limit: int) -> Found:
-        scores = exact_scores(self.distance, vectors, query)
-        chosen = best(self.distance, scores, limit)
-        return Found(rows[chosen], scores[chosen])
+        found = Found(view.segment.rows[local], scores_at(self.distance, view.segment.vectors, query, local))
+        return closest(self.distance, found, limit)
 
     def _merge(self, found: list[Found], limit: int) -> Found:
-        if len(found) == 1:
-            return found[0]
-        rows = np.concatenate([part.rows for part in found]) if found else np.empty(0, np.int64)
-        scores = np.concatenate([part.scores for part in found]) if found else np.empty(0, np.float32)
-        chosen = best(self.distance, scores, limit)
-        return Found(rows[chosen], scores[chosen])
+        return found[0] if len(found) == 1 else closest(self.distance, _joined(found), limit)
+
+
+def _places(view: SegmentView, rows: RowSet) -> LocalIds:
+    """Where those of `rows` that a segment holds alive stand in it."""
+    local = view.segment.local_ids(rows.array())
+    local = local[local < view.end]
+    return local if view.alive is None else local[view.alive[local]]
+
+
+def _mask(view: SegmentView, rows: RowSet) -> Mask:
+    allowed = np.zeros(view.end, np.bool_)
+    allowed[_places(view, rows)] = True
+    return allowed
+
+
+def _joined(found: list[Found]) -> Found:
+    if not found:
+        return NOTHING
+    return Found(np.concatenate([part.rows for part in found]), np.concatenate([part.scores for part in found]))
 
 
 @dataclass(slots=True)
@@ -190,18 +206,17 @@ class VectorIndex:
             missing = np.setdiff1d(missing, segment.rows[local], assume_unique=True)
         return missing
 
-    def add(self, rows: Rows, vectors: Vectors) -> None:
-        """Appends rows, ascending and above all before, with their vectors, shape (n, size). Visible after `publish`."""
+    def add(self, rows: Rows, vectors: Sequence[Vectors]) -> None:
+        """Appends rows, ascending and above all before, with a vector of shape (size,) each. Visible after `publish`."""
         segment, end = self._growing, self._growing.count + len(rows)
         if end > len(segment.rows):
-            room = max(1024, end, 2 * len(segment.rows))
-            # New arrays, so that readers of the old ones are not disturbed.
-            segment.rows = _grown(segment.rows, segment.count, (room,))
-            segment.vectors = _grown(segment.vectors, segment.count, (room, self._size))
+            room = room_for(end, len(segment.rows))
+            segment.rows = grown(segment.rows, segment.count, (room,))
+            segment.vectors = grown(segment.vectors, segment.count, (room, self._size))
             if segment.alive is not None:
-                segment.alive = _grown(segment.alive, segment.count, (room,))
+                segment.alive = grown(segment.alive, segment.count, (room,))
         segment.rows[segment.count : end] = rows
-        segment.vectors[segment.count : end] = vectors
+        segment.vectors[segment.count : end] = np.stack(vectors)
         if segment.alive is not None:
             segment.alive[segment.count : end] = True
         segment.count = end
@@ -344,9 +359,3 @@ def _sync(path: Path) -> None:
 def _mapped(path: Path) -> Vectors:
     """An array file as memory; a plain array, since numpy's memmap class makes every small gather slow."""
     return np.asarray(np.load(path, mmap_mode="r"))
-
-
-def _grown(array: NDArray[Any], count: int, shape: tuple[int, ...]) -> NDArray[Any]:
-    larger = np.empty(shape, array.dtype)
-    larger[:count] = array[:count]
-    return larger

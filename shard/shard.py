@@ -22,7 +22,7 @@ import numpy as np
 import orjson
 from pyroaring import BitMap
 
-from catalog.collection import Collection, Distance
+from catalog.collection import Collection, CollectionConfig, Distance
 from journal.hlc import COUNTER_BITS
 from journal.log import Entry, TopicPartition
 from journal.records import (
@@ -35,16 +35,20 @@ from journal.records import (
     ReplacePayload,
     UnsetVectors,
     Upsert,
+    Vector,
     VectorColumn,
     Vectors,
 )
 from journal.split import take
 from journal.stamps import NEVER, Version, next_stamp
 from journal.topics import Topics
+from shard.index import Index, RowSet, View
 from shard.join import Point
+from shard.multi import MultiIndex
 from shard.payload_index import FieldIndex, PayloadIndex, indexed_values
-from shard.segments import Build, VectorIndex, VectorView
-from shard.store import NO_ROW, Changes, Progress, Store, StoreView
+from shard.segments import Build, VectorIndex
+from shard.sparse import SparseIndex
+from shard.store import NO_ROW, Changes, Form, Forms, Progress, Store, StoreView
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +77,9 @@ class ShardView(NamedTuple):
     collection: Collection
     rows: StoreView
     alive: BitMap
-    vectors: Mapping[str, VectorView]
+    vectors: Mapping[str, View]
+    selections: dict[bytes, RowSet]
+    """What filters were found to select, by their text; reads put it here for those that come after."""
 
 
 class Shard:
@@ -91,17 +97,8 @@ class Shard:
         self._topics = topics
         self._limits = limits
         self._background = background
-        self.store = Store(folder / "rows")
-        self.vectors = {
-            name: VectorIndex(
-                folder / "segments" / str(number_of_name),
-                params.distance,
-                params.size,
-                params.hnsw or collection.config.hnsw,
-                self.lock,
-            )
-            for number_of_name, (name, params) in enumerate(sorted(collection.config.vectors.items()))
-        }
+        self.store = Store(folder / "rows", _forms(collection.config))
+        self.vectors = _indexes(folder / "segments", collection.config, self.lock)
         self._next_row = self.store.next_row()
         self._progress: dict[TopicPartition, Progress] = {}
         for partition in self.home_partitions():
@@ -149,7 +146,8 @@ class Shard:
             self.payload.fields = kept | new
             self.collection = collection
             for name, vectors in self.vectors.items():
-                vectors.hnsw = collection.config.vectors[name].hnsw or collection.config.hnsw
+                if isinstance(vectors, VectorIndex):
+                    vectors.hnsw = collection.config.vectors[name].hnsw or collection.config.hnsw
             self._publish()
 
     def tend(self, idle: bool = False) -> None:
@@ -187,17 +185,20 @@ class Shard:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _publish(self) -> None:
-        """Makes what is applied visible to reads that begin now. Under the lock."""
+        """Makes what is applied visible to reads that begin now. Under the lock, by the thread that applies."""
+        self.view = ShardView(self.collection, self.store.view(), BitMap(self.alive), self._vector_views(), {})
+
+    def _vector_views(self) -> dict[str, View]:
         for vectors in self.vectors.values():
             vectors.publish()
-        views = {name: vectors.view for name, vectors in self.vectors.items()}
-        self.view = ShardView(self.collection, self.store.view(), BitMap(self.alive), views)
+        return {name: vectors.view for name, vectors in self.vectors.items()}
 
-    def _run(self, vectors: VectorIndex, build: Build) -> None:
+    def _run(self, vectors: Index, build: Build) -> None:
         vectors.run(build)
         with self.lock:
             if hasattr(self, "view"):  # not closed meanwhile
-                self._publish()
+                # A batch may be written and not yet published: the rows stay those of the view.
+                self.view = self.view._replace(vectors=self._vector_views())
         self.tend()
 
     def _load(self) -> None:
@@ -210,7 +211,7 @@ class Shard:
             for start in range(0, len(missing), 1000):
                 found = [(row, v[name]) for row in missing[start : start + 1000] if name in (v := self.store.vectors(int(row)))]
                 if found:
-                    vectors.add(np.array([row for row, _ in found]), np.stack([vector for _, vector in found]))
+                    vectors.add(np.array([row for row, _ in found]), [vector for _, vector in found])
         self.configure(self.collection)
         self.tend()
 
@@ -289,7 +290,7 @@ class _Stage:
         for name, vectors in shard.vectors.items():
             born = [(row, staged.point.vectors[name]) for row, staged in self._born if name in staged.point.vectors]
             if born:
-                vectors.add(np.array([row for row, _ in born], np.int64), np.stack([vector for _, vector in born]))
+                vectors.add(np.array([row for row, _ in born], np.int64), [vector for _, vector in born])
             if len(dead):
                 vectors.kill(dead)
 
@@ -361,7 +362,7 @@ class _Stage:
             yield index, staged
 
     def _full_write(
-        self, point_id: bytes, staged: _Staged, version: Version, vectors: Mapping[str, Vectors] | None, payload: bytes
+        self, point_id: bytes, staged: _Staged, version: Version, vectors: Mapping[str, Vector] | None, payload: bytes
     ) -> None:
         """An upsert, or a delete where `vectors` is None."""
         point = staged.point
@@ -373,7 +374,7 @@ class _Stage:
         staged.touched |= joined
         staged.new_vectors |= joined
 
-    def _patch_vectors(self, point_id: bytes, staged: _Staged, version: Version, vectors: Mapping[str, Vectors | None]) -> None:
+    def _patch_vectors(self, point_id: bytes, staged: _Staged, version: Version, vectors: Mapping[str, Vector | None]) -> None:
         data = {name: None if vector is None else vector.tobytes() for name, vector in vectors.items()}
         self._remember_patch(point_id, staged, version, ("patch_vectors", data))
         joined = staged.point.patch_vectors(version, vectors)
@@ -393,14 +394,14 @@ class _Stage:
     def _remember(self, point_id: bytes, version: Version, write: object) -> None:
         self._changes.put_version(point_id, version, msgspec.msgpack.encode(write))
 
-    def _by_point(self, columns: Sequence[VectorColumn], count: int) -> list[dict[str, Vectors]]:
+    def _by_point(self, columns: Sequence[VectorColumn], count: int) -> list[dict[str, Vector]]:
         """The vectors of each point by name, as they are stored: of unit length where the distance is Cosine."""
-        by_point: list[dict[str, Vectors]] = [{} for _ in range(count)]
+        by_point: list[dict[str, Vector]] = [{} for _ in range(count)]
         for column in columns:
-            vectors = column.array()
-            if self._shard.collection.config.vectors[column.name].distance is Distance.COSINE:
-                vectors = normalised(vectors)
-            for index, vector in zip(column.indexes(count), vectors, strict=True):
+            params = self._shard.collection.config.vectors.get(column.name)
+            if params is not None and params.distance is Distance.COSINE:
+                column = msgspec.structs.replace(column, data=normalised(column.array()).tobytes())
+            for index, vector in zip(column.indexes(count), column.each(), strict=True):
                 by_point[index][column.name] = vector
         return by_point
 
@@ -423,6 +424,22 @@ class _Stage:
         self._changes.put_point(point_id, point, row)
 
 
+def _forms(config: CollectionConfig) -> Forms:
+    dense = {name: Form(size=params.size if params.multi else None) for name, params in config.vectors.items()}
+    return dense | {name: Form(sparse=True) for name in config.sparse_vectors}
+
+
+def _indexes(folder: Path, config: CollectionConfig, lock: threading.RLock) -> dict[str, Index]:
+    indexes: dict[str, Index] = {name: SparseIndex() for name in config.sparse_vectors}
+    for number, (name, params) in enumerate(sorted(config.vectors.items())):
+        if params.multi:
+            indexes[name] = MultiIndex(params.distance, params.size)
+        else:
+            hnsw = params.hnsw or config.hnsw
+            indexes[name] = VectorIndex(folder / str(number), params.distance, params.size, hnsw, lock)
+    return indexes
+
+
 def normalised(vectors: Vectors) -> Vectors:
     """Vectors, shape (n, d), at unit length; zero vectors stay zero."""
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, np.newaxis]
@@ -431,7 +448,7 @@ def normalised(vectors: Vectors) -> Vectors:
     return unit
 
 
-def _full(vectors: Mapping[str, Vectors] | None, payload: bytes) -> object:
+def _full(vectors: Mapping[str, Vector] | None, payload: bytes) -> object:
     if vectors is None:
         return ("delete",)
     return ("upsert", {name: vector.tobytes() for name, vector in vectors.items()}, payload)

@@ -24,7 +24,7 @@ import numpy as np
 from rocksdict import BlockBasedOptions, Cache, ColumnFamily, Options, Rdict, Snapshot, WriteBatch
 
 from journal.log import TopicPartition
-from journal.records import Vectors
+from journal.records import SPARSE, Vector
 from journal.stamps import Version
 from shard.join import Point
 
@@ -98,8 +98,8 @@ class Changes:
     def put_row(self, row: int, point_id: bytes, point: Point) -> None:
         self._batch.put(row.to_bytes(8, "big"), _encode((point_id, point.payload, point.stamp())), self._family["rows"])
 
-    def put_vectors(self, row: int, vectors: Mapping[str, Vectors]) -> None:
-        data = {name: vector.data for name, vector in vectors.items()}
+    def put_vectors(self, row: int, vectors: Mapping[str, Vector]) -> None:
+        data = {name: vector.tobytes() if vector.dtype == SPARSE else vector.data for name, vector in vectors.items()}
         self._batch.put(row.to_bytes(8, "big"), _encode(data), self._family["vectors"])
 
     def delete_row(self, row: int) -> None:
@@ -120,12 +120,30 @@ class Changes:
         self._batch.put(_NEXT_ROW, row.to_bytes(8, "big"), self._family["meta"])
 
 
-class Store:
-    """The RocksDB in the folder `path`. One thread writes, any thread reads."""
+class Form(NamedTuple):
+    """How a vector's bytes are to be read: dense, a multi-vector of vectors of `size`, or sparse."""
 
-    def __init__(self, path: Path) -> None:
+    sparse: bool = False
+    size: int | None = None
+
+    def read(self, data: bytes) -> Vector:
+        """The vector, read-only."""
+        if self.sparse:
+            return np.frombuffer(data, SPARSE)
+        flat = np.frombuffer(data, "<f4")
+        return flat if self.size is None else flat.reshape(-1, self.size)
+
+
+Forms = Mapping[str, Form]
+
+
+class Store:
+    """The RocksDB in the folder `path`, whose vectors have these `forms` by name. One thread writes, any thread reads."""
+
+    def __init__(self, path: Path, forms: Forms) -> None:
         path.mkdir(parents=True, exist_ok=True)
         self._path = path
+        self._forms = forms
         self._db = Rdict(str(path), _options(), column_families={name: _options() for name in _FAMILIES})
         self.families: dict[str, ColumnFamily] = {name: self._db.get_column_family_handle(name) for name in _FAMILIES}
         self._tables = {name: self._db.get_column_family(name) for name in _FAMILIES}
@@ -145,17 +163,17 @@ class Store:
         if data is None:
             return Point(), NO_ROW
         stored = _decode_point(data)
-        payload, vectors = stored.waiting_payload, _arrays(stored.waiting_vectors)
+        payload, vectors = stored.waiting_payload, _arrays(self._forms, stored.waiting_vectors)
         if stored.row != NO_ROW:
             payload = _decode_row(self._rows[stored.row.to_bytes(8, "big")])[1]
             vectors = self.vectors(stored.row)
         floor = stored.full if stored.floor is None else stored.floor
         return Point(stored.full, stored.row != NO_ROW, floor, stored.keys, stored.names, payload, vectors), stored.row
 
-    def vectors(self, row: int) -> dict[str, Vectors]:
-        """The vectors of a row by name, shape (size,) each; empty when the row is gone."""
+    def vectors(self, row: int) -> dict[str, Vector]:
+        """The vectors of a row by name; empty when the row is gone."""
         data = self._vectors.get(row.to_bytes(8, "big"))
-        return {} if data is None else _arrays(_decode_vectors(data))
+        return {} if data is None else _arrays(self._forms, _decode_vectors(data))
 
     def scan_rows(self) -> Iterator[Row]:
         """All live points in row order, as they are now; for the thread that writes."""
@@ -164,7 +182,7 @@ class Store:
 
     def view(self) -> StoreView:
         """The rows as they are now."""
-        return StoreView(self._points.snapshot(), self._rows.snapshot(), self._vectors.snapshot())
+        return StoreView(self._points.snapshot(), self._rows.snapshot(), self._vectors.snapshot(), self._forms)
 
     def versions(self, point_id: bytes) -> Iterator[tuple[Version, bytes]]:
         """Writes to a point that its current state does not show by itself, newest first."""
@@ -214,7 +232,8 @@ class Store:
 class StoreView:
     """The rows of one moment, over RocksDB snapshots; keeps them readable, also when the store is closed."""
 
-    def __init__(self, points: Snapshot, rows: Snapshot, vectors: Snapshot) -> None:
+    def __init__(self, points: Snapshot, rows: Snapshot, vectors: Snapshot, forms: Forms) -> None:
+        self._forms = forms
         self._points = points
         self._rows = rows
         self._vectors = vectors
@@ -228,9 +247,9 @@ class StoreView:
         """The points at these rows, which must be alive in this view."""
         return [Row(number, *_decode_row(self._rows[number.to_bytes(8, "big")])) for number in numbers]
 
-    def vectors(self, row: int) -> dict[str, Vectors]:
-        """The vectors of a row by name, shape (size,) each."""
-        return _arrays(_decode_vectors(self._vectors[row.to_bytes(8, "big")]))
+    def vectors(self, row: int) -> dict[str, Vector]:
+        """The vectors of a row by name."""
+        return _arrays(self._forms, _decode_vectors(self._vectors[row.to_bytes(8, "big")]))
 
     def scan_points(self, start: bytes = b"") -> Iterator[tuple[bytes, int]]:
         """Ids and rows of all live points in id order, from `start` on.
@@ -259,8 +278,8 @@ def _progress_key(partition: TopicPartition) -> bytes:
     return b"p" + f"{partition.topic}/{partition.partition}".encode()
 
 
-def _arrays(vectors: Mapping[str, bytes]) -> dict[str, Vectors]:
-    return {name: np.frombuffer(data, "<f4") for name, data in vectors.items()}
+def _arrays(forms: Forms, vectors: Mapping[str, bytes]) -> dict[str, Vector]:
+    return {name: forms[name].read(data) for name, data in vectors.items()}
 
 
 def _get(snapshot: Snapshot, key: bytes) -> Any:

@@ -55,7 +55,9 @@ READS = [
     ("range no moment", "count", {"filter": {"must": [{"key": "a", "range": {"gt": "soon"}}]}}, "RFC 3339"),
     ("bad path", "count", {"filter": {"must": [{"key": "a[", "match": {"value": 1}}]}}, "path"),
     ("bad id in filter", "count", {"filter": {"must": [{"has_id": [-5]}]}}, "has_id"),
-    ("not supported", "query", {"prefetch": [{"query": [1, 2, 3, 4]}], "query": [1, 2, 3, 4]}, "prefetch"),
+    ("fusion of nothing", "query", {"query": {"fusion": "rrf"}}, "needs a prefetch"),
+    ("prefetch for nothing", "query", {"prefetch": [{"query": [1, 2, 3, 4]}]}, "query is missing"),
+    ("inference", "query", {"query": {"text": "a word", "model": "some/model"}}, "text is not supported"),
     ("unknown point", "query", {"query": 77}, "No point with id 77"),
 ]
 
@@ -100,7 +102,7 @@ def test_an_unknown_collection(http: httpx.Client) -> None:
         ({"vectors": {"size": 4, "distance": "Dot"}, "shard_number": 65}, "shard_number is 65, must be between 1 and 64"),
         ({"vectors": {"size": 4, "distance": "Dot"}, "hnsw_config": {"m": 1}}, "hnsw_config.m is 1"),
         ({"vectors": {"a/b": {"size": 4, "distance": "Dot"}}}, "a/b"),
-        ({"vectors": {"size": 4, "distance": "Dot"}, "quantization_config": {"scalar": {"type": "int8"}}}, "quantization_config"),
+        ({"vectors": {"size": 4, "distance": "Dot"}, "quantization_config": {"turbo": {}}}, "turbo"),
         ({"vectors": {"size": 4, "distance": "Dot"}, "consistency": "maybe"}, "maybe"),
     ],
 )

@@ -20,7 +20,8 @@ from journal.log import Entry, TopicPartition
 from journal.records import PatchPayload, Record, Upsert
 from journal.topics import Topics
 from query import points
-from query.filters import Condition, parse_filter
+from query.filters import Condition
+from query.reading import where
 from shard.shard import Limits, Shard
 
 INDEXES = {
@@ -214,8 +215,8 @@ def test_indexed_unindexed_and_model_agree(
 
 def matching(shards: tuple[Shard, Shard], condition: dict[str, Any]) -> tuple[list[int], list[int]]:
     """The numbers of the points that pass, without and with indexes."""
-    parsed = parse_filter(msgspec.convert(condition, Condition))
-    found = [sorted(int.from_bytes(i[1:], "big") for i in points.matching_ids([one], parsed)) for one in shards]
+    wanted = where(msgspec.convert(condition, Condition))
+    found = [sorted(int.from_bytes(i[1:], "big") for i in points.matching_ids([one], wanted)) for one in shards]
     return found[0], found[1]
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pyroaring import BitMap
 
 import shard.segments
 from catalog.collection import Distance, HnswConfig
+from shard.index import RowSet
 from shard.segments import VectorIndex
 
 SIZE = 16
@@ -85,8 +87,9 @@ def test_any_history_answers_like_a_scan(tmp_path: Path) -> None:
         assert vectors.view.scan(query, 10).rows.tolist() == expected[:10]
         assert set(vectors.view.scan(query, 10_000).rows.tolist()) == alive
         some = np.array(sorted(alive)[::3], np.int64)
-        assert set(vectors.view.scan(query, 10_000, some).rows.tolist()) == set(some.tolist())
-        assert set(vectors.view.search(query, 20, 200, some).rows.tolist()) <= set(some.tolist())
+        among = RowSet(BitMap(some.tolist()))
+        assert set(vectors.view.scan(query, 10_000, among).rows.tolist()) == set(some.tolist())
+        assert set(vectors.view.search(query, 20, 200, among).rows.tolist()) <= set(some.tolist())
         assert set(vectors.view.all_rows()) == alive
 
 

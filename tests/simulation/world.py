@@ -43,8 +43,10 @@ from journal.registry import SchemaRegistry
 from journal.topics import INGEST_PARTITIONS, TIERS, Topics
 from journal.writer import Destination, Receipt, Request, Writer
 from query import points
-from query.filters import Condition, Key, Match, Range, parse_filter
-from query.search import VectorQuery, prepare, search
+from query.filters import Condition, Key, Match, Range
+from query.reading import where
+from query.search import prepare, search
+from query.stages import Nearest, Params, Stage
 from replayer.dead_letters import DeadLetters
 from replayer.ingest import Ingest
 from replayer.replayer import Replayer
@@ -487,8 +489,8 @@ def check_collection(node: Node, collection: Collection, expected: State, choose
     scrolled, after = points.scroll(shards, None, b"", len(IDS))
     assert [point.row.id for point in scrolled] == sorted(expected)
     assert after is None
-    tagged = parse_filter(Condition(must=Condition(key="tag", match=Match(value="x"))))
-    few = parse_filter(Condition(must=[Condition(key="n", range=Range(gte=2))], must_not=[Condition(is_empty=Key("tag"))]))
+    tagged = where(Condition(must=Condition(key="tag", match=Match(value="x"))))
+    few = where(Condition(must=[Condition(key="n", range=Range(gte=2))], must_not=[Condition(is_empty=Key("tag"))]))
     assert points.count(shards, tagged) == sum(point.payload.get("tag") == "x" for point in expected.values())
     counted = sum(point.payload.get("n", -1) >= 2 and "tag" in point.payload for point in expected.values())
     assert points.count(shards, few) == counted
@@ -501,7 +503,7 @@ def _check_search(shards: list, collection: Collection, name: str, expected: Sta
     params = collection.config.vectors[name]
     vector = prepare(collection, name, np.array([choose.randint(-9, 9) for _ in range(params.size)], np.float32))
     limit = choose.choice((1, 3, 20))
-    hits = search(shards, VectorQuery(name, vector, limit, exact=choose.random() < 0.5))
+    hits = search(shards, Stage(Nearest(name, vector), limit, params=Params(exact=choose.random() < 0.5)))
     scores = {
         id_: _score(params.distance, point.vectors[name], vector) for id_, point in expected.items() if name in point.vectors
     }

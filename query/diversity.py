@@ -1,0 +1,45 @@
+"""Maximal marginal relevance (Carbonell and Goldstein, 1998): hits that are close to the query and unlike each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from catalog.collection import Distance
+from journal.records import SPARSE, Vector, Vectors
+from shard.graph import similarities
+
+
+def diversified(distance: Distance, query: Vector, vectors: Sequence[Vector], diversity: float) -> list[int]:
+    """The order in which to show candidates, by index: each time the one with the most relevance less likeness to those shown."""
+    if not vectors:
+        return []
+    relevance = _likeness(distance, vectors, query)
+    order = [int(np.argmax(relevance))]
+    likest = _likeness(distance, vectors, vectors[order[0]])
+    waiting = np.ones(len(vectors), np.bool_)
+    waiting[order[0]] = False
+    while waiting.any():
+        gain = np.where(waiting, (1 - diversity) * relevance - diversity * likest, -np.inf)
+        chosen = int(np.argmax(gain))
+        order.append(chosen)
+        waiting[chosen] = False
+        likest = np.maximum(likest, _likeness(distance, vectors, vectors[chosen]))
+    return order
+
+
+def _likeness(distance: Distance, vectors: Sequence[Vector], to: Vector) -> Vectors:
+    """How close each vector is, the higher the closer. Shape (n,)."""
+    if to.dtype == SPARSE:
+        return np.array([_shared(vector, to) for vector in vectors], np.float32)
+    if to.ndim == 1:
+        return similarities(distance, np.stack(vectors), to)
+    found = [np.stack([similarities(distance, vector, one) for one in to]).max(axis=1).sum() for vector in vectors]
+    return np.array(found, np.float32)
+
+
+def _shared(a: Vector, b: Vector) -> float:
+    """The dot product of two sparse vectors."""
+    _, mine, theirs = np.intersect1d(a["index"], b["index"], assume_unique=True, return_indices=True)
+    return float(a["value"][mine] @ b["value"][theirs])

@@ -1,0 +1,157 @@
+"""A read's picture of a collection: all its shards, each at one moment, and which of their rows pass each filter.
+
+What a filter selects is kept with the shard's view. A view never changes, so neither does what was found in it; the next
+write makes a new view, and what was kept goes with the old one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import NamedTuple
+
+import msgspec
+from pyroaring import BitMap
+
+from catalog.collection import Collection
+from query.filters import Candidate, Condition, Filter, Selection, parse_filter
+from shard.index import RowSet
+from shard.shard import Shard, ShardView
+from shard.store import Row
+
+MAX_SELECTIONS = 64
+"""Filters whose rows a view remembers."""
+
+_TEST_CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """A filter, and the text that is the same for equal filters."""
+
+    key: bytes
+    filter: Filter = field(compare=False)
+
+
+def where(condition: Condition | None) -> Where | None:
+    """The filter of a request. Raises FilterError."""
+    filter_ = parse_filter(condition)
+    return None if filter_ is None else Where(msgspec.json.encode(condition), filter_)
+
+
+class Place(NamedTuple):
+    """Where a point stands: which shard of the collection, which row."""
+
+    shard: int
+    row: int
+
+
+class Order(NamedTuple):
+    """The first points in order of an indexed payload value, from `start` on; moments in microseconds since 1970."""
+
+    key: str
+    descending: bool
+    start: float | None
+    limit: int
+    where: Where | None
+
+
+class OrderError(ValueError):
+    """The field has no index that knows an order. The text names it."""
+
+
+class Reading:
+    """The shards of a collection, at least one, and what `filters` and `orders` select there; no others can be asked for."""
+
+    def __init__(self, shards: Sequence[Shard], filters: Iterable[Where] = (), orders: Iterable[Order] = ()) -> None:
+        self.views: list[ShardView] = []
+        self._selections: list[dict[bytes, Selection]] = []
+        self._ordered: list[dict[Order, list[tuple[float, int]]]] = []
+        wanted = {where.key: where.filter for where in filters}
+        for shard in shards:
+            with shard.lock if orders else nullcontext():
+                view, selections = _selected(shard, wanted)
+                self._ordered.append({order: _in_order(shard, view, order) for order in orders})
+            self.views.append(view)
+            self._selections.append(selections)
+
+    @property
+    def collection(self) -> Collection:
+        return self.views[0].collection
+
+    def among(self, shard: int, wanted: Where | None) -> RowSet | None:
+        """The rows of a shard that pass a filter; None for all of them."""
+        if wanted is None:
+            return None
+        view = self.views[shard]
+        if (found := view.selections.get(wanted.key)) is None:
+            rows, exact = self._selections[shard][wanted.key]
+            found = RowSet(rows if exact else _tested(view, rows, wanted.filter))
+            for key in list(view.selections)[MAX_SELECTIONS - 1 :]:
+                view.selections.pop(key, None)
+            view.selections[wanted.key] = found
+        return found
+
+    def passing(self, shard: int, wanted: Where | None) -> BitMap:
+        """As `among`, but all rows where there is no filter."""
+        rows = self.among(shard, wanted)
+        return self.views[shard].alive if rows is None else rows.rows
+
+    def is_known(self, shard: int, wanted: Where | None) -> bool:
+        """Whether the indexes alone said which rows pass."""
+        if wanted is None or wanted.key in self.views[shard].selections:
+            return True
+        return self._selections[shard][wanted.key].exact
+
+    def ordered(self, shard: int, order: Order) -> list[tuple[float, int]]:
+        """Values and rows of a shard in order; a point with several values stands at each."""
+        return self._ordered[shard][order]
+
+    def rows(self, places: Iterable[Place]) -> list[Row]:
+        """The points at these places."""
+        return [self.views[shard].rows.rows([row])[0] for shard, row in places]
+
+
+def is_selected(shards: Sequence[Shard], wanted: Where | None) -> bool:
+    """Whether what a filter selects is known already, so that a reading that asks for it is made at once."""
+    return wanted is None or all(wanted.key in shard.view.selections for shard in shards)
+
+
+def _selected(shard: Shard, wanted: Mapping[bytes, Filter]) -> tuple[ShardView, dict[bytes, Selection]]:
+    """A view, and what filters select at its moment, but for what is known of it already."""
+    view = shard.view
+    if all(key in view.selections for key in wanted):
+        return view, {}
+    with shard.lock:  # so that the payload index is that of the view
+        view = shard.view
+        missing = {key: filter_.select(shard) for key, filter_ in wanted.items() if key not in view.selections}
+        return view, {key: Selection(BitMap(found.rows), found.exact) for key, found in missing.items()}
+
+
+def _in_order(shard: Shard, view: ShardView, order: Order) -> list[tuple[float, int]]:
+    """Under the shard's lock."""
+    index = shard.payload.fields.get(order.key)
+    if index is None or (values := index.ascending(order.start, order.descending)) is None:
+        raise OrderError(
+            f"order_by.key: {order.key!r} has no index of type integer, float or datetime; create one to order by it"
+        )
+    if order.where is None:
+        return list(islice(values, order.limit))
+    rows, exact = order.where.filter.select(shard)
+    passing = (item for item in values if item[1] in rows)
+    if not exact:
+        test = order.where.filter.test
+        passing = (item for item in passing if test(Candidate(view.rows.rows([item[1]])[0], view)))
+    return list(islice(passing, order.limit))
+
+
+def _tested(view: ShardView, rows: BitMap, filter_: Filter) -> BitMap:
+    """The rows that pass, tested one by one."""
+    passed = BitMap()
+    numbers = rows.to_array()
+    for start in range(0, len(numbers), _TEST_CHUNK):
+        points = view.rows.rows(numbers[start : start + _TEST_CHUNK])
+        passed.update(point.row for point in points if filter_.test(Candidate(point, view)))
+    return passed

@@ -1,0 +1,129 @@
+"""What an index of one vector name is to the shard that feeds it and to the reads that ask it. Dense vectors: `segments`;
+multi-vectors: `multi`; sparse ones: `sparse`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+from catalog.collection import Distance
+from journal.records import Vector, Vectors
+
+Rows = NDArray[np.int64]
+T = TypeVar("T")
+
+
+class Found(NamedTuple):
+    """Rows and their exact scores in the dialect's form."""
+
+    rows: Rows
+    scores: Vectors
+
+
+NOTHING = Found(np.empty(0, np.int64), np.empty(0, np.float32))
+
+
+class RowSet:
+    """A set of rows that reads are confined to, and the forms in which indexes want it, each made once. Never changes."""
+
+    def __init__(self, rows: BitMap) -> None:
+        self.rows = rows
+        self._made: dict[Any, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def array(self) -> Rows:
+        """The rows, ascending."""
+        return self.made("array", lambda: np.array(self.rows.to_array(), np.int64) if self.rows else np.empty(0, np.int64))
+
+    def made(self, key: Any, make: Callable[[], T]) -> T:
+        """What `make` gives, remembered under a key."""
+        if key not in self._made:
+            self._made[key] = make()
+        found: T = self._made[key]
+        return found
+
+
+class View(Protocol):
+    """All vectors of one name in one shard at one moment. Immutable; readers need no lock."""
+
+    @property
+    def distance(self) -> Distance: ...
+
+    def compare(self, example: Vector, rows: RowSet | None = None) -> Found:
+        """The score of every row, or of those of `rows` that have the vector; rows ascend."""
+
+    def scan(self, query: Vector, limit: int, rows: RowSet | None = None) -> Found:
+        """The `limit` closest of all rows, or of `rows` only, closest first, by comparing each."""
+
+    def search(self, query: Vector, limit: int, ef: int, rows: RowSet | None = None) -> Found:
+        """Nearly the `limit` closest, closest first; `ef` candidates where a graph is walked."""
+
+    def floats(self, query: Vector, rows: RowSet | None) -> int:
+        """How many floats `scan` compares, about."""
+
+    def all_rows(self) -> BitMap:
+        """The rows that have this vector."""
+
+    def size(self) -> int:
+        """How many rows have this vector."""
+
+
+class Index(Protocol):
+    """Guarded by the shard's lock wherever it changes."""
+
+    view: Any
+
+    def load(self, alive: Rows, next_row: int) -> Rows:
+        """Opens what is kept in files. Returns those of the rows `alive` that are missing and must be added."""
+
+    def add(self, rows: Rows, vectors: Sequence[Vector]) -> None:
+        """Appends rows, ascending and above all before. Visible after `publish`."""
+
+    def kill(self, rows: Rows) -> None:
+        """Takes rows (ascending) out, those that are here. Visible after `publish`."""
+
+    def publish(self) -> None:
+        """Makes all changes visible to readers at once."""
+
+    def plan(self, idle: bool) -> Any | None:
+        """What is worth building now; the caller then gives it to `run`."""
+
+    def run(self, build: Any) -> None:
+        """Builds and swaps in. Long; called without the lock."""
+
+    def abandon(self) -> None:
+        """Plans nothing more; the shard is closing or being dropped."""
+
+    def status(self) -> Mapping[str, int]:
+        """Counts for people: vectors alive, vectors with an index, segments."""
+
+
+def best(distance: Distance, scores: Vectors, limit: int) -> Rows:
+    """The indexes of the `limit` closest scores, closest first."""
+    order = -scores if distance.higher_is_closer else scores
+    chosen = np.argpartition(order, limit - 1)[:limit] if limit < len(order) else np.arange(len(order))
+    return chosen[np.argsort(order[chosen], kind="stable")]
+
+
+def closest(distance: Distance, found: Found, limit: int) -> Found:
+    """The `limit` closest of what was found, closest first."""
+    chosen = best(distance, found.scores, limit)
+    return Found(found.rows[chosen], found.scores[chosen])
+
+
+def grown(array: NDArray[Any], count: int, shape: tuple[int, ...]) -> NDArray[Any]:
+    """A larger array that begins with the first `count` elements. A new one, so that readers of the old are not disturbed."""
+    larger = np.empty(shape, array.dtype)
+    larger[:count] = array[:count]
+    return larger
+
+
+def room_for(count: int, now: int) -> int:
+    """How many elements to make room for when `count` are needed."""
+    return max(1024, count, 2 * now)
