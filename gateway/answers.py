@@ -15,6 +15,11 @@ from shard.shard import ShardView
 from shard.store import Row
 
 
+def dumps(body: Any) -> bytes:
+    """An answer as JSON, vectors and all."""
+    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
 def point_answer(row: Row, view: ShardView, with_payload: WithPayload, with_vector: WithVector) -> dict[str, Any]:
     """A point: its id, and what the selectors ask for."""
     answer: dict[str, Any] = {"id": decode_id(row.id)}

@@ -15,6 +15,7 @@ from gateway import metrics, openapi
 from gateway.endpoint import Endpoint
 from gateway.routes import ROUTES, Route
 from gateway.service import Service
+from gateway.unsupported import REFUSED
 
 TITLE = "Vecraft DB"
 DIALECT_VERSION = "1.20.0"
@@ -50,6 +51,8 @@ def create_app(service: Service) -> ASGIApp:
     for prefix in ("", "/v1"):
         for route, endpoint in endpoints.items():
             app.router.routes.append(StarletteRoute(prefix + route.path, endpoint, methods=[route.method]))
+        for refused in REFUSED:
+            app.router.routes.append(StarletteRoute(prefix + refused.path, refused, methods=[refused.method]))
     _add_pages(app, service)
     document = openapi.document(TITLE, service.version)
     app.openapi = lambda: document  # type: ignore[method-assign]

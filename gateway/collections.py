@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from catalog.catalog import Verdict, choose_homes
-from catalog.collection import (
-    check_name,
-)
+from catalog.collection import Collection, check_name
 from gateway import configs, field_indexes
-from gateway.bodies import (
-    AliasOperation,
-    ChangeAliasesBody,
-)
+from gateway.bodies import AliasOperation, ChangeAliasesBody
 from gateway.errors import BadRequest
-from gateway.service import Call
+from gateway.service import Call, Service
 from journal.records import (
     AliasAction,
     ChangeAliases,
@@ -25,6 +22,8 @@ from journal.records import (
     UpdateCollection,
 )
 from shard.segments import SEAL_ROWS
+
+QUEUE_WAIT_S = 1.0
 
 
 async def create(call: Call) -> bool:
@@ -83,7 +82,20 @@ async def info(call: Call) -> dict[str, Any]:
             name: field_indexes.described(schema) | {"points": sum(shard.indexed_points(name) for shard in shards)}
             for name, schema in collection.fields.items()
         },
+        "created_at": datetime.fromtimestamp(collection.created_ms / 1000, UTC).isoformat(),
+        **await _update_queue(call.service, collection),
     }
+
+
+async def _update_queue(service: Service, collection: Collection) -> dict[str, Any]:
+    """How many records of the collection's partitions are not applied here; nothing when the log does not say in time."""
+    try:
+        lag = await asyncio.wait_for(asyncio.to_thread(service.measured_lag), QUEUE_WAIT_S)
+    except TimeoutError:
+        return {}
+    homes = service.homes(collection)
+    waiting = [measured.lag.records for home, measured in lag.items() if home in homes]
+    return {"update_queue": {"length": sum(waiting)}} if waiting else {}
 
 
 async def change_aliases(call: Call) -> bool:

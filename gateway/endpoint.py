@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-import uuid
+from secrets import token_hex
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -16,11 +16,14 @@ import msgspec
 import orjson
 from starlette.types import Message, Receive, Scope, Send
 
+from gateway.answers import dumps
 from gateway.bodies import ignored
 from gateway.errors import BadRequest, TooLarge, retry_after, status_of
+from gateway.helper import LARGE_BODY_BYTES
 from gateway.metrics import APPEND_SECONDS, REQUEST_SECONDS
 from gateway.routes import Route
 from gateway.service import Call, Service
+from journal.log import Positions
 from journal.token import Token, merge, parse_token
 from journal.topics import TIERS
 from journal.writer import Request
@@ -46,6 +49,7 @@ class Endpoint:
         self._service = service
         self._decode = None if route.body is None else msgspec.json.Decoder(route.body).decode
         self._unpack = None if route.body is None else msgspec.msgpack.Decoder(route.body).decode
+        self._last_served: tuple[int, Positions, bytes] | None = None
         self._seconds = REQUEST_SECONDS.labels(route.method, route.path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,7 +58,7 @@ class Endpoint:
         request_id = headers.get("x-request-id", "")
         call = None
         try:
-            request_id = _checked_key("X-Request-Id", request_id) or uuid.uuid4().hex
+            request_id = _checked_key("X-Request-Id", request_id) or token_hex(16)
             call = self._call(scope, headers, request_id, await read_body(receive, headers))
             result = await self._route.handler(call)
         except Exception as error:  # each kind has its status; what has none is a defect, and is logged
@@ -86,6 +90,7 @@ class Endpoint:
             scope["path_params"],
             params,
             parsed,
+            body,
             request,
             token,
             tier,
@@ -100,6 +105,8 @@ class Endpoint:
             return None
         if not body and self._route.optional_body:
             return self._route.body()
+        if self._route.bulk and len(body) > LARGE_BODY_BYTES:
+            return None
         return self._unpack(body) if packed else self._decode(body)
 
     def _token(self, headers: dict[str, str]) -> Token:
@@ -127,16 +134,23 @@ class Endpoint:
             if call.api_key:
                 service.sessions.advance(call.api_key, token)
         elif call.served is not None:
-            headers.append((POSITION_HEADER.encode(), Token(service.clock.last, call.served).text(service.topics).encode()))
+            headers.append((POSITION_HEADER.encode(), self._served_text(call.served)))
             status = f"level={call.level.value if call.level else ''}; waited_ms={call.waited_s * 1000:.3f}"
             headers.append((b"x-vecraft-sync", status.encode()))
         if call.hints:
             headers.append((b"x-vecraft-ignored", ", ".join(call.hints).encode()))
         await _send(send, 200, await self._dumped(body, call), headers)
 
+    def _served_text(self, served: Positions) -> bytes:
+        """The token of a read; mostly that of the read before."""
+        hlc = self._service.clock.last
+        if self._last_served is None or self._last_served[:2] != (hlc, served):
+            self._last_served = hlc, served, Token(hlc, served).text(self._service.topics).encode()
+        return self._last_served[2]
+
     async def _dumped(self, body: dict[str, Any], call: Call) -> bytes:
         """The answer's bytes; of one that took the pool to make, in the pool too."""
-        return await call.in_pool(_dumps, body) if call.pooled else _dumps(body)
+        return await call.in_pool(dumps, body) if call.pooled else dumps(body)
 
     async def _refuse(self, error: Exception, call: Call | None, request_id: str, started_s: float, send: Send) -> None:
         status, text, retry_s = status_of(error)
@@ -174,10 +188,6 @@ async def _send(send: Send, status: int, body: bytes, headers: list[tuple[bytes,
     start = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *headers]
     await send({"type": "http.response.start", "status": status, "headers": start})
     await send({"type": "http.response.body", "body": body})
-
-
-def _dumps(body: dict[str, Any]) -> bytes:
-    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _params(query: bytes, kind: type) -> Any:

@@ -10,6 +10,7 @@ from catalog.fields import FieldSchema, FieldType, Tokenizer
 from catalog.payload import steps_of
 from gateway.bodies import CreateIndexBody, FieldParams
 from gateway.errors import BadRequest
+from gateway.limits import check_index
 from gateway.service import Call
 from journal.records import CreatePayloadIndex, DeletePayloadIndex
 
@@ -30,6 +31,7 @@ async def create_index(call: Call) -> dict[str, Any]:
     body: CreateIndexBody = call.body
     steps_of(body.field_name)
     schema = msgspec.json.encode(field_schema(body))
+    check_index(call, await call.find(call.path["collection_name"]), body.field_name)
     await call.command(CreatePayloadIndex(call.path["collection_name"], body.field_name, schema))
     return {"operation_id": 0, "status": "completed"}
 

@@ -26,9 +26,10 @@ from gateway.bodies import (
     UpsertBody,
 )
 from gateway.errors import BadRequest, NotFound
+from gateway.limits import check_added, check_read, check_write
 from gateway.queries import Source, Translator
 from gateway.service import Call
-from gateway.upserts import encode_ids, upsert_of, vectors_patch_of
+from gateway.upserts import GivenUpsert, encode_ids, vectors_patch_of
 from journal.ids import decode_id, encode_id
 from journal.records import Delete, PatchPayload, PointOperation, ReplacePayload, UnsetVectors
 from journal.split import take
@@ -47,13 +48,14 @@ QUICK_POINTS = 100
 
 async def upsert(call: Call) -> dict[str, Any]:
     """Inserts points, or replaces those that exist; `update_mode` and `update_filter` may leave some out."""
-    return await _upsert(call, call.path["collection_name"], call.body)
+    given = await call.given_upsert(UpsertBody)
+    return await _upsert(call, call.path["collection_name"], given)
 
 
 async def bulk(call: Call) -> dict[str, Any]:
     """Inserts or replaces points of the collection named in the body, at tier 2."""
-    body: BulkBody = call.body
-    return await _upsert(call, body.collection, body)
+    given = await call.given_upsert(BulkBody)
+    return await _upsert(call, given.collection, given)
 
 
 async def batch(call: Call) -> list[dict[str, Any]]:
@@ -113,6 +115,9 @@ async def update_vectors(call: Call) -> dict[str, Any]:
     """Sets the given vectors of existing points, leaving their other vectors and payload."""
     body: UpdateVectorsBody = call.body
     collection, shards = await call.read(call.path["collection_name"], Consistency.STRONG)
+    check_write(call, collection, body.update_filter)
+    if not body.points:
+        raise BadRequest("Wrong input: Empty update request: no points are given")
     patch = vectors_patch_of(body.points, call.packed)
     found = {point.row.id: point for point in points.retrieve(shards, patch.ids)}
     wanted = where(body.update_filter)
@@ -121,7 +126,7 @@ async def update_vectors(call: Call) -> dict[str, Any]:
         for index, point_id in enumerate(patch.ids)
         if (point := found.get(point_id)) and (wanted is None or wanted.filter.test(Candidate(point.row, point.view)))
     ]
-    return _unless_missing(await call.write(collection, take(patch, there)), patch.ids, set(found))
+    return _unless_missing(await _write(call, collection, take(patch, there)), patch.ids, set(found))
 
 
 async def delete_vectors(call: Call) -> dict[str, Any]:
@@ -133,7 +138,7 @@ async def delete_vectors(call: Call) -> dict[str, Any]:
 async def get(call: Call) -> dict[str, Any]:
     """One point by its id."""
     text = call.path["point_id"]
-    _, shards = await call.read(call.path["collection_name"])
+    _, shards = await _read(call)
     found = points.retrieve(shards, [encode_id(int(text) if text.isdecimal() else text)])
     if not found:
         raise NotFound(f"Not found: Point with id {text} does not exists!")
@@ -144,7 +149,7 @@ async def retrieve(call: Call) -> list[dict[str, Any]]:
     """Points by their ids; those that do not exist are left out."""
     body: RetrieveBody = call.body
     ids = list(dict.fromkeys(encode_ids(body.ids, "ids[{}]")))
-    _, shards = await call.read(call.path["collection_name"])
+    _, shards = await _read(call)
 
     def answers() -> list[dict[str, Any]]:
         return [
@@ -161,7 +166,7 @@ async def scroll(call: Call) -> dict[str, Any]:
     wanted = where(body.filter)
     start = b"" if body.offset is None else encode_id(body.offset)
     limit = min(MAX_PAGE, DEFAULT_PAGE if body.limit is None else body.limit)
-    collection, shards = await call.read(call.path["collection_name"])
+    collection, shards = await _read(call)
     if body.order_by is not None:
         if body.offset is not None:
             raise BadRequest("offset cannot be used with order_by; go on with order_by.start_from")
@@ -180,7 +185,7 @@ async def count(call: Call) -> dict[str, int]:
     """How many points there are, or pass a filter. Always exact."""
     body: CountBody = call.body
     wanted = where(body.filter)
-    _, shards = await call.read(call.path["collection_name"])
+    _, shards = await _read(call)
     return {"count": await call.in_pool(points.count, shards, wanted)}
 
 
@@ -189,9 +194,22 @@ async def facet(call: Call) -> dict[str, Any]:
     body: FacetBody = call.body
     wanted = where(body.filter)
     steps_of(body.key)
-    _, shards = await call.read(call.path["collection_name"])
+    _, shards = await _read(call)
     found = await call.in_pool(points.facet, shards, body.key, wanted, DEFAULT_PAGE if body.limit is None else body.limit)
     return {"hits": [{"value": value, "count": number} for value, number in found]}
+
+
+async def _read(call: Call) -> tuple[Collection, list[Shard]]:
+    """The collection of the path and its shards, when its limits allow the request."""
+    collection, shards = await call.read(call.path["collection_name"])
+    check_read(call, collection)
+    return collection, shards
+
+
+async def _write(call: Call, collection: Collection, *operations: PointOperation) -> dict[str, Any]:
+    """Writes, when there is room for what is added."""
+    check_added(call, collection, operations)
+    return await call.write(collection, *operations)
 
 
 def _ordered_page(shards: list[Shard], stage: Stage, body: ScrollBody) -> dict[str, Any]:
@@ -203,22 +221,25 @@ def _ordered_page(shards: list[Shard], stage: Stage, body: ScrollBody) -> dict[s
     return {"points": shown, "next_page_offset": None}
 
 
-async def _upsert(call: Call, name: str, body: UpsertBody) -> dict[str, Any]:
-    operation = upsert_of(body, call.packed)
-    wanted = where(body.update_filter)
-    if wanted is None and body.update_mode in (None, "upsert"):
-        return await call.write(await call.find(name), operation)
+async def _upsert(call: Call, name: str, given: GivenUpsert) -> dict[str, Any]:
+    operation = given.operation
+    wanted = where(given.update_filter)
+    if wanted is None and given.update_mode in (None, "upsert"):
+        collection = await call.find(name)
+        check_write(call, collection, None, len(operation.ids))
+        return await _write(call, collection, operation)
     # A record carries results, not questions (I8): what the condition says of each point is decided here.
     collection, shards = await call.read(name, Consistency.STRONG)
+    check_write(call, collection, given.update_filter, len(operation.ids))
     found = {point.row.id: point for point in await call.in_pool(points.retrieve, shards, operation.ids)}
 
     def is_wanted(point_id: bytes) -> bool:
         point = found.get(point_id)
         if point is None:
-            return body.update_mode != "update_only"
-        return body.update_mode != "insert_only" and (wanted is None or wanted.filter.test(Candidate(point.row, point.view)))
+            return given.update_mode != "update_only"
+        return given.update_mode != "insert_only" and (wanted is None or wanted.filter.test(Candidate(point.row, point.view)))
 
-    return await call.write(collection, take(operation, [at for at, id_ in enumerate(operation.ids) if is_wanted(id_)]))
+    return await _write(call, collection, take(operation, [at for at, id_ in enumerate(operation.ids) if is_wanted(id_)]))
 
 
 _Selected = tuple[Collection, list[Shard], list[bytes]]
@@ -233,7 +254,10 @@ async def _selected(call: Call, selector: PointsSelector) -> _Selected:
         raise BadRequest("body needs exactly one of points, filter")
     wanted = where(selector.filter)
     given = None if selector.points is None else list(dict.fromkeys(encode_ids(selector.points)))
+    if given == []:
+        raise BadRequest("Wrong input: Empty update request: no points are given")
     collection, shards = await call.read(call.path["collection_name"], Consistency.STRONG)
+    check_write(call, collection, selector.filter)
     return collection, shards, await call.in_pool(points.matching_ids, shards, wanted) if given is None else given
 
 
@@ -241,7 +265,7 @@ async def _patch(call: Call, selector: PointsSelector, make: Callable[[list[byte
     """Writes a change of the selected points that exist; then says so when one does not."""
     collection, shards, ids = await _selected(call, selector)
     found = {point.row.id for point in points.retrieve(shards, ids)}
-    return _unless_missing(await call.write(collection, make([i for i in ids if i in found])), ids, found)
+    return _unless_missing(await _write(call, collection, make([i for i in ids if i in found])), ids, found)
 
 
 async def _edit(
@@ -262,7 +286,7 @@ async def _edit(
         changes = orjson.dumps({top: payload[top] for top in tops if top in payload})
         groups.setdefault((changes, tuple(top for top in tops if top not in payload)), []).append(point.row.id)
     patches = [PatchPayload(members, changes, list(unset)) for (changes, unset), members in groups.items()]
-    return _unless_missing(await call.write(collection, *patches), ids, {point.row.id for point in found})
+    return _unless_missing(await _write(call, collection, *patches), ids, {point.row.id for point in found})
 
 
 def _unless_missing(result: dict[str, Any], ids: list[bytes], found: set[bytes]) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class Source(NamedTuple):
 def lookups_of(body: AnyQuery) -> set[str]:
     """The other collections that a query looks up examples in."""
     mine = set() if body.lookup_from is None else {body.lookup_from.collection}
-    return mine.union(*(lookups_of(inner) for inner in _prefetches(body)))
+    return mine.union(*(lookups_of(inner) for inner in prefetches_of(body)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +82,24 @@ class Translator:
     lookups: Mapping[str, Source]
     packed: bool = False
 
-    def stage(self, body: AnyQuery, limit: int, outer: Condition | None = None, depth: int = 1) -> Stage:
-        """The stage of a query and its inner ones. Filters narrow all that is inside."""
+    def stage(
+        self,
+        body: AnyQuery,
+        limit: int,
+        outer: Condition | None = None,
+        excluded: frozenset[bytes] = frozenset(),
+        depth: int = 1,
+    ) -> Stage:
+        """The stage of a query and its inner ones. Inside too filters narrow, and examples are left out."""
         if depth > MAX_DEPTH:
             raise BadRequest(f"prefetch is nested deeper than {MAX_DEPTH}")
         condition = both(outer, body.filter)
+        query, examples = self._query(body, limit)
+        exclude = excluded | examples
         inner = [
-            self.stage(prefetch, DEFAULT_LIMIT if prefetch.limit is None else prefetch.limit, condition, depth + 1)
-            for prefetch in _prefetches(body)
+            self.stage(prefetch, DEFAULT_LIMIT if prefetch.limit is None else prefetch.limit, condition, exclude, depth + 1)
+            for prefetch in prefetches_of(body)
         ]
-        query, exclude = self._query(body, limit)
         if inner and isinstance(query, ById):
             raise BadRequest("query is missing: it says how the points of the prefetch are ranked")
         if isinstance(query, Fusion) and query.weights is not None and len(query.weights) != len(inner):
@@ -136,7 +144,7 @@ class Translator:
         using, raw = body.using or "", self.raw(body.query)
         if raw in (b"", b"null", b"\xc0"):
             return ById(), frozenset()
-        given = _object_of(raw)
+        given = object_of(raw)
         if given is None:
             return self._by_example(raw, using, body.lookup_from)
         kinds = [name for name in _KINDS if getattr(given, name) not in (None, UNSET)]
@@ -163,7 +171,7 @@ class Translator:
                 return Nearest(using, self._prepared(using, vector)), frozenset()
             case "base64":
                 return Nearest(using, self._prepared(using, of_base64(given.base64 or "", "query.base64"))), frozenset()
-        if not _prefetches(body):
+        if not prefetches_of(body):
             raise BadRequest(f"query.{kinds[0]}: needs a prefetch")
         if kinds[0] == "formula":
             return parse_formula(FormulaBody(_given(given.formula), given.defaults)), frozenset()
@@ -243,7 +251,7 @@ class _Examples:
         self._translator = translator
         self._source = translator.source if lookup is None else translator.lookups[lookup.collection]
         self._name = using if lookup is None or lookup.vector is None else lookup.vector
-        self._own = lookup is None
+        self._own = self._source.collection.id == translator.source.collection.id
         self._met: set[bytes] = set()
 
     def vector(self, raw: msgspec.Raw | UnsetType | bytes, place: str) -> Vector:
@@ -324,12 +332,13 @@ def _sparse_sum(positive: Sequence[Vector], share: float, negative: Sequence[Vec
     return found
 
 
-def _prefetches(body: AnyQuery) -> Sequence[Prefetch]:
+def prefetches_of(body: AnyQuery) -> Sequence[Prefetch]:
+    """The inner queries."""
     given = body.prefetch
     return [given] if isinstance(given, Prefetch) else given or ()
 
 
-def _object_of(raw: bytes) -> QueryObject | None:
+def object_of(raw: bytes) -> QueryObject | None:
     """The query when it is an object, but for one that is a vector and nothing else."""
     if isinstance(raw, Packed):
         is_map = raw[0] & 0xF0 == 0x80 or raw[0] in (0xDE, 0xDF)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gateway import bodies, collections, dead_letters, field_indexes, operations, points, searches
+from gateway import bodies, cluster, collections, dead_letters, field_indexes, operations, points, searches
 from gateway import query_bodies as queries
 from gateway.bodies import DeadLetterParams, ReadParams, WriteParams
 from gateway.service import Call
@@ -30,6 +30,8 @@ class Route:
     params: type = ReadParams
     tier: int = DEFAULT_TIER
     optional_body: bool = False
+    bulk: bool = False
+    """Whether the handler itself reads a large body."""
 
     @property
     def summary(self) -> str:
@@ -40,7 +42,7 @@ ROUTES = (
     # The first are the hot ones; the router looks in this order.
     Route("POST", f"{_C}/points/search", searches.search_points, "search", queries.SearchBody, ReadParams),
     Route("POST", f"{_C}/points/query", searches.query_points, "search", queries.QueryBody, ReadParams),
-    Route("PUT", f"{_C}/points", points.upsert, "points", bodies.UpsertBody, WriteParams),
+    Route("PUT", f"{_C}/points", points.upsert, "points", bodies.UpsertBody, WriteParams, bulk=True),
     Route("POST", f"{_C}/points", points.retrieve, "points", bodies.RetrieveBody, ReadParams),
     Route("POST", f"{_C}/points/search/batch", searches.search_batch, "search", queries.SearchBatchBody, ReadParams),
     Route("POST", f"{_C}/points/query/batch", searches.query_batch, "search", queries.QueryBatchBody, ReadParams),
@@ -54,7 +56,7 @@ ROUTES = (
     Route("POST", f"{_C}/points/discover", searches.discover, "search", queries.DiscoverBody, ReadParams),
     Route("POST", f"{_C}/points/discover/batch", searches.discover_batch, "search", queries.DiscoverBatchBody, ReadParams),
     Route("POST", "/vectors/search", searches.search_named, "search", queries.CollectionSearchBody, ReadParams),
-    Route("POST", "/vectors/bulk", points.bulk, "points", bodies.BulkBody, WriteParams, BULK_TIER),
+    Route("POST", "/vectors/bulk", points.bulk, "points", bodies.BulkBody, WriteParams, BULK_TIER, bulk=True),
     Route("POST", f"{_C}/points/scroll", points.scroll, "points", bodies.ScrollBody, ReadParams),
     Route("POST", f"{_C}/points/count", points.count, "points", bodies.CountBody, ReadParams, optional_body=True),
     Route("POST", f"{_C}/facet", points.facet, "points", bodies.FacetBody, ReadParams),
@@ -80,6 +82,13 @@ ROUTES = (
     Route("GET", "/aliases", collections.aliases, "aliases"),
     Route("PUT", f"{_C}/index", field_indexes.create_index, "collections", bodies.CreateIndexBody, WriteParams, CATALOG_TIER),
     Route("DELETE", f"{_C}/index/{{field_name}}", field_indexes.delete_index, "collections", None, WriteParams, CATALOG_TIER),
+    Route("GET", f"{_C}/cluster", cluster.collection_status, "cluster"),
+    Route("GET", f"{_C}/shards", cluster.shard_keys, "cluster"),
+    Route("GET", f"{_C}/optimizations", cluster.optimizations, "cluster", None, cluster.OptimizationsParams),
+    Route("GET", "/cluster", cluster.status, "cluster"),
+    Route("GET", "/telemetry", cluster.telemetry, "cluster", None, cluster.TelemetryParams),
+    Route("GET", "/issues", cluster.issues, "cluster"),
+    Route("DELETE", "/issues", cluster.clear_issues, "cluster"),
     Route("GET", "/operations/{request_id}", operations.show, "operations"),
     Route("GET", "/admin/lag", dead_letters.lag, "admin"),
     *(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
+import orjson
 
-from gateway.answers import hit_answer, point_answer
+from gateway.answers import dumps, hit_answer, point_answer
 from gateway.bodies import Shown
 from gateway.errors import BadRequest
+from gateway.limits import GROUP_SIZE, NEIGHBOURS, SAMPLE, check_read
 from gateway.queries import DEFAULT_LIMIT, Source, Translator, lookups_of, params_of, window
 from gateway.query_bodies import (
     CollectionSearchBody,
@@ -39,22 +43,18 @@ from query import points
 from query.groups import Group, grouped
 from query.matrix import Matrix, matrix
 from query.reading import where
-from query.search import is_quick, search
+from query.search import NO_TRACE, is_quick, search
 from query.stages import Query, Stage
 from shard.contract import vector_error
 from shard.shard import Shard
 
 Answer = dict[str, Any]
 
-GROUP_SIZE = 3
-SAMPLE, NEIGHBOURS = 10, 3
-"""Defaults of a distance matrix."""
 
-
-async def query_points(call: Call) -> Answer:
+async def query_points(call: Call) -> Any:
     """The points that a query ranks first; without one, points in the order of their ids."""
     source = await _source(call)
-    return {"points": await _query(call, source, call.body)}
+    return await _remembered(call, source, partial(_query_answer, call, source))
 
 
 async def query_batch(call: Call) -> list[Answer]:
@@ -73,15 +73,16 @@ async def query_groups(call: Call) -> Answer:
     return await _grouped(call, source, stage, body, body)
 
 
-async def search_points(call: Call) -> list[Answer]:
+async def search_points(call: Call) -> Any:
     """The points closest to a vector."""
-    return await _search(call, await _source(call), call.body)
+    source = await _source(call)
+    return await _remembered(call, source, partial(_search, call, source, call.body))
 
 
 async def search_named(call: Call) -> list[Answer]:
     """The points closest to a vector, of the collection named in the body."""
     body: CollectionSearchBody = call.body
-    return await _search(call, Source(*await call.read(body.collection)), body)
+    return await _search(call, await _source(call, body.collection), body)
 
 
 async def search_batch(call: Call) -> list[list[Answer]]:
@@ -154,8 +155,44 @@ async def matrix_offsets(call: Call) -> Answer:
     }
 
 
-async def _source(call: Call) -> Source:
-    return Source(*await call.read(call.path["collection_name"]))
+async def _query_answer(call: Call, source: Source) -> Answer:
+    return {"points": await _query(call, source, call.body)}
+
+
+async def _remembered(call: Call, source: Source, answer: Callable[[], Awaitable[Any]]) -> Any:
+    """The answer to the same request on the same views, from the cache or from one that runs now; else makes and keeps it."""
+    if call.trace is not NO_TRACE or any(word in call.content for word in _NEVER_KEPT):
+        return await answer()
+    service = call.service
+    key = (call.content, source.collection.id, tuple(shard.view.version for shard in source.shards))
+    if (kept := service.results.get(key)) is not None:
+        return orjson.Fragment(kept)
+    if (running := service.running.get(key)) is not None:
+        return orjson.Fragment(await asyncio.shield(running))
+    running = service.running[key] = asyncio.get_running_loop().create_future()
+    try:
+        result = await answer()
+        made = await call.in_pool(dumps, result) if call.pooled else dumps(result)
+    except BaseException as error:
+        running.set_exception(error if isinstance(error, Exception) else ConnectionError("the request was given up"))
+        running.exception()  # it is no concern of anyone's when nobody waits
+        raise
+    finally:
+        del service.running[key]
+    running.set_result(made)
+    service.results.put(key, made)
+    return orjson.Fragment(made)
+
+
+_NEVER_KEPT = (b'"sample"', b'"lookup_from"')
+"""Answers that are meant to differ, or that other collections have a share in."""
+
+
+async def _source(call: Call, name: str | None = None) -> Source:
+    """The collection that is searched, when its limits allow the request."""
+    source = Source(*await call.read(call.path["collection_name"] if name is None else name))
+    check_read(call, source.collection)
+    return source
 
 
 async def _translator(call: Call, source: Source, lookups: set[str]) -> Translator:
@@ -213,7 +250,7 @@ async def _hits(call: Call, shards: Sequence[Shard], stage: Stage, offset: int, 
     with_payload, with_vector = shown.payload_selector(False), shown.vector_selector()
 
     def hits() -> list[Answer]:
-        found = search(shards, stage, call.trace)[offset:]
+        found = search(shards, stage, call.trace, payloads=bool(with_payload))[offset:]
         return [hit_answer(hit, with_payload, with_vector) for hit in found]
 
     return hits() if is_quick(shards, stage) else await call.in_pool(hits)

@@ -7,18 +7,24 @@ consistency it asks for, and what the answer will say about positions.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
 from catalog.catalog import Outcome, Verdict
 from catalog.collection import Collection, Consistency
-from gateway.bodies import ReadParams
+from gateway.bodies import ReadParams, UpsertBody
 from gateway.errors import BadRequest, Conflict, NotFound, Unavailable
+from gateway.helper import Helper
+from gateway.result_cache import ResultCache
+from gateway.strict_mode import RateLimiter
+from gateway.upserts import GivenUpsert, given_upsert
 from journal.hlc import Clock
 from journal.log import Indefinite, Journal, JournalError, Positions, TopicPartition
 from journal.records import CatalogOperation, PointOperation
@@ -36,6 +42,11 @@ from shard.shard import Shard
 from shard.shards import Shards
 
 T = TypeVar("T")
+
+QUICK_WRITES = 50
+"""Points that are checked and encoded on the event loop; more by a thread of the pool."""
+
+RESULT_CACHE_BYTES = 16 << 20
 
 MAX_SESSIONS = 10_000
 """API keys whose last position is remembered; the least recently used leave."""
@@ -62,20 +73,22 @@ class Sessions:
 
     def __init__(self) -> None:
         self._tokens: OrderedDict[str, Token] = OrderedDict()
+        self._lock = threading.Lock()
 
     def get(self, api_key: str) -> Token | None:
         return self._tokens.get(api_key)
 
     def advance(self, api_key: str, token: Token) -> None:
-        known = self._tokens.pop(api_key, None)
-        self._tokens[api_key] = token if known is None else merge([known, token])
-        if len(self._tokens) > MAX_SESSIONS:
-            self._tokens.popitem(last=False)
+        with self._lock:
+            known = self._tokens.pop(api_key, None)
+            self._tokens[api_key] = token if known is None else merge([known, token])
+            if len(self._tokens) > MAX_SESSIONS:
+                self._tokens.popitem(last=False)
 
 
 @dataclass(slots=True)
 class Service:
-    """The node, as the gateway sees it. Belongs to one event loop."""
+    """The node, as the gateway sees it. Belongs to one event loop; what loops share is thread-safe."""
 
     journal: Journal
     topics: Topics
@@ -86,21 +99,42 @@ class Service:
     shards: Shards
     gate: Gate
     pool: ThreadPoolExecutor
+    helper: Helper
     node: str
     version: str
     timeouts: Timeouts = field(default_factory=Timeouts)
     sessions: Sessions = field(default_factory=Sessions)
-    stopping: bool = False
+    results: ResultCache = field(default_factory=lambda: ResultCache(RESULT_CACHE_BYTES))
+    running: dict[Hashable, asyncio.Future[bytes]] = field(default_factory=dict)
+    """Searches that run now, for those that ask the same meanwhile."""
+    rates: dict[tuple[int, str], RateLimiter] = field(default_factory=dict)
+    """Of collections that limit them, by id and limit."""
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    stopping: threading.Event = field(default_factory=threading.Event)
+    homes_by_id: dict[int, frozenset[TopicPartition]] = field(default_factory=dict)
+
+    def on_this_loop(self) -> Service:
+        """The same node for another event loop."""
+        gate = Gate(self.journal, self.topics, self.replayer.applied, self.timeouts.read_s)
+        return replace(self, gate=gate, running={})
 
     def ready(self) -> bool:
         """Whether this node has replayed what the log held at its start, and is not on its way out."""
-        return not self.stopping and self.replayer.failure is None and self.replayer.caught_up()
+        return not self.stopping.is_set() and self.replayer.failure is None and self.replayer.caught_up()
 
     def letters(self) -> DeadLetters:
         """The dead letters, less those that have been kept long enough."""
         letters = self.replayer.letters
         letters.expire(self.clock.physical_ms())
         return letters
+
+    def homes(self, collection: Collection) -> frozenset[TopicPartition]:
+        """The partitions that hold the collection's points."""
+        found = self.homes_by_id.get(collection.id)
+        if found is None:
+            found = frozenset(partition for home in collection.homes for partition in self.topics.home_partitions(home))
+            self.homes_by_id[collection.id] = found
+        return found
 
     def buried(self) -> int:
         """Records that this node has written to the dead letters."""
@@ -134,6 +168,7 @@ class Call:
     path: dict[str, str]
     params: Any
     body: Any
+    content: bytes
     request: Request
     token: Token
     tier: int
@@ -157,14 +192,15 @@ class Call:
         collection = await self.find(name)
         self.level = level or self._level(collection)
         demand = Demand(self.level, self.token.positions, self._params().max_staleness_ms)
-        required = await service.gate.required(demand)
-        timeout_s = self._timeout_s(service.timeouts.read_s)
-        system = service.topics.system_partition
-        if system in required:
-            await service.gate.reached({system: required[system]}, timeout_s)
-            collection = _found(self._known(name), name)
-        homes = {partition for home in collection.homes for partition in service.topics.home_partitions(home)}
-        await service.gate.reached({p: offset for p, offset in required.items() if p in homes}, timeout_s)
+        homes = service.homes(collection)
+        if required := await service.gate.required(demand):
+            timeout_s = self._timeout_s(service.timeouts.read_s)
+            system = service.topics.system_partition
+            if system in required:
+                await service.gate.reached({system: required[system]}, timeout_s)
+                collection = _found(self._known(name), name)
+                homes = service.homes(collection)
+            await service.gate.reached({p: offset for p, offset in required.items() if p in homes}, timeout_s)
         applied = service.replayer.applied.get()
         self.served = (self.served or {}) | {partition: applied[partition] for partition in homes}
         self.waited_s = time.perf_counter() - started_s
@@ -198,16 +234,22 @@ class Call:
 
     # Writes.
 
+    async def given_upsert(self, kind: type[UpsertBody]) -> GivenUpsert:
+        """What the body asks for; a large one is read by the helper process."""
+        if self.body is not None:
+            return given_upsert(self.body, self.packed)
+        return await asyncio.wrap_future(self.service.helper.parse(self.content, self.packed, kind))
+
     async def write(self, collection: Collection, *operations: PointOperation) -> dict[str, object]:
         """Writes operations on points; with `wait` returns once they are applied here. Gives the dialect's update result."""
-        for operation in operations:
-            if error := contract_error(collection, operation):
-                raise BadRequest(error)
         if not any(operation.ids for operation in operations):
             return {"operation_id": 0, "status": "completed"}
-        view = self.service.replayer.catalog.view
-        destination = Destination("", collection.id, view.position, collection.homes)
-        receipt = await self._acknowledged(self.service.writer.write_points(destination, operations, self.tier, self.request))
+        if sum(len(operation.ids) for operation in operations) > QUICK_WRITES:
+            loop = asyncio.get_running_loop()
+            writing = await loop.run_in_executor(self.service.pool, self._begin, collection, operations)
+        else:
+            writing = self._begin(collection, operations)
+        receipt = await self._acknowledged(writing)
         offset = receipt.written[-1].appended.offset
         if self.params.wait:
             try:
@@ -215,6 +257,15 @@ class Call:
             except NotCaughtUp:
                 return {"operation_id": offset, "status": "acknowledged"}  # durable, and the token tells where
         return {"operation_id": offset, "status": "completed" if self.params.wait else "acknowledged"}
+
+    def _begin(self, collection: Collection, operations: Sequence[PointOperation]) -> Future[Receipt]:
+        """Checks operations and hands them to the journal. From any thread."""
+        for operation in operations:
+            if error := contract_error(collection, operation):
+                raise BadRequest(error)
+        view = self.service.replayer.catalog.view
+        destination = Destination("", collection.id, view.position, collection.homes)
+        return self.service.writer.write_points(destination, operations, self.tier, self.request)
 
     async def command(self, operation: CatalogOperation) -> Outcome:
         """Writes a catalog command and returns its outcome, decided by replay. Raises for an outcome that is an error."""

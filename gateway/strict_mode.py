@@ -11,6 +11,7 @@ the limit, the value and the bound. The statuses are the reference's: 400, 429 f
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -253,7 +254,7 @@ def check_memory(strict: StrictMode | None, resident_percent: Callable[[], float
 
 
 class RateLimiter:
-    """The read or write rate of one collection, as a bucket of tokens that a minute fills. For one thread.
+    """The read or write rate of one collection, as a bucket of tokens that a minute fills.
 
     The caller keeps one for each collection and rate, and passes the time of a monotonic clock. When the limit changes, the
     bucket is full again.
@@ -264,6 +265,7 @@ class RateLimiter:
         self._per_minute = 0
         self._tokens = 0.0
         self._filled_s = 0.0
+        self._lock = threading.Lock()
 
     def check_rate(self, strict: StrictMode | None, now_s: float, cost: int = 1) -> None:
         """Takes `cost` tokens: one for each search of a batch, each id retrieved, each operation written.
@@ -273,13 +275,14 @@ class RateLimiter:
         per_minute = getattr(strict, self._limit) if _is_on(strict) else None
         if per_minute is None:
             return
-        self._fill(per_minute, now_s)
-        if cost > per_minute:
-            raise self._refusal(f"this request costs {cost}, more than a whole minute; split it")
-        if (missing := cost - self._tokens) > 1e-6:
-            wait_s = missing * 60 / per_minute
-            raise self._refusal(f"this request costs {cost}, try again in {wait_s:.1f} s", wait_s)
-        self._tokens -= cost
+        with self._lock:
+            self._fill(per_minute, now_s)
+            if cost > per_minute:
+                raise self._refusal(f"this request costs {cost}, more than a whole minute; split it")
+            if (missing := cost - self._tokens) > 1e-6:
+                wait_s = missing * 60 / per_minute
+                raise self._refusal(f"this request costs {cost}, try again in {wait_s:.1f} s", wait_s)
+            self._tokens -= cost
 
     def _fill(self, per_minute: int, now_s: float) -> None:
         if per_minute != self._per_minute:

@@ -8,17 +8,36 @@ import msgspec
 import numpy as np
 import orjson
 
-from gateway.bodies import PointBody, PointsBatch, PointVectors, UpsertBody
+from gateway.bodies import BulkBody, PointBody, PointsBatch, PointVectors, UpsertBody
 from gateway.vectors import Packed, vector_of
 from journal.ids import encode_id
 from journal.records import SPARSE, PatchVectors, Upsert, Vector, VectorColumn
+from query.filters import Condition
+
+
+class GivenUpsert(msgspec.Struct):
+    """An upsert body, read: the operation, and on what it depends."""
+
+    operation: Upsert
+    update_filter: Condition | None
+    update_mode: str | None
+    collection: str = ""
+
+
+def given_upsert(body: UpsertBody, packed: bool) -> GivenUpsert:
+    """What an upsert body asks for. Raises ValueError, naming the place."""
+    collection = body.collection if isinstance(body, BulkBody) else ""
+    return GivenUpsert(upsert_of(body, packed), body.update_filter, body.update_mode, collection)
 
 
 def upsert_of(body: UpsertBody, packed: bool) -> Upsert:
     """The operation of an upsert body, `packed` as msgpack. Raises ValueError, naming the place."""
     if (body.points is None) == (body.batch is None):
         raise ValueError("body needs exactly one of points, batch")
-    return _of_points(body.points, packed) if body.points is not None else _of_batch(_given(body.batch), packed)
+    operation = _of_points(body.points, packed) if body.points is not None else _of_batch(_given(body.batch), packed)
+    if not operation.ids:
+        raise ValueError("Wrong input: Empty update request: no points are given")
+    return operation
 
 
 def vectors_patch_of(points: Sequence[PointVectors], packed: bool) -> PatchVectors:

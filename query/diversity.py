@@ -17,7 +17,7 @@ def diversified(distance: Distance, query: Vector, vectors: Sequence[Vector], di
         return []
     relevance = _likeness(distance, vectors, query)
     order = [int(np.argmax(relevance))]
-    likest = _likeness(distance, vectors, vectors[order[0]])
+    likest = _likeness(distance, vectors, vectors[order[0]], from_each=True)
     waiting = np.ones(len(vectors), np.bool_)
     waiting[order[0]] = False
     while waiting.any():
@@ -25,17 +25,21 @@ def diversified(distance: Distance, query: Vector, vectors: Sequence[Vector], di
         chosen = int(np.argmax(gain))
         order.append(chosen)
         waiting[chosen] = False
-        likest = np.maximum(likest, _likeness(distance, vectors, vectors[chosen]))
+        likest = np.maximum(likest, _likeness(distance, vectors, vectors[chosen], from_each=True))
     return order
 
 
-def _likeness(distance: Distance, vectors: Sequence[Vector], to: Vector) -> Vectors:
-    """How close each vector is, the higher the closer. Shape (n,)."""
+def _likeness(distance: Distance, vectors: Sequence[Vector], to: Vector, from_each: bool = False) -> Vectors:
+    """How close each vector is, the higher the closer. Shape (n,).
+
+    The closeness of multi-vectors has a direction: `to` is the query, or, when `from_each`, each of the vectors is.
+    """
     if to.dtype == SPARSE:
         return np.array([_shared(vector, to) for vector in vectors], np.float32)
     if to.ndim == 1:
         return similarities(distance, np.stack(vectors), to)
-    found = [np.stack([similarities(distance, vector, one) for one in to]).max(axis=1).sum() for vector in vectors]
+    pairs = [np.stack([similarities(distance, vector, one) for one in to]) for vector in vectors]
+    found = [pair.max(axis=0 if from_each else 1).sum() for pair in pairs]
     return np.array(found, np.float32)
 
 

@@ -14,6 +14,7 @@ from journal.records import Vector, Vectors
 from query.stages import BestScore, Context, Discover, Feedback, SumScores
 from shard.graph import as_similarity
 from shard.index import Found, Rows, RowSet, View
+from shard.sparse import SparseView
 
 EPSILON = np.float32(1.1920929e-7)
 """The least difference of float32 at 1."""
@@ -51,12 +52,13 @@ def _best(good: Vectors, bad: Vectors) -> Vectors:
 
 
 def _similarities(view: View, examples: Sequence[Vector], rows: RowSet | None) -> tuple[Rows, Vectors]:
-    """Rows, and similarities of shape (examples, rows). What a sparse vector does not share with an example counts as 0."""
+    """All rows that have the vector, and similarities of shape (examples, rows). A sparse vector that shares no index with an
+    example has the similarity 0."""
     found = [view.compare(example, rows) for example in examples]
     every = found[0].rows
-    for part in found[1:]:
-        if len(part.rows) != len(every) or not np.array_equal(part.rows, every):
-            every = np.union1d(every, part.rows)
+    if isinstance(view, SparseView):
+        having = view.all_rows()
+        every = RowSet(having if rows is None else having & rows.rows).array()
     near = np.zeros((len(examples), len(every)), np.float32)
     for at, part in enumerate(found):
         where = slice(None) if len(part.rows) == len(every) else np.searchsorted(every, part.rows)

@@ -8,9 +8,10 @@ gives min(limit, matches) hits, with exact scores (I10). Scores of several vecto
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from math import isfinite, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,11 +107,12 @@ def prepare(collection: Collection, name: str, vector: Vector) -> Vector:
         vector = vector[np.newaxis] if vector.ndim == 1 else vector
     elif vector.ndim != 1:
         raise QueryError(f"Wrong input: vector {name!r} is not a multi-vector: give one list of numbers")
-    if not np.isfinite(vector.ravel() @ vector.ravel()):
+    square = float(np.vdot(vector, vector))
+    if not isfinite(square):
         raise QueryError("query vector has values that are not finite, or too large for float32")
-    if params.distance is Distance.COSINE:
-        return normalised(vector) if params.multi else normalised(vector[np.newaxis])[0]
-    return vector
+    if params.distance is not Distance.COSINE or not square:
+        return vector
+    return normalised(vector) if params.multi else vector / np.float32(sqrt(square))
 
 
 def is_quick(shards: Sequence[Shard], stage: Stage) -> bool:
@@ -134,13 +136,13 @@ def is_quick(shards: Sequence[Shard], stage: Stage) -> bool:
     return floats < QUICK_FLOATS
 
 
-def search(shards: Sequence[Shard], stage: Stage, trace: Trace = NO_TRACE) -> list[Hit]:
-    """The points that the last stage ranks first, best first; equal scores are ordered by id."""
+def search(shards: Sequence[Shard], stage: Stage, trace: Trace = NO_TRACE, payloads: bool = True) -> list[Hit]:
+    """The points that the last stage ranks first, best first, equal ones by id; `payloads` says if those are read."""
     with trace.step(step="view", shards=len(shards)):
         reading = Reading(shards, stage.filters(), list(stage.orders()))
     ranked = _Search(reading, trace).ranked(stage)
     with trace.step(step="points", points=len(ranked)):
-        return resolved(reading, stage, ranked)
+        return _resolved(reading, stage, ranked, payloads)
 
 
 def rank(reading: Reading, stage: Stage, among: Sequence[RowSet | None]) -> list[Ranked]:
@@ -148,12 +150,14 @@ def rank(reading: Reading, stage: Stage, among: Sequence[RowSet | None]) -> list
     return _Search(reading, NO_TRACE).of(stage, among)
 
 
-def resolved(reading: Reading, stage: Stage, ranked: Sequence[Ranked]) -> list[Hit]:
+def _resolved(reading: Reading, stage: Stage, ranked: Sequence[Ranked], payloads: bool) -> list[Hit]:
     """The points of a ranking. Where it is by score, equal ones are ordered by id."""
-    rows = reading.rows(ranking.place for ranking in ranked)
+    places = [r.place for r in ranked]
+    rows = reading.rows(places) if payloads else reading.without_payloads(places)
     hits = [Hit(row, r.score, reading.views[r.place.shard], r.value) for row, r in zip(rows, ranked, strict=True)]
-    if isinstance(stage.query, Nearest) and not stage.query.diversity:
-        closer_first = -1 if _higher_is_closer(reading, stage.query) else 1
+    is_by_score = isinstance(stage.query, Nearest) and not stage.query.diversity
+    if is_by_score and len({hit.score for hit in hits}) < len(hits):
+        closer_first = -1 if hits[0].score >= hits[-1].score else 1
         hits.sort(key=lambda hit: (closer_first * hit.score, hit.point.id))
     return hits
 
@@ -329,10 +333,9 @@ class _Search:
 _NO_ROWS = BitMap()
 
 
-def _ranked(shard: int, found: Found, excluded: BitMap) -> Iterable[Ranked]:
-    for row, score in zip(found.rows.tolist(), found.scores.tolist(), strict=True):
-        if row not in excluded:
-            yield Ranked(Place(shard, row), score)
+def _ranked(shard: int, found: Found, excluded: BitMap) -> list[Ranked]:
+    pairs = zip(found.rows.tolist(), found.scores.tolist(), strict=True)
+    return [Ranked(Place(shard, row), score) for row, score in pairs if not excluded or row not in excluded]
 
 
 def _cut(ranked: list[Ranked], stage: Stage, lower_is_closer: bool = False, or_equal: bool = False) -> list[Ranked]:

@@ -115,9 +115,13 @@ class Graph:
         else:
             selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
             parameters = faiss.SearchParametersHNSW(efSearch=ef, sel=selector)
-        _, found = self._index.search(query[np.newaxis], limit, params=parameters)
-        ids: LocalIds = found[0]
-        return ids[ids >= 0]
+        ids = np.empty(limit, np.int64)
+        scores = np.empty(limit, np.float32)
+        # The call below its Python wrapper, whose checks would cost as much as a tenth of the search.
+        pointers = map(faiss.swig_ptr, (np.ascontiguousarray(query, np.float32), scores, ids))
+        vector, *results = pointers
+        self._index.search_c(1, vector, limit, *results, parameters)
+        return ids if ids[-1] >= 0 else ids[ids >= 0]
 
 
 @lru_cache(maxsize=64)

@@ -9,6 +9,7 @@ One thread applies; any thread reads.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import shutil
 import threading
@@ -46,11 +47,14 @@ from shard.index import Index, RowSet, View
 from shard.join import Point
 from shard.multi import MultiIndex
 from shard.payload_index import FieldIndex, PayloadIndex, indexed_values
+from shard.rows import RowsView, RowTable
 from shard.segments import Build, VectorIndex
 from shard.sparse import SparseIndex
 from shard.store import NO_ROW, Changes, Form, Forms, Progress, Store, StoreView
 
 log = logging.getLogger(__name__)
+
+_versions = itertools.count(1)
 
 Background = Callable[[Callable[[], None]], None]
 """Runs a long task later, elsewhere, one at a time."""
@@ -76,10 +80,13 @@ class ShardView(NamedTuple):
 
     collection: Collection
     rows: StoreView
+    known: RowsView
     alive: BitMap
     vectors: Mapping[str, View]
     selections: dict[bytes, RowSet]
     """What filters were found to select, by their text; reads put it here for those that come after."""
+    version: int
+    """Another one for every view of this process: equal versions mean equal answers."""
 
 
 class Shard:
@@ -92,6 +99,7 @@ class Shard:
         self.collection = collection
         self.lock = threading.RLock()
         self.payload = PayloadIndex()
+        self.rows = RowTable()
         self.alive = BitMap()
         self._folder = folder
         self._topics = topics
@@ -186,7 +194,9 @@ class Shard:
 
     def _publish(self) -> None:
         """Makes what is applied visible to reads that begin now. Under the lock, by the thread that applies."""
-        self.view = ShardView(self.collection, self.store.view(), BitMap(self.alive), self._vector_views(), {})
+        self.view = ShardView(
+            self.collection, self.store.view(), self.rows.view(), BitMap(self.alive), self._vector_views(), {}, next(_versions)
+        )
 
     def _vector_views(self) -> dict[str, View]:
         for vectors in self.vectors.values():
@@ -198,14 +208,16 @@ class Shard:
         with self.lock:
             if hasattr(self, "view"):  # not closed meanwhile
                 # A batch may be written and not yet published: the rows stay those of the view.
-                self.view = self.view._replace(vectors=self._vector_views())
+                self.view = self.view._replace(vectors=self._vector_views(), version=next(_versions))
         self.tend()
 
     def _load(self) -> None:
         oldest = min((progress.stamp for progress in self._progress.values() if progress.stamp), default=0)
         self.store.forget_idempotency_keys(oldest - (self._limits.idempotency_window_ms << COUNTER_BITS))
-        alive = np.sort(np.fromiter((row for _, row in self.store.view().scan_points()), np.int64))
-        self.alive = BitMap(alive.astype(np.uint32))
+        for row in self.store.scan_rows():
+            self.rows.put(row.row, row.id, row.stamp)
+            self.alive.add(row.row)
+        alive = np.array(self.alive.to_array(), np.int64)
         for name, vectors in self.vectors.items():
             missing = vectors.load(alive, self._next_row)
             for start in range(0, len(missing), 1000):
@@ -219,9 +231,10 @@ class Shard:
 class _Staged:
     """A point that a batch touches: its state before and after."""
 
-    __slots__ = ("new_vectors", "old_payload", "old_row", "point", "touched")
+    __slots__ = ("new_vectors", "old_payload", "old_row", "point", "point_id", "touched")
 
-    def __init__(self, point: Point, row: int) -> None:
+    def __init__(self, point_id: bytes, point: Point, row: int) -> None:
+        self.point_id = point_id
         self.point = point
         self.old_row = row
         self.old_payload = point.payload
@@ -284,7 +297,10 @@ class _Stage:
             shard.payload.add(row, staged.point.payload)
         for row, staged in self._born:
             shard.payload.add(row, staged.point.payload)
+            shard.rows.put(row, staged.point_id, staged.point.stamp())
+        shard.rows.restamp([(row, staged.point.stamp()) for row, staged in self._repainted])
         dead = np.array(sorted(row for row, _ in self._dead), np.int64)
+        shard.rows.remove(dead.tolist())
         shard.alive.update(row for row, _ in self._born)
         shard.alive.difference_update(BitMap(dead.astype(np.uint32)))
         for name, vectors in shard.vectors.items():
@@ -358,7 +374,7 @@ class _Stage:
         for index, point_id in enumerate(ids):
             staged = self._points.get(point_id)
             if staged is None:
-                staged = self._points[point_id] = _Staged(*self._shard.store.point(point_id))
+                staged = self._points[point_id] = _Staged(point_id, *self._shard.store.point(point_id))
             yield index, staged
 
     def _full_write(

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import queue
+import sys
 import threading
 from collections.abc import Callable
 
 log = logging.getLogger(__name__)
+
+NICENESS = 10
+"""Requests and replay go first where there are fewer cores than work."""
 
 
 class BackgroundThread:
@@ -29,6 +34,8 @@ class BackgroundThread:
         self._tasks.put(None)
 
     def _work(self) -> None:
+        if sys.platform == "linux":  # where a thread has a priority of its own
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         while (task := self._tasks.get()) is not None:
             try:
                 task()

@@ -17,6 +17,7 @@ import uvicorn
 import uvloop
 
 from gateway.app import create_app
+from gateway.helper import Helper
 from gateway.service import Service, Timeouts
 from journal.embedded import EmbeddedJournal
 from journal.hlc import Clock
@@ -73,7 +74,7 @@ class Node:
     def stop(self) -> None:
         """Begins the clean stop: not ready any more, requests end, replay ends, the log closes. From any thread."""
         if self._service is not None:
-            self._service.stopping = True
+            self._service.stopping.set()
         if self._server is not None:
             self._server.should_exit = True
 
@@ -108,7 +109,8 @@ class Node:
             ingest=ingest,
             shards=shards,
             gate=Gate(journal, topics, replayer.applied, settings.read_timeout_s),
-            pool=ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="read"),
+            pool=ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="pool"),
+            helper=Helper(),
             node=settings.node,
             version=__version__,
             timeouts=Timeouts(settings.append_timeout_s, settings.read_timeout_s),
@@ -128,6 +130,7 @@ class Node:
                 if thread.ident is not None:
                     await asyncio.to_thread(thread.join, max(0.0, deadline_s - time.monotonic()))
             builder.stop()
+            service.helper.stop()
             service.pool.shutdown(wait=False, cancel_futures=True)
             await asyncio.to_thread(journal.close)
             registry.close()
@@ -137,28 +140,18 @@ class Node:
 
     async def _listen(self, service: Service) -> None:
         settings = self.settings
-        config = uvicorn.Config(
-            create_app(service),
-            host=settings.host,
-            port=settings.port,
-            loop="none",
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            limit_concurrency=MAX_CONNECTIONS,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=DRAIN_S,
-        )
-        server = self._server = _Server(config, self)
+        server = self._server = _Server(_server_config(service), self)
         listening = _bound_socket(settings.host, settings.port)
         host, port = listening.getsockname()[:2]
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         log.info("node %s listens on %s, API docs at %s/docs", settings.node, self.url, self.url)
+        more = [ServingThread(service, listening) for _ in range(settings.serving_threads - 1)]
         self.started.set()
-        await server.serve([listening])
+        try:
+            await server.serve([listening])
+        finally:
+            for thread in more:
+                await asyncio.to_thread(thread.stop)
 
     async def _report_progress(self, service: Service, ingesting: threading.Thread) -> None:
         """Says how far the replay is until the node is ready, and takes its share of the ingest topic from then on."""
@@ -184,6 +177,50 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: object) -> None:
         log.info("%s: stopping", signal.Signals(sig).name)
         self._node.stop()
+
+
+class ServingThread:
+    """One more event loop that takes connections from the same socket, so that one answers while another one's search runs."""
+
+    def __init__(self, service: Service, listening: socket.socket) -> None:
+        self._service = service
+        listening.listen()
+        self._listening = listening.dup()
+        self._server: uvicorn.Server | None = None
+        self._thread = threading.Thread(target=self._run, name="serve", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends as the first server does: requests in flight get DRAIN_S."""
+        if self._server is not None:
+            self._server.should_exit = True
+        self._thread.join(DRAIN_S)
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._server = uvicorn.Server(_server_config(self._service.on_this_loop()))
+        if self._service.stopping.is_set():
+            return
+        await self._server.serve([self._listening])
+
+
+def _server_config(service: Service) -> uvicorn.Config:
+    return uvicorn.Config(
+        create_app(service),
+        loop="none",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=DRAIN_S,
+    )
 
 
 class StartError(Exception):

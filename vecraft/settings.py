@@ -33,6 +33,7 @@ class Settings(BaseSettings):
     schema_registry_url: str = Field("", description="schema registry of those who write to the ingest topic")
     dead_letters_max: int = Field(1000, ge=1, le=100_000, description="dead letters kept of a collection; the oldest leave")
     dead_letters_days: float = Field(7, gt=0, le=3650, description="how long dead letters are kept")
+    serving_threads: int = Field(2, ge=1, le=64, description="event loops that answer requests; they share one interpreter lock")
     insecure: bool = Field(False, description="serve other machines although there is no authentication yet")
     max_drift_ms: int = Field(500, ge=1, le=60_000, description="clock skew at which a write is refused; the same on all nodes")
     max_lateness_ms: int = Field(

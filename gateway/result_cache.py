@@ -1,0 +1,143 @@
+"""Answers that are asked for again while nothing was written: a W-TinyLFU cache (Einziger, Friedman and Manes, 2017).
+
+New entries pass through a small window; from there they enter the main part only if they are asked for more often than what they
+would drive out, so that a run of questions asked once drives out nothing. Keys hold the versions of the shards that answered:
+an entry is never stale, it is only never found again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable
+
+WINDOW_SHARE = 0.01
+PROTECTED_SHARE = 0.8
+"""Of the main part: what was found again there; the rest is on probation."""
+
+ENTRY_BYTES = 200
+"""What an entry takes beside its value."""
+
+_ROWS = 4
+_MAX_COUNT = 15
+_SEEDS = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F165667C5)
+
+
+class Frequencies:
+    """How often keys were asked for lately, roughly: a count-min sketch whose counts are halved now and then."""
+
+    def __init__(self, width: int) -> None:
+        self._mask = (1 << max(8, width.bit_length())) - 1
+        self._rows = [bytearray(self._mask + 1) for _ in range(_ROWS)]
+        self._added = 0
+
+    def add(self, key: Hashable) -> None:
+        for row, at in self._cells(key):
+            if row[at] < _MAX_COUNT:
+                row[at] += 1
+        self._added += 1
+        if self._added > 10 * self._mask:
+            self._rows = [bytearray(count >> 1 for count in row) for row in self._rows]
+            self._added //= 2
+
+    def of(self, key: Hashable) -> int:
+        return min(row[at] for row, at in self._cells(key))
+
+    def _cells(self, key: Hashable) -> list[tuple[bytearray, int]]:
+        digest = hash(key) & 0xFFFFFFFFFFFFFFFF
+        return [(row, (digest * seed >> 40) & self._mask) for row, seed in zip(self._rows, _SEEDS, strict=True)]
+
+
+class ResultCache:
+    """Byte strings by key, in at most `capacity_bytes`. Thread-safe."""
+
+    def __init__(self, capacity_bytes: int, expected_entries: int = 4096) -> None:
+        self.hits = self.misses = 0
+        self._lock = threading.Lock()
+        self._frequencies = Frequencies(expected_entries)
+        self._window = _Part(int(WINDOW_SHARE * capacity_bytes))
+        main_bytes = capacity_bytes - self._window.bound
+        self._protected = _Part(int(PROTECTED_SHARE * main_bytes))
+        self._probation = _Part(main_bytes - self._protected.bound)
+
+    def get(self, key: Hashable) -> bytes | None:
+        """The value of a key; counts how often it is asked for."""
+        with self._lock:
+            return self._get(key)
+
+    def put(self, key: Hashable, value: bytes) -> None:
+        """Keeps a value, unless it is larger than a part of the cache."""
+        if len(value) + ENTRY_BYTES > self._probation.bound:
+            return
+        with self._lock:
+            self._window.put(key, value)
+            while self._window.is_full():
+                self._admit(*self._window.oldest())
+
+    def _get(self, key: Hashable) -> bytes | None:
+        self._frequencies.add(key)
+        for part in (self._window, self._protected):
+            if (found := part.get(key)) is not None:
+                self.hits += 1
+                return found
+        if (found := self._probation.pop(key)) is None:
+            self.misses += 1
+            return None
+        self.hits += 1
+        self._protected.put(key, found)
+        while self._protected.is_full():
+            self._probation.put(*self._protected.oldest())
+        self._trim()
+        return found
+
+    def size_bytes(self) -> int:
+        return self._window.size + self._probation.size + self._protected.size
+
+    def _admit(self, key: Hashable, value: bytes) -> None:
+        """Into the main part, if asked for more often than what must go."""
+        need = len(value) + ENTRY_BYTES
+        while self._probation.entries and self._probation.size + need > self._probation.bound:
+            victim, kept = self._probation.oldest()
+            if self._frequencies.of(victim) >= self._frequencies.of(key):
+                self._probation.put(victim, kept)
+                return
+        self._probation.put(key, value)
+
+    def _trim(self) -> None:
+        while self._probation.is_full():
+            self._probation.oldest()
+
+
+class _Part:
+    """A least-recently-used list bounded in bytes."""
+
+    def __init__(self, bound: int) -> None:
+        self.bound = bound
+        self.size = 0
+        self.entries: OrderedDict[Hashable, bytes] = OrderedDict()
+
+    def get(self, key: Hashable) -> bytes | None:
+        found = self.entries.get(key)
+        if found is not None:
+            self.entries.move_to_end(key)
+        return found
+
+    def put(self, key: Hashable, value: bytes) -> None:
+        self.pop(key)
+        self.entries[key] = value
+        self.size += len(value) + ENTRY_BYTES
+
+    def pop(self, key: Hashable) -> bytes | None:
+        found = self.entries.pop(key, None)
+        if found is not None:
+            self.size -= len(found) + ENTRY_BYTES
+        return found
+
+    def oldest(self) -> tuple[Hashable, bytes]:
+        """Takes out what was not asked for the longest."""
+        key, value = self.entries.popitem(last=False)
+        self.size -= len(value) + ENTRY_BYTES
+        return key, value
+
+    def is_full(self) -> bool:
+        return self.size > self.bound

@@ -1,0 +1,81 @@
+"""What every hit shows of its row, id and stamp, in memory: asking RocksDB would take longer than many a search.
+
+Rows stand in chunks of bytes. A chunk is written only where no view looks yet, and copied when a stamp in it changes, so that a
+view stays as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from struct import Struct
+
+CHUNK_ROWS = 1 << 14
+SHORT_ID_BYTES = 17
+"""Numbers and UUIDs; longer ids are asked of RocksDB."""
+
+_HEAD = Struct("<QB")  # stamp, length of the id
+_ID_AT = _HEAD.size
+_ROW_BYTES = _ID_AT + SHORT_ID_BYTES
+
+
+class RowsView:
+    """The rows of one moment."""
+
+    def __init__(self, chunks: Sequence[bytearray | None]) -> None:
+        self._chunks = chunks
+
+    def known(self, rows: Iterable[int]) -> list[tuple[bytes, int]]:
+        """The id of each row, empty when it is a long one, and the stamp of the latest write that shaped it."""
+        chunks, head, found = self._chunks, _HEAD.unpack_from, []
+        for row in rows:
+            chunk = chunks[row // CHUNK_ROWS]
+            assert chunk is not None, "a row that is alive is in a chunk"
+            at = row % CHUNK_ROWS * _ROW_BYTES
+            stamp, length = head(chunk, at)
+            found.append((bytes(chunk[at + _ID_AT : at + _ID_AT + length]), stamp))
+        return found
+
+
+class RowTable:
+    """The rows that the shard writes. Guarded by its lock."""
+
+    def __init__(self) -> None:
+        self._chunks: list[bytearray | None] = []
+        self._alive: list[int] = []
+
+    def put(self, row: int, id_: bytes, stamp: int) -> None:
+        """A new row; its number is above all before."""
+        number = row // CHUNK_ROWS
+        while number >= len(self._chunks):
+            self._chunks.append(None)
+            self._alive.append(0)
+        chunk = self._chunks[number]
+        if chunk is None:
+            chunk = self._chunks[number] = bytearray(CHUNK_ROWS * _ROW_BYTES)
+        shown = id_ if len(id_) <= SHORT_ID_BYTES else b""
+        at = row % CHUNK_ROWS * _ROW_BYTES
+        chunk[at : at + _ID_AT + len(shown)] = _HEAD.pack(stamp, len(shown)) + shown
+        self._alive[number] += 1
+
+    def restamp(self, stamps: Sequence[tuple[int, int]]) -> None:
+        """Rows whose stamps changed."""
+        for number in {row // CHUNK_ROWS for row, _ in stamps}:
+            chunk = self._chunks[number]
+            assert chunk is not None
+            self._chunks[number] = bytearray(chunk)
+        for row, stamp in stamps:
+            chunk = self._chunks[row // CHUNK_ROWS]
+            assert chunk is not None
+            at = row % CHUNK_ROWS * _ROW_BYTES
+            chunk[at : at + 8] = stamp.to_bytes(8, "little")
+
+    def remove(self, rows: Iterable[int]) -> None:
+        """Rows that are dead; a chunk of nothing else goes."""
+        for row in rows:
+            number = row // CHUNK_ROWS
+            self._alive[number] -= 1
+            if not self._alive[number]:
+                self._chunks[number] = None
+
+    def view(self) -> RowsView:
+        return RowsView(list(self._chunks))
