@@ -17,7 +17,7 @@ import msgspec
 
 from bench.data import FIELDS, Data
 from bench.vecraft_server import upsert_bodies
-from catalog.collection import Collection, CollectionConfig, Distance, FieldSchema, FieldType, HnswConfig, VectorParams
+from catalog.collection import Collection, CollectionConfig, Distance, FieldSchema, FieldType, VectorParams
 from gateway.bodies import UpsertBody
 from gateway.upserts import upsert_of
 from journal import codec
@@ -28,7 +28,7 @@ from journal.records import Record, Upsert
 from journal.stamps import Version
 from journal.topics import TIERS, Topics
 from shard.contract import contract_error
-from shard.graph import Graph
+from shard.graph import Graph, GraphSpec
 from shard.join import Point
 from shard.shard import Limits, Shard
 from shard.store import Changes, Store
@@ -71,7 +71,7 @@ def rates(data: Data) -> dict[str, float]:
         step("apply to the shard (join, RocksDB, indexes)", lambda entry: shard.apply([entry]), entries)
         shard.close()
     begun_s = time.perf_counter()
-    Graph.build(data.vectors, Distance.COSINE, HnswConfig())
+    Graph.build(data.vectors, Distance.COSINE, GraphSpec())
     found["build one graph of all"] = len(data.vectors) / (time.perf_counter() - begun_s)
     return found
 

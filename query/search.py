@@ -31,6 +31,7 @@ from query.reading import Place, Reading, is_selected
 from query.scoring import Scored, scored
 from query.stages import EF_SEARCH, ById, Fusion, Nearest, OrderBy, Sample, Stage
 from shard.contract import vector_error
+from shard.graph import CodeUse
 from shard.index import Found, RowSet, View, closest
 from shard.segments import VectorView
 from shard.shard import Shard, ShardView, normalised
@@ -241,7 +242,7 @@ class _Search:
             # Where few points pass, the graph must look at more to meet as many of them.
             ef = params.ef if rows is None else int(params.ef * min(4.0, max(1.0, 0.5 * view.size() / size)))
             facts |= {"plan": "graph", "ef": ef}
-            found = view.search(vector, limit, ef, rows)
+            found = view.search(vector, limit, ef, rows, CodeUse(params.rescore, params.oversampling))
             if len(found.rows) < min(limit, size):
                 facts["plan"] = "graph, then scan"
                 found = view.scan(vector, limit, rows)

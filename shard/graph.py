@@ -8,15 +8,23 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before the import; concurrent single-threaded searches beat parallel ones
 
 import faiss as _faiss
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.collection import Distance, HnswConfig
+from catalog.collection import (
+    BinaryQuantization,
+    Distance,
+    HnswConfig,
+    ProductQuantization,
+    Quantization,
+    ScalarQuantization,
+)
 from journal.records import Vectors
 
 faiss: Any = _faiss  # its stubs know neither the search parameters nor the numpy signatures
@@ -81,29 +89,57 @@ def as_similarity(distance: Distance, scores: Vectors) -> Vectors:
     return -(scores * scores) if distance is Distance.EUCLID else -scores
 
 
+class GraphSpec(msgspec.Struct, frozen=True):
+    """How a graph is built."""
+
+    hnsw: HnswConfig = HnswConfig()
+    quantization: Quantization | None = None
+
+
+class CodeUse(NamedTuple):
+    """How a search uses a graph's codes: whether the vectors themselves rank what the codes find, and how much more to find."""
+
+    rescore: bool = True
+    oversampling: float = 1.0
+
+
 class Graph:
     """An immutable HNSW graph over n vectors, known by their index 0..n-1."""
 
-    def __init__(self, index: Any) -> None:
+    def __init__(self, index: Any, spec: GraphSpec) -> None:
         self._index = index
+        self.spec = spec
+        self._coarseness = _coarseness(spec.quantization)
 
     @classmethod
-    def build(cls, vectors: Vectors, distance: Distance, hnsw: HnswConfig) -> Graph:
+    def build(cls, vectors: Vectors, distance: Distance, spec: GraphSpec) -> Graph:
         """Builds the graph of `vectors`, shape (n, d). Takes about n/9000 seconds at d = 384; holds no lock meanwhile."""
-        index = _empty_index(vectors, distance, hnsw.m)
+        codes = _codes(vectors, distance, spec.quantization)
+        index = _empty_index(vectors, distance, spec) if codes is None else faiss.IndexHNSWFlat(*_shape(vectors, distance, spec))
         if not index.is_trained:
             index.train(vectors)
-        index.hnsw.efConstruction = hnsw.ef_construct
+        index.hnsw.efConstruction = spec.hnsw.ef_construct
         index.add(vectors)  # all at once: FAISS then inserts level by level, which is worth two points of recall
-        return cls(index)
+        if codes is not None:  # the links are those of the whole vectors; only the codes stay
+            whole = index.storage
+            codes.this.disown()
+            index.storage = codes
+            whole.this.own(True)
+        return cls(index, spec)
 
     @classmethod
-    def read(cls, path: Path) -> Graph:
-        """The graph that `write` put at `path`. Raises RuntimeError when it is damaged."""
-        return cls(faiss.read_index(str(path)))
+    def read(cls, folder: Path) -> Graph:
+        """The graph that `write` put into `folder`, mapped. Raises RuntimeError, OSError or ValueError when it is damaged."""
+        spec = msgspec.json.decode((folder / "graph.json").read_bytes(), type=GraphSpec)
+        return cls(faiss.read_index(str(folder / "graph.faiss"), faiss.IO_FLAG_MMAP_IFC), spec)
 
-    def write(self, path: Path) -> None:
-        faiss.write_index(self._index, str(path))
+    def write(self, folder: Path) -> None:
+        faiss.write_index(self._index, str(folder / "graph.faiss"))
+        (folder / "graph.json").write_bytes(msgspec.json.encode(self.spec))
+
+    def fetched(self, limit: int, use: CodeUse) -> int:
+        """How many to find for `limit` hits: more than asked for, since codes are coarser than the vectors that decide."""
+        return int(max(limit + 10 + limit // 4, limit * use.oversampling) * self._coarseness)
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
@@ -130,10 +166,60 @@ def _unfiltered(ef: int) -> Any:
     return faiss.SearchParametersHNSW(efSearch=ef)
 
 
-def _empty_index(vectors: Vectors, distance: Distance, links: int) -> Any:
-    """The index for such vectors. Its codes only steer the walk, so they are as coarse as the distance bears: one byte a
-    dimension for unit vectors, whose values share one range; half floats where they fit; whole ones otherwise."""
+def _coarseness(quantization: Quantization | None) -> float:
+    """How many times more candidates such codes need, found by measuring recall on real embeddings."""
+    match quantization:
+        case BinaryQuantization(encoding=encoding):
+            return 2.0 if encoding in ("two_bits", "one_and_half_bits") else 4.0
+        case ProductQuantization(compression=compression):
+            return {"x4": 2.0, "x8": 3.0}.get(compression, 8.0)
+    return 1.0
+
+
+def _shape(vectors: Vectors, distance: Distance, spec: GraphSpec) -> tuple[int, int, int]:
+    return vectors.shape[1], spec.hnsw.m, _METRICS[distance]
+
+
+def _codes(vectors: Vectors, distance: Distance, quantization: Quantization | None) -> Any | None:
+    """Binary codes (RaBitQ: Gao and Long, 2024) or product codes of the vectors; None where the graph makes its own."""
     size, metric = vectors.shape[1], _METRICS[distance]
+    if distance is Distance.MANHATTAN:  # which such codes do not know
+        return None
+    match quantization:
+        case BinaryQuantization(encoding=encoding):
+            codes = faiss.IndexRaBitQ(size, metric, 2 if encoding in ("two_bits", "one_and_half_bits") else 1)
+        case ProductQuantization(compression=compression) if len(vectors) >= PQ_TRAINED:
+            codes = faiss.IndexPQ(size, _parts(size, compression), 8, metric)
+            codes.pq.cp.niter = PQ_ROUNDS
+        case _:
+            return None
+    chance = np.random.default_rng(len(vectors))
+    codes.train(vectors[np.sort(chance.permutation(len(vectors))[:PQ_TRAINED])])
+    codes.add(vectors)
+    return codes
+
+
+PQ_TRAINED = 10_000
+PQ_ROUNDS = 8
+"""Vectors that code books are made from, and rounds of k-means; more gain little and take minutes."""
+
+
+def _parts(size: int, compression: str) -> int:
+    """Into how many parts, of a byte each, product codes cut a vector: the next number that divides its size."""
+    wanted = max(1, size * 4 // int(compression[1:]))
+    return next(parts for parts in range(min(wanted, size), 0, -1) if size % parts == 0)
+
+
+def _empty_index(vectors: Vectors, distance: Distance, spec: GraphSpec) -> Any:
+    """The index for such vectors. Its codes only steer the walk, so they are as coarse as the distance bears: one byte a
+    dimension for unit vectors, whose values share one range, or where that is asked for; half floats where they fit."""
+    size, links, metric = _shape(vectors, distance, spec)
+    if isinstance(spec.quantization, ScalarQuantization) and distance is not Distance.MANHATTAN:
+        index = faiss.IndexHNSWSQ(size, faiss.ScalarQuantizer.QT_8bit, links, metric)
+        if (quantile := spec.quantization.quantile) is not None and quantile < 1:
+            codes = faiss.downcast_index(index.storage).sq
+            codes.rangestat, codes.rangestat_arg = faiss.ScalarQuantizer.RS_quantiles, (1 - quantile) / 2
+        return index
     if distance is Distance.COSINE:
         return faiss.IndexHNSWSQ(size, faiss.ScalarQuantizer.QT_8bit_uniform, links, metric)
     if distance is Distance.MANHATTAN or float(np.abs(vectors).max()) > _HALF_LIMIT:

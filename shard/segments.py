@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from pyroaring import BitMap
 
-from catalog.collection import Distance, HnswConfig
+from catalog.collection import Distance
 from journal.records import Vectors
-from shard.graph import Graph, LocalIds, Mask, exact_scores, scores_at
+from shard.graph import CodeUse, Graph, GraphSpec, LocalIds, Mask, exact_scores, scores_at
 from shard.index import NOTHING, Found, Rows, RowSet, closest, grown, room_for
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ MAX_SEGMENT_ROWS = 4_000_000
 MERGE_SHARE = 0.25
 """One large graph answers faster than several; a smaller share builds every row more often."""
 MAX_DEAD_SHARE = 0.2
+DEFAULT_USE = CodeUse()
 
 
 @dataclass(slots=True, eq=False)
@@ -88,14 +90,14 @@ class VectorView(NamedTuple):
         order = np.argsort(found.rows, kind="stable")
         return Found(found.rows[order], found.scores[order])
 
-    def search(self, query: Vectors, limit: int, ef: int, rows: RowSet | None = None) -> Found:
+    def search(self, query: Vectors, limit: int, ef: int, rows: RowSet | None = None, use: CodeUse = DEFAULT_USE) -> Found:
         """Nearly the `limit` closest: through the graphs where there are any, with `ef` candidates each."""
         found = []
         for view in self.segments:
             if view.segment.graph is None or view.alive_count <= limit:
                 found.append(closest(self.distance, self._compare_one(view, query, rows), limit))
             else:
-                found.append(self._search_one(view, view.segment.graph, query, limit, ef, rows))
+                found.append(self._search_one(view, view.segment.graph, query, limit, ef, rows, use))
         return self._merge(found, limit)
 
     def all_rows(self) -> BitMap:
@@ -128,13 +130,16 @@ class VectorView(NamedTuple):
         every, scores = segment.rows[: view.end], exact_scores(self.distance, segment.vectors[: view.end], example)
         return Found(every, scores) if view.alive is None else Found(every[view.alive], scores[view.alive])
 
-    def _search_one(self, view: SegmentView, graph: Graph, query: Vectors, limit: int, ef: int, rows: RowSet | None) -> Found:
+    def _search_one(
+        self, view: SegmentView, graph: Graph, query: Vectors, limit: int, ef: int, rows: RowSet | None, use: CodeUse
+    ) -> Found:
         allowed = view.alive
         if rows is not None:
             among = rows
             allowed = among.made((view, "mask"), lambda: _mask(view, among))
-        # A few more than asked for, since the graph's codes are coarser than the vectors that decide.
-        local = graph.search(query, min(view.end, limit + 10 + limit // 4), max(ef, limit + 10), allowed)
+        fetched = min(view.end, graph.fetched(limit, use))
+        local = graph.search(query, fetched, max(ef, fetched), allowed)
+        local = local if use.rescore else local[:limit]
         found = Found(view.segment.rows[local], scores_at(self.distance, view.segment.vectors, query, local))
         return closest(self.distance, found, limit)
 
@@ -172,11 +177,11 @@ class Build:
 class VectorIndex:
     """All segments of one vector name. Guarded by `lock`, the shard's, wherever it changes."""
 
-    def __init__(self, folder: Path, distance: Distance, size: int, hnsw: HnswConfig, lock: threading.RLock) -> None:
+    def __init__(self, folder: Path, distance: Distance, size: int, spec: GraphSpec, lock: threading.RLock) -> None:
         self._folder = folder
         self._distance = distance
         self._size = size
-        self.hnsw = hnsw
+        self.spec = spec
         self._lock = lock
         self._sealed: list[Segment] = []
         self._growing = self._new_flat()
@@ -243,17 +248,21 @@ class VectorIndex:
 
     def plan(self, idle: bool) -> Build | None:
         """What is worth building now, and not being built already; the caller then runs it. Holds one build at a time."""
-        if self._building or self._dropped or self.hnsw.m == 0:
+        if self._building or self._dropped or self.spec.hnsw.m == 0:
             return None
         if self._growing.count >= (SEAL_ROWS_IDLE if idle else SEAL_ROWS):
             self._sealed.append(self._growing)
             self._growing = self._new_flat()
-        inputs = [s for s in self._sealed if s.graph is None] or _worth_merging(self._sealed)
+        inputs = [s for s in self._sealed if s.graph is None] or _worth_merging(self._sealed) or self._outdated()
         if not inputs:
             return None
         self._building = True
         taken = [np.arange(s.count) if s.alive is None else np.flatnonzero(s.alive[: s.count]) for s in inputs]
         return Build(list(inputs), taken)
+
+    def _outdated(self) -> list[Segment]:
+        """A segment whose graph is not as the settings want it by now."""
+        return next(([s] for s in self._sealed if s.graph is not None and s.graph.spec != self.spec), [])
 
     def run(self, build: Build) -> None:
         """Builds and swaps in. Long; called without the lock, by one thread at a time."""
@@ -305,7 +314,7 @@ class VectorIndex:
         self.publish()
 
     def _seal(self, rows: Rows, vectors: Vectors) -> Segment:
-        graph = Graph.build(vectors, self._distance, self.hnsw)
+        graph = Graph.build(vectors, self._distance, self.spec)
         self._folder.mkdir(parents=True, exist_ok=True)
         # Named so that a later segment sorts after those it was made from, and `load` prefers it.
         numbers = [int(path.name.split("-")[0]) for path in self._folder.glob("*") if not path.suffix]
@@ -313,22 +322,23 @@ class VectorIndex:
         unfinished = folder.with_suffix(".tmp")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
-        graph.write(unfinished / "graph.faiss")
+        graph.write(unfinished)
         np.save(unfinished / "rows.npy", rows)
         np.save(unfinished / "vectors.npy", vectors)
         for path in unfinished.iterdir():
             _sync(path)  # a power loss must not leave a whole file with unwritten pages
         unfinished.rename(folder)
         _sync(self._folder)
-        return Segment(rows, _mapped(folder / "vectors.npy"), len(rows), None, len(rows), graph, folder)
+        # The files are mapped from here on: what memory cannot hold, the system may drop and read again.
+        return Segment(rows, _mapped(folder / "vectors.npy"), len(rows), None, len(rows), Graph.read(folder), folder)
 
     def _open(self, folder: Path) -> Segment | None:
         """The segment in a folder; None when it was never finished, is damaged, or was built for another collection."""
         try:
-            graph = Graph.read(folder / "graph.faiss")
+            graph = Graph.read(folder)
             rows: Rows = np.load(folder / "rows.npy")
             vectors = _mapped(folder / "vectors.npy")
-        except (OSError, ValueError, RuntimeError, EOFError):
+        except (OSError, ValueError, RuntimeError, EOFError, msgspec.MsgspecError):
             return None
         fits = folder.suffix == "" and len(rows) == len(graph) > 0 and vectors.shape == (len(rows), self._size)
         return Segment(rows, vectors, len(rows), None, len(rows), graph, folder) if fits else None

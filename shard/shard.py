@@ -43,6 +43,7 @@ from journal.records import (
 from journal.split import take
 from journal.stamps import NEVER, Version, next_stamp
 from journal.topics import Topics
+from shard.graph import GraphSpec
 from shard.index import Index, RowSet, View
 from shard.join import Point
 from shard.multi import MultiIndex
@@ -155,8 +156,9 @@ class Shard:
             self.collection = collection
             for name, vectors in self.vectors.items():
                 if isinstance(vectors, VectorIndex):
-                    vectors.hnsw = collection.config.vectors[name].hnsw or collection.config.hnsw
+                    vectors.spec = graph_spec(collection.config, name)
             self._publish()
+        self.tend()
 
     def tend(self, idle: bool = False) -> None:
         """Starts what is worth building; each finished build looks again. `idle`: no writes are coming in."""
@@ -225,7 +227,6 @@ class Shard:
                 if found:
                     vectors.add(np.array([row for row, _ in found]), [vector for _, vector in found])
         self.configure(self.collection)
-        self.tend()
 
 
 class _Staged:
@@ -451,9 +452,13 @@ def _indexes(folder: Path, config: CollectionConfig, lock: threading.RLock) -> d
         if params.multi:
             indexes[name] = MultiIndex(params.distance, params.size)
         else:
-            hnsw = params.hnsw or config.hnsw
-            indexes[name] = VectorIndex(folder / str(number), params.distance, params.size, hnsw, lock)
+            indexes[name] = VectorIndex(folder / str(number), params.distance, params.size, graph_spec(config, name), lock)
     return indexes
+
+
+def graph_spec(config: CollectionConfig, name: str) -> GraphSpec:
+    """How graphs of a dense vector are built: by its own settings, else by the collection's."""
+    return GraphSpec(config.vectors[name].hnsw or config.hnsw, config.quantization_of(name))
 
 
 def normalised(vectors: Vectors) -> Vectors:

@@ -10,7 +10,9 @@ import pytest
 from pyroaring import BitMap
 
 import shard.segments
-from catalog.collection import Distance, HnswConfig
+from catalog.collection import Distance
+from query.stages import EF_SEARCH
+from shard.graph import GraphSpec
 from shard.index import RowSet
 from shard.segments import VectorIndex
 
@@ -19,7 +21,7 @@ REAL_DATA = Path(__file__).parents[3] / "shared" / "data" / "debian-packages"
 
 
 def index(folder: Path, size: int = SIZE, distance: Distance = Distance.COSINE) -> VectorIndex:
-    return VectorIndex(folder, distance, size, HnswConfig(), threading.RLock())
+    return VectorIndex(folder, distance, size, GraphSpec(), threading.RLock())
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -149,5 +151,5 @@ def recall(vectors: VectorIndex, queries: np.ndarray) -> float:
     hits = 0
     for query in queries:
         worst = vectors.view.scan(query, 10).scores[-1] - 1e-6
-        hits += int((vectors.view.search(query, 10, 128).scores >= worst).sum())
+        hits += int((vectors.view.search(query, 10, EF_SEARCH).scores >= worst).sum())
     return hits / (10 * len(queries))
