@@ -6,11 +6,8 @@ are no requests.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import Any, Literal
 
 from catalog.collection import Collection
@@ -18,6 +15,7 @@ from catalog.fields import FieldSchema
 from catalog.strict_mode import StrictMode
 from gateway import strict_mode
 from gateway.bodies import CountBody, FacetBody, OrderByBody, RetrieveBody, ScrollBody
+from gateway.budget import status_bytes, total_bytes
 from gateway.queries import DEFAULT_LIMIT, object_of, prefetches_of
 from gateway.query_bodies import (
     DiscoverBatchBody,
@@ -210,15 +208,8 @@ def _held_bytes(view: ShardView) -> tuple[int, int]:
 
 
 def resident_percent() -> float:
-    """The share of its memory that this process uses: of the machine's, or of its control group's; 0 where none is known."""
-    try:
-        used = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, AttributeError):
-        return 0.0
-    with suppress(OSError, ValueError):  # no such file, or "max"
-        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return 100 * used / total
+    """The share of its memory that this process uses."""
+    return 100 * status_bytes("VmRSS") / total_bytes()
 
 
 # Both.

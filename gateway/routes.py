@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gateway import bodies, cluster, collections, dead_letters, field_indexes, operations, points, searches
+from gateway import bodies, cluster, collections, dead_letters, field_indexes, memory, operations, points, searches
 from gateway import query_bodies as queries
 from gateway.bodies import DeadLetterParams, ReadParams, WriteParams
 from gateway.service import Call
@@ -91,6 +91,7 @@ ROUTES = (
     Route("DELETE", "/issues", cluster.clear_issues, "cluster"),
     Route("GET", "/operations/{request_id}", operations.show, "operations"),
     Route("GET", "/admin/lag", dead_letters.lag, "admin"),
+    Route("GET", "/admin/memory", memory.show, "admin"),
     *(
         route
         for path in ("/admin/dlq", "/admin/collections/{collection_name}/dlq")

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from catalog.catalog import Outcome, Verdict
 from catalog.collection import Collection, Consistency
 from gateway.bodies import ReadParams, UpsertBody
+from gateway.budget import Budget
 from gateway.errors import BadRequest, Conflict, NotFound, Unavailable
 from gateway.helper import Helper
 from gateway.result_cache import ResultCache
@@ -27,7 +28,7 @@ from gateway.strict_mode import RateLimiter
 from gateway.upserts import GivenUpsert, given_upsert
 from journal.hlc import Clock
 from journal.log import Indefinite, Journal, JournalError, Positions, TopicPartition
-from journal.records import CatalogOperation, PointOperation
+from journal.records import CatalogOperation, Delete, PointOperation, UnsetVectors
 from journal.token import Token, merge
 from journal.topics import INGEST_PARTITIONS, Topics
 from journal.writer import Destination, Receipt, Request, Writer
@@ -100,6 +101,7 @@ class Service:
     gate: Gate
     pool: ThreadPoolExecutor
     helper: Helper
+    budget: Budget
     node: str
     version: str
     timeouts: Timeouts = field(default_factory=Timeouts)
@@ -261,6 +263,8 @@ class Call:
     def _begin(self, collection: Collection, operations: Sequence[PointOperation]) -> Future[Receipt]:
         """Checks operations and hands them to the journal. From any thread."""
         for operation in operations:
+            if not isinstance(operation, Delete | UnsetVectors):
+                self.service.budget.check()
             if error := contract_error(collection, operation):
                 raise BadRequest(error)
         view = self.service.replayer.catalog.view

@@ -137,6 +137,14 @@ class Graph:
         faiss.write_index(self._index, str(folder / "graph.faiss"))
         (folder / "graph.json").write_bytes(msgspec.json.encode(self.spec))
 
+    def code_bytes(self) -> int:
+        """What the codes take."""
+        return int(faiss.downcast_index(self._index.storage).code_size) * len(self)
+
+    def link_bytes(self) -> int:
+        """What the links take."""
+        return int(4 * self._index.hnsw.neighbors.size() + 8 * len(self))
+
     def fetched(self, limit: int, use: CodeUse) -> int:
         """How many to find for `limit` hits: more than asked for, since codes are coarser than the vectors that decide."""
         return int(max(limit + 10 + limit // 4, limit * use.oversampling) * self._coarseness)

@@ -103,6 +103,9 @@ class Index(Protocol):
     def status(self) -> Mapping[str, int]:
         """Counts for people: vectors alive, vectors with an index, segments."""
 
+    def sizes_bytes(self) -> Mapping[str, int]:
+        """What the parts take; those that are mapped files begin with `mapped_`."""
+
 
 def best(distance: Distance, scores: Vectors, limit: int) -> Rows:
     """The indexes of the `limit` closest scores, closest first."""

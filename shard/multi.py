@@ -134,6 +134,9 @@ class MultiIndex:
     def status(self) -> Mapping[str, int]:
         return {"vectors": self.view.size(), "indexed": 0, "segments": 1}
 
+    def sizes_bytes(self) -> Mapping[str, int]:
+        return {"vectors": self._vectors.nbytes + self._starts.nbytes + self._rows.nbytes + self._alive.nbytes}
+
     def _compact(self) -> None:
         """Makes a block of the alive anew; views keep the old one."""
         kept = np.flatnonzero(self._alive[: self._count])

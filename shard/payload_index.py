@@ -33,6 +33,9 @@ RESORT_ROWS = 1000
 _CHUNK = 1024
 """Pairs that a walk takes from the sorted copy at a time."""
 
+KEY_BYTES, VALUE_BYTES = 150, 200
+"""What a key of postings takes beside its rows, and a row in an order, about."""
+
 Key = str | int | bool
 
 
@@ -84,6 +87,9 @@ class Postings:
         counted = {key: rows.intersection_cardinality(among) for key, rows in self._rows.items()}
         return Counter({key: count for key, count in counted.items() if count})
 
+    def size_bytes(self) -> int:
+        return sum(KEY_BYTES + _size_bytes(rows) for rows in self._rows.values())
+
     def _sorted_texts(self) -> list[str]:
         """The texts in order, some of them gone since; they are kept from the first time that somebody asks."""
         if self._texts is None or len(self._texts) > 2 * len(self._rows) + RESORT_ROWS:
@@ -114,6 +120,10 @@ class _Sorted(ABC, Generic[Value]):
     def remove(self, row: int) -> None:
         if self._values.pop(row, None) is not None:
             self._changed.add(row)
+
+    def count(self) -> int:
+        """How many rows have a value."""
+        return len(self._values)
 
     def _settle(self) -> None:
         """Sorts anew when many rows changed."""
@@ -238,6 +248,13 @@ class FieldIndex:
         self._several = BitMap()
         """Rows with more than one text: their postings do not say which word stands in which."""
 
+    def size_bytes(self) -> int:
+        """What the index takes, about."""
+        rows = sum(map(_size_bytes, (self.rows, self.filled, self.nulls)))
+        ordered = 0 if self.ordered is None else VALUE_BYTES * self.ordered.count()
+        places = 0 if self._places is None else VALUE_BYTES * self._places.count()
+        return rows + self.postings.size_bytes() + ordered + places
+
     def add(self, row: int, nodes: list[Any]) -> None:
         """Indexes what stands at the field in a row's payload."""
         values = _values(nodes)
@@ -342,6 +359,11 @@ _BY_VALUE = (FieldType.KEYWORD, FieldType.INTEGER, FieldType.BOOL, FieldType.UUI
 _BY_ORDER = (FieldType.INTEGER, FieldType.FLOAT, FieldType.DATETIME)
 
 
+def _size_bytes(rows: BitMap) -> int:
+    held = rows.get_statistics()
+    return 64 + held["n_bytes_array_containers"] + held["n_bytes_run_containers"] + held["n_bytes_bitset_containers"]
+
+
 class PayloadIndex:
     """All field indexes of a shard. Guarded by the shard's lock."""
 
@@ -352,6 +374,10 @@ class PayloadIndex:
         """Indexes a row's payload."""
         for index, nodes in indexed_values(self.fields, payload):
             index.add(row, nodes)
+
+    def size_bytes(self) -> int:
+        """What all indexes take, about."""
+        return sum(index.size_bytes() for index in self.fields.values())
 
     def remove(self, row: int, payload: bytes) -> None:
         """Takes a row out; `payload` is what it was added with."""

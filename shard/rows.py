@@ -77,5 +77,8 @@ class RowTable:
             if not self._alive[number]:
                 self._chunks[number] = None
 
+    def size_bytes(self) -> int:
+        return sum(len(chunk) for chunk in self._chunks if chunk is not None)
+
     def view(self) -> RowsView:
         return RowsView(list(self._chunks))

@@ -298,6 +298,18 @@ class VectorIndex:
             "segments": len(views),
         }
 
+    def sizes_bytes(self) -> Mapping[str, int]:
+        """What the parts take: the growing vectors, and of the sealed the mapped vectors, codes and links."""
+        sealed = [(view.segment, view.segment.graph) for view in self.view.segments if view.segment.graph is not None]
+        flat = [view.segment for view in self.view.segments if view.segment.graph is None]
+        return {
+            "growing": sum(segment.vectors.nbytes + segment.rows.nbytes for segment in flat),
+            "mapped_vectors": sum(segment.vectors.nbytes for segment, _ in sealed),
+            "mapped_codes": sum(graph.code_bytes() for _, graph in sealed),
+            "mapped_links": sum(graph.link_bytes() for _, graph in sealed),
+            "rows": sum(segment.rows.nbytes for segment, _ in sealed),
+        }
+
     def _swap(self, build: Build, sealed: Segment | None, order: LocalIds) -> None:
         """Replaces the inputs; rows that died while the graph was built are dead in it too."""
         self._sealed = [s for s in self._sealed if s not in build.inputs]

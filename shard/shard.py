@@ -176,6 +176,15 @@ class Shard:
                 counts[name] += count
         return counts
 
+    def sizes_bytes(self) -> dict[str, int]:
+        """What the parts take; those that are mapped files begin with `mapped_`."""
+        with self.lock:
+            sizes = {"ids": self.rows.size_bytes(), "payload_index": self.payload.size_bytes()}
+        for vectors in self.vectors.values():
+            for part, size in vectors.sizes_bytes().items():
+                sizes[part] = sizes.get(part, 0) + size
+        return sizes
+
     def indexed_points(self, field: str) -> int:
         """How many points have a value in the index of a field."""
         with self.lock:

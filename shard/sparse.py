@@ -168,6 +168,10 @@ class SparseIndex:
     def status(self) -> Mapping[str, int]:
         return {"vectors": self.view.size(), "indexed": self.view.size(), "segments": 1}
 
+    def sizes_bytes(self) -> Mapping[str, int]:
+        postings = sum(posting.places.nbytes + posting.values.nbytes for posting in list(self._postings.values()))
+        return {"postings": postings + self._rows.nbytes + self._alive.nbytes}
+
     def _compact(self) -> None:
         """Makes postings of the alive anew; views keep the old ones."""
         alive = self._alive[: self._count]

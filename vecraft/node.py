@@ -18,6 +18,7 @@ import uvloop
 
 from gateway.app import create_app
 from gateway.helper import Helper
+from gateway.budget import budget_of
 from gateway.service import Service, Timeouts
 from journal.embedded import EmbeddedJournal
 from journal.hlc import Clock
@@ -111,6 +112,7 @@ class Node:
             gate=Gate(journal, topics, replayer.applied, settings.read_timeout_s),
             pool=ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="pool"),
             helper=Helper(),
+            budget=budget_of(settings.memory_budget_mb),
             node=settings.node,
             version=__version__,
             timeouts=Timeouts(settings.append_timeout_s, settings.read_timeout_s),

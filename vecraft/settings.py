@@ -43,6 +43,9 @@ class Settings(BaseSettings):
         86_400, ge=1, description="how long an Idempotency-Key is remembered; the same on all nodes"
     )
     in_flight_mb: int = Field(64, ge=1, le=4096, description="writes that may wait for their acknowledgement; more get 429")
+    memory_budget_mb: int = Field(
+        0, ge=0, description="memory beyond which writes that add data are refused; 0 for 80 % of the machine's or container's"
+    )
     append_timeout_s: float = Field(5.0, gt=0, le=300, description="longest wait for the log's acknowledgement")
     read_timeout_s: float = Field(5.0, gt=0, le=300, description="longest wait of a read for the state it demands")
 
