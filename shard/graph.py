@@ -32,6 +32,9 @@ faiss: Any = _faiss  # its stubs know neither the search parameters nor the nump
 Mask = NDArray[np.bool_]
 """bool, shape (n,): which of a segment's n vectors may be found."""
 
+Bits = NDArray[np.uint8]
+"""A mask with eight vectors a byte."""
+
 LocalIds = NDArray[np.int64]
 
 _HALF_LIMIT = 60_000.0
@@ -87,6 +90,11 @@ def as_similarity(distance: Distance, scores: Vectors) -> Vectors:
     if distance.higher_is_closer:
         return scores
     return -(scores * scores) if distance is Distance.EUCLID else -scores
+
+
+def bits_of(mask: Mask) -> Bits:
+    """A mask as `Graph.search` takes it."""
+    return np.packbits(mask, bitorder="little")
 
 
 class GraphSpec(msgspec.Struct, frozen=True):
@@ -152,12 +160,12 @@ class Graph:
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
-    def search(self, query: Vectors, limit: int, ef: int, allowed: Mask | None) -> LocalIds:
+    def search(self, query: Vectors, limit: int, ef: int, allowed: Bits | None) -> LocalIds:
         """Up to `limit` vectors close to `query`, closest first by the graph's own codes; only `allowed` ones."""
         if allowed is None:
             parameters = _unfiltered(ef)
         else:
-            selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+            selector = faiss.IDSelectorBitmap(allowed)
             parameters = faiss.SearchParametersHNSW(efSearch=ef, sel=selector)
         ids = np.empty(limit, np.int64)
         scores = np.empty(limit, np.float32)

@@ -13,6 +13,7 @@ import shutil
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,8 +23,9 @@ from pyroaring import BitMap
 
 from catalog.collection import Distance
 from journal.records import Vectors
-from shard.graph import CodeUse, Graph, GraphSpec, LocalIds, Mask, exact_scores, scores_at
+from shard.graph import Bits, CodeUse, Graph, GraphSpec, LocalIds, Mask, bits_of, exact_scores, scores_at
 from shard.index import NOTHING, Found, Rows, RowSet, closest, grown, room_for
+from shard.scans import SharedScan
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,8 @@ class Segment:
     alive_count: int = 0
     graph: Graph | None = None
     folder: Path | None = None
+    shared: SharedScan | None = None
+    """Of a sealed one."""
 
     def local_ids(self, rows: Rows) -> LocalIds:
         """Where those of `rows` (ascending) that this segment holds stand in it."""
@@ -63,7 +67,7 @@ class Segment:
         return found
 
 
-@dataclass(slots=True, eq=False, frozen=True)
+@dataclass(slots=True, eq=False)
 class SegmentView:
     """A segment as it was at one moment: its first `end` rows, less those that `alive` leaves out."""
 
@@ -71,6 +75,13 @@ class SegmentView:
     end: int
     alive: Mask | None
     alive_count: int
+    _bits: Bits | None = None
+
+    def bits(self) -> Bits | None:
+        """`alive` as the graph wants it, made once."""
+        if self._bits is None and self.alive is not None:
+            self._bits = bits_of(self.alive)
+        return self._bits
 
 
 class VectorView(NamedTuple):
@@ -124,19 +135,19 @@ class VectorView(NamedTuple):
     def _compare_one(self, view: SegmentView, example: Vectors, rows: RowSet | None) -> Found:
         segment = view.segment
         if rows is not None:
-            among = rows
-            local = among.made(view, lambda: _places(view, among))
+            local = rows.made(view, partial(_places, view, rows))
             return Found(segment.rows[local], scores_at(self.distance, segment.vectors, example, local))
-        every, scores = segment.rows[: view.end], exact_scores(self.distance, segment.vectors[: view.end], example)
+        every = segment.rows[: view.end]
+        if segment.shared is not None and self.distance.higher_is_closer:
+            scores = segment.shared.products(example)
+        else:
+            scores = exact_scores(self.distance, segment.vectors[: view.end], example)
         return Found(every, scores) if view.alive is None else Found(every[view.alive], scores[view.alive])
 
     def _search_one(
         self, view: SegmentView, graph: Graph, query: Vectors, limit: int, ef: int, rows: RowSet | None, use: CodeUse
     ) -> Found:
-        allowed = view.alive
-        if rows is not None:
-            among = rows
-            allowed = among.made((view, "mask"), lambda: _mask(view, among))
+        allowed = view.bits() if rows is None else rows.made((view, "bits"), partial(_bits, view, rows))
         fetched = min(view.end, graph.fetched(limit, use))
         local = graph.search(query, fetched, max(ef, fetched), allowed)
         local = local if use.rescore else local[:limit]
@@ -154,10 +165,10 @@ def _places(view: SegmentView, rows: RowSet) -> LocalIds:
     return local if view.alive is None else local[view.alive[local]]
 
 
-def _mask(view: SegmentView, rows: RowSet) -> Mask:
+def _bits(view: SegmentView, rows: RowSet) -> Bits:
     allowed = np.zeros(view.end, np.bool_)
     allowed[_places(view, rows)] = True
-    return allowed
+    return bits_of(allowed)
 
 
 def _joined(found: list[Found]) -> Found:
@@ -342,7 +353,7 @@ class VectorIndex:
         unfinished.rename(folder)
         _sync(self._folder)
         # The files are mapped from here on: what memory cannot hold, the system may drop and read again.
-        return Segment(rows, _mapped(folder / "vectors.npy"), len(rows), None, len(rows), Graph.read(folder), folder)
+        return _sealed(rows, _mapped(folder / "vectors.npy"), Graph.read(folder), folder)
 
     def _open(self, folder: Path) -> Segment | None:
         """The segment in a folder; None when it was never finished, is damaged, or was built for another collection."""
@@ -353,10 +364,14 @@ class VectorIndex:
         except (OSError, ValueError, RuntimeError, EOFError, msgspec.MsgspecError):
             return None
         fits = folder.suffix == "" and len(rows) == len(graph) > 0 and vectors.shape == (len(rows), self._size)
-        return Segment(rows, vectors, len(rows), None, len(rows), graph, folder) if fits else None
+        return _sealed(rows, vectors, graph, folder) if fits else None
 
     def _new_flat(self) -> Segment:
         return Segment(np.empty(0, np.int64), np.empty((0, self._size), np.float32), 0)
+
+
+def _sealed(rows: Rows, vectors: Vectors, graph: Graph, folder: Path) -> Segment:
+    return Segment(rows, vectors, len(rows), None, len(rows), graph, folder, SharedScan(vectors))
 
 
 def _worth_merging(segments: list[Segment]) -> list[Segment]:

@@ -17,8 +17,8 @@ import uvicorn
 import uvloop
 
 from gateway.app import create_app
-from gateway.helper import Helper
 from gateway.budget import budget_of
+from gateway.helper import Helper
 from gateway.service import Service, Timeouts
 from journal.embedded import EmbeddedJournal
 from journal.hlc import Clock
@@ -44,7 +44,8 @@ DRAIN_S = 5
 STOP_S = 4.0
 DAY_MS = 24 * 3600 * 1000
 PROGRESS_EVERY_S = 2.0
-POOL_THREADS = 4
+POOL_THREADS = 8
+"""Longer reads at a time; those that scan the same vectors are run together."""
 MAX_CONNECTIONS = 1000
 SWITCH_INTERVAL_S = 0.0005
 """Python's own 5 ms would make a search wait that long for a replaying thread."""

@@ -76,6 +76,7 @@ def test_the_javascript_client(url: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("go")  # one worker builds
 @pytest.mark.parametrize(
     "story",
     [
