@@ -73,7 +73,7 @@ def changes(body: UpdateCollectionBody, config: CollectionConfig) -> dict[str, o
         found["vectors"] = config.vectors | {name: _changed_vector(name, diff, config) for name, diff in body.vectors.items()}
     if body.sparse_vectors is not None:
         found["sparse_vectors"] = config.sparse_vectors | {
-            name: _sparse_params(params) for name, params in body.sparse_vectors.items()
+            name: _changed_sparse(name, params, config) for name, params in body.sparse_vectors.items()
         }
     kept = _kept(body, UpdateCollectionBody.hints) | _nested("hnsw_config", _kept(body.hnsw_config, _HNSW_KEPT))
     if body.params is not None:
@@ -143,6 +143,14 @@ def _vector_params(name: str, given: object) -> VectorParams:
 
 def _sparse_params(body: SparseParamsBody) -> SparseParams:
     return SparseParams(body.modifier == "idf", _kept(body, body.hints))
+
+
+def _changed_sparse(name: str, body: SparseParamsBody, config: CollectionConfig) -> SparseParams:
+    if name not in config.sparse_vectors:
+        raise BadRequest(f"Wrong input: Not existing vector name error: {name}")
+    params = config.sparse_vectors[name]
+    idf = params.idf if body.modifier is None else body.modifier == "idf"
+    return SparseParams(idf, _merged(params.kept, _kept(body, body.hints)))
 
 
 def _changed_vector(name: str, diff: VectorParamsDiff, config: CollectionConfig) -> VectorParams:

@@ -71,7 +71,7 @@ class Endpoint:
 
     def _call(self, scope: Scope, headers: dict[str, str], request_id: str, body: bytes) -> Call:
         service = self._service
-        params = _params(scope["query_string"], self._route.params)
+        params, unknown = _params(scope["query_string"], self._route.params)
         packed = headers.get("content-type", "") in _MSGPACK
         parsed = self._body(body, packed)
         token = self._token(headers)
@@ -95,7 +95,7 @@ class Endpoint:
             token,
             tier,
             api_key,
-            hints=ignored(parsed),
+            hints=ignored(parsed) + unknown,
             packed=packed,
             trace=trace,
         )
@@ -190,10 +190,14 @@ async def _send(send: Send, status: int, body: bytes, headers: list[tuple[bytes,
     await send({"type": "http.response.body", "body": body})
 
 
-def _params(query: bytes, kind: type) -> Any:
+def _params(query: bytes, kind: type) -> tuple[Any, list[str]]:
+    """The parameters of the query string, and the names of those that mean nothing here, as clients send some everywhere."""
     pairs = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {}
+    unknown = [name for name in pairs if name not in kind.__struct_fields__]  # type: ignore[attr-defined]
     try:
-        return msgspec.convert(pairs, kind, strict=False)
+        return msgspec.convert({name: pairs[name] for name in pairs if name not in unknown}, kind, strict=False), [
+            name[:MAX_KEY_CHARS] for name in unknown if _PRINTABLE.fullmatch(name)
+        ]
     except msgspec.ValidationError as error:
         raise BadRequest(f"query string: {error}") from error
 

@@ -16,6 +16,7 @@ BULK_TIER = 2
 CATALOG_TIER = 0
 
 _C = "/collections/{collection_name}"
+POINTS = f"{_C}/points"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import NamedTuple
@@ -74,7 +74,9 @@ class EmbeddedJournal:
         self._db = Rdict(str(path), _options())
         self._now_ms = now_ms
         self._max_in_flight_bytes = max_in_flight_bytes
-        self._changed = threading.Condition()
+        self.lock = threading.RLock()
+        self._appended = threading.Condition(self.lock)
+        self._readers: list[EmbeddedReader] = []
         self._topics = threading.Lock()
         self._waiting: list[_Waiting] = []
         self._waiting_bytes = 0
@@ -95,7 +97,9 @@ class EmbeddedJournal:
         """The journal of another, running process, to read only. `refresh` sees what was written since; appends are refused."""
         following = cls.__new__(cls)
         following._db = Rdict(str(path), _options(), access_type=AccessType.secondary(str(scratch)))
-        following._changed = threading.Condition()
+        following.lock = threading.RLock()
+        following._appended = threading.Condition(following.lock)
+        following._readers = []
         following._ends, following._time_ms = {}, 0
         following._closing, following._failure = False, Definite("it is open to read only")
         following._committer = None
@@ -127,7 +131,7 @@ class EmbeddedJournal:
         time_ms: int | None = None,
     ) -> Future[Appended]:
         waiting = _Waiting(partition, value, key, headers, time_ms, pending())
-        with self._changed:
+        with self._appended:
             if self._closing or self._failure:
                 raise Definite(f"the journal takes no writes: {self._failure or 'it is closed'}")
             self._check_known(partition)
@@ -135,14 +139,17 @@ class EmbeddedJournal:
                 raise Overloaded(f"{self._waiting_bytes} bytes wait for the disk, the bound is {self._max_in_flight_bytes}")
             self._waiting.append(waiting)
             self._waiting_bytes += len(value)
-            self._changed.notify_all()
+            self._appended.notify()
         return waiting.future
 
     def reader(self) -> EmbeddedReader:
-        return EmbeddedReader(self)
+        reader = EmbeddedReader(self)
+        with self._appended:
+            self._readers.append(reader)
+        return reader
 
     def end_offsets(self, partitions: Sequence[TopicPartition]) -> Positions:
-        with self._changed:
+        with self._appended:
             for partition in partitions:
                 self._check_known(partition)
             return {partition: self._ends[partition] for partition in partitions}
@@ -181,11 +188,12 @@ class EmbeddedJournal:
         return {partition: int.from_bytes(offset, "big") for partition, offset in found.items() if offset is not None}
 
     def close(self) -> None:
-        with self._changed:
+        with self._appended:
             if self._closing:
                 return
             self._closing = True
-            self._changed.notify_all()
+            self._appended.notify()
+            self._wake(self._readers)
         if self._committer is not None:
             self._committer.join()
         try:
@@ -211,7 +219,7 @@ class EmbeddedJournal:
         for index in range(count):
             partition = TopicPartition(topic, index)
             last = self._last_entry(partition)
-            with self._changed:
+            with self._appended:
                 self._ends[partition] = last.offset + 1 if last else self._start(partition)
                 self._time_ms = max(self._time_ms, last.time_ms if last else 0)
 
@@ -230,18 +238,23 @@ class EmbeddedJournal:
             except Exception as error:  # a log that could not write must not go on: what it holds is unknown
                 self._fail(error, group)
                 return
-            with self._changed:
+            with self._appended:
                 for appended in acknowledged:
                     self._ends[appended.partition] = appended.offset + 1
                 self._waiting_bytes -= sum(len(waiting.value) for waiting in group)
-                self._changed.notify_all()
+                self._wake(reader for reader in self._readers if reader.is_ready())
             for waiting, appended in zip(group, acknowledged, strict=True):
                 waiting.future.set_result(appended)
 
+    def _wake(self, readers: Iterable[EmbeddedReader]) -> None:
+        """Under the lock. Each reader waits by itself, so that nobody wakes for what he does not read."""
+        for reader in readers:
+            reader.changed.notify_all()
+
     def _next_group(self) -> list[_Waiting]:
         """Waits for appends and takes what fits one commit; empty when the journal closes and none is left."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closing)
+        with self._appended:
+            self._appended.wait_for(lambda: self._waiting or self._closing)
             size = count = 0
             for waiting in self._waiting:
                 if count and size + len(waiting.value) > GROUP_BYTES:
@@ -269,10 +282,10 @@ class EmbeddedJournal:
         return acknowledged
 
     def _fail(self, error: Exception, group: list[_Waiting]) -> None:
-        with self._changed:
+        with self._appended:
             self._failure = error
             refused, self._waiting = self._waiting, []
-            self._changed.notify_all()
+            self._wake(self._readers)
         for waiting in group:
             waiting.future.set_exception(Indefinite(f"the journal failed while writing: {error}"))
         for waiting in refused:
@@ -286,15 +299,15 @@ class EmbeddedReader:
         self._journal = journal
         self._positions: Positions = {}
         self._woken = False
+        self.changed = threading.Condition(journal.lock)
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
-        with self._journal._changed:
+        with self.changed:
             self._positions = dict(positions)
 
     def poll(self, timeout_s: float, max_records: int = 1000, max_bytes: int = 8 << 20) -> Batch:
-        changed = self._journal._changed
-        with changed:
-            changed.wait_for(lambda: self._woken or self._journal._closing or self._ready(), timeout_s)
+        with self.changed:
+            self.changed.wait_for(lambda: self._woken or self._journal._closing or self.is_ready(), timeout_s)
             self._woken = False
             ready = {partition: self._journal._ends[partition] for partition in self._ready()}
         entries: list[Entry] = []
@@ -309,12 +322,20 @@ class EmbeddedReader:
         return self._batch(entries)
 
     def wake(self) -> None:
-        with self._journal._changed:
+        with self.changed:
             self._woken = True
-            self._journal._changed.notify_all()
+            self.changed.notify_all()
 
     def close(self) -> None:
         self.assign({})
+        with self.changed:
+            if self in self._journal._readers:
+                self._journal._readers.remove(self)
+
+    def is_ready(self) -> bool:
+        """Whether there is something to read. Under the lock."""
+        ends = self._journal._ends
+        return any(offset < ends[partition] for partition, offset in self._positions.items())
 
     def _ready(self) -> list[TopicPartition]:
         return [p for p, offset in self._positions.items() if offset < self._journal._ends[p]]

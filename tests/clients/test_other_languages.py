@@ -20,7 +20,6 @@ OLDEST_NODE, OLDEST_GO = (20,), (1, 24, 4)  # as package.json and go.mod say
 GO_STORIES = re.findall(r"^func (Test\w+)", (GO / "client_test.go").read_text(), re.M)
 VERSION_TIMEOUT_S, FETCH_TIMEOUT_S, BUILD_TIMEOUT_S, RUN_TIMEOUT_S = 30, 120, 300, 60
 GO_VARIABLES = {"GOTOOLCHAIN": "local", "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"}
-REFUSES_UNKNOWN_PARAMETERS = "a search with ?wait=true is refused, since unknown parameters are; the dialect overlooks them"
 
 
 def skip(reason: str) -> NoReturn:
@@ -77,15 +76,7 @@ def test_the_javascript_client(url: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("go")  # one worker builds
-@pytest.mark.parametrize(
-    "story",
-    [
-        pytest.param(name, marks=[pytest.mark.xfail(strict=True, raises=AssertionError, reason=REFUSES_UNKNOWN_PARAMETERS)])
-        if name == "TestLangChainForGo"
-        else name
-        for name in GO_STORIES
-    ],
-)
+@pytest.mark.parametrize("story", GO_STORIES)
 def test_a_client_in_go(url: str, go_program: Path, story: str) -> None:
     told = run(go_program, f"-test.run=^{story}$", "-test.v", folder=GO, timeout_s=RUN_TIMEOUT_S, VECRAFT_URL=url)
     assert (told.returncode, f"--- PASS: {story}" in told.stdout) == (0, True), told.stdout + told.stderr
