@@ -154,8 +154,9 @@ def _vectors(collection: Collection, columns: list[VectorColumn], index: int, co
     for column in columns:
         indexes = list(column.indexes(count))
         if index in indexes:
-            vector = column.array()[indexes.index(index)]
-            if collection.config.vectors[column.name].distance is Distance.COSINE:
+            vector = column.each()[indexes.index(index)]
+            params = collection.config.vectors.get(column.name)
+            if params is not None and params.distance is Distance.COSINE:
                 vector = vector / (np.sqrt(np.sum(vector * vector)) or 1)
             found[column.name] = vector
     return found

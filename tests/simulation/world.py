@@ -19,12 +19,13 @@ import orjson
 
 import shard.segments
 from catalog.catalog import choose_homes
-from catalog.collection import Collection, CollectionConfig, Distance, FieldSchema, FieldType, VectorParams
+from catalog.collection import Collection, CollectionConfig, Distance, FieldSchema, FieldType, SparseParams, VectorParams
 from journal.hlc import Clock
 from journal.ids import encode_id
 from journal.log import Definite, Entry, Indefinite, Positions, TopicPartition
 from journal.memory import AppendFault, MemoryJournal, MemoryReader
 from journal.records import (
+    SPARSE,
     CreateCollection,
     CreatePayloadIndex,
     Delete,
@@ -37,6 +38,7 @@ from journal.records import (
     ReplacePayload,
     UnsetVectors,
     Upsert,
+    Vector,
     VectorColumn,
 )
 from journal.registry import SchemaRegistry
@@ -282,14 +284,18 @@ class World:
             return ReplacePayload(ids, self._payload() or b"{}")
         if kind is PatchVectors:
             return PatchVectors(ids, self._columns(collection, ids))
-        return UnsetVectors(ids, [self.random.choice(list(collection.config.vectors))])
+        return UnsetVectors(ids, [self.random.choice([*collection.config.vectors, *collection.config.sparse_vectors])])
 
     def _columns(self, collection: Collection, ids: list[bytes]) -> list[VectorColumn]:
         columns = []
-        for name, params in collection.config.vectors.items():
+        for name in [*collection.config.vectors, *collection.config.sparse_vectors]:
             some = sorted(self.random.sample(range(len(ids)), self.random.randint(1, len(ids))))
-            vectors = np.array([[self.random.randint(-9, 9) for _ in range(params.size)] for _ in some], np.float32)
-            columns.append(VectorColumn.of(name, vectors, None if len(some) == len(ids) else some))
+            whose = None if len(some) == len(ids) else some
+            vectors = [any_vector(self.random, collection, name) for _ in some]
+            dense = vectors[0].dtype != SPARSE and vectors[0].ndim == 1
+            columns.append(
+                VectorColumn.of(name, np.stack(vectors), whose) if dense else VectorColumn.of_each(name, vectors, whose)
+            )
         return columns
 
     def _payload(self) -> bytes:
@@ -316,7 +322,10 @@ class World:
     def _create(self, name: str) -> None:
         node = self.random.choice(self.nodes)
         vectors = {n: VectorParams(3, self.random.choice(list(Distance))) for n in self.random.choice((NAMES, ("",)))}
-        config = CollectionConfig(vectors=vectors, shard_number=self.random.choice((1, 1, 3)))
+        if self.random.random() < 0.5:
+            vectors["tokens"] = VectorParams(2, Distance.DOT, multi=True)
+        sparse = {"terms": SparseParams()} if self.random.random() < 0.5 else {}
+        config = CollectionConfig(vectors=vectors, shard_number=self.random.choice((1, 1, 3)), sparse_vectors=sparse)
         homes = choose_homes(node.replayer.catalog.view, config.shard_number)
         request = self._request()
         command = CreateCollection(name, msgspec.json.encode(config), homes)
@@ -485,7 +494,8 @@ def check_collection(node: Node, collection: Collection, expected: State, choose
         assert (orjson.loads(point.row.payload) if point.row.payload else {}) == model.payload
         vectors = point.view.rows.vectors(point.row.row)
         assert vectors.keys() == model.vectors.keys()
-        assert all(np.allclose(vectors[name], model.vectors[name], atol=1e-6) for name in vectors)
+        for name, vector in vectors.items():
+            assert vector.tobytes() == model.vectors[name].tobytes() or np.allclose(vector, model.vectors[name], atol=1e-6)
     scrolled, after = points.scroll(shards, None, b"", len(IDS))
     assert [point.row.id for point in scrolled] == sorted(expected)
     assert after is None
@@ -494,26 +504,45 @@ def check_collection(node: Node, collection: Collection, expected: State, choose
     assert points.count(shards, tagged) == sum(point.payload.get("tag") == "x" for point in expected.values())
     counted = sum(point.payload.get("n", -1) >= 2 and "tag" in point.payload for point in expected.values())
     assert points.count(shards, few) == counted
-    for name in collection.config.vectors:
+    for name in [*collection.config.vectors, *collection.config.sparse_vectors]:
         _check_search(shards, collection, name, expected, choose)
 
 
 def _check_search(shards: list, collection: Collection, name: str, expected: State, choose: random.Random) -> None:  # type: ignore[type-arg]
     """min(k, matches) hits with the right scores, through whatever plan the search takes."""
-    params = collection.config.vectors[name]
-    vector = prepare(collection, name, np.array([choose.randint(-9, 9) for _ in range(params.size)], np.float32))
+    vector = prepare(collection, name, any_vector(choose, collection, name))
     limit = choose.choice((1, 3, 20))
     hits = search(shards, Stage(Nearest(name, vector), limit, params=Params(exact=choose.random() < 0.5)))
-    scores = {
-        id_: _score(params.distance, point.vectors[name], vector) for id_, point in expected.items() if name in point.vectors
-    }
-    best = sorted(scores.values(), reverse=params.distance.higher_is_closer)[:limit]
+    having = {id_: point.vectors[name] for id_, point in expected.items() if name in point.vectors}
+    scores = {id_: score for id_, found in having.items() if (score := _score(collection, name, found, vector)) is not None}
+    dense = collection.config.vectors.get(name)
+    best = sorted(scores.values(), reverse=dense is None or dense.distance.higher_is_closer)[:limit]
     assert len(hits) == len(best)
     assert np.allclose([hit.score for hit in hits], best, atol=1e-3)
     assert all(np.isclose(hit.score, scores[hit.point.id], atol=1e-3) for hit in hits)
 
 
-def _score(distance: Distance, left: np.ndarray, right: np.ndarray) -> float:
+def any_vector(choose: random.Random, collection: Collection, name: str) -> Vector:
+    """A vector of small numbers, as the name wants it."""
+    if name in collection.config.sparse_vectors:
+        return np.array([(at, choose.randint(1, 9)) for at in sorted(choose.sample(range(8), choose.randint(1, 4)))], SPARSE)
+    params = collection.config.vectors[name]
+    rows = [[choose.randint(-9, 9) for _ in range(params.size)] for _ in range(choose.randint(1, 3) if params.multi else 1)]
+    return np.array(rows if params.multi else rows[0], np.float32)
+
+
+def _score(collection: Collection, name: str, left: Vector, right: Vector) -> float | None:
+    """None for sparse vectors that share nothing."""
+    if name in collection.config.sparse_vectors:
+        shared = dict(left.tolist()).keys() & dict(right.tolist()).keys()
+        return sum(dict(left.tolist())[at] * dict(right.tolist())[at] for at in shared) if shared else None
+    params = collection.config.vectors[name]
+    if params.multi:
+        return float((right @ left.T).max(axis=1).sum())
+    return _dense_score(params.distance, left, right)
+
+
+def _dense_score(distance: Distance, left: np.ndarray, right: np.ndarray) -> float:
     if distance.higher_is_closer:
         return float(np.dot(left, right))
     difference = np.abs(left - right)
