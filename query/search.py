@@ -41,7 +41,7 @@ from shard.store import Row
 EXACT_BELOW = 10_000
 """Matches of a filter that are compared one by one."""
 
-QUICK_FLOATS = 4_000_000
+QUICK_FLOATS = 8_000_000
 """A search that compares fewer floats than this one by one takes about a millisecond."""
 
 QUICK_LIMIT = 100
