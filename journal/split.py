@@ -106,6 +106,8 @@ def _names_size(names: Sequence[str]) -> int:
 
 
 def _take_columns(columns: Sequence[VectorColumn], indexes: Sequence[int]) -> list[VectorColumn]:
+    if not indexes:
+        return []
     return [taken for column in columns if (taken := _take_column(column, indexes)) is not None]
 
 

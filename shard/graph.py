@@ -176,6 +176,34 @@ class Graph:
         return ids if ids[-1] >= 0 else ids[ids >= 0]
 
 
+class FlatCodes:
+    """One bit a dimension of n vectors that wait for their graph: a scan of them finds candidates in a tenth of the time.
+
+    RaBitQ (Gao and Long, 2024), whose estimates are good enough that a few dozen candidates hold the ten nearest.
+    """
+
+    def __init__(self, index: Any) -> None:
+        self._index = index
+
+    @classmethod
+    def of(cls, vectors: Vectors, distance: Distance) -> FlatCodes | None:
+        """The codes of `vectors`, shape (n, d), in about n/280,000 seconds; None where the distance knows none."""
+        if distance is Distance.MANHATTAN:
+            return None
+        index = faiss.IndexRaBitQ(vectors.shape[1], _METRICS[distance], 1)
+        index.train(vectors)
+        index.add(vectors)
+        return cls(index)
+
+    def search(self, query: Vectors, limit: int, allowed: Bits | None) -> LocalIds:
+        """Candidates for the `limit` closest: several times as many, in no order that counts."""
+        parameters = None if allowed is None else faiss.SearchParameters(sel=faiss.IDSelectorBitmap(allowed))
+        fetched = min(int(self._index.ntotal), 4 * limit + 40)
+        _, found = self._index.search(query[np.newaxis], fetched, params=parameters)
+        ids: LocalIds = found[0]
+        return ids[ids >= 0]
+
+
 @lru_cache(maxsize=64)
 def _unfiltered(ef: int) -> Any:
     """Parameters of a search without a selector; making them costs as much as a tenth of the search."""

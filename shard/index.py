@@ -94,6 +94,9 @@ class Index(Protocol):
     def plan(self, idle: bool) -> Any | None:
         """What is worth building now; the caller then gives it to `run`."""
 
+    def code(self) -> None:
+        """Makes what waits for `run` cheaper to search meanwhile. Called without the lock, after `plan`."""
+
     def run(self, build: Any) -> None:
         """Builds and swaps in. Long; called without the lock."""
 

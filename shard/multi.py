@@ -125,6 +125,9 @@ class MultiIndex:
     def plan(self, idle: bool) -> None:
         return None
 
+    def code(self) -> None:
+        pass
+
     def run(self, build: None) -> None:
         pass
 

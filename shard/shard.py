@@ -165,6 +165,7 @@ class Shard:
         for vectors in self.vectors.values():
             with self.lock:
                 build = vectors.plan(idle)
+            vectors.code()
             if build is not None:
                 self._background(partial(self._run, vectors, build))
 

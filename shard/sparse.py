@@ -159,6 +159,9 @@ class SparseIndex:
     def plan(self, idle: bool) -> None:
         return None
 
+    def code(self) -> None:
+        pass
+
     def run(self, build: None) -> None:
         pass
 

@@ -604,6 +604,7 @@ def batched(*operations: object) -> Callable[[QdrantClient, str], Answer]:
     return lambda client, name: client.batch_update_points(name, list(operations))
 
 
+NEVER = value("tag", "never")
 SOME = models.FilterSelector(filter=must(value("tag", "a")))
 CHANGES: dict[str, Callable[[QdrantClient, str], Answer]] = {
     "upsert": lambda client, name: client.upsert(name, [struct(1, tag="new"), struct(1000)]),
@@ -645,6 +646,14 @@ CHANGES: dict[str, Callable[[QdrantClient, str], Answer]] = {
     ),
     "update vectors where": lambda client, name: client.update_vectors(
         name, [models.PointVectors(id=i, vector={"dot": [float(i)] * SIZE}) for i in (1, 2, 4, 7, 8, 10, 11)], update_filter=EVEN
+    ),
+    "upsert where nothing is": lambda client, name: client.upsert(
+        name, [models.PointStruct(id=1, vector={"many": [[1, 2, 3, 4]], "sparse": AT["sparse"]})], update_filter=must(NEVER)
+    ),
+    "update vectors where nothing is": lambda client, name: client.update_vectors(
+        name,
+        [models.PointVectors(id=1, vector={"many": [[1.0, 2, 3, 4]], "cos": AT["cos"]})],
+        update_filter=must(NEVER),
     ),
     "delete vectors": lambda client, name: client.delete_vectors(name, ["cos", "many", "rare"], points=[1, 2]),
     "delete vectors where": lambda client, name: client.delete_vectors(name, ["dot"], points=SOME.filter),
