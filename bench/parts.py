@@ -31,7 +31,7 @@ from shard.contract import contract_error
 from shard.graph import Graph, GraphSpec
 from shard.join import Point
 from shard.shard import Limits, Shard
-from shard.store import Changes, Store
+from shard.store import Changes, Form, Store
 
 VECTORS = 10_000
 """Enough for steady rates of everything but the graph, whose cost grows with its size."""
@@ -53,7 +53,7 @@ def rates(data: Data) -> dict[str, float]:
         found[name] = min(VECTORS, len(data.vectors)) / (time.perf_counter() - begun_s)
         return results
 
-    operations = step("parse JSON", lambda body: upsert_of(decode(body)), bodies)
+    operations = step("parse JSON", lambda body: upsert_of(decode(body), packed=False), bodies)
     step("check the contract", partial(contract_error, collection), operations)
     records = [Record(stamp_at(number + 1), operation, 0) for number, operation in enumerate(operations)]
     values = step("encode Avro", codec.encode, records)
@@ -63,7 +63,7 @@ def rates(data: Data) -> dict[str, float]:
         step("append to the log, synced one by one", lambda value: journal.append(_PARTITION, value).result(), values)
         journal.close()
         step("decode Avro", codec.decode, values)
-        store = Store(Path(folder) / "store")
+        store = Store(Path(folder) / "store", {"": Form()})
         step("write rows to RocksDB", _row_writer(store), operations)
         store.close()
         entries = [(Entry(_PARTITION, at, at, None, b"", ()), record) for at, record in enumerate(records)]

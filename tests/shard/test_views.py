@@ -1,0 +1,57 @@
+"""A read sees one moment, whatever is written and built meanwhile (I3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import shard.segments
+from catalog.collection import Collection, CollectionConfig, Distance, VectorParams
+from journal.hlc import stamp_at
+from journal.ids import encode_id
+from journal.log import Entry, TopicPartition
+from journal.records import Record, Upsert, VectorColumn
+from journal.topics import TIERS, Topics
+from query.search import search
+from query.stages import Nearest, Stage
+from shard.shard import Limits, Shard
+from shard.store import Changes
+
+TOPICS = Topics()
+HOME = TopicPartition(TOPICS.tier(1), 0)
+COUNT = 100
+
+
+def upsert(offset: int) -> tuple[Entry, Record]:
+    vectors = np.random.default_rng(offset).standard_normal((COUNT, 8), np.float32)
+    ids = [encode_id(number) for number in range(COUNT)]
+    operation = Upsert(ids, [VectorColumn.of("", vectors)], [b"{}"] * COUNT)
+    return Entry(HOME, offset, 1000 + offset, None, b"", ()), Record(stamp_at(1000 + offset), operation, 0)
+
+
+def test_a_build_that_ends_while_a_batch_is_written_shows_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows of the batch are in RocksDB and not yet in the indexes; the new graph is over the old rows."""
+    monkeypatch.setattr(shard.segments, "SEAL_ROWS", COUNT // 2)
+    later: list[Callable[[], None]] = []
+    config = CollectionConfig({"": VectorParams(8, Distance.DOT)})
+    mine = Shard(tmp_path, Collection("c", 0, config, [[0 for _ in TIERS]]), 0, TOPICS, Limits(), later.append)
+    mine.apply([upsert(0)])
+    (build,) = later
+    write = mine.store.write
+    shown: list[int] = []
+
+    def write_slowly(changes: Changes) -> None:
+        write(changes)
+        build()
+        hits = search([mine], Stage(Nearest("", np.ones(8, np.float32)), COUNT))
+        shown.extend(hit.point.stamp for hit in hits)
+
+    monkeypatch.setattr(mine.store, "write", write_slowly)
+    mine.apply([upsert(1)])
+    assert shown == [stamp_at(1000)] * COUNT, "all of the old, none of the new"
+    hits = search([mine], Stage(Nearest("", np.ones(8, np.float32)), COUNT))
+    assert [hit.point.stamp for hit in hits] == [stamp_at(1001)] * COUNT
+    mine.close()
