@@ -62,7 +62,7 @@ class HnswBody(Body):
 
 
 class ScalarBody(Body):
-    hints = ("memory",)
+    hints = ("always_ram", "memory")
 
     type: Literal["int8"] = "int8"
     quantile: float | None = None
@@ -71,7 +71,7 @@ class ScalarBody(Body):
 
 
 class ProductBody(Body):
-    hints = ("memory",)
+    hints = ("always_ram", "memory")
 
     compression: Literal["x4", "x8", "x16", "x32", "x64"]
     always_ram: bool | None = None
@@ -79,7 +79,7 @@ class ProductBody(Body):
 
 
 class BinaryBody(Body):
-    hints = ("query_encoding", "memory")
+    hints = ("query_encoding", "always_ram", "memory")
 
     encoding: Literal["one_bit", "two_bits", "one_and_half_bits"] | None = None
     query_encoding: Literal["default", "binary", "scalar4bits", "scalar8bits"] | None = None

@@ -9,26 +9,8 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import Any
 
-import msgspec
-
-from gateway.bodies import ReadParams
 from gateway.service import Call
 from shard.segments import SEAL_ROWS
-
-
-class TelemetryParams(ReadParams):
-    """How much to tell; there is one amount."""
-
-    details_level: int | None = None
-    anonymize: bool | None = None
-    per_collection: bool | None = None
-
-
-class OptimizationsParams(ReadParams, rename={"with_": "with"}):
-    """What to list beside the summary; no list is kept."""
-
-    with_: str | None = None
-    completed_limit: int | None = None
 
 
 async def status(call: Call) -> dict[str, str]:
@@ -39,7 +21,6 @@ async def status(call: Call) -> dict[str, str]:
 async def telemetry(call: Call) -> dict[str, Any]:
     """A few facts about this node; GET /metrics has the numbers."""
     service = call.service
-    call.hints += _given(call.params, "details_level", "anonymize", "per_collection")
     return {
         "id": service.node,
         "app": {"name": "vecraft", "version": service.version, "startup": service.started.isoformat()},
@@ -71,7 +52,6 @@ async def shard_keys(call: Call) -> dict[str, Any]:
 async def optimizations(call: Call) -> dict[str, Any]:
     """How much of a collection waits for a graph."""
     _, shards = await call.read(call.path["collection_name"])
-    call.hints += _given(call.params, "with_", "completed_limit")
     waiting = [status for shard in shards if (status := shard.status())["vectors"] - status["indexed"] >= SEAL_ROWS]
     return {
         "summary": {
@@ -92,8 +72,3 @@ async def issues(call: Call) -> dict[str, Any]:
 async def clear_issues(call: Call) -> bool:
     """Forgets the issues; there are none."""
     return True
-
-
-def _given(params: msgspec.Struct, *names: str) -> list[str]:
-    """Those of the parameters that a request gives."""
-    return [name.rstrip("_") for name in names if getattr(params, name) is not None]

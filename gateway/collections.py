@@ -11,7 +11,7 @@ import msgspec
 from catalog.catalog import Verdict, choose_homes
 from catalog.collection import Collection, check_name
 from gateway import configs, field_indexes
-from gateway.bodies import AliasOperation, ChangeAliasesBody
+from gateway.bodies import AliasOperation, ChangeAliasesBody, ignored
 from gateway.errors import BadRequest
 from gateway.service import Call, Service
 from journal.records import (
@@ -28,6 +28,7 @@ QUEUE_WAIT_S = 1.0
 
 async def create(call: Call) -> bool:
     """Creates a collection."""
+    call.hints += [hint for params in configs.given_vectors(call.body).values() for hint in ignored(params)]
     config = configs.created(call.body)
     config.validate()
     check_name("collection", call.path["collection_name"])

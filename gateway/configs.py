@@ -38,12 +38,9 @@ _HNSW_KEPT = HnswBody.hints
 
 def created(body: CreateCollectionBody) -> CollectionConfig:
     """The configuration that a request asks for. Raises BadRequest."""
-    given = body.vectors
-    if any(name in given and not isinstance(given[name], dict) for name in ("size", "distance")):
-        given = {"": given}
     default = CollectionConfig()
     return CollectionConfig(
-        vectors={name: _vector_params(name, params) for name, params in given.items()},
+        vectors={name: _vector_params(name, params) for name, params in given_vectors(body).items()},
         shard_number=default.shard_number if body.shard_number is None else body.shard_number,
         hnsw=_hnsw(body.hnsw_config, default.hnsw),
         consistency=body.consistency or default.consistency,
@@ -53,6 +50,14 @@ def created(body: CreateCollectionBody) -> CollectionConfig:
         metadata=body.metadata or {},
         kept=_kept(body, CreateCollectionBody.hints) | _nested("hnsw_config", _kept(body.hnsw_config, _HNSW_KEPT)),
     )
+
+
+def given_vectors(body: CreateCollectionBody) -> dict[str, VectorParamsBody]:
+    """The dense vectors that a request asks for, by name. Raises BadRequest."""
+    given = body.vectors
+    if any(name in given and not isinstance(given[name], dict) for name in ("size", "distance")):
+        given = {"": given}
+    return {name: _vector_body(_label(name), params) for name, params in given.items()}
 
 
 def changes(body: UpdateCollectionBody, config: CollectionConfig) -> dict[str, object]:
@@ -124,19 +129,25 @@ _OPTIMIZER = {
 _WAL = {"wal_capacity_mb": 1, "wal_segments_ahead": 0}
 
 
-def _vector_params(name: str, given: object) -> VectorParams:
-    label = f"vectors.{name}" if name else "vectors"
+def _vector_body(label: str, given: object) -> VectorParamsBody:
     try:
-        params = msgspec.convert(given, VectorParamsBody)
+        return msgspec.convert(given, VectorParamsBody)
     except msgspec.ValidationError as error:
         choices = f"; distance is one of {', '.join(Distance)}" if "distance" in str(error) else ""
         raise BadRequest(f"{label}: {error}{choices}") from error
+
+
+def _label(name: str) -> str:
+    return f"vectors.{name}" if name else "vectors"
+
+
+def _vector_params(name: str, params: VectorParamsBody) -> VectorParams:
     return VectorParams(
         params.size,
         params.distance,
         None if params.hnsw_config is None else _hnsw(params.hnsw_config, HnswConfig()),
         params.multivector_config is not None,
-        _quantization(f"{label}.quantization_config", params.quantization_config),
+        _quantization(f"{_label(name)}.quantization_config", params.quantization_config),
         _kept(params, params.hints) | _nested("hnsw_config", _kept(params.hnsw_config, _HNSW_KEPT)),
     )
 

@@ -17,7 +17,7 @@ import orjson
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.answers import dumps
-from gateway.bodies import ignored
+from gateway.bodies import Body, ignored
 from gateway.errors import BadRequest, TooLarge, retry_after, status_of
 from gateway.helper import LARGE_BODY_BYTES
 from gateway.metrics import APPEND_SECONDS, REQUEST_SECONDS
@@ -138,7 +138,7 @@ class Endpoint:
             status = f"level={call.level.value if call.level else ''}; waited_ms={call.waited_s * 1000:.3f}"
             headers.append((b"x-vecraft-sync", status.encode()))
         if call.hints:
-            headers.append((b"x-vecraft-ignored", ", ".join(call.hints).encode()))
+            headers.append((b"x-vecraft-ignored", ", ".join(dict.fromkeys(call.hints)).encode()))
         await _send(send, 200, await self._dumped(body, call), headers)
 
     def _served_text(self, served: Positions) -> bytes:
@@ -191,9 +191,12 @@ async def _send(send: Send, status: int, body: bytes, headers: list[tuple[bytes,
 
 
 def _params(query: bytes, kind: type) -> tuple[Any, list[str]]:
-    """The parameters of the query string, and the names of those that mean nothing here, as clients send some everywhere."""
+    """The parameters of the query string, and the names of those of the dialect that mean nothing here, as clients send some.
+
+    What is the project's own refuses them: a wrong name would choose all where some are meant.
+    """
     pairs = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {}
-    unknown = [name for name in pairs if name not in kind.__struct_fields__]  # type: ignore[attr-defined]
+    unknown = [name for name in pairs if name not in kind.__struct_fields__] if issubclass(kind, Body) else []
     try:
         return msgspec.convert({name: pairs[name] for name in pairs if name not in unknown}, kind, strict=False), [
             name[:MAX_KEY_CHARS] for name in unknown if _PRINTABLE.fullmatch(name)

@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
+from uuid import uuid4
 
+import httpx
 import msgspec
 import pytest
 from qdrant_client import models
@@ -16,6 +18,7 @@ from gateway import bodies, query_bodies
 from gateway.bodies import Body
 from gateway.routes import ROUTES
 from query.filters import Condition
+from tests.conftest import result
 
 MODELS = {
     "CreateCollection": bodies.CreateCollectionBody,
@@ -136,3 +139,47 @@ def test_every_field_is_used_or_named_or_refused(body: type[Body]) -> None:
         if field.type is type(None) or field.name in body.hints or (body, field.name) in WITHOUT_CHOICE:
             continue
         assert re.search(rf'\.{field.name}\b|"{field.name}"|\b{field.name}=\w', code), f"{body.__name__}.{field.name}"
+
+
+CREATED = {
+    "vectors": {"x": {"size": 4, "distance": "Dot", "on_disk": True, "hnsw_config": {"payload_m": 4}}},
+    "sparse_vectors": {"s": {"index": {"on_disk": True}}},
+    "quantization_config": {"scalar": {"type": "int8", "always_ram": True}},
+    "optimizers_config": {"indexing_threshold": 1},
+}
+
+
+def test_what_changes_nothing_is_named(http: httpx.Client) -> None:
+    """Wherever in a body it stands; also parameters of the query string that mean nothing here."""
+
+    def ignored(response: httpx.Response) -> set[str]:
+        assert response.status_code == 200, response.text
+        return set(response.headers.get("x-vecraft-ignored", "").split(", "))
+
+    path = f"/collections/hints-{uuid4().hex[:8]}"
+    assert ignored(http.put(path, json=CREATED)) == {"on_disk", "payload_m", "index", "always_ram", "optimizers_config"}
+    index = {"field_name": "t", "field_schema": {"type": "keyword", "is_tenant": True}}
+    assert ignored(http.put(f"{path}/index", json=index)) == {"is_tenant"}
+    query = {"query": [1, 2, 3, 4], "using": "x", "params": {"exact": True, "indexed_only": True}}
+    deep = {"prefetch": {"prefetch": [query], "query": [1, 2, 3, 4], "using": "x"}, "query": {"fusion": "rrf"}}
+    assert ignored(http.post(f"{path}/points/query", json=query)) == {"indexed_only"}
+    assert ignored(http.post(f"{path}/points/query/batch", json={"searches": [query]})) == {"indexed_only"}
+    assert ignored(http.get(f"{path}?made_up=1")) == {"made_up"}
+    assert ignored(http.post(f"{path}/points/query", json=deep)) == {"indexed_only"}
+    result(http.delete(path))
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"query": [1, 2, 3, 4], "shard_key": "a"}, "shard_key is not supported"),
+        ({"query": {"text": "words"}}, "text is not supported"),
+        ({"query": [1, 2, 3, 4], "made_up": 1}, "made_up"),
+        ({"query": {"nearest": {"text": "words", "model": "m"}}}, "has no models"),
+        ({"prefetch": {"query": [1], "lookup_from": {"collection": "c", "shard_key": "a"}}}, "shard_key is not supported"),
+    ],
+)
+def test_what_is_not_there_is_refused_by_name(http: httpx.Client, name: str, body: Any, said: str) -> None:
+    response = http.post(f"/collections/{name}/points/query", json=body)
+    assert response.status_code == 400
+    assert said in response.json()["status"]["error"]

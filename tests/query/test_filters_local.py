@@ -37,12 +37,22 @@ def test_local_mode_agrees(one: Shard, seed: int) -> None:
     client.create_collection("c", vectors_config=models.VectorParams(size=2, distance=models.Distance.DOT))
     payloads = {number: dice.payload() for number in range(COUNT)}
     pair.upsert(payloads)
-    client.upsert("c", [models.PointStruct(id=n, vector=[1.0, 1.0], payload=payload) for n, payload in payloads.items()])
+    there = [models.PointStruct(id=n, vector=[1.0, 1.0], payload=placed(payload)) for n, payload in payloads.items()]
+    client.upsert("c", there)
     for _ in range(25):
         condition = comparable(dice.filter())
         scrolled, _ = client.scroll("c", models.Filter.model_validate({"must": [condition]}), limit=COUNT)
         assert {point.id for point in scrolled} == found(one, condition), condition
     client.close()
+
+
+def placed(value: Any) -> Any:
+    """A payload without a place that is none, which local mode takes for one."""
+    if isinstance(value, list):
+        return [placed(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    return {name: None if (name, inner) == ("lon", 181) else placed(inner) for name, inner in value.items()}
 
 
 def comparable(condition: Any) -> Any:
