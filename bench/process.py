@@ -18,13 +18,16 @@ class Watched:
         self.pid = pid
 
     def cpu_s(self) -> float:
-        return sum(sum(map(int, _stat(pid)[11:13])) for pid in self._family()) / _TICKS_PER_S
+        return sum(map(_ticks, self._family())) / _TICKS_PER_S
 
     def pss_mib(self) -> float:
         """Memory, with what is shared divided among those who share it."""
         kib = 0
         for pid in self._family():
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            try:
+                lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            except OSError:  # it ended meanwhile
+                continue
             kib += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
         return kib / _KIB
 
@@ -52,6 +55,13 @@ def disk_mib(folder: Path) -> float:
             except FileNotFoundError:  # it was deleted meanwhile
                 continue
     return blocks * _BLOCK_BYTES / _KIB**2
+
+
+def _ticks(pid: int) -> int:
+    try:
+        return sum(map(int, _stat(pid)[11:13]))
+    except OSError:  # it ended meanwhile
+        return 0
 
 
 def _stat(pid: int) -> list[str]:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 
 import msgspec
 
@@ -22,7 +23,7 @@ from gateway.upserts import GivenUpsert, given_upsert
 LARGE_BODY_BYTES = 256 << 10
 """Bodies above it are parsed here."""
 
-IDLE_S = 10.0
+IDLE_S = 3.0
 _NICENESS = 5
 _SIZE_BYTES = 8
 
@@ -63,15 +64,16 @@ class Helper:
         self._process = subprocess.Popen(command, pass_fds=[its.fileno()], stdin=subprocess.DEVNULL)
         its.close()
         self._channel = mine
-        threading.Thread(target=self._await_hello, args=(mine, self._ready), name="bulk-start", daemon=True).start()
+        arguments = (self._process, mine, self._ready)
+        threading.Thread(target=self._accompany, args=arguments, name="bulk-helper", daemon=True).start()
 
     @staticmethod
-    def _await_hello(channel: socket.socket, ready: threading.Event) -> None:
-        try:
+    def _accompany(process: subprocess.Popen[bytes], channel: socket.socket, ready: threading.Event) -> None:
+        """Says when the process is up, and takes its leave when it ends."""
+        with suppress(OSError):
             if _receive(channel) == b"ready":
                 ready.set()
-        except OSError:
-            pass
+        process.wait()
 
     def _drop(self) -> None:
         self._ready = threading.Event()
