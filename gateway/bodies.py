@@ -421,6 +421,13 @@ class ReadParams(Body):
     explain: bool = False
 
 
+class SearchReadParams(ReadParams, kw_only=True):
+    """`limit` and `using` go with a body of `application/octet-stream`, which is nothing but a vector: little-endian float32."""
+
+    limit: PositiveLimit | None = None
+    using: str | None = None
+
+
 class WriteParams(Body):
     wait: bool = False
     ordering: Literal["weak", "medium", "strong"] | None = None

@@ -17,10 +17,11 @@ import orjson
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.answers import dumps
-from gateway.bodies import Body, ignored
+from gateway.bodies import Body, SearchReadParams, ignored
 from gateway.errors import BadRequest, TooLarge, retry_after, status_of
 from gateway.helper import LARGE_BODY_BYTES
 from gateway.metrics import APPEND_SECONDS, REQUEST_SECONDS
+from gateway.query_bodies import octet_search
 from gateway.routes import Route
 from gateway.service import Call, Service
 from journal.log import Positions
@@ -36,6 +37,7 @@ MAX_KEY_CHARS = 128
 POSITION_HEADER = "x-vecraft-position"
 POSITION_COOKIE = "vecraft_position"
 
+_OCTETS = "application/octet-stream"
 _MSGPACK = ("application/msgpack", "application/x-msgpack", "application/vnd.msgpack")
 _COOKIE = re.compile(POSITION_COOKIE + r"=([0-9a-z.\-]+)")
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
@@ -72,8 +74,13 @@ class Endpoint:
     def _call(self, scope: Scope, headers: dict[str, str], request_id: str, body: bytes) -> Call:
         service = self._service
         params, unknown = _params(scope["query_string"], self._route.params)
-        packed = headers.get("content-type", "") in _MSGPACK
-        parsed = self._body(body, packed)
+        content_type = headers.get("content-type", "")
+        packed = content_type in _MSGPACK
+        if isinstance(params, SearchReadParams) and content_type == _OCTETS:
+            parsed = octet_search(body, params.limit, params.using)
+        else:
+            parsed = self._body(body, packed)
+            unknown += [name for name in ("limit", "using") if getattr(params, name, None) is not None]
         token = self._token(headers)
         if token.hlc:
             service.clock.observe(token.hlc)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from binascii import b2a_base64
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -85,6 +86,13 @@ class SearchBody(Shown, kw_only=True):
     offset: Limit | None = None
     score_threshold: float | None = None
     shard_key: None = None
+
+
+def octet_search(content: bytes, limit: int | None, using: str | None) -> SearchBody:
+    """A search by a body that is nothing but a vector."""
+    vector = b2a_base64(content, newline=False).decode()
+    given = {"name": using, "vector": vector} if using else vector
+    return SearchBody(vector=msgspec.Raw(msgspec.json.encode(given)), limit=10 if limit is None else limit)
 
 
 class CollectionSearchBody(SearchBody, kw_only=True):

@@ -8,7 +8,7 @@ from typing import Any
 
 from gateway import bodies, cluster, collections, dead_letters, field_indexes, memory, operations, points, searches
 from gateway import query_bodies as queries
-from gateway.bodies import DeadLetterParams, ReadParams, WriteParams
+from gateway.bodies import DeadLetterParams, ReadParams, SearchReadParams, WriteParams
 from gateway.service import Call
 
 DEFAULT_TIER = 1
@@ -41,7 +41,7 @@ class Route:
 
 ROUTES = (
     # The first are the hot ones; the router looks in this order.
-    Route("POST", f"{_C}/points/search", searches.search_points, "search", queries.SearchBody, ReadParams),
+    Route("POST", f"{_C}/points/search", searches.search_points, "search", queries.SearchBody, SearchReadParams),
     Route("POST", f"{_C}/points/query", searches.query_points, "search", queries.QueryBody, ReadParams),
     Route("PUT", f"{_C}/points", points.upsert, "points", bodies.UpsertBody, WriteParams, bulk=True),
     Route("POST", f"{_C}/points", points.retrieve, "points", bodies.RetrieveBody, ReadParams),

@@ -240,7 +240,7 @@ class _Search:
                 facts["plan"] = "scan"
                 return view.scan(vector, limit, rows)
             # Where few points pass, the graph must look at more to meet as many of them.
-            ef = params.ef if rows is None else int(params.ef * min(4.0, max(1.0, 0.5 * view.size() / size)))
+            ef = params.ef if rows is None else int(params.ef * min(4.0, max(1.0, view.size() / size)))
             facts |= {"plan": "graph", "ef": ef}
             found = view.search(vector, limit, ef, rows, CodeUse(params.rescore, params.oversampling))
             if len(found.rows) < min(limit, size):

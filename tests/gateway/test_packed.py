@@ -157,3 +157,19 @@ def test_errors_name_the_place(
 def test_what_is_no_msgpack_is_refused(http: httpx.Client, filled: dict[str, str], content: bytes) -> None:
     response = http.post(f"/collections/{filled['numbers']}/points/query", content=content, headers=MSGPACK)
     assert response.status_code == 400
+
+
+def test_a_body_that_is_nothing_but_a_vector(http: httpx.Client, filled: dict[str, str]) -> None:
+    """V12: little-endian float32 as `application/octet-stream`; the query string says the rest."""
+    path = f"/collections/{filled['numbers']}/points/search"
+    octets = {"content-type": "application/octet-stream"}
+    asked = result(http.post(path, json={"vector": QUERY.tolist(), "limit": 3}))
+    assert result(http.post(f"{path}?limit=3", content=QUERY.astype("<f4").tobytes(), headers=octets)) == asked
+    refused = http.post(path, content=b"abc", headers=octets)
+    assert refused.status_code == 400
+    assert "not a vector of float32" in refused.json()["status"]["error"]
+    named = http.post(f"{path}?using=nope", content=QUERY.astype("<f4").tobytes(), headers=octets)
+    assert "nope" in named.json()["status"]["error"]
+    ignored = http.post(f"{path}?limit=3", json={"vector": QUERY.tolist(), "limit": 1})
+    assert ignored.headers["X-Vecraft-Ignored"] == "limit"
+    assert len(ignored.json()["result"]) == 1
