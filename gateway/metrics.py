@@ -44,6 +44,8 @@ class _NodeMetrics(Collector):
         yield from _lag(service)
         yield from _ingest(service)
         yield from _dead_letters(service)
+        yield CounterMetricFamily("vecraft_result_cache_hits", "Searches answered from the result cache.", service.results.hits)
+        yield CounterMetricFamily("vecraft_result_cache_misses", "Searches that the cache did not have.", service.results.misses)
         clock = service.clock
         yield GaugeMetricFamily("vecraft_hlc_drift_ms", "How far the clock is ahead of physical time.", clock.drift_ms())
         yield CounterMetricFamily("vecraft_hlc_drift_errors", "Stamps refused for drift.", clock.drift_errors)

@@ -164,7 +164,8 @@ async def _remembered(call: Call, source: Source, answer: Callable[[], Awaitable
     if call.trace is not NO_TRACE or any(word in call.content for word in _NEVER_KEPT):
         return await answer()
     service = call.service
-    key = (call.content, source.collection.id, tuple(shard.view.version for shard in source.shards))
+    asked = (type(call.body), call.content, getattr(call.params, "limit", None), getattr(call.params, "using", None))
+    key = (asked, source.collection.id, tuple(shard.view.version for shard in source.shards))
     if (kept := service.results.get(key)) is not None:
         return orjson.Fragment(kept)
     if (running := service.running.get(key)) is not None:

@@ -2,7 +2,10 @@
 
 import random
 
+import httpx
+
 from gateway.result_cache import ENTRY_BYTES, ResultCache
+from tests.conftest import result
 
 VALUE = bytes(300)
 
@@ -39,3 +42,21 @@ def test_questions_asked_once_drive_out_nothing() -> None:
         if cache.get(key) is None:
             cache.put(key, VALUE)
     assert sum(cache.get(key) is not None for key in range(100)) >= 95
+
+
+def test_an_answer_is_kept_until_something_is_written(http: httpx.Client, name: str) -> None:
+    """T4: the same request is answered from the cache, and never with what was there before a write."""
+    path, query = f"/collections/{name}/points/search", {"vector": [1, 2, 3, 4], "limit": 5}
+    before = hits(http)
+    for number in range(1, 4):
+        point = {"id": number, "vector": [number, 2, 3, 4]}
+        http.put(f"/collections/{name}/points?wait=true", json={"points": [point]}).raise_for_status()
+        for _ in range(3):
+            assert len(result(http.post(path, json=query))) == number
+    assert hits(http) >= before + 6
+
+
+def hits(http: httpx.Client) -> float:
+    """How often the cache had the answer."""
+    (line,) = [line for line in http.get("/metrics").text.splitlines() if line.startswith("vecraft_result_cache_hits_total ")]
+    return float(line.split()[1])
