@@ -9,6 +9,8 @@ import sys
 import threading
 from collections.abc import Callable
 
+from vecraft.heap import trim_heap
+
 log = logging.getLogger(__name__)
 
 NICENESS = 10
@@ -41,4 +43,5 @@ class BackgroundThread:
                 task()
             except Exception:
                 log.exception("a background task failed; it is tried again with the next write")
+            trim_heap()
             task = None  # or the wait for the next would hold on to what this one worked on

@@ -35,6 +35,7 @@ from shard.shard import Limits
 from shard.shards import Shards
 from vecraft import __version__
 from vecraft.background import BackgroundThread
+from vecraft.heap import keep_heap_small
 from vecraft.settings import Settings
 
 log = logging.getLogger("vecraft")
@@ -68,6 +69,7 @@ class Node:
     def run(self) -> None:
         """Runs the node in this thread. Returns after `stop`, SIGTERM or SIGINT; raises StartError when it must not serve."""
         sys.setswitchinterval(SWITCH_INTERVAL_S)
+        keep_heap_small()
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each shard keeps several files open
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
