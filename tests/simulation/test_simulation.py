@@ -7,7 +7,7 @@ import pytest
 from tests.simulation.__main__ import run_seed
 
 SEEDS = 200
-QUICK_SEEDS = 140
+QUICK_SEEDS = 60
 CHUNK = 20
 
 
