@@ -17,7 +17,8 @@ import msgspec
 
 from bench.data import FIELDS, Data
 from bench.vecraft_server import upsert_bodies
-from catalog.collection import Collection, CollectionConfig, Distance, FieldSchema, FieldType, VectorParams
+from catalog.collection import Collection, CollectionConfig, Distance, VectorParams
+from catalog.fields import FieldSchema, FieldType
 from gateway.bodies import UpsertBody
 from gateway.upserts import upsert_of
 from journal import codec

@@ -14,11 +14,11 @@ from catalog.collection import (
     MAX_NAME_CHARS,
     Collection,
     CollectionConfig,
-    FieldSchema,
     check_homes,
     check_name,
 )
 from catalog.errors import InvalidConfig
+from catalog.fields import FieldSchema
 from catalog.payload import steps_of
 from journal.records import (
     AliasAction,

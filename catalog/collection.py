@@ -9,8 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from catalog.errors import InvalidConfig
-from catalog.fields import FieldSchema as FieldSchema
-from catalog.fields import FieldType as FieldType
+from catalog.fields import FieldSchema
 from catalog.strict_mode import StrictMode
 from journal.topics import TIER_PARTITIONS, TIERS
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
+
+from catalog.payload import as_micros, as_number
 
 
 class FieldType(StrEnum):
@@ -126,3 +128,7 @@ class FieldSchema(msgspec.Struct, frozen=True, omit_defaults=True):
     on_disk: bool | None = None
     enable_hnsw: bool | None = None
     memory: Literal["cold", "cached", "pinned"] | None = None
+
+    def number(self, value: Any) -> float | int | None:
+        """The value as a number or, of a datetime field, as microseconds since 1970; None when it is no such thing."""
+        return as_micros(value) if self.type is FieldType.DATETIME else as_number(value)

@@ -18,8 +18,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from gateway.answers import dumps
 from gateway.bodies import Body, SearchReadParams, ignored
+from gateway.bulk_parser import LARGE_BODY_BYTES
 from gateway.errors import BadRequest, TooLarge, retry_after, status_of
-from gateway.helper import LARGE_BODY_BYTES
 from gateway.metrics import APPEND_SECONDS, REQUEST_SECONDS
 from gateway.query_bodies import octet_search
 from gateway.routes import Route
@@ -76,11 +76,12 @@ class Endpoint:
         params, unknown = _params(scope["query_string"], self._route.params)
         content_type = headers.get("content-type", "")
         packed = content_type in _MSGPACK
-        if isinstance(params, SearchReadParams) and content_type == _OCTETS:
-            parsed = octet_search(body, params.limit, params.using)
-        else:
-            parsed = self._body(body, packed)
-            unknown += [name for name in ("limit", "using") if getattr(params, name, None) is not None]
+        if isinstance(params, SearchReadParams):
+            if content_type == _OCTETS:
+                body = octet_search(body, params.limit, params.using)
+            else:
+                unknown += [name for name in ("limit", "using") if getattr(params, name) is not None]
+        parsed = self._body(body, packed)
         token = self._token(headers)
         if token.hlc:
             service.clock.observe(token.hlc)

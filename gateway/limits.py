@@ -16,7 +16,7 @@ from catalog.strict_mode import StrictMode
 from gateway import strict_mode
 from gateway.bodies import CountBody, FacetBody, OrderByBody, RetrieveBody, ScrollBody
 from gateway.budget import status_bytes, total_bytes
-from gateway.queries import DEFAULT_LIMIT, object_of, prefetches_of
+from gateway.queries import DEFAULT_LIMIT, prefetches_of
 from gateway.query_bodies import (
     DiscoverBatchBody,
     Grouped,
@@ -26,13 +26,14 @@ from gateway.query_bodies import (
     QueryBatchBody,
     QueryBody,
     QueryGroupsBody,
+    QueryObject,
     RecommendBatchBody,
     SearchBatchBody,
     SearchParams,
 )
 from gateway.service import Call
 from gateway.strict_mode import RateLimiter
-from gateway.vectors import Packed
+from gateway.vectors import Packed, object_of
 from journal.records import PatchPayload, PatchVectors, PointOperation, ReplacePayload, Upsert, VectorColumn
 from query import points
 from query.filters import Condition, parse_filter
@@ -119,7 +120,7 @@ def _keys(body: Any) -> list[str]:
 
 
 def _check_query(strict: StrictMode, fields: dict[str, FieldSchema], raw: bytes, packed: bool) -> None:
-    given = object_of(Packed(raw) if packed else raw)
+    given = object_of(Packed(raw) if packed else raw, QueryObject)
     if given is not None and given.order_by is not None:
         strict_mode.check_key(strict, _key(given.order_by), fields)
     if given is not None and given.formula is not None:

@@ -35,7 +35,7 @@ from journal.records import Delete, PatchPayload, PointOperation, ReplacePayload
 from journal.split import take
 from query import points
 from query.filters import Candidate
-from query.reading import where
+from query.reading import Where, where
 from query.search import search
 from query.stages import Stage
 from shard.shard import Shard
@@ -121,11 +121,7 @@ async def update_vectors(call: Call) -> dict[str, Any]:
     patch = vectors_patch_of(body.points, call.packed)
     found = {point.row.id: point for point in points.retrieve(shards, patch.ids)}
     wanted = where(body.update_filter)
-    there = [
-        index
-        for index, point_id in enumerate(patch.ids)
-        if (point := found.get(point_id)) and (wanted is None or wanted.filter.test(Candidate(point.row, point.view)))
-    ]
+    there = [index for index, point_id in enumerate(patch.ids) if (point := found.get(point_id)) and _passes(point, wanted)]
     return _unless_missing(await _write(call, collection, take(patch, there)), patch.ids, set(found))
 
 
@@ -237,9 +233,13 @@ async def _upsert(call: Call, name: str, given: GivenUpsert) -> dict[str, Any]:
         point = found.get(point_id)
         if point is None:
             return given.update_mode != "update_only"
-        return given.update_mode != "insert_only" and (wanted is None or wanted.filter.test(Candidate(point.row, point.view)))
+        return given.update_mode != "insert_only" and _passes(point, wanted)
 
     return await _write(call, collection, take(operation, [at for at, id_ in enumerate(operation.ids) if is_wanted(id_)]))
+
+
+def _passes(point: points.Point, wanted: Where | None) -> bool:
+    return wanted is None or wanted.filter.test(Candidate(point.row, point.view))
 
 
 _Selected = tuple[Collection, list[Shard], list[bytes]]

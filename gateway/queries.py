@@ -28,7 +28,7 @@ from gateway.query_bodies import (
     RelevanceFeedback,
     SearchParams,
 )
-from gateway.vectors import Packed, SparseBody, of_base64, sparse_of, vector_of
+from gateway.vectors import Packed, SparseBody, object_of, of_base64, raw_of, sparse_of, vector_of
 from journal.ids import ExternalId, encode_id
 from journal.records import SPARSE, Vector
 from query import points
@@ -54,7 +54,9 @@ from query.stages import (
     SumScores,
 )
 from query.stages import Discover as DiscoverQuery
-from shard.contract import vector_error
+from shard.contract import name_error
+from shard.graph import CodeUse
+from shard.segments import DEFAULT_USE
 from shard.shard import Shard
 
 DEFAULT_LIMIT = 10
@@ -144,7 +146,7 @@ class Translator:
         using, raw = body.using or "", self.raw(body.query)
         if raw in (b"", b"null", b"\xc0"):
             return ById(), frozenset()
-        given = object_of(raw)
+        given = object_of(raw, QueryObject)
         if given is None:
             return self._by_example(raw, using, body.lookup_from)
         kinds = [name for name in _KINDS if getattr(given, name) not in (None, UNSET)]
@@ -193,8 +195,7 @@ class Translator:
 
     def raw(self, part: msgspec.Raw | UnsetType) -> bytes:
         """A raw part of the body, that knows which form it has."""
-        data = b"" if isinstance(part, UnsetType) else bytes(part)
-        return Packed(data) if self.packed else data
+        return raw_of(part, self.packed)
 
     def _by_example(self, raw: bytes, using: str, lookup: LookupLocation | None) -> tuple[Nearest, frozenset[bytes]]:
         examples = _Examples(self, using, lookup)
@@ -260,8 +261,8 @@ class _Examples:
         point_id = _id_of(data)
         if point_id is None:
             return vector_of(data, place)
-        if not self._source.collection.config.has_vector(self._name):
-            raise BadRequest(vector_error(self._source.collection, self._name, 0) or "")
+        if error := name_error(self._source.collection, self._name):
+            raise BadRequest(error)
         encoded = encode_id(point_id)
         found = points.retrieve(self._source.shards, [encoded])
         if not found:
@@ -287,8 +288,7 @@ def params_of(body: SearchParams | None) -> Params:
         body.hnsw_ef or EF_SEARCH,
         bool(body.exact),
         codes is not None and bool(codes.ignore),
-        codes is None or codes.rescore is not False,
-        1.0 if codes is None or codes.oversampling is None else codes.oversampling,
+        DEFAULT_USE if codes is None else CodeUse(codes.rescore is not False, codes.oversampling or DEFAULT_USE.oversampling),
         among,
     )
 
@@ -336,14 +336,6 @@ def prefetches_of(body: AnyQuery) -> Sequence[Prefetch]:
     """The inner queries."""
     given = body.prefetch
     return [given] if isinstance(given, Prefetch) else given or ()
-
-
-def object_of(raw: bytes) -> QueryObject | None:
-    """The query when it is an object, but for one that is a vector and nothing else."""
-    if isinstance(raw, Packed):
-        is_map = raw[0] & 0xF0 == 0x80 or raw[0] in (0xDE, 0xDF)
-        return msgspec.msgpack.decode(raw, type=QueryObject) if is_map else None
-    return msgspec.json.decode(raw, type=QueryObject) if raw[:1] == b"{" else None
 
 
 def _id_of(raw: bytes) -> ExternalId | None:

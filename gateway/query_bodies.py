@@ -78,21 +78,32 @@ class NamedVector(Body):
     vector: RawVector
 
 
-class SearchBody(Shown, kw_only=True):
-    vector: Annotated[msgspec.Raw, Meta(extra_json_schema={"anyOf": [*_VECTOR_FORMS[:2], _BASE64, {"type": "object"}]})]
-    limit: PositiveLimit
+class Narrowed(Shown, kw_only=True):
+    """What all searches have."""
+
     filter: Condition | None = None
     params: SearchParams | None = None
-    offset: Limit | None = None
-    score_threshold: float | None = None
     shard_key: None = None
 
 
-def octet_search(content: bytes, limit: int | None, using: str | None) -> SearchBody:
-    """A search by a body that is nothing but a vector."""
+class Ranked(Narrowed, kw_only=True):
+    """A search with a least score."""
+
+    score_threshold: float | None = None
+
+
+class SearchBody(Ranked, kw_only=True):
+    vector: Annotated[msgspec.Raw, Meta(extra_json_schema={"anyOf": [*_VECTOR_FORMS[:2], _BASE64, {"type": "object"}]})]
+    limit: PositiveLimit
+    offset: Limit | None = None
+
+
+def octet_search(content: bytes, limit: int | None, using: str | None) -> bytes:
+    """The JSON body that asks what a body asks that is nothing but a vector."""
     vector = b2a_base64(content, newline=False).decode()
-    given = {"name": using, "vector": vector} if using else vector
-    return SearchBody(vector=msgspec.Raw(msgspec.json.encode(given)), limit=10 if limit is None else limit)
+    return msgspec.json.encode(
+        {"vector": {"name": using, "vector": vector} if using else vector, "limit": 10 if limit is None else limit}
+    )
 
 
 class CollectionSearchBody(SearchBody, kw_only=True):
@@ -185,17 +196,13 @@ class Prefetch(Body, kw_only=True):
     lookup_from: LookupLocation | None = None
 
 
-class QueryBody(Shown, kw_only=True):
+class QueryBody(Ranked, kw_only=True):
     query: RawQuery | UnsetType = UNSET
     prefetch: list[Prefetch] | Prefetch | None = None
     using: str | None = None
-    filter: Condition | None = None
-    params: SearchParams | None = None
-    score_threshold: float | None = None
     limit: PositiveLimit | None = None
     offset: Limit | None = None
     lookup_from: LookupLocation | None = None
-    shard_key: None = None
 
 
 class QueryBatchBody(Body):
@@ -211,7 +218,7 @@ class WithLookup(Body):
     with_vectors: WithVector | None = None
 
 
-class Grouped(Shown, kw_only=True):
+class Grouped(Ranked, kw_only=True):
     """What all requests for groups have."""
 
     group_by: str
@@ -224,36 +231,24 @@ class QueryGroupsBody(Grouped, kw_only=True):
     query: RawQuery | UnsetType = UNSET
     prefetch: list[Prefetch] | Prefetch | None = None
     using: str | None = None
-    filter: Condition | None = None
-    params: SearchParams | None = None
-    score_threshold: float | None = None
     lookup_from: LookupLocation | None = None
-    shard_key: None = None
 
 
 class SearchGroupsBody(Grouped, kw_only=True):
     vector: RawVector
-    filter: Condition | None = None
-    params: SearchParams | None = None
-    score_threshold: float | None = None
-    shard_key: None = None
 
 
 # The older forms of recommend and discover.
 
 
-class RecommendBody(Shown, kw_only=True):
+class RecommendBody(Ranked, kw_only=True):
     positive: list[RawExample] | None = None
     negative: list[RawExample] | None = None
     strategy: Literal["average_vector", "best_score", "sum_scores"] | None = None
-    filter: Condition | None = None
-    params: SearchParams | None = None
     limit: PositiveLimit
     offset: Limit | None = None
-    score_threshold: float | None = None
     using: str | None = None
     lookup_from: LookupLocation | None = None
-    shard_key: None = None
 
 
 class RecommendBatchBody(Body):
@@ -264,24 +259,17 @@ class RecommendGroupsBody(Grouped, kw_only=True):
     positive: list[RawExample] | None = None
     negative: list[RawExample] | None = None
     strategy: Literal["average_vector", "best_score", "sum_scores"] | None = None
-    filter: Condition | None = None
-    params: SearchParams | None = None
-    score_threshold: float | None = None
     using: str | None = None
     lookup_from: LookupLocation | None = None
-    shard_key: None = None
 
 
-class DiscoverBody(Shown, kw_only=True):
+class DiscoverBody(Narrowed, kw_only=True):
     target: RawExample | UnsetType = UNSET
     context: list[ContextPair] | None = None
-    filter: Condition | None = None
-    params: SearchParams | None = None
     limit: PositiveLimit
     offset: Limit | None = None
     using: str | None = None
     lookup_from: LookupLocation | None = None
-    shard_key: None = None
 
 
 class DiscoverBatchBody(Body):

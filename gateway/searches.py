@@ -38,6 +38,7 @@ from gateway.query_bodies import (
     WithLookup,
 )
 from gateway.service import Call
+from gateway.vectors import object_of
 from journal.ids import decode_id, encode_id
 from query import points
 from query.groups import Group, grouped
@@ -45,7 +46,7 @@ from query.matrix import Matrix, matrix
 from query.reading import where
 from query.search import NO_TRACE, is_quick, search
 from query.stages import Query, Stage
-from shard.contract import vector_error
+from shard.contract import name_error
 from shard.shard import Shard
 
 Answer = dict[str, Any]
@@ -164,8 +165,7 @@ async def _remembered(call: Call, source: Source, answer: Callable[[], Awaitable
     if call.trace is not NO_TRACE or any(word in call.content for word in _NEVER_KEPT):
         return await answer()
     service = call.service
-    asked = (type(call.body), call.content, getattr(call.params, "limit", None), getattr(call.params, "using", None))
-    key = (asked, source.collection.id, tuple(shard.view.version for shard in source.shards))
+    key = (type(call.body), call.content, source.collection.id, tuple(shard.view.version for shard in source.shards))
     if (kept := service.results.get(key)) is not None:
         return orjson.Fragment(kept)
     if (running := service.running.get(key)) is not None:
@@ -174,6 +174,7 @@ async def _remembered(call: Call, source: Source, answer: Callable[[], Awaitable
     try:
         result = await answer()
         made = await call.in_pool(dumps, result) if call.pooled else dumps(result)
+        call.pooled = False  # what is left to do is small
     except BaseException as error:
         running.set_exception(error if isinstance(error, Exception) else ConnectionError("the request was given up"))
         running.exception()  # it is no concern of anyone's when nobody waits
@@ -185,8 +186,8 @@ async def _remembered(call: Call, source: Source, answer: Callable[[], Awaitable
     return orjson.Fragment(made)
 
 
-_NEVER_KEPT = (b'"sample"', b'"lookup_from"')
-"""Answers that are meant to differ, or that other collections have a share in."""
+_NEVER_KEPT = (b"sample", b"lookup_from")
+"""In bodies of either form: answers that are meant to differ, or that other collections have a share in."""
 
 
 async def _source(call: Call, name: str | None = None) -> Source:
@@ -238,8 +239,8 @@ async def _matrix(call: Call) -> Matrix:
     body: MatrixBody = call.body
     source = await _source(call)
     name = body.using or ""
-    if not source.collection.config.has_vector(name):
-        raise BadRequest(vector_error(source.collection, name, 0) or "")
+    if error := name_error(source.collection, name):
+        raise BadRequest(error)
     sample = SAMPLE if body.sample is None else body.sample
     limit = NEIGHBOURS if body.limit is None else body.limit
     seed = random.getrandbits(32)
@@ -294,19 +295,12 @@ async def _lookup(call: Call, groups: Sequence[Group], with_lookup: str | WithLo
 def _by_vector(translator: Translator, raw: msgspec.Raw) -> Query:
     """A vector as it is, or as {name, vector}."""
     data = translator.raw(raw)
-    named = _named(data, translator.packed)
+    named = object_of(data, NamedVector)
     return (
         translator.nearest("", data, "vector")
         if named is None
         else translator.nearest(named.name, translator.raw(named.vector), "vector.vector")
     )
-
-
-def _named(data: bytes, packed: bool) -> NamedVector | None:
-    if packed:
-        is_map = data[0] & 0xF0 == 0x80 or data[0] in (0xDE, 0xDF)
-        return msgspec.msgpack.decode(data, type=NamedVector) if is_map else None
-    return msgspec.json.decode(data, type=NamedVector) if data[:1] == b"{" else None
 
 
 def _stage(

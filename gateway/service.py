@@ -21,8 +21,8 @@ from catalog.catalog import Outcome, Verdict
 from catalog.collection import Collection, Consistency
 from gateway.bodies import ReadParams, UpsertBody
 from gateway.budget import Budget
+from gateway.bulk_parser import BulkParser
 from gateway.errors import BadRequest, Conflict, NotFound, Unavailable
-from gateway.helper import Helper
 from gateway.result_cache import ResultCache
 from gateway.strict_mode import RateLimiter
 from gateway.upserts import GivenUpsert, given_upsert
@@ -100,7 +100,7 @@ class Service:
     shards: Shards
     gate: Gate
     pool: ThreadPoolExecutor
-    helper: Helper
+    bulk_parser: BulkParser
     budget: Budget
     node: str
     version: str
@@ -240,7 +240,7 @@ class Call:
         """What the body asks for; a large one is read by the helper process."""
         if self.body is not None:
             return given_upsert(self.body, self.packed)
-        return await asyncio.wrap_future(self.service.helper.parse(self.content, self.packed, kind))
+        return await asyncio.wrap_future(self.service.bulk_parser.parse(self.content, self.packed, kind))
 
     async def write(self, collection: Collection, *operations: PointOperation) -> dict[str, object]:
         """Writes operations on points; with `wait` returns once they are applied here. Gives the dialect's update result."""

@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 
 from gateway.bodies import BulkBody, PointBody, PointsBatch, PointVectors, UpsertBody
-from gateway.vectors import Packed, vector_of
+from gateway.vectors import object_of, raw_of, vector_of
 from journal.ids import encode_id
 from journal.records import SPARSE, PatchVectors, Upsert, Vector, VectorColumn
 from query.filters import Condition
@@ -74,7 +74,7 @@ def _of_batch(batch: PointsBatch, packed: bool) -> Upsert:
         if len(given) != count:
             raise ValueError(f"{label} has {len(given)} vectors, batch.ids has {count}")
         for at, raw in enumerate(given):
-            vectors[at][name] = vector_of(_bytes(raw, packed), f"{label}[{at}]")
+            vectors[at][name] = vector_of(raw_of(raw, packed), f"{label}[{at}]")
     payloads: Sequence[msgspec.Raw | msgspec.UnsetType] = [msgspec.UNSET] * count if batch.payloads is None else batch.payloads
     if len(payloads) != count:
         raise ValueError(f"batch.payloads has {len(payloads)} payloads, batch.ids has {count}")
@@ -86,16 +86,10 @@ def _by_name(raw: msgspec.Raw | msgspec.UnsetType, place: str, packed: bool) -> 
     """The vectors of one point; one that is no object is the unnamed one."""
     if isinstance(raw, msgspec.UnsetType):
         return {}
-    data = _bytes(raw, packed)
-    if not packed and data[:1] == b"{":
-        return {name: vector_of(bytes(inner), f"{place}.{name}") for name, inner in _by_raw_name(data).items()}
-    if packed and (data[0] & 0xF0 == 0x80 or data[0] in (0xDE, 0xDF)):
-        named = msgspec.msgpack.decode(data, type=dict[str, msgspec.Raw])
-        return {name: vector_of(Packed(bytes(inner)), f"{place}.{name}") for name, inner in named.items()}
-    return {"": vector_of(data, place)}
-
-
-_by_raw_name = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+    data = raw_of(raw, packed)
+    if (named := object_of(data, dict[str, msgspec.Raw])) is None:
+        return {"": vector_of(data, place)}
+    return {name: vector_of(raw_of(inner, packed), f"{place}.{name}") for name, inner in named.items()}
 
 
 def _columns(given: Sequence[dict[str, Vector]]) -> list[VectorColumn]:
@@ -129,10 +123,6 @@ def _payload(raw: msgspec.Raw | msgspec.UnsetType, at: int, packed: bool) -> byt
     if data[:1] != b"{":
         raise ValueError(f"points[{at}].payload must be an object: {data[:32]!r}")
     return data
-
-
-def _bytes(raw: msgspec.Raw, packed: bool) -> bytes:
-    return Packed(bytes(raw)) if packed else bytes(raw)
 
 
 def _given(batch: PointsBatch | None) -> PointsBatch:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from binascii import Error as Base64Error
 from binascii import a2b_base64
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 import numpy as np
@@ -16,6 +16,8 @@ import simdjson
 
 from gateway.errors import BadRequest
 from journal.records import SPARSE, Vector, Vectors
+
+T = TypeVar("T")
 
 _threads = threading.local()  # a simdjson parser owns what it has parsed last
 
@@ -35,6 +37,20 @@ class InferenceBody(msgspec.Struct):
 
 class Packed(bytes):
     """A raw part of a msgpack body."""
+
+
+def raw_of(part: msgspec.Raw | msgspec.UnsetType, packed: bool) -> bytes:
+    """A raw part of a body, that knows which form it has; empty when it is not there."""
+    data = b"" if isinstance(part, msgspec.UnsetType) else bytes(part)
+    return Packed(data) if packed else data
+
+
+def object_of(raw: bytes, kind: type[T]) -> T | None:
+    """A raw part that is an object, as that kind of thing; None when it is none."""
+    if isinstance(raw, Packed):
+        is_map = raw[0] & 0xF0 == 0x80 or raw[0] in (0xDE, 0xDF)
+        return msgspec.msgpack.decode(raw, type=kind) if is_map else None
+    return msgspec.json.decode(raw, type=kind) if raw[:1] == b"{" else None
 
 
 def vector_of(raw: bytes, place: str) -> Vector:

@@ -41,8 +41,7 @@ def grouped(shards: Sequence[Shard], stage: Stage, key: str, groups: int, size: 
 
 def _widened(stage: Stage, limit: int, every: int) -> Stage:
     """The stage with this limit, and no limits inside: an inner limit would cut groups short."""
-    inner = [replace(_widened(each, every, every), score_threshold=each.score_threshold) for each in stage.inner]
-    return replace(stage, limit=max(1, limit), inner=inner)
+    return replace(stage, limit=max(1, limit), inner=[_widened(each, every, every) for each in stage.inner])
 
 
 def _groups(hits: Sequence[Hit], key: str, size: int) -> list[Group]:

@@ -67,15 +67,15 @@ class Reading:
 
     def __init__(self, shards: Sequence[Shard], filters: Iterable[Where] = (), orders: Iterable[Order] = ()) -> None:
         self.views: list[ShardView] = []
-        self._selections: list[dict[bytes, Selection]] = []
+        self._selected: list[dict[bytes, RowSet | Selection]] = []
         self._ordered: list[dict[Order, list[tuple[float, int]]]] = []
         wanted = {where.key: where.filter for where in filters}
         for shard in shards:
             with shard.lock if orders else nullcontext():
-                view, selections = _selected(shard, wanted)
-                self._ordered.append({order: _in_order(shard, view, order) for order in orders})
+                view, selected = _selected(shard, wanted)
+                self._ordered.append({order: _in_order(shard, view, order, selected) for order in orders})
             self.views.append(view)
-            self._selections.append(selections)
+            self._selected.append(selected)
 
     @property
     def collection(self) -> Collection:
@@ -85,13 +85,13 @@ class Reading:
         """The rows of a shard that pass a filter; None for all of them."""
         if wanted is None:
             return None
-        view = self.views[shard]
-        if (found := view.selections.get(wanted.key)) is None:
-            rows, exact = self._selections[shard][wanted.key]
-            found = RowSet(rows if exact else _tested(view, rows, wanted.filter))
+        found = self._selected[shard][wanted.key]
+        if isinstance(found, Selection):
+            view = self.views[shard]
+            found = RowSet(found.rows if found.exact else _tested(view, found.rows, wanted.filter))
             for key in list(view.selections)[MAX_SELECTIONS - 1 :]:
                 view.selections.pop(key, None)
-            view.selections[wanted.key] = found
+            self._selected[shard][wanted.key] = view.selections[wanted.key] = found
         return found
 
     def passing(self, shard: int, wanted: Where | None) -> BitMap:
@@ -101,9 +101,8 @@ class Reading:
 
     def is_known(self, shard: int, wanted: Where | None) -> bool:
         """Whether the indexes alone said which rows pass."""
-        if wanted is None or wanted.key in self.views[shard].selections:
-            return True
-        return self._selections[shard][wanted.key].exact
+        found = None if wanted is None else self._selected[shard][wanted.key]
+        return not isinstance(found, Selection) or found.exact
 
     def ordered(self, shard: int, order: Order) -> list[tuple[float, int]]:
         """Values and rows of a shard in order; a point with several values stands at each."""
@@ -130,18 +129,27 @@ def is_selected(shards: Sequence[Shard], wanted: Where | None) -> bool:
     return wanted is None or all(wanted.key in shard.view.selections for shard in shards)
 
 
-def _selected(shard: Shard, wanted: Mapping[bytes, Filter]) -> tuple[ShardView, dict[bytes, Selection]]:
-    """A view, and what filters select at its moment, but for what is known of it already."""
+def _selected(shard: Shard, wanted: Mapping[bytes, Filter]) -> tuple[ShardView, dict[bytes, RowSet | Selection]]:
+    """A view, and what filters select at its moment: the rows where they are known, else what the indexes say."""
     view = shard.view
-    if all(key in view.selections for key in wanted):
-        return view, {}
+    known: dict[bytes, RowSet | Selection] = {key: rows for key in wanted if (rows := view.selections.get(key)) is not None}
+    if len(known) == len(wanted):
+        return view, known
     with shard.lock:  # so that the payload index is that of the view
         view = shard.view
-        missing = {key: filter_.select(shard) for key, filter_ in wanted.items() if key not in view.selections}
-        return view, {key: Selection(BitMap(found.rows), found.exact) for key, found in missing.items()}
+        return view, {key: _select(shard, view, key, filter_) for key, filter_ in wanted.items()}
 
 
-def _in_order(shard: Shard, view: ShardView, order: Order) -> list[tuple[float, int]]:
+def _select(shard: Shard, view: ShardView, key: bytes, filter_: Filter) -> RowSet | Selection:
+    if (known := view.selections.get(key)) is not None:
+        return known
+    rows, exact = filter_.select(shard)
+    return Selection(BitMap(rows), exact)
+
+
+def _in_order(
+    shard: Shard, view: ShardView, order: Order, selected: Mapping[bytes, RowSet | Selection]
+) -> list[tuple[float, int]]:
     """Under the shard's lock."""
     index = shard.payload.fields.get(order.key)
     if index is None or (values := index.ascending(order.start, order.descending)) is None:
@@ -150,9 +158,9 @@ def _in_order(shard: Shard, view: ShardView, order: Order) -> list[tuple[float, 
         )
     if order.where is None:
         return list(islice(values, order.limit))
-    rows, exact = order.where.filter.select(shard)
-    passing = (item for item in values if item[1] in rows)
-    if not exact:
+    found = selected[order.where.key]
+    passing = (item for item in values if item[1] in found.rows)
+    if isinstance(found, Selection) and not found.exact:
         test = order.where.filter.test
         passing = (item for item in passing if test(Candidate(view.rows.rows([item[1]])[0], view)))
     return list(islice(passing, order.limit))

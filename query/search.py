@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from math import isfinite, sqrt
 from typing import Any, NamedTuple
 
@@ -19,8 +20,7 @@ import orjson
 from pyroaring import BitMap
 
 from catalog.collection import Collection, Distance
-from catalog.fields import FieldType
-from catalog.payload import as_micros, as_number, values_at
+from catalog.payload import as_number, values_at
 from journal.records import SPARSE, Vector
 from query.diversity import diversified
 from query.filters import Candidate
@@ -31,7 +31,6 @@ from query.reading import Place, Reading, is_selected
 from query.scoring import Scored, scored
 from query.stages import EF_SEARCH, ById, Fusion, Nearest, OrderBy, Sample, Stage
 from shard.contract import vector_error
-from shard.graph import CodeUse
 from shard.index import Found, RowSet, View, closest
 from shard.segments import VectorView
 from shard.shard import Shard, ShardView, normalised
@@ -215,7 +214,7 @@ class _Search:
             return self._scored(stage, stage.query, among)
 
     def _nearest(self, stage: Stage, query: Nearest, among: Sequence[RowSet | None]) -> list[Ranked]:
-        vector = self._weighted(query.name, query.vector, stage)
+        vector = self._weighted(query.name, stage, query.vector)
         merged: list[Ranked] = []
         for shard, (view, rows) in enumerate(zip(self._reading.views, among, strict=True)):
             excluded = self._excluded(view, stage)
@@ -242,13 +241,13 @@ class _Search:
             # Where few points pass, the graph must look at more to meet as many of them.
             ef = params.ef if rows is None else int(params.ef * min(4.0, max(1.0, view.size() / size)))
             facts |= {"plan": "graph", "ef": ef}
-            found = view.search(vector, limit, ef, rows, CodeUse(params.rescore, params.oversampling))
+            found = view.search(vector, limit, ef, rows, params.use)
             if len(found.rows) < min(limit, size):
                 facts["plan"] = "graph, then scan"
                 found = view.scan(vector, limit, rows)
             return found
 
-    def _weighted(self, name: str, vector: Vector, stage: Stage) -> Vector:
+    def _weighted(self, name: str, stage: Stage, vector: Vector) -> Vector:
         """A sparse query vector under the `idf` modifier: its values by how rare their indexes are in the collection."""
         params = self._reading.collection.config.sparse_vectors.get(name)
         if params is None or not params.idf:
@@ -265,8 +264,7 @@ class _Search:
 
     def _scored(self, stage: Stage, query: Scored, among: Sequence[RowSet | None]) -> list[Ranked]:
         merged: list[Ranked] = []
-        weigh = lambda vector: self._weighted(query.name, vector, stage)  # noqa: E731
-        query = _with_vectors(query, weigh)
+        query = _with_vectors(query, partial(self._weighted, query.name, stage))
         for shard, (view, rows) in enumerate(zip(self._reading.views, among, strict=True)):
             excluded = self._excluded(view, stage)
             found = closest(Distance.DOT, scored(view.vectors[query.name], query, rows), stage.limit + len(excluded))
@@ -361,11 +359,11 @@ def _with_vectors(query: Scored, change: Any) -> Scored:
 def _values(reading: Reading, shard: int, rows: RowSet, by: OrderBy) -> list[tuple[float, int]]:
     """Values and rows of the points of a prefetch, read from their payloads."""
     schema = reading.collection.fields.get(by.key)
-    convert = as_micros if schema is not None and schema.type is FieldType.DATETIME else as_number
+    as_value = as_number if schema is None else schema.number
     items: list[tuple[float, int]] = []
     for row in reading.rows(Place(shard, number) for number in rows.array().tolist()):
         values = values_at(orjson.loads(row.payload), by.key) if row.payload else []
-        numbers = [n for value in values if (n := convert(value)) is not None]
+        numbers = [n for value in values if (n := as_value(value)) is not None]
         if by.start is not None:
             numbers = [n for n in numbers if (n <= by.start if by.descending else n >= by.start)]
         items.extend((number, row.row) for number in dict.fromkeys(numbers))

@@ -12,6 +12,8 @@ from typing import Literal
 from journal.records import Vector
 from query.formula import Formula
 from query.reading import Order, Where
+from shard.graph import CodeUse
+from shard.segments import DEFAULT_USE
 
 EF_SEARCH = 88
 """Candidates a graph looks at unless the request says otherwise: recall 0.985 on real embeddings, where 128 gives 0.99."""
@@ -27,8 +29,7 @@ class Params:
     ef: int = EF_SEARCH
     exact: bool = False
     ignore_codes: bool = False
-    rescore: bool = True
-    oversampling: float = 1.0
+    use: CodeUse = DEFAULT_USE
     idf_among: Where | None = None
     """The points that inverse document frequencies are counted over; None for all."""
 

@@ -49,12 +49,19 @@ def contract_error(collection: Collection, operation: PointOperation) -> str | N
     return None
 
 
+def name_error(collection: Collection, name: str) -> str | None:
+    """Why points of the collection cannot have a vector of this name; None when they can."""
+    config = collection.config
+    if config.has_vector(name):
+        return None
+    known = ", ".join(repr(known) for known in (*config.vectors, *config.sparse_vectors)) or "none"
+    return f"Wrong input: Not existing vector name error: {name or 'the unnamed vector'}, known are: {known}"
+
+
 def vector_error(collection: Collection, name: str, size: int) -> str | None:
     """Why a vector of this name and size does not fit the collection; None when it does."""
-    try:
-        _check_name(collection, name)
-    except ValueError as error:
-        return str(error)
+    if error := name_error(collection, name):
+        return error
     if name in collection.config.sparse_vectors:
         return f"Wrong input: Conversion between sparse and regular vectors failed{_of(name)}"
     expected = collection.config.vectors[name].size
@@ -117,10 +124,8 @@ def _check_sparse(column: VectorColumn) -> None:
 
 
 def _check_name(collection: Collection, name: str) -> None:
-    config = collection.config
-    if not config.has_vector(name):
-        known = ", ".join(repr(known) for known in (*config.vectors, *config.sparse_vectors)) or "none"
-        raise ValueError(f"Wrong input: Not existing vector name error: {name or 'the unnamed vector'}, known are: {known}")
+    if error := name_error(collection, name):
+        raise ValueError(error)
 
 
 def _check_payload(payload: bytes) -> None:

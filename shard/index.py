@@ -16,6 +16,10 @@ from journal.records import Vector, Vectors
 Rows = NDArray[np.int64]
 T = TypeVar("T")
 
+MAX_DEAD_SHARE = 0.2
+MIN_DEAD = 1_000
+"""Fewer dead points than this are not worth making an index in memory anew."""
+
 
 class Found(NamedTuple):
     """Rows and their exact scores in the dialect's form."""
@@ -108,6 +112,30 @@ class Index(Protocol):
 
     def sizes_bytes(self) -> Mapping[str, int]:
         """What the parts take; those that are mapped files begin with `mapped_`."""
+
+
+class InMemory:
+    """What indexes have in common that are as they are: in memory, with nothing to open, to code or to build."""
+
+    def load(self, alive: Rows, next_row: int) -> Rows:
+        return alive
+
+    def plan(self, idle: bool) -> None:
+        return None
+
+    def code(self) -> None:
+        pass
+
+    def run(self, build: None) -> None:
+        pass
+
+    def abandon(self) -> None:
+        pass
+
+
+def is_worth_compacting(dead: int, count: int) -> bool:
+    """Whether so many of the points of an index in memory are dead that it is worth making anew."""
+    return dead > max(MIN_DEAD, MAX_DEAD_SHARE * count)
 
 
 def best(distance: Distance, scores: Vectors, limit: int) -> Rows:

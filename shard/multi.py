@@ -15,13 +15,10 @@ from pyroaring import BitMap
 from catalog.collection import Distance
 from journal.records import Vector, Vectors
 from shard.graph import similarities
-from shard.index import Found, Rows, RowSet, closest, grown, room_for
+from shard.index import Found, InMemory, Rows, RowSet, closest, grown, is_worth_compacting, room_for
 
 CHUNK_VECTORS = 16_384
 """Vectors compared at once, which bounds the memory of a comparison."""
-
-MAX_DEAD_SHARE = 0.2
-MIN_DEAD = 1_000
 
 
 class MultiView:
@@ -76,7 +73,7 @@ class MultiView:
         return np.abs(total) if self.distance is Distance.MANHATTAN else total  # type: ignore[no-any-return]
 
 
-class MultiIndex:
+class MultiIndex(InMemory):
     """The block that the shard writes. See `shard.index.Index`."""
 
     def __init__(self, distance: Distance, size: int) -> None:
@@ -87,9 +84,6 @@ class MultiIndex:
         self._alive: NDArray[np.bool_] = np.empty(0, np.bool_)
         self._count = 0
         self.publish()
-
-    def load(self, alive: Rows, next_row: int) -> Rows:
-        return alive
 
     def add(self, rows: Rows, vectors: Sequence[Vector]) -> None:
         end = self._count + len(rows)
@@ -114,25 +108,13 @@ class MultiIndex:
         if dead.any():
             self._alive = self._alive.copy()  # a view may hold the old one
             self._alive[: self._count][dead] = False
-            count = self._count - int(np.count_nonzero(self._alive[: self._count]))
-            if count > max(MIN_DEAD, MAX_DEAD_SHARE * self._count):
+            dead_count = self._count - int(np.count_nonzero(self._alive[: self._count]))
+            if is_worth_compacting(dead_count, self._count):
                 self._compact()
 
     def publish(self) -> None:
         count = self._count
         self.view = MultiView(self._distance, self._vectors, self._starts[: count + 1], self._rows[:count], self._alive[:count])
-
-    def plan(self, idle: bool) -> None:
-        return None
-
-    def code(self) -> None:
-        pass
-
-    def run(self, build: None) -> None:
-        pass
-
-    def abandon(self) -> None:
-        pass
 
     def status(self) -> Mapping[str, int]:
         return {"vectors": self.view.size(), "indexed": 0, "segments": 1}

@@ -21,7 +21,7 @@ from pyroaring import BitMap
 
 from catalog.fields import FieldSchema, FieldType
 from catalog.geo import Area, Place, as_place
-from catalog.payload import as_micros, as_number, as_uuid, nodes_at
+from catalog.payload import as_uuid, nodes_at
 from catalog.text import analyzer_of
 
 EXACT_FLOAT = 2**53
@@ -351,8 +351,7 @@ class FieldIndex:
                 return None
 
     def _numbers(self, values: list[Any]) -> list[float | int]:
-        convert = as_micros if self.schema.type is FieldType.DATETIME else as_number
-        return [number for value in values if (number := convert(value)) is not None]
+        return [number for value in values if (number := self.schema.number(value)) is not None]
 
 
 _BY_VALUE = (FieldType.KEYWORD, FieldType.INTEGER, FieldType.BOOL, FieldType.UUID)

@@ -220,15 +220,18 @@ class Shard:
         with self.lock:
             if hasattr(self, "view"):  # not closed meanwhile
                 # A batch may be written and not yet published: the rows stay those of the view.
-                self.view = self.view._replace(vectors=self._vector_views(), version=next(_versions))
+                # What filters were found to select stands there in the places of the old segments, so it is found anew.
+                self.view = self.view._replace(vectors=self._vector_views(), selections={}, version=next(_versions))
         self.tend()
 
     def _load(self) -> None:
         oldest = min((progress.stamp for progress in self._progress.values() if progress.stamp), default=0)
         self.store.forget_idempotency_keys(oldest - (self._limits.idempotency_window_ms << COUNTER_BITS))
+        self.payload.fields = {name: FieldIndex(schema) for name, schema in self.collection.fields.items()}
         for row in self.store.scan_rows():
             self.rows.put(row.row, row.id, row.stamp)
             self.alive.add(row.row)
+            self.payload.add(row.row, row.payload)
         alive = np.array(self.alive.to_array(), np.int64)
         for name, vectors in self.vectors.items():
             missing = vectors.load(alive, self._next_row)

@@ -14,11 +14,7 @@ from pyroaring import BitMap
 
 from catalog.collection import Distance
 from journal.records import Vector, Vectors
-from shard.index import Found, Rows, RowSet, closest, grown, room_for
-
-MAX_DEAD_SHARE = 0.2
-MIN_DEAD = 1_000
-"""Fewer dead points than this are not worth making the index anew."""
+from shard.index import Found, InMemory, Rows, RowSet, closest, grown, is_worth_compacting, room_for
 
 Places = NDArray[np.uint32]
 """Points are known to the index by their place: the order in which they came."""
@@ -108,7 +104,7 @@ class SparseView:
         return rows.made(self, lambda: np.isin(self._rows, rows.array(), assume_unique=True))
 
 
-class SparseIndex:
+class SparseIndex(InMemory):
     """The index that the shard writes. See `shard.index.Index`."""
 
     def __init__(self) -> None:
@@ -118,9 +114,6 @@ class SparseIndex:
         self._count = 0
         self._dead = 0
         self.publish()
-
-    def load(self, alive: Rows, next_row: int) -> Rows:
-        return alive
 
     def add(self, rows: Rows, vectors: Sequence[Vector]) -> None:
         end = self._count + len(rows)
@@ -150,23 +143,11 @@ class SparseIndex:
             self._alive = self._alive.copy()  # a view may hold the old one
             self._alive[at] = False
             self._dead += len(at)
-            if self._dead > max(MIN_DEAD, MAX_DEAD_SHARE * self._count):
+            if is_worth_compacting(self._dead, self._count):
                 self._compact()
 
     def publish(self) -> None:
         self.view = SparseView(self._postings, self._rows, self._count, self._alive, self._count - self._dead)
-
-    def plan(self, idle: bool) -> None:
-        return None
-
-    def code(self) -> None:
-        pass
-
-    def run(self, build: None) -> None:
-        pass
-
-    def abandon(self) -> None:
-        pass
 
     def status(self) -> Mapping[str, int]:
         return {"vectors": self.view.size(), "indexed": self.view.size(), "segments": 1}

@@ -18,7 +18,7 @@ import uvloop
 
 from gateway.app import create_app
 from gateway.budget import budget_of
-from gateway.helper import Helper
+from gateway.bulk_parser import BulkParser
 from gateway.service import Service, Timeouts
 from journal.embedded import EmbeddedJournal
 from journal.hlc import Clock
@@ -114,7 +114,7 @@ class Node:
             shards=shards,
             gate=Gate(journal, topics, replayer.applied, settings.read_timeout_s),
             pool=ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="pool"),
-            helper=Helper(),
+            bulk_parser=BulkParser(),
             budget=budget_of(settings.memory_budget_mb),
             node=settings.node,
             version=__version__,
@@ -135,7 +135,7 @@ class Node:
                 if thread.ident is not None:
                     await asyncio.to_thread(thread.join, max(0.0, deadline_s - time.monotonic()))
             builder.stop()
-            service.helper.stop()
+            service.bulk_parser.stop()
             service.pool.shutdown(wait=False, cancel_futures=True)
             await asyncio.to_thread(journal.close)
             registry.close()

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from catalog.catalog import MAX_OUTCOMES, Catalog, Verdict, choose_homes
-from catalog.collection import CollectionConfig, Consistency, Distance, FieldSchema, FieldType, VectorParams
+from catalog.collection import CollectionConfig, Consistency, Distance, VectorParams
+from catalog.fields import FieldSchema, FieldType
 from journal.records import (
     AliasAction,
     CatalogOperation,

@@ -173,3 +173,19 @@ def test_a_body_that_is_nothing_but_a_vector(http: httpx.Client, filled: dict[st
     ignored = http.post(f"{path}?limit=3", json={"vector": QUERY.tolist(), "limit": 1})
     assert ignored.headers["X-Vecraft-Ignored"] == "limit"
     assert len(ignored.json()["result"]) == 1
+
+
+def test_a_sample_is_never_kept(http: httpx.Client, filled: dict[str, str]) -> None:
+    """T4: the same request for random points is answered anew, in either form of body."""
+    body = {"query": {"sample": "random"}, "limit": 3}
+    for form, name in filled.items():
+        samples = {
+            tuple(str(hit["id"]) for hit in result(send(http, "POST", f"/collections/{name}/points/query", body, form))["points"])
+            for _ in range(30)
+        }
+        assert len(samples) > 1, form
+
+
+def test_the_projects_own_parameters_are_not_called_ignored(http: httpx.Client) -> None:
+    """V12: `limit` means something to the dead letters."""
+    assert "X-Vecraft-Ignored" not in http.get("/admin/dlq?limit=5").headers

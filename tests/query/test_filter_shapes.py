@@ -28,6 +28,7 @@ from journal.records import Delete, PatchPayload, PointOperation, Record, Replac
 from journal.topics import Topics
 from query.filters import Candidate, Condition, parse_filter
 from shard.shard import Limits, Shard
+from tests.query.model import nodes, same, values
 
 COUNT = 12
 ELEMENTS = "deep.list"
@@ -202,24 +203,6 @@ class Dice:
 class Point:
     def __init__(self, number: int | None, payload: Any, has_vector: bool = False) -> None:
         self.number, self.payload, self.has_vector = number, payload, has_vector
-
-
-def nodes(payload: Any, path: str) -> list[Any]:
-    found = [payload]
-    for part in path.replace("[]", ".[]").split("."):
-        if part == "[]":
-            found = [item for node in found if isinstance(node, list) for item in node]
-        else:
-            found = [node[part] for node in found if isinstance(node, dict) and part in node]
-    return found
-
-
-def values(payload: Any, path: str) -> list[Any]:
-    return [value for node in nodes(payload, path) for value in (node if isinstance(node, list) else [node])]
-
-
-def same(left: Any, right: Any) -> bool:
-    return type(left) is type(right) and left == right
 
 
 COMPARE: dict[str, Callable[[Any, Any], bool]] = {

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import shard.payload_index
-from catalog.collection import Collection, CollectionConfig, Distance, FieldSchema, FieldType, VectorParams
+from catalog.collection import Collection, CollectionConfig, Distance, VectorParams
+from catalog.fields import FieldSchema, FieldType
 from journal.ids import encode_id
 from journal.log import Entry, TopicPartition
 from journal.records import PatchPayload, Record, Upsert
@@ -23,6 +24,7 @@ from query import points
 from query.filters import Condition
 from query.reading import where
 from shard.shard import Limits, Shard
+from tests.query.model import nodes, same, values
 
 INDEXES = {
     "word": FieldSchema(FieldType.KEYWORD),
@@ -85,24 +87,6 @@ FILTER = st.recursive(
 
 
 # The model: the dialect's documentation, read aloud.
-
-
-def nodes(payload: Any, path: str) -> list[Any]:
-    found = [payload]
-    for part in path.replace("[]", ".[]").split("."):
-        if part == "[]":
-            found = [item for node in found if isinstance(node, list) for item in node]
-        else:
-            found = [node[part] for node in found if isinstance(node, dict) and part in node]
-    return found
-
-
-def values(payload: Any, path: str) -> list[Any]:
-    return [value for node in nodes(payload, path) for value in (node if isinstance(node, list) else [node])]
-
-
-def same(left: Any, right: Any) -> bool:
-    return type(left) is type(right) and left == right
 
 
 def within(value: Any, bounds: dict[str, Any]) -> bool:

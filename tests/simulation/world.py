@@ -19,7 +19,8 @@ import orjson
 
 import shard.segments
 from catalog.catalog import choose_homes
-from catalog.collection import Collection, CollectionConfig, Distance, FieldSchema, FieldType, SparseParams, VectorParams
+from catalog.collection import Collection, CollectionConfig, Distance, SparseParams, VectorParams
+from catalog.fields import FieldSchema, FieldType
 from journal.hlc import Clock
 from journal.ids import encode_id
 from journal.log import Definite, Entry, Indefinite, Positions, TopicPartition

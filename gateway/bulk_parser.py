@@ -1,4 +1,4 @@
-"""A helper process that parses bulk bodies: JSON holds the interpreter lock, and searches would wait for it.
+"""A process that parses bulk bodies for the server: JSON holds the interpreter lock, and searches would wait for it.
 
 It is started by the first large body and ends by itself when there are none for a while. Until it is up, and whenever it fails,
 bodies are parsed by a thread of this process: it makes bulk writes gentler, never possible.
@@ -28,7 +28,7 @@ _NICENESS = 5
 _SIZE_BYTES = 8
 
 
-class Helper:
+class BulkParser:
     """The side of the server. Thread-safe; one body at a time."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Helper:
     def _start(self) -> None:
         self._drop()
         mine, its = socket.socketpair()
-        command = [sys.executable, "-m", "gateway.helper", str(its.fileno())]
+        command = [sys.executable, "-m", "gateway.bulk_parser", str(its.fileno())]
         self._process = subprocess.Popen(command, pass_fds=[its.fileno()], stdin=subprocess.DEVNULL)
         its.close()
         self._channel = mine
