@@ -18,9 +18,8 @@ import msgspec
 from bench.data import FIELDS, Data
 from bench.vecraft_server import upsert_bodies
 from catalog.collection import Collection, CollectionConfig, Distance, VectorParams
-from catalog.fields import FieldSchema, FieldType
-from gateway.bodies import UpsertBody
-from gateway.upserts import upsert_of
+from gateway.dialect.bodies import UpsertBody
+from gateway.dialect.upserts import upsert_of
 from journal import codec
 from journal.embedded import EmbeddedJournal
 from journal.hlc import stamp_at
@@ -28,11 +27,12 @@ from journal.log import Entry
 from journal.records import Record, Upsert
 from journal.stamps import Version
 from journal.topics import TIERS, Topics
+from payload.schema import FieldSchema, FieldType
 from shard.contract import contract_error
-from shard.graph import Graph, GraphSpec
 from shard.join import Point
 from shard.shard import Limits, Shard
 from shard.store import Changes, Form, Store
+from shard.vectors.graph import Graph, GraphSpec
 
 VECTORS = 10_000
 """Enough for steady rates of everything but the graph, whose cost grows with its size."""

@@ -18,8 +18,6 @@ from catalog.collection import (
     check_name,
 )
 from catalog.errors import InvalidConfig
-from catalog.fields import FieldSchema
-from catalog.payload import steps_of
 from journal.records import (
     AliasAction,
     CatalogOperation,
@@ -31,6 +29,8 @@ from journal.records import (
     UpdateCollection,
 )
 from journal.topics import TIER_PARTITIONS, TIERS
+from payload.paths import steps_of
+from payload.schema import FieldSchema
 
 MAX_OUTCOMES = 1_000
 """Outcomes kept for whoever wrote the command; the oldest leave."""

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import msgspec
 
 from catalog.errors import InvalidConfig
-from catalog.fields import FieldSchema
 from catalog.strict_mode import StrictMode
 from journal.topics import TIER_PARTITIONS, TIERS
+from payload.schema import FieldSchema
 
 MAX_DIMENSIONS = 65_536
 MAX_SHARDS = 64

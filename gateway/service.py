@@ -19,13 +19,13 @@ from typing import Any, TypeVar
 
 from catalog.catalog import Outcome, Verdict
 from catalog.collection import Collection, Consistency
-from gateway.bodies import ReadParams, UpsertBody
-from gateway.budget import Budget
-from gateway.bulk_parser import BulkParser
-from gateway.errors import BadRequest, Conflict, NotFound, Unavailable
+from gateway.admission.budget import Budget
+from gateway.admission.strict_mode import RateLimiter
+from gateway.dialect.bodies import ReadParams, UpsertBody
+from gateway.dialect.bulk_parser import BulkParser
+from gateway.dialect.upserts import GivenUpsert, given_upsert
+from gateway.http.errors import BadRequest, Conflict, NotFound, Unavailable
 from gateway.result_cache import ResultCache
-from gateway.strict_mode import RateLimiter
-from gateway.upserts import GivenUpsert, given_upsert
 from journal.hlc import Clock
 from journal.log import Indefinite, Journal, JournalError, Positions, TopicPartition
 from journal.records import CatalogOperation, Delete, PointOperation, UnsetVectors

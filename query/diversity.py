@@ -8,7 +8,7 @@ import numpy as np
 
 from catalog.collection import Distance
 from journal.records import SPARSE, Vector, Vectors
-from shard.graph import similarities
+from shard.vectors.graph import similarities
 
 
 def diversified(distance: Distance, query: Vector, vectors: Sequence[Vector], diversity: float) -> list[int]:

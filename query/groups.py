@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import orjson
 
-from catalog.payload import values_at
+from payload.paths import values_at
 from query.search import Hit, search
 from query.stages import Stage
 from shard.shard import Shard

@@ -11,8 +11,8 @@ from query.points import reading_of
 from query.reading import Place, Reading, Where
 from query.search import rank
 from query.stages import Nearest, Params, Sample, Stage
-from shard.index import RowSet
 from shard.shard import Shard
+from shard.vectors.index import RowSet
 
 
 class Matrix(NamedTuple):

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import orjson
 
-from catalog.payload import values_at
 from journal.topics import shard_of
+from payload.paths import values_at
 from query.reading import Place, Reading, Where
-from shard.index import RowSet
 from shard.shard import Shard, ShardView
 from shard.store import Row
+from shard.vectors.index import RowSet
 
 SORTED_BELOW = 5_000
 """Matches of a filter that are read and sorted by id; more are met in id order, and tested."""

@@ -16,10 +16,10 @@ import msgspec
 from pyroaring import BitMap
 
 from catalog.collection import Collection
-from query.filters import Candidate, Condition, Filter, Selection, parse_filter
-from shard.index import RowSet
+from shard.filters.conditions import Candidate, Condition, Filter, Selection, parse_filter
 from shard.shard import Shard, ShardView
 from shard.store import Row
+from shard.vectors.index import RowSet
 
 MAX_SELECTIONS = 64
 """Filters whose rows a view remembers."""

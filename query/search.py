@@ -20,22 +20,22 @@ import orjson
 from pyroaring import BitMap
 
 from catalog.collection import Collection, Distance
-from catalog.payload import as_number, values_at
 from journal.records import SPARSE, Vector
+from payload.paths import as_number, values_at
 from query.diversity import diversified
-from query.filters import Candidate
-from query.formula import Formula
 from query.fusion import fuse
 from query.points import in_id_order
 from query.reading import Place, Reading, is_selected
-from query.scoring import Scored, scored
 from query.stages import EF_SEARCH, ById, Fusion, Nearest, OrderBy, Sample, Stage
 from shard.contract import vector_error
-from shard.index import Found, RowSet, View, closest
-from shard.segments import VectorView
+from shard.filters.conditions import Candidate
+from shard.ranking.examples import Scored, scored
+from shard.ranking.formula import Formula
 from shard.shard import Shard, ShardView, normalised
-from shard.sparse import SparseView, idf
 from shard.store import Row
+from shard.vectors.index import Found, RowSet, View, closest
+from shard.vectors.segments import VectorView
+from shard.vectors.sparse import SparseView, idf
 
 EXACT_BELOW = 10_000
 """Matches of a filter that are compared one by one."""

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from journal.records import Vector
-from query.formula import Formula
 from query.reading import Order, Where
-from shard.graph import CodeUse
-from shard.segments import DEFAULT_USE
+from shard.ranking.formula import Formula
+from shard.vectors.graph import CodeUse
+from shard.vectors.segments import DEFAULT_USE
 
 EF_SEARCH = 88
 """Candidates a graph looks at unless the request says otherwise: recall 0.985 on real embeddings, where 128 gives 0.99."""

@@ -19,10 +19,10 @@ import numpy as np
 import orjson
 from pyroaring import BitMap
 
-from catalog.fields import FieldSchema, FieldType
-from catalog.geo import Area, Place, as_place
-from catalog.payload import as_uuid, nodes_at
-from catalog.text import analyzer_of
+from payload.geo import Area, Place, as_place
+from payload.paths import as_uuid, nodes_at
+from payload.schema import FieldSchema, FieldType
+from payload.text import analyzer_of
 
 EXACT_FLOAT = 2**53
 """Integers beyond it are not exact as float64."""

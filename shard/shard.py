@@ -43,15 +43,15 @@ from journal.records import (
 from journal.split import take
 from journal.stamps import NEVER, Version, next_stamp
 from journal.topics import Topics
-from shard.graph import GraphSpec
-from shard.index import Index, RowSet, View
 from shard.join import Point
-from shard.multi import MultiIndex
 from shard.payload_index import FieldIndex, PayloadIndex, indexed_values
 from shard.rows import RowsView, RowTable
-from shard.segments import Build, VectorIndex
-from shard.sparse import SparseIndex
 from shard.store import NO_ROW, Changes, Form, Forms, Progress, Store, StoreView
+from shard.vectors.graph import GraphSpec
+from shard.vectors.index import Index, RowSet, View
+from shard.vectors.multi import MultiIndex
+from shard.vectors.segments import Build, VectorIndex
+from shard.vectors.sparse import SparseIndex
 
 log = logging.getLogger(__name__)
 

@@ -10,19 +10,20 @@ import pytest
 REPO = Path(__file__).parents[1]
 FLOORS = {
     "schemas": set(),
+    "payload": set(),
     "journal": {"schemas"},
-    "catalog": {"journal"},
-    "shard": {"catalog", "journal"},
-    "replayer": {"shard", "catalog", "journal", "schemas"},
-    "query": {"shard", "catalog", "journal"},
-    "gateway": {"query", "replayer", "catalog", "journal", "shard"},
-    "vecraft": {"gateway", "query", "replayer", "shard", "catalog", "journal", "schemas"},
+    "catalog": {"journal", "payload"},
+    "shard": {"catalog", "journal", "payload"},
+    "replayer": {"shard", "catalog", "journal", "payload", "schemas"},
+    "query": {"shard", "catalog", "journal", "payload"},
+    "gateway": {"query", "replayer", "catalog", "journal", "payload", "shard"},
+    "vecraft": {"gateway", "query", "replayer", "shard", "catalog", "journal", "payload", "schemas"},
 }
 FENCES = {
     "confluent_kafka": {"journal/kafka.py"},
-    "faiss": {"shard/graph.py"},
+    "faiss": {"shard/vectors/graph.py"},
     "rocksdict": {"journal/embedded.py", "shard/store.py"},
-    "fastapi": {"gateway/app.py"},
+    "fastapi": {"gateway/http/app.py"},
     "uvicorn": {"vecraft/node.py"},
 }
 

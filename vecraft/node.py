@@ -16,9 +16,9 @@ from pathlib import Path
 import uvicorn
 import uvloop
 
-from gateway.app import create_app
-from gateway.budget import budget_of
-from gateway.bulk_parser import BulkParser
+from gateway.admission.budget import budget_of
+from gateway.dialect.bulk_parser import BulkParser
+from gateway.http.app import create_app
 from gateway.service import Service, Timeouts
 from journal.embedded import EmbeddedJournal
 from journal.hlc import Clock

@@ -7,7 +7,6 @@ import pytest
 
 from catalog.catalog import MAX_OUTCOMES, Catalog, Verdict, choose_homes
 from catalog.collection import CollectionConfig, Consistency, Distance, VectorParams
-from catalog.fields import FieldSchema, FieldType
 from journal.records import (
     AliasAction,
     CatalogOperation,
@@ -18,6 +17,7 @@ from journal.records import (
     DeletePayloadIndex,
     UpdateCollection,
 )
+from payload.schema import FieldSchema, FieldType
 
 CONFIG = msgspec.json.encode(CollectionConfig(vectors={"": VectorParams(4, Distance.DOT)}))
 HOME = [[0, 0, 0, 0]]

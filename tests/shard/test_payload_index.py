@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import shard.payload_index
-from catalog.geo import Box, Circle, Place, Polygon
+from payload.geo import Box, Circle, Place, Polygon
 from shard.payload_index import Ordered, Places, Postings
 
 NUMBERS = st.one_of(st.integers(-5, 5), st.floats(-5, 5), st.sampled_from([2**53, 2**53 + 1, 2**53 + 2, -(2**60), 1e300]))

@@ -17,10 +17,9 @@ import msgspec
 import numpy as np
 import orjson
 
-import shard.segments
+import shard.vectors.segments
 from catalog.catalog import choose_homes
 from catalog.collection import Collection, CollectionConfig, Distance, SparseParams, VectorParams
-from catalog.fields import FieldSchema, FieldType
 from journal.hlc import Clock
 from journal.ids import encode_id
 from journal.log import Definite, Entry, Indefinite, Positions, TopicPartition
@@ -45,14 +44,15 @@ from journal.records import (
 from journal.registry import SchemaRegistry
 from journal.topics import INGEST_PARTITIONS, TIERS, Topics
 from journal.writer import Destination, Receipt, Request, Writer
+from payload.schema import FieldSchema, FieldType
 from query import points
-from query.filters import Condition, Key, Match, Range
 from query.reading import where
 from query.search import prepare, search
 from query.stages import Nearest, Params, Stage
 from replayer.dead_letters import DeadLetters
 from replayer.ingest import Ingest
 from replayer.replayer import Replayer
+from shard.filters.conditions import Condition, Key, Match, Range
 from shard.shard import Limits
 from shard.shards import Shards
 from tests.simulation.model import ModelPoint, State, expected_state
@@ -202,7 +202,7 @@ class World:
 
     def run(self, actions: int) -> None:
         """Lives through `actions` random events, then lets everything settle and checks it all."""
-        shard.segments.SEAL_ROWS = 6
+        shard.vectors.segments.SEAL_ROWS = 6
         choices = (
             [self._write] * 10 + [self._step] * 8 + [self._pass_time] * 3 + [self._build] * 3 + [self._check_one] * 2
             + [self._catalog_command] * 2 + [self._crash, self._redeliver, self._poison, self._jump_clock, self._wipe]

@@ -1,0 +1,230 @@
+"""Where requests meet strict mode: what each is checked for, in a collection that sets limits (gateway/strict_mode.py checks).
+
+While a collection sets none, this costs one look at its configuration. The limits hold for requests; records of the ingest topic
+are no requests.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from catalog.collection import Collection
+from catalog.strict_mode import StrictMode
+from gateway.admission import strict_mode
+from gateway.admission.budget import status_bytes, total_bytes
+from gateway.admission.strict_mode import RateLimiter
+from gateway.dialect.bodies import CountBody, FacetBody, OrderByBody, RetrieveBody, ScrollBody
+from gateway.dialect.queries import DEFAULT_LIMIT, prefetches_of
+from gateway.dialect.query_bodies import (
+    DiscoverBatchBody,
+    Grouped,
+    IdfCorpus,
+    MatrixBody,
+    Prefetch,
+    QueryBatchBody,
+    QueryBody,
+    QueryGroupsBody,
+    QueryObject,
+    RecommendBatchBody,
+    SearchBatchBody,
+    SearchParams,
+)
+from gateway.dialect.vectors import Packed, object_of
+from gateway.service import Call
+from journal.records import PatchPayload, PatchVectors, PointOperation, ReplacePayload, Upsert, VectorColumn
+from payload.schema import FieldSchema
+from query import points
+from shard.filters.conditions import Condition, parse_filter
+from shard.ranking.formula import FormulaBody, parse_formula
+from shard.shard import Shard, ShardView
+
+GROUP_SIZE = 3
+SAMPLE, NEIGHBOURS = 10, 3
+"""Defaults of groups, and of a distance matrix."""
+
+SAMPLED_ROWS = 64
+"""Points of a shard whose size stands for that of all."""
+
+_BATCHES = (SearchBatchBody, QueryBatchBody, RecommendBatchBody, DiscoverBatchBody)
+
+
+# Reads.
+
+
+def check_read(call: Call, collection: Collection) -> None:
+    """Refuses a read that asks for more than the collection allows."""
+    strict = _limits_of(collection)
+    if strict is None:
+        return
+    body = call.body
+    bodies = body.searches if isinstance(body, _BATCHES) else [body]
+    _check_rate(call, collection, "read_rate_limit", len(body.ids) if isinstance(body, RetrieveBody) else len(bodies))
+    strict_mode.check_timeout(strict, call.params.timeout)
+    if isinstance(body, _BATCHES):
+        strict_mode.check_batch(strict, len(bodies))
+    for one in bodies:
+        strict_mode.check_limit(strict, _limit(one))
+        _check_body(strict, collection.fields, one, call.packed)
+
+
+def _limit(body: Any) -> int | None:
+    """How many points a read may give."""
+    match body:
+        case None | RetrieveBody() | CountBody():
+            return None
+        case Grouped(limit=limit, group_size=size):
+            return _or(limit, DEFAULT_LIMIT) * _or(size, GROUP_SIZE)
+        case MatrixBody(limit=limit, sample=sample):
+            return _or(limit, NEIGHBOURS) * _or(sample, SAMPLE)
+    return _or(body.limit, DEFAULT_LIMIT)
+
+
+def _check_body(strict: StrictMode, fields: dict[str, FieldSchema], body: Any, packed: bool) -> None:
+    _check_filter(strict, fields, getattr(body, "filter", None))
+    _check_params(strict, fields, getattr(body, "params", None))
+    for key in _keys(body):
+        strict_mode.check_key(strict, key, fields)
+    if isinstance(body, QueryBody | QueryGroupsBody | Prefetch):
+        _check_query(strict, fields, bytes(body.query) if body.query else b"", packed)
+        for inner in prefetches_of(body):
+            strict_mode.check_limit(strict, _or(inner.limit, DEFAULT_LIMIT))
+            _check_body(strict, fields, inner, packed)
+
+
+def _check_filter(strict: StrictMode, fields: dict[str, FieldSchema], condition: Condition | None, update: bool = False) -> None:
+    parse_filter(condition)  # what is checked has a meaning
+    strict_mode.check_filter(strict, condition, fields, update)
+
+
+def _check_params(strict: StrictMode, fields: dict[str, FieldSchema], params: SearchParams | None) -> None:
+    if params is None:
+        return
+    oversampling = None if params.quantization is None else params.quantization.oversampling
+    strict_mode.check_search_params(strict, params.hnsw_ef, params.exact, oversampling)
+    if isinstance(params.idf, IdfCorpus):
+        _check_filter(strict, fields, params.idf.corpus)
+
+
+def _keys(body: Any) -> list[str]:
+    """The payload paths that a read orders, groups or counts by."""
+    match body:
+        case ScrollBody(order_by=order) if order is not None:
+            return [_key(order)]
+        case FacetBody(key=key):
+            return [key]
+        case Grouped(group_by=key):
+            return [key]
+    return []
+
+
+def _check_query(strict: StrictMode, fields: dict[str, FieldSchema], raw: bytes, packed: bool) -> None:
+    given = object_of(Packed(raw) if packed else raw, QueryObject)
+    if given is not None and given.order_by is not None:
+        strict_mode.check_key(strict, _key(given.order_by), fields)
+    if given is not None and given.formula is not None:
+        strict_mode.check_formula(strict, parse_formula(FormulaBody(given.formula, given.defaults)), fields)
+
+
+def _key(order: str | OrderByBody) -> str:
+    return order if isinstance(order, str) else order.key
+
+
+# Writes.
+
+
+def check_write(call: Call, collection: Collection, condition: Condition | None, points_given: int = 0) -> None:
+    """Refuses a write that asks for more than the collection allows; `condition` says which points are written."""
+    strict = _limits_of(collection)
+    if strict is None:
+        return
+    _check_rate(call, collection, "write_rate_limit", 1)
+    strict_mode.check_timeout(strict, call.params.timeout)
+    strict_mode.check_upsert(strict, points_given)
+    _check_filter(strict, collection.fields, condition, update=True)
+
+
+def check_added(call: Call, collection: Collection, operations: Sequence[PointOperation]) -> None:
+    """Refuses to add data beyond what the collection may hold."""
+    strict = _limits_of(collection)
+    adding = [one for one in operations if isinstance(one, Upsert | PatchVectors | PatchPayload | ReplacePayload)]
+    if strict is None or not adding:
+        return
+    strict_mode.check_memory(strict, resident_percent)
+    columns = [column for one in adding if isinstance(one, Upsert | PatchVectors) for column in one.vectors]
+    strict_mode.check_vectors(strict, _lengths(columns, sparse=False), _lengths(columns, sparse=True))
+    shards = call.shards(collection)
+    if strict.max_points_count is not None:
+        strict_mode.check_collection_size(strict, _points_after(shards, adding), 0, 0)
+    if strict.max_collection_vector_size_bytes is not None or strict.max_collection_payload_size_bytes is not None:
+        vector_bytes, payload_bytes = held_bytes(shards)
+        vector_bytes += sum(len(column.data) for column in columns)
+        payload_bytes += sum(map(_payload_bytes, adding))
+        strict_mode.check_collection_size(strict, 0, vector_bytes, payload_bytes)
+
+
+def check_index(call: Call, collection: Collection, field: str) -> None:
+    """Refuses an index beyond the number that the collection may have."""
+    strict = _limits_of(collection)
+    if strict is not None:
+        strict_mode.check_timeout(strict, call.params.timeout)
+        strict_mode.check_payload_index_count(strict, len(collection.fields.keys() | {field}))
+
+
+def _lengths(columns: Sequence[VectorColumn], sparse: bool) -> Iterable[tuple[str, int]]:
+    return ((column.name, length) for column in columns for length in column.lengths or () if (column.size == 0) == sparse)
+
+
+def _points_after(shards: Sequence[Shard], operations: Sequence[PointOperation]) -> int:
+    there = sum(len(shard.view.alive) for shard in shards)
+    given = {id_ for one in operations if isinstance(one, Upsert) for id_ in one.ids}
+    return there + len(given) - len(points.retrieve(shards, sorted(given))) if given else 0
+
+
+def _payload_bytes(operation: PointOperation) -> int:
+    match operation:
+        case Upsert(payloads=payloads):
+            return sum(map(len, payloads))
+        case PatchPayload(ids=ids, set=payload) | ReplacePayload(ids=ids, payload=payload):
+            return len(ids) * len(payload)
+    return 0
+
+
+def held_bytes(shards: Sequence[Shard]) -> tuple[int, int]:
+    """How many bytes of vectors and of payload a collection holds, estimated from some of its points."""
+    held = [_held_bytes(shard.view) for shard in shards]
+    return sum(vectors for vectors, _ in held), sum(payload for _, payload in held)
+
+
+def _held_bytes(view: ShardView) -> tuple[int, int]:
+    count = len(view.alive)
+    numbers = [view.alive[at] for at in range(0, count, max(1, count // SAMPLED_ROWS))]
+    if not numbers:
+        return 0, 0
+    share = count / len(numbers)
+    vectors = sum(vector.nbytes for number in numbers for vector in view.rows.vectors(number).values())
+    payload = sum(len(row.payload) for row in view.rows.rows(numbers))
+    return int(share * vectors), int(share * payload)
+
+
+def resident_percent() -> float:
+    """The share of its memory that this process uses."""
+    return 100 * status_bytes("VmRSS") / total_bytes()
+
+
+# Both.
+
+
+def _check_rate(call: Call, collection: Collection, limit: Literal["read_rate_limit", "write_rate_limit"], cost: int) -> None:
+    limiter = call.service.rates.setdefault((collection.id, limit), RateLimiter(limit))
+    limiter.check_rate(collection.config.strict_mode, time.monotonic(), cost)
+
+
+def _limits_of(collection: Collection) -> StrictMode | None:
+    strict = collection.config.strict_mode
+    return strict if strict is not None and strict.enabled else None
+
+
+def _or(value: int | None, default: int) -> int:
+    return default if value is None else value

@@ -1,0 +1,315 @@
+"""Strict mode: refuses a request that asks for more than its collection allows (catalog/strict_mode.py says what that is).
+
+Every check takes the collection's limits first, does nothing when they are None or not enabled, and raises an ApiError that names
+the limit, the value and the bound. The statuses are the reference's: 400, 429 for a rate (with Retry-After) and 507 for memory.
+
+    reads    check_rate of `RateLimiter("read_rate_limit")`, check_timeout, check_limit, check_search_params, check_filter,
+             check_formula, check_key for what is grouped or ordered by, check_batch for a batch
+    writes   check_rate of `RateLimiter("write_rate_limit")`, check_timeout, check_filter(update=True); what adds data also
+             check_upsert, check_vectors, check_collection_size, check_memory; an index check_payload_index_count
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from msgspec import UNSET
+
+from catalog.strict_mode import MultivectorLimit, SparseLimit, StrictMode
+from gateway.http.errors import BadRequest, InsufficientStorage, TooManyRequests
+from payload.paths import as_uuid
+from payload.schema import FieldSchema, FieldType
+from shard.filters.conditions import Condition, Key
+from shard.filters.fields import Match, Range
+from shard.ranking.formula import Formula
+
+_TEXTS = frozenset({"text", "text_any", "phrase"})
+_GEO = frozenset({"geo_bounding_box", "geo_radius", "geo_polygon"})
+_CLAUSES = ("must", "should", "must_not")
+
+
+# The JSON form: as the catalog's, but unknown fields are refused.
+
+
+class MultivectorLimitBody(MultivectorLimit, frozen=True, forbid_unknown_fields=True):
+    """Limits of one multivector."""
+
+
+class SparseLimitBody(SparseLimit, frozen=True, forbid_unknown_fields=True):
+    """Limits of one sparse vector."""
+
+
+class StrictModeBody(StrictMode, frozen=True, forbid_unknown_fields=True):
+    """`strict_mode_config` of a request; `StrictMode().updated(body)` is what the catalog keeps."""
+
+    multivector_config: Mapping[str, MultivectorLimitBody] | None = None
+    sparse_config: Mapping[str, SparseLimitBody] | None = None
+
+
+# Reads.
+
+
+def check_limit(strict: StrictMode | None, limit: int | None) -> None:
+    """`limit`: how many points the request may give, its default counted in."""
+    _at_most(strict, "max_query_limit", "limit", limit)
+
+
+def check_timeout(strict: StrictMode | None, timeout_s: int | None) -> None:
+    """The timeout a request asks for."""
+    _at_most(strict, "max_timeout", "timeout", timeout_s)
+
+
+def check_batch(strict: StrictMode | None, searches: int) -> None:
+    """How many searches one request holds."""
+    _at_most(strict, "search_max_batchsize", "number of searches", searches)
+
+
+def check_search_params(
+    strict: StrictMode | None, hnsw_ef: int | None = None, exact: bool | None = None, oversampling: float | None = None
+) -> None:
+    """The parameters of a search, as far as the request gives them."""
+    _at_most(strict, "search_max_hnsw_ef", "params.hnsw_ef", hnsw_ef)
+    _at_most(strict, "search_max_oversampling", "params.quantization.oversampling", oversampling)
+    if exact and strict is not None and strict.enabled and strict.search_allow_exact is False:
+        raise BadRequest("params.exact is true, must be false (strict_mode_config.search_allow_exact)")
+
+
+def check_formula(strict: StrictMode | None, formula: Formula, fields: Mapping[str, FieldSchema]) -> None:
+    """The conditions of a formula, and the payload paths it reads."""
+    if _is_on(strict):
+        for condition in formula.conditions:
+            check_filter(strict, condition, fields)
+        for key in sorted(formula.keys):
+            check_key(strict, key, fields)
+
+
+def check_key(strict: StrictMode | None, key: str, fields: Mapping[str, FieldSchema]) -> None:
+    """A payload path that a read groups, orders or scores by: any index will do."""
+    if strict is not None and strict.enabled and strict.unindexed_filtering_retrieve is False and key not in fields:
+        raise _unindexed(key, (), "unindexed_filtering_retrieve")
+
+
+# Filters.
+
+
+class _Leaf(NamedTuple):
+    """A condition that is no filter of conditions, and the path of the arrays whose elements it is for."""
+
+    condition: Condition
+    within: str
+
+    @property
+    def key(self) -> str | None:
+        """The payload path it looks at."""
+        condition = self.condition
+        if condition.key is not UNSET:
+            return self.within + condition.key
+        for named in (condition.is_empty, condition.is_null):
+            if isinstance(named, Key):
+                return self.within + named.key
+        return None
+
+
+def check_filter(
+    strict: StrictMode | None, condition: Condition | None, fields: Mapping[str, FieldSchema], update: bool = False
+) -> None:
+    """A filter that `parse_filter` took: how many conditions it has, how large they are, whether indexes answer them.
+
+    `update`: the filter says which points to write, not which to read.
+    """
+    if strict is None or not strict.enabled or condition is None:
+        return
+    leaves = list(_leaves(condition, ""))
+    _at_most(strict, "filter_max_conditions", "number of conditions in the filter", len(leaves))
+    for leaf in leaves:
+        what = "has_id" if leaf.key is None else f"the condition on {leaf.key!r}"
+        _at_most(strict, "condition_max_size", f"size of {what}", _size(leaf.condition))
+    limit = "unindexed_filtering_update" if update else "unindexed_filtering_retrieve"
+    if getattr(strict, limit) is False:
+        for leaf in leaves:
+            _check_indexed(leaf, fields, limit)
+
+
+def _leaves(condition: Condition, within: str) -> Iterator[_Leaf]:
+    least = [] if condition.min_should is None else condition.min_should.conditions
+    clauses = [clause for name in _CLAUSES if (clause := getattr(condition, name)) is not None]
+    for clause in [*clauses, least]:
+        for inner in clause if isinstance(clause, list) else [clause]:
+            yield from _leaves(inner, within)
+    if condition.nested is not None:
+        yield from _leaves(condition.nested.filter, f"{within}{condition.nested.key.removesuffix('[]')}[].")
+    elif not clauses and condition.min_should is None and _given(condition):
+        yield _Leaf(condition, within)
+
+
+def _size(condition: Condition) -> int:
+    """How many values a condition lists."""
+    match = condition.match
+    lists = [condition.has_id, *((match.any, match.except_) if match is not None else ())]
+    return max(len(listed) if isinstance(listed, list) else 0 for listed in lists)
+
+
+def _check_indexed(leaf: _Leaf, fields: Mapping[str, FieldSchema], limit: str) -> None:
+    key = leaf.key
+    types = _index_types(leaf.condition)
+    if key is None or types is None:
+        return
+    schema = fields.get(key)
+    if schema is None or (types and schema.type not in types):
+        raise _unindexed(key, types, limit)
+
+
+def _index_types(condition: Condition) -> tuple[FieldType, ...] | None:
+    """The kinds of index of which one must be there: empty for any kind, None when the condition needs no index."""
+    if condition.match is not None:
+        return _match_types(condition.match)
+    if condition.range is not None:
+        return (FieldType.DATETIME,) if _is_of_moments(condition.range) else (FieldType.INTEGER, FieldType.FLOAT)
+    return (FieldType.GEO,) if not _GEO.isdisjoint(_given(condition)) else ()
+
+
+def _match_types(match: Match) -> tuple[FieldType, ...] | None:
+    how = _given(match)[0]
+    if how in _TEXTS:
+        return (FieldType.TEXT,)
+    listed = getattr(match, how)
+    values: Sequence[Any] = listed if isinstance(listed, list) else [listed]
+    if not values:
+        return None
+    if all(isinstance(value, bool) for value in values):
+        return (FieldType.BOOL,)
+    if all(isinstance(value, int) for value in values):
+        return (FieldType.INTEGER,)
+    whole = how in ("value", "any", "except_")
+    return (FieldType.KEYWORD, FieldType.UUID) if whole and all(map(as_uuid, values)) else (FieldType.KEYWORD,)
+
+
+def _is_of_moments(range_: Range) -> bool:
+    return any(isinstance(getattr(range_, name), str) for name in _given(range_))
+
+
+def _given(body: Condition | Match | Range) -> list[str]:
+    values = ((name, getattr(body, name)) for name in body.__struct_fields__)
+    return [name for name, value in values if value is not None and value is not UNSET]
+
+
+def _unindexed(key: str, types: Sequence[FieldType], limit: str) -> BadRequest:
+    kinds = f" of one of the following types: [{', '.join(types)}]" if types else ""
+    return BadRequest(
+        f'Index required but not found for "{key[:64]}"{kinds}. '
+        f"Create such an index on the field, or leave the field out (strict_mode_config.{limit} is false)"
+    )
+
+
+# Writes.
+
+
+def check_upsert(strict: StrictMode | None, points: int) -> None:
+    """How many points one request writes."""
+    _at_most(strict, "upsert_max_batchsize", "number of points", points)
+
+
+def check_collection_size(strict: StrictMode | None, points: int, vector_bytes: int, payload_bytes: int) -> None:
+    """What the collection would hold after the write; estimates will do."""
+    _at_most(strict, "max_points_count", "number of points in the collection", points)
+    _at_most(strict, "max_collection_vector_size_bytes", "size of the collection's vectors in bytes", vector_bytes)
+    _at_most(strict, "max_collection_payload_size_bytes", "size of the collection's payloads in bytes", payload_bytes)
+
+
+def check_vectors(
+    strict: StrictMode | None, multivectors: Iterable[tuple[str, int]] = (), sparse: Iterable[tuple[str, int]] = ()
+) -> None:
+    """The vectors of a write: by name, how many vectors a multivector has and how many values a sparse one.
+
+    Neither iterable is read while nothing limits it, so give generators.
+    """
+    if strict is None or not strict.enabled:
+        return
+    if strict.multivector_config:
+        most = {name: limit.max_vectors for name, limit in strict.multivector_config.items()}
+        _check_each("multivector_config", "max_vectors", "number of vectors in multivector", most, multivectors)
+    if strict.sparse_config:
+        longest = {name: limit.max_length for name, limit in strict.sparse_config.items()}
+        _check_each("sparse_config", "max_length", "length of sparse vector", longest, sparse)
+
+
+def check_payload_index_count(strict: StrictMode | None, indexes: int) -> None:
+    """How many payload indexes the collection would have."""
+    _at_most(strict, "max_payload_index_count", "number of payload indexes", indexes)
+
+
+def check_memory(strict: StrictMode | None, resident_percent: Callable[[], float]) -> None:
+    """The share of its memory that the process uses, before a write that adds data; asked only when it is limited."""
+    if strict is None or not strict.enabled or (bound := strict.max_resident_memory_percent) is None:
+        return
+    if (used := resident_percent()) > bound:
+        raise InsufficientStorage(
+            f"resident memory is {used:.1f} percent, must be at most {bound} (strict_mode_config.max_resident_memory_percent)"
+        )
+
+
+# Rates.
+
+
+class RateLimiter:
+    """The read or write rate of one collection, as a bucket of tokens that a minute fills.
+
+    The caller keeps one for each collection and rate, and passes the time of a monotonic clock. When the limit changes, the
+    bucket is full again.
+    """
+
+    def __init__(self, limit: Literal["read_rate_limit", "write_rate_limit"]) -> None:
+        self._limit = limit
+        self._per_minute = 0
+        self._tokens = 0.0
+        self._filled_s = 0.0
+        self._lock = threading.Lock()
+
+    def check_rate(self, strict: StrictMode | None, now_s: float, cost: int = 1) -> None:
+        """Takes `cost` tokens: one for each search of a batch, each id retrieved, each operation written.
+
+        Raises TooManyRequests, and takes none, when there are not so many; it says when there will be, unless never.
+        """
+        per_minute = getattr(strict, self._limit) if _is_on(strict) else None
+        if per_minute is None:
+            return
+        with self._lock:
+            self._fill(per_minute, now_s)
+            if cost > per_minute:
+                raise self._refusal(f"this request costs {cost}, more than a whole minute; split it")
+            if (missing := cost - self._tokens) > 1e-6:
+                wait_s = missing * 60 / per_minute
+                raise self._refusal(f"this request costs {cost}, try again in {wait_s:.1f} s", wait_s)
+            self._tokens -= cost
+
+    def _fill(self, per_minute: int, now_s: float) -> None:
+        if per_minute != self._per_minute:
+            self._per_minute, self._tokens = per_minute, float(per_minute)
+        else:
+            gained = max(0.0, now_s - self._filled_s) * per_minute / 60
+            self._tokens = min(float(per_minute), self._tokens + gained)
+        self._filled_s = max(self._filled_s, now_s)
+
+    def _refusal(self, advice: str, wait_s: float | None = None) -> TooManyRequests:
+        kind = "Read" if self._limit == "read_rate_limit" else "Write"
+        text = f"{kind} rate limit exceeded, at most {self._per_minute} a minute (strict_mode_config.{self._limit}): {advice}"
+        return TooManyRequests(text, wait_s)
+
+
+def _is_on(strict: StrictMode | None) -> bool:
+    return strict is not None and bool(strict.enabled)
+
+
+def _at_most(strict: StrictMode | None, limit: str, what: str, value: float | None) -> None:
+    if strict is None or not strict.enabled or value is None:
+        return
+    if (bound := getattr(strict, limit)) is not None and value > bound:
+        raise BadRequest(f"{what} is {value}, must be at most {bound} (strict_mode_config.{limit})")
+
+
+def _check_each(config: str, limit: str, what: str, bounds: Mapping[str, int | None], found: Iterable[tuple[str, int]]) -> None:
+    for name, length in found:
+        if (bound := bounds.get(name)) is not None and length > bound:
+            raise BadRequest(f"{what} {name!r} is {length}, must be at most {bound} (strict_mode_config.{config}.{name}.{limit})")

@@ -1,0 +1,239 @@
+"""A collection's configuration between the dialect's form and the catalog's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from catalog.collection import (
+    BinaryQuantization,
+    Collection,
+    CollectionConfig,
+    Distance,
+    HnswConfig,
+    ProductQuantization,
+    Quantization,
+    ScalarQuantization,
+    SparseParams,
+    VectorParams,
+)
+from catalog.strict_mode import StrictMode
+from gateway.dialect.bodies import (
+    Body,
+    CreateCollectionBody,
+    HnswBody,
+    QuantizationBody,
+    SparseParamsBody,
+    UpdateCollectionBody,
+    VectorParamsBody,
+    VectorParamsDiff,
+)
+from gateway.http.errors import BadRequest
+from shard.vectors.segments import MAX_DEAD_SHARE, SEAL_ROWS
+
+_HNSW_KEPT = HnswBody.hints
+
+
+def created(body: CreateCollectionBody) -> CollectionConfig:
+    """The configuration that a request asks for. Raises BadRequest."""
+    default = CollectionConfig()
+    return CollectionConfig(
+        vectors={name: _vector_params(name, params) for name, params in given_vectors(body).items()},
+        shard_number=default.shard_number if body.shard_number is None else body.shard_number,
+        hnsw=_hnsw(body.hnsw_config, default.hnsw),
+        consistency=body.consistency or default.consistency,
+        sparse_vectors={name: _sparse_params(params) for name, params in (body.sparse_vectors or {}).items()},
+        quantization=_quantization("quantization_config", body.quantization_config),
+        strict_mode=None if body.strict_mode_config is None else StrictMode().updated(body.strict_mode_config),
+        metadata=body.metadata or {},
+        kept=_kept(body, CreateCollectionBody.hints) | _nested("hnsw_config", _kept(body.hnsw_config, _HNSW_KEPT)),
+    )
+
+
+def given_vectors(body: CreateCollectionBody) -> dict[str, VectorParamsBody]:
+    """The dense vectors that a request asks for, by name. Raises BadRequest."""
+    given = body.vectors
+    if any(name in given and not isinstance(given[name], dict) for name in ("size", "distance")):
+        given = {"": given}
+    return {name: _vector_body(_label(name), params) for name, params in given.items()}
+
+
+def changes(body: UpdateCollectionBody, config: CollectionConfig) -> dict[str, object]:
+    """The settings that a request changes, as they are to be; those of a kind together."""
+    found: dict[str, object] = {}
+    if body.hnsw_config is not None:
+        found["hnsw"] = _hnsw(body.hnsw_config, config.hnsw)
+    if body.consistency is not None:
+        found["consistency"] = body.consistency
+    if body.quantization_config is not None:
+        found["quantization"] = _changed_quantization("quantization_config", body.quantization_config)
+    if body.strict_mode_config is not None:
+        found["strict_mode"] = (config.strict_mode or StrictMode()).updated(body.strict_mode_config)
+    if body.metadata is not None:
+        merged = config.metadata | body.metadata
+        found["metadata"] = {key: value for key, value in merged.items() if value is not None}
+    if body.vectors is not None:
+        found["vectors"] = config.vectors | {name: _changed_vector(name, diff, config) for name, diff in body.vectors.items()}
+    if body.sparse_vectors is not None:
+        found["sparse_vectors"] = config.sparse_vectors | {
+            name: _changed_sparse(name, params, config) for name, params in body.sparse_vectors.items()
+        }
+    kept = _kept(body, UpdateCollectionBody.hints) | _nested("hnsw_config", _kept(body.hnsw_config, _HNSW_KEPT))
+    if body.params is not None:
+        kept |= _kept(body.params, body.params.hints)
+    if kept:
+        found["kept"] = _merged(config.kept, kept)
+    return found
+
+
+def described(collection: Collection) -> dict[str, Any]:
+    """The configuration in the dialect's form; what the dialect calls an optimizer is described by what this engine does."""
+    config = collection.config
+    kept = config.kept
+    vectors = {name: _described_vector(params) for name, params in config.vectors.items()}
+    params: dict[str, Any] = {
+        "vectors": vectors[""] if set(vectors) == {""} else vectors,
+        "shard_number": config.shard_number,
+        "replication_factor": 1,
+        "write_consistency_factor": 1,
+        "on_disk_payload": True,
+    }
+    params |= {name: kept[name] for name in _PARAMS_KEPT if name in kept}
+    if config.sparse_vectors:
+        params["sparse_vectors"] = {name: _described_sparse(sparse) for name, sparse in config.sparse_vectors.items()}
+    hnsw = {"m": config.hnsw.m, "ef_construct": config.hnsw.ef_construct, "full_scan_threshold": SEAL_ROWS}
+    found: dict[str, Any] = {
+        "params": params,
+        "hnsw_config": hnsw | {"max_indexing_threads": 0, "on_disk": False} | kept.get("hnsw_config", {}),
+        "optimizer_config": _OPTIMIZER | kept.get("optimizers_config", {}),
+        "wal_config": _WAL | kept.get("wal_config", {}),
+        "consistency": config.consistency.value,
+    }
+    if config.quantization is not None:
+        found["quantization_config"] = _described_quantization(config.quantization)
+    if config.strict_mode is not None:
+        found["strict_mode_config"] = msgspec.to_builtins(config.strict_mode)
+    return found | ({"metadata": config.metadata} if config.metadata else {})
+
+
+_PARAMS_KEPT = ("on_disk_payload", "read_fan_out_factor", "read_fan_out_delay_ms", "payload", "id_tracker")
+_OPTIMIZER = {
+    "deleted_threshold": MAX_DEAD_SHARE,
+    "vacuum_min_vector_number": 1,
+    "default_segment_number": 1,
+    "indexing_threshold": SEAL_ROWS,
+    "flush_interval_sec": 1,
+}
+_WAL = {"wal_capacity_mb": 1, "wal_segments_ahead": 0}
+
+
+def _vector_body(label: str, given: object) -> VectorParamsBody:
+    try:
+        return msgspec.convert(given, VectorParamsBody)
+    except msgspec.ValidationError as error:
+        choices = f"; distance is one of {', '.join(Distance)}" if "distance" in str(error) else ""
+        raise BadRequest(f"{label}: {error}{choices}") from error
+
+
+def _label(name: str) -> str:
+    return f"vectors.{name}" if name else "vectors"
+
+
+def _vector_params(name: str, params: VectorParamsBody) -> VectorParams:
+    return VectorParams(
+        params.size,
+        params.distance,
+        None if params.hnsw_config is None else _hnsw(params.hnsw_config, HnswConfig()),
+        params.multivector_config is not None,
+        _quantization(f"{_label(name)}.quantization_config", params.quantization_config),
+        _kept(params, params.hints) | _nested("hnsw_config", _kept(params.hnsw_config, _HNSW_KEPT)),
+    )
+
+
+def _sparse_params(body: SparseParamsBody) -> SparseParams:
+    return SparseParams(body.modifier == "idf", _kept(body, body.hints))
+
+
+def _changed_sparse(name: str, body: SparseParamsBody, config: CollectionConfig) -> SparseParams:
+    if name not in config.sparse_vectors:
+        raise BadRequest(f"Wrong input: Not existing vector name error: {name}")
+    params = config.sparse_vectors[name]
+    idf = params.idf if body.modifier is None else body.modifier == "idf"
+    return SparseParams(idf, _merged(params.kept, _kept(body, body.hints)))
+
+
+def _changed_vector(name: str, diff: VectorParamsDiff, config: CollectionConfig) -> VectorParams:
+    if name not in config.vectors:
+        raise BadRequest(f"Wrong input: Not existing vector name error: {name}")
+    params = config.vectors[name]
+    kept = _kept(diff, diff.hints) | _nested("hnsw_config", _kept(diff.hnsw_config, _HNSW_KEPT))
+    params = msgspec.structs.replace(params, kept=_merged(params.kept, kept))
+    if diff.hnsw_config is not None:
+        params = msgspec.structs.replace(params, hnsw=_hnsw(diff.hnsw_config, params.hnsw or config.hnsw))
+    if diff.quantization_config is not None:
+        label = f"vectors.{name}.quantization_config"
+        params = msgspec.structs.replace(params, quantization=_changed_quantization(label, diff.quantization_config))
+    return params
+
+
+def _hnsw(body: HnswBody | None, default: HnswConfig) -> HnswConfig:
+    given = {} if body is None else {"m": body.m, "ef_construct": body.ef_construct}
+    return msgspec.structs.replace(default, **{name: value for name, value in given.items() if value is not None})
+
+
+def _changed_quantization(label: str, body: QuantizationBody | str) -> Quantization | None:
+    return _quantization(label, body) if isinstance(body, QuantizationBody) else None
+
+
+def _quantization(label: str, body: QuantizationBody | None) -> Quantization | None:
+    match body:
+        case None:
+            return None
+        case QuantizationBody(scalar=scalar, product=None, binary=None) if scalar:
+            return ScalarQuantization(scalar.quantile, scalar.always_ram)
+        case QuantizationBody(scalar=None, product=product, binary=None) if product:
+            return ProductQuantization(product.compression, product.always_ram)
+        case QuantizationBody(scalar=None, product=None, binary=binary) if binary:
+            return BinaryQuantization(binary.encoding, binary.query_encoding, binary.always_ram)
+    raise BadRequest(f"{label} needs exactly one of scalar, product, binary")
+
+
+def _described_vector(params: VectorParams) -> dict[str, Any]:
+    found: dict[str, Any] = {"size": params.size, "distance": params.distance.value} | params.kept
+    if params.hnsw is not None:
+        found["hnsw_config"] = {"m": params.hnsw.m, "ef_construct": params.hnsw.ef_construct} | params.kept.get("hnsw_config", {})
+    if params.quantization is not None:
+        found["quantization_config"] = _described_quantization(params.quantization)
+    return found | ({"multivector_config": {"comparator": "max_sim"}} if params.multi else {})
+
+
+def _described_sparse(params: SparseParams) -> dict[str, Any]:
+    return params.kept | ({"modifier": "idf"} if params.idf else {})
+
+
+def _described_quantization(quantization: Quantization) -> dict[str, Any]:
+    fields = msgspec.to_builtins(quantization)
+    kind = fields.pop("type")
+    return {kind: fields | ({"type": "int8"} if kind == "scalar" else {})}
+
+
+def _kept(body: Body | None, names: tuple[str, ...]) -> dict[str, Any]:
+    """Those of the fields that are given, as they came."""
+    given = {} if body is None else {name: getattr(body, name) for name in names}
+    found: dict[str, Any] = msgspec.to_builtins({name: value for name, value in given.items() if value is not None})
+    return found
+
+
+def _nested(name: str, fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: fields} if fields else {}
+
+
+def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, and where both are objects, these merged."""
+    both = {
+        name: _merged(old[name], value) if isinstance(value, dict) and isinstance(old.get(name), dict) else value
+        for name, value in new.items()
+    }
+    return {**old, **both}

@@ -1,0 +1,287 @@
+"""Request bodies of searches and queries. Vectors stay raw until they are made arrays (`gateway.dialect.vectors`)."""
+
+from __future__ import annotations
+
+from binascii import b2a_base64
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from gateway.dialect.bodies import Body, Limit, OrderByBody, PositiveLimit, Shown, WithPayload, WithVector
+from query.stages import MAX_LIMIT
+from shard.filters.conditions import Condition
+from shard.ranking.formula import Expression
+
+_NUMBERS = {"type": "array", "items": {"type": "number"}, "minItems": 1}
+_VECTOR_FORMS: list[dict[str, Any]] = [
+    _NUMBERS,
+    {"type": "array", "items": _NUMBERS, "minItems": 1},
+    {
+        "type": "object",
+        "properties": {"indices": {"type": "array", "items": {"type": "integer", "minimum": 0}}, "values": _NUMBERS},
+        "required": ["indices", "values"],
+    },
+]
+_BASE64 = {"type": "string", "contentEncoding": "base64", "description": "little-endian float32"}
+_ID = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]}
+
+RawVector = Annotated[msgspec.Raw, Meta(extra_json_schema={"anyOf": [*_VECTOR_FORMS, _BASE64]})]
+"""A vector, or base64."""
+
+RawExample = Annotated[msgspec.Raw, Meta(extra_json_schema={"anyOf": [*_VECTOR_FORMS, _ID]})]
+"""A vector, or the id of a point that has one."""
+
+RawQuery = Annotated[msgspec.Raw, Meta(extra_json_schema={"anyOf": [*_VECTOR_FORMS, _ID, {"type": "object"}]})]
+
+Factor = Annotated[float, Meta(ge=1, le=100)]
+
+
+class QuantizationParams(Body):
+    ignore: bool | None = None
+    rescore: bool | None = None
+    oversampling: Factor | None = None
+
+
+class Acorn(Body):
+    enable: bool | None = None
+    max_selectivity: float | None = None
+
+
+class IdfCorpus(Body):
+    corpus: Condition
+
+
+class SearchParams(Body):
+    hints = ("indexed_only", "acorn")
+
+    hnsw_ef: Annotated[int, Meta(ge=1, le=MAX_LIMIT)] | None = None
+    exact: bool | None = None
+    quantization: QuantizationParams | None = None
+    indexed_only: bool | None = None
+    acorn: Acorn | None = None
+    idf: Literal["global"] | IdfCorpus | None = None
+
+
+class LookupLocation(Body):
+    """Where ids of examples are looked up, other than in the collection and vector that is searched."""
+
+    collection: str
+    vector: str | None = None
+    shard_key: None = None
+
+
+class NamedVector(Body):
+    """A vector of that name; `vector` as an object is a sparse one."""
+
+    name: str
+    vector: RawVector
+
+
+class Narrowed(Shown, kw_only=True):
+    """What all searches have."""
+
+    filter: Condition | None = None
+    params: SearchParams | None = None
+    shard_key: None = None
+
+
+class Ranked(Narrowed, kw_only=True):
+    """A search with a least score."""
+
+    score_threshold: float | None = None
+
+
+class SearchBody(Ranked, kw_only=True):
+    vector: Annotated[msgspec.Raw, Meta(extra_json_schema={"anyOf": [*_VECTOR_FORMS[:2], _BASE64, {"type": "object"}]})]
+    limit: PositiveLimit
+    offset: Limit | None = None
+
+
+def octet_search(content: bytes, limit: int | None, using: str | None) -> bytes:
+    """The JSON body that asks what a body asks that is nothing but a vector."""
+    vector = b2a_base64(content, newline=False).decode()
+    return msgspec.json.encode(
+        {"vector": {"name": using, "vector": vector} if using else vector, "limit": 10 if limit is None else limit}
+    )
+
+
+class CollectionSearchBody(SearchBody, kw_only=True):
+    collection: str
+
+
+class SearchBatchBody(Body):
+    searches: Annotated[list[SearchBody], Meta(max_length=1000)]
+
+
+# Queries as objects.
+
+
+class Mmr(Body):
+    diversity: Annotated[float, Meta(ge=0, le=1)] | None = None
+    candidates_limit: Annotated[int, Meta(ge=1, le=MAX_LIMIT)] | None = None
+
+
+class Recommend(Body):
+    positive: list[RawExample] | None = None
+    negative: list[RawExample] | None = None
+    strategy: Literal["average_vector", "best_score", "sum_scores"] | None = None
+
+
+class ContextPair(Body):
+    positive: RawExample
+    negative: RawExample
+
+
+class Discover(Body):
+    target: RawExample
+    context: list[ContextPair] | ContextPair | None = None
+
+
+class Rrf(Body):
+    k: Annotated[int, Meta(ge=1)] | None = None
+    weights: list[float] | None = None
+
+
+class JudgedExample(Body):
+    example: RawExample
+    score: float
+
+
+class NaiveFeedback(Body):
+    a: float
+    b: float
+    c: float
+
+
+class FeedbackStrategy(Body):
+    naive: NaiveFeedback
+
+
+class RelevanceFeedback(Body):
+    target: RawExample
+    feedback: list[JudgedExample]
+    strategy: FeedbackStrategy
+
+
+class QueryObject(Body):
+    """A query as an object, of one kind; `indices` and `values` are a sparse vector, `base64` is a dense one."""
+
+    nearest: RawExample | UnsetType = UNSET
+    mmr: Mmr | None = None
+    recommend: Recommend | None = None
+    discover: Discover | None = None
+    context: list[ContextPair] | ContextPair | None = None
+    order_by: str | OrderByBody | None = None
+    fusion: Literal["rrf", "dbsf"] | None = None
+    rrf: Rrf | None = None
+    formula: Expression | None = None
+    defaults: dict[str, Any] | None = None
+    sample: Literal["random"] | None = None
+    relevance_feedback: RelevanceFeedback | None = None
+    indices: list[int] | None = None
+    values: list[float] | None = None
+    base64: str | None = None
+    text: None = None
+
+
+class Prefetch(Body, kw_only=True):
+    prefetch: list[Prefetch] | Prefetch | None = None
+    query: RawQuery | UnsetType = UNSET
+    using: str | None = None
+    filter: Condition | None = None
+    params: SearchParams | None = None
+    score_threshold: float | None = None
+    limit: PositiveLimit | None = None
+    lookup_from: LookupLocation | None = None
+
+
+class QueryBody(Ranked, kw_only=True):
+    query: RawQuery | UnsetType = UNSET
+    prefetch: list[Prefetch] | Prefetch | None = None
+    using: str | None = None
+    limit: PositiveLimit | None = None
+    offset: Limit | None = None
+    lookup_from: LookupLocation | None = None
+
+
+class QueryBatchBody(Body):
+    searches: Annotated[list[QueryBody], Meta(max_length=1000)]
+
+
+# Groups.
+
+
+class WithLookup(Body):
+    collection: str
+    with_payload: WithPayload | None = None
+    with_vectors: WithVector | None = None
+
+
+class Grouped(Ranked, kw_only=True):
+    """What all requests for groups have."""
+
+    group_by: str
+    group_size: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    with_lookup: str | WithLookup | None = None
+
+
+class QueryGroupsBody(Grouped, kw_only=True):
+    query: RawQuery | UnsetType = UNSET
+    prefetch: list[Prefetch] | Prefetch | None = None
+    using: str | None = None
+    lookup_from: LookupLocation | None = None
+
+
+class SearchGroupsBody(Grouped, kw_only=True):
+    vector: RawVector
+
+
+# The older forms of recommend and discover.
+
+
+class RecommendBody(Ranked, kw_only=True):
+    positive: list[RawExample] | None = None
+    negative: list[RawExample] | None = None
+    strategy: Literal["average_vector", "best_score", "sum_scores"] | None = None
+    limit: PositiveLimit
+    offset: Limit | None = None
+    using: str | None = None
+    lookup_from: LookupLocation | None = None
+
+
+class RecommendBatchBody(Body):
+    searches: Annotated[list[RecommendBody], Meta(max_length=1000)]
+
+
+class RecommendGroupsBody(Grouped, kw_only=True):
+    positive: list[RawExample] | None = None
+    negative: list[RawExample] | None = None
+    strategy: Literal["average_vector", "best_score", "sum_scores"] | None = None
+    using: str | None = None
+    lookup_from: LookupLocation | None = None
+
+
+class DiscoverBody(Narrowed, kw_only=True):
+    target: RawExample | UnsetType = UNSET
+    context: list[ContextPair] | None = None
+    limit: PositiveLimit
+    offset: Limit | None = None
+    using: str | None = None
+    lookup_from: LookupLocation | None = None
+
+
+class DiscoverBatchBody(Body):
+    searches: Annotated[list[DiscoverBody], Meta(max_length=1000)]
+
+
+class MatrixBody(Body):
+    filter: Condition | None = None
+    sample: Annotated[int, Meta(ge=2, le=1000)] | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    using: str | None = None
+    shard_key: None = None
+
+
+AnyQuery = QueryBody | QueryGroupsBody | Prefetch

@@ -1,0 +1,130 @@
+"""Points of a request body as an upsert operation. Pure, so that another process can do it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+import orjson
+
+from gateway.dialect.bodies import BulkBody, PointBody, PointsBatch, PointVectors, UpsertBody
+from gateway.dialect.vectors import object_of, raw_of, vector_of
+from journal.ids import encode_id
+from journal.records import SPARSE, PatchVectors, Upsert, Vector, VectorColumn
+from shard.filters.conditions import Condition
+
+
+class GivenUpsert(msgspec.Struct):
+    """An upsert body, read: the operation, and on what it depends."""
+
+    operation: Upsert
+    update_filter: Condition | None
+    update_mode: str | None
+    collection: str = ""
+
+
+def given_upsert(body: UpsertBody, packed: bool) -> GivenUpsert:
+    """What an upsert body asks for. Raises ValueError, naming the place."""
+    collection = body.collection if isinstance(body, BulkBody) else ""
+    return GivenUpsert(upsert_of(body, packed), body.update_filter, body.update_mode, collection)
+
+
+def upsert_of(body: UpsertBody, packed: bool) -> Upsert:
+    """The operation of an upsert body, `packed` as msgpack. Raises ValueError, naming the place."""
+    if (body.points is None) == (body.batch is None):
+        raise ValueError("body needs exactly one of points, batch")
+    operation = _of_points(body.points, packed) if body.points is not None else _of_batch(_given(body.batch), packed)
+    if not operation.ids:
+        raise ValueError("Wrong input: Empty update request: no points are given")
+    return operation
+
+
+def vectors_patch_of(points: Sequence[PointVectors], packed: bool) -> PatchVectors:
+    """The operation that sets vectors of existing points."""
+    ids = encode_ids([point.id for point in points], "points[{}].id")
+    return PatchVectors(
+        ids, _columns([_by_name(point.vector, f"points[{at}].vector", packed) for at, point in enumerate(points)])
+    )
+
+
+def encode_ids(ids: Sequence[int | str], place: str = "points[{}]") -> list[bytes]:
+    """Ids in journal form. Raises ValueError, naming the place."""
+    encoded = []
+    for at, point_id in enumerate(ids):
+        try:
+            encoded.append(encode_id(point_id))
+        except ValueError as error:
+            raise ValueError(f"{place.format(at)}: {error}") from error
+    return encoded
+
+
+def _of_points(points: Sequence[PointBody], packed: bool) -> Upsert:
+    ids = encode_ids([point.id for point in points], "points[{}].id")
+    vectors = [_by_name(point.vector, f"points[{at}].vector", packed) for at, point in enumerate(points)]
+    return Upsert(ids, _columns(vectors), [_payload(point.payload, at, packed) for at, point in enumerate(points)])
+
+
+def _of_batch(batch: PointsBatch, packed: bool) -> Upsert:
+    count = len(batch.ids)
+    by_name = batch.vectors if isinstance(batch.vectors, dict) else {"": batch.vectors}
+    vectors: list[dict[str, Vector]] = [{} for _ in range(count)]
+    for name, given in by_name.items():
+        label = f"batch.vectors{'.' + name if name else ''}"
+        if len(given) != count:
+            raise ValueError(f"{label} has {len(given)} vectors, batch.ids has {count}")
+        for at, raw in enumerate(given):
+            vectors[at][name] = vector_of(raw_of(raw, packed), f"{label}[{at}]")
+    payloads: Sequence[msgspec.Raw | msgspec.UnsetType] = [msgspec.UNSET] * count if batch.payloads is None else batch.payloads
+    if len(payloads) != count:
+        raise ValueError(f"batch.payloads has {len(payloads)} payloads, batch.ids has {count}")
+    ids = encode_ids(batch.ids, "batch.ids[{}]")
+    return Upsert(ids, _columns(vectors), [_payload(raw, at, packed) for at, raw in enumerate(payloads)])
+
+
+def _by_name(raw: msgspec.Raw | msgspec.UnsetType, place: str, packed: bool) -> dict[str, Vector]:
+    """The vectors of one point; one that is no object is the unnamed one."""
+    if isinstance(raw, msgspec.UnsetType):
+        return {}
+    data = raw_of(raw, packed)
+    if (named := object_of(data, dict[str, msgspec.Raw])) is None:
+        return {"": vector_of(data, place)}
+    return {name: vector_of(raw_of(inner, packed), f"{place}.{name}") for name, inner in named.items()}
+
+
+def _columns(given: Sequence[dict[str, Vector]]) -> list[VectorColumn]:
+    """Vectors of points side by side, by name."""
+    named: dict[str, dict[int, Vector]] = {}
+    for at, vectors in enumerate(given):
+        for name, vector in vectors.items():
+            named.setdefault(name, {})[at] = vector
+    return [
+        _column(name, list(found.values()), None if len(found) == len(given) else list(found)) for name, found in named.items()
+    ]
+
+
+def _column(name: str, vectors: Sequence[Vector], points: list[int] | None) -> VectorColumn:
+    kinds = {(vector.dtype == SPARSE, vector.ndim, 0 if vector.dtype == SPARSE else vector.shape[-1]) for vector in vectors}
+    label = f"vector {name!r}" if name else "vector"
+    if len(kinds) > 1:
+        sizes = sorted({size for _, _, size in kinds})[:8]
+        raise ValueError(f"Wrong input: Vector dimension error: {label} has different dimensions in one request: {sizes}")
+    if vectors[0].dtype == SPARSE or vectors[0].ndim == 2:
+        return VectorColumn.of_each(name, vectors, points)
+    return VectorColumn.of(name, np.stack(vectors), points)
+
+
+def _payload(raw: msgspec.Raw | msgspec.UnsetType, at: int, packed: bool) -> bytes:
+    data = b"" if raw is msgspec.UNSET else bytes(raw)
+    if packed and data:
+        data = orjson.dumps(msgspec.msgpack.decode(data))
+    if data in (b"", b"null", b"{}"):
+        return b""
+    if data[:1] != b"{":
+        raise ValueError(f"points[{at}].payload must be an object: {data[:32]!r}")
+    return data
+
+
+def _given(batch: PointsBatch | None) -> PointsBatch:
+    assert batch is not None
+    return batch

@@ -1,0 +1,165 @@
+"""Vectors of request bodies as arrays: lists of numbers, lists of such lists, sparse objects, base64 of little-endian float32.
+
+Bodies keep vectors raw, so that their numbers go straight into an array and never become Python objects.
+"""
+
+from __future__ import annotations
+
+import threading
+from binascii import Error as Base64Error
+from binascii import a2b_base64
+from typing import Any, TypeVar, cast
+
+import msgspec
+import numpy as np
+import simdjson
+
+from gateway.http.errors import BadRequest
+from journal.records import SPARSE, Vector, Vectors
+
+T = TypeVar("T")
+
+_threads = threading.local()  # a simdjson parser owns what it has parsed last
+
+
+class SparseBody(msgspec.Struct, forbid_unknown_fields=True):
+    """A sparse vector: `values` stand at `indices`."""
+
+    indices: list[int]
+    values: list[float]
+
+
+class InferenceBody(msgspec.Struct):
+    """What a server with models of its own would make a vector of."""
+
+    model: str
+
+
+class Packed(bytes):
+    """A raw part of a msgpack body."""
+
+
+def raw_of(part: msgspec.Raw | msgspec.UnsetType, packed: bool) -> bytes:
+    """A raw part of a body, that knows which form it has; empty when it is not there."""
+    data = b"" if isinstance(part, msgspec.UnsetType) else bytes(part)
+    return Packed(data) if packed else data
+
+
+def object_of(raw: bytes, kind: type[T]) -> T | None:
+    """A raw part that is an object, as that kind of thing; None when it is none."""
+    if isinstance(raw, Packed):
+        is_map = raw[0] & 0xF0 == 0x80 or raw[0] in (0xDE, 0xDF)
+        return msgspec.msgpack.decode(raw, type=kind) if is_map else None
+    return msgspec.json.decode(raw, type=kind) if raw[:1] == b"{" else None
+
+
+def vector_of(raw: bytes, place: str) -> Vector:
+    """The vector that a raw part of a body holds; `place` names it in errors."""
+    if isinstance(raw, Packed):
+        return _of_plain(msgspec.msgpack.decode(raw), place)
+    match raw[:1]:
+        case b"[":
+            return _of_list(raw, place)
+        case b"{":
+            return _of_object(raw, place)
+        case b'"':
+            return of_base64(msgspec.json.decode(raw), place)
+    raise BadRequest(f"{place}: not a vector: {raw[:32]!r}")
+
+
+def of_base64(text: str, place: str) -> Vectors:
+    """Little-endian float32 in base64."""
+    try:
+        return of_bytes(a2b_base64(text, strict_mode=True), place)
+    except Base64Error as error:
+        raise BadRequest(f"{place}: not base64: {error}") from error
+
+
+def of_bytes(data: bytes, place: str) -> Vectors:
+    """Little-endian float32. Shape (size,)."""
+    if len(data) % 4 or not data:
+        raise BadRequest(f"{place}: {len(data)} bytes are not a vector of float32")
+    return np.frombuffer(data, "<f4")
+
+
+def sparse_of(body: SparseBody, place: str) -> Vector:
+    """The elements in ascending order of their indices."""
+    if len(body.indices) != len(body.values):
+        raise BadRequest(f"{place}: {len(body.indices)} indices and {len(body.values)} values must be as many")
+    if any(not 0 <= index < 2**32 for index in body.indices):
+        raise BadRequest(f"{place}.indices: must be between 0 and {2**32 - 1}")
+    found = np.empty(len(body.indices), SPARSE)
+    order = np.argsort(np.array(body.indices, np.int64), kind="stable")
+    found["index"], found["value"] = np.array(body.indices, np.int64)[order], float32(body.values)[order]
+    if len(found) and not (np.diff(found["index"].astype(np.int64)) > 0).all():
+        raise BadRequest(f"{place}.indices: must be unique")
+    return found
+
+
+def float32(numbers: Any) -> Vectors:
+    """The numbers as an array; what does not fit becomes infinite, and is refused as such further on."""
+    with np.errstate(over="ignore"):
+        return np.array(numbers).astype(np.float32) if isinstance(numbers, np.ndarray) else np.array(numbers, np.float32)
+
+
+def _of_list(raw: bytes, place: str) -> Vector:
+    nested = raw[1:64].lstrip()[:1] == b"["
+    try:
+        flat, lengths = _numbers(raw, nested)
+    except (ValueError, TypeError, RuntimeError) as error:
+        _threads.parser = None  # the error may hold on to what it was parsing
+        raise BadRequest(f"{place}: not a list of numbers: {error}") from None
+    if not len(flat):
+        raise BadRequest(f"Wrong input: {place} is empty")
+    if not nested:
+        return flat
+    if len(set(lengths)) > 1:
+        raise BadRequest(
+            f"Wrong input: {place}: vectors of one multi-vector have different dimensions: {sorted(set(lengths))[:8]}"
+        )
+    return flat.reshape(len(lengths), -1)
+
+
+def _numbers(raw: bytes, nested: bool) -> tuple[Vectors, list[int]]:
+    """All numbers of a list, or of a list of lists, and how long these are."""
+    parser: simdjson.Parser | None = getattr(_threads, "parser", None)
+    if parser is None:
+        parser = _threads.parser = simdjson.Parser()
+    found = cast(simdjson.Array, parser.parse(raw))
+    lengths = [len(cast(simdjson.Array, inner)) for inner in found] if nested else []
+    if raw.count(b"[") != 1 + len(lengths):
+        raise ValueError("lists and numbers are mixed, or nested too deep")
+    with np.errstate(over="ignore"):
+        return np.frombuffer(found.as_buffer(of_type="d"), np.float64).astype(np.float32), lengths
+
+
+def _of_object(raw: bytes, place: str) -> Vector:
+    try:
+        return sparse_of(msgspec.json.decode(raw, type=SparseBody), place)
+    except msgspec.ValidationError as error:
+        _refuse_inference(raw, place)
+        raise BadRequest(f"{place}: not a sparse vector: {error}") from error
+
+
+def _refuse_inference(raw: bytes, place: str) -> None:
+    try:
+        model = msgspec.json.decode(raw, type=InferenceBody).model
+    except msgspec.ValidationError:
+        return
+    raise BadRequest(f"{place}: this server has no models and cannot make a vector with {model!r}; send the vector")
+
+
+def _of_plain(value: Any, place: str) -> Vector:
+    """From what a msgpack body held."""
+    try:
+        match value:
+            case bytes():
+                return of_bytes(value, place)
+            case list():
+                found = np.array([np.frombuffer(row, "<f4") if isinstance(row, bytes) else row for row in value])
+                if found.dtype.kind not in "fiu" or found.ndim > 2 or not found.size:
+                    raise ValueError("not a list of numbers")
+                return float32(found)
+        return sparse_of(msgspec.convert(value, SparseBody), place)
+    except (ValueError, msgspec.ValidationError) as error:
+        raise BadRequest(f"{place}: not a vector: {error}") from error

@@ -1,0 +1,188 @@
+"""Handlers of the dead letters: list, show, retry, clear (A3); and of the replay lag (U4)."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import orjson
+
+from gateway.http.errors import BadRequest, NotFound
+from gateway.service import Call, Service
+from journal import codec
+from journal.log import Entry, Indefinite
+from journal.records import describe
+from replayer.dead_letters import BURY_TIMEOUT_S, DeadLetter, original, remove
+from replayer.ingest_format import NotIngestible, change_of
+
+READ_TIMEOUT_S = 0.5
+READS = 20
+"""Polls without a record after which a letter's record is taken to be gone."""
+
+
+async def list_letters(call: Call) -> dict[str, Any]:
+    """Dead letters, oldest first: of a collection, or of all; `collection=` without a name gives those of none."""
+    letters = _chosen(call)
+    return {"count": len(letters), "dead_letters": [_described(letter) for letter in letters[: call.params.limit]]}
+
+
+async def show(call: Call) -> dict[str, Any]:
+    """One dead letter with its record: key, headers, and what its value holds, as far as that can be read."""
+    letter = _one(call)
+    return await call.in_pool(_shown, call.service, letter)
+
+
+async def retry(call: Call) -> dict[str, Any]:
+    """Writes the record of a dead letter to where it came from once more, and takes the letter from the list."""
+    return await _retry(call, [_one(call)])
+
+
+async def retry_all(call: Call) -> dict[str, Any]:
+    """Retries all dead letters, or those of a collection."""
+    return await _retry(call, _chosen(call))
+
+
+async def clear(call: Call) -> dict[str, Any]:
+    """Takes a dead letter from the list for good."""
+    return await _clear(call, [_one(call)])
+
+
+async def clear_all(call: Call) -> dict[str, Any]:
+    """Clears all dead letters, or those of a collection."""
+    return await _clear(call, _chosen(call))
+
+
+async def lag(call: Call) -> dict[str, Any]:
+    """How far this node is behind the log: by partition, with the state of each, and by shard."""
+    service = call.service
+    measured = await call.in_pool(service.measured_lag)
+    by_partition = {
+        partition: {
+            "topic": partition.topic,
+            "partition": partition.partition,
+            "applied": max(0, found.end - found.lag.records),
+            "end": found.end,
+            "state": found.state.name.lower(),
+            **found.lag._asdict(),
+        }
+        for partition, found in sorted(measured.items())
+    }
+    shards = [
+        {
+            "collection": collection.name,
+            "shard": shard.number,
+            "partitions": [by_partition[p] for p in shard.home_partitions() if p in by_partition],
+        }
+        for collection in service.replayer.catalog.view.collections.values()
+        for shard in service.shards.of(collection.id)
+    ]
+    return {"partitions": list(by_partition.values()), "shards": shards}
+
+
+async def _retry(call: Call, letters: Sequence[DeadLetter]) -> dict[str, Any]:
+    def write_again() -> None:
+        journal = call.service.journal
+        entries = [original(entry, letter) for letter, entry in _read(call.service, letters)]
+        futures = [journal.append(entry.partition, entry.value, entry.key, entry.headers) for entry in entries]
+        for future in futures:
+            future.result(BURY_TIMEOUT_S)
+
+    await call.in_pool(write_again)
+    return {"retried": await _remove(call, letters, "retried")}
+
+
+async def _clear(call: Call, letters: Sequence[DeadLetter]) -> dict[str, Any]:
+    return {"cleared": await _remove(call, letters, "cleared")}
+
+
+async def _remove(call: Call, letters: Sequence[DeadLetter], why: str) -> int:
+    """Takes letters from the list, here and on every node; returns once this node's list shows it."""
+    if letters:
+        service = call.service
+        appended = await call.in_pool(remove, service.journal, service.topics, letters, why)
+        await service.gate.reached({appended.partition: appended.offset + 1}, service.timeouts.apply_s)
+    return len(letters)
+
+
+def _chosen(call: Call) -> list[DeadLetter]:
+    return call.service.letters().list(call.path.get("collection_name", call.params.collection))
+
+
+def _one(call: Call) -> DeadLetter:
+    text = call.path["number"]
+    if not text.isascii() or not text.isdecimal():
+        raise BadRequest(f"number {text[:32]!r} is not a dead letter's number")
+    if (letter := call.service.letters().get(int(text))) is None:
+        raise NotFound(f"Not found: there is no dead letter {text}")
+    return letter
+
+
+def _described(letter: DeadLetter) -> dict[str, Any]:
+    return {
+        "number": letter.number,
+        "collection": letter.collection,
+        "reason": letter.reason,
+        "topic": letter.origin.topic,
+        "partition": letter.origin.partition,
+        "offset": letter.offset,
+        "timestamp_ms": letter.time_ms,
+        "buried_ms": letter.buried_ms,
+    }
+
+
+def _shown(service: Service, letter: DeadLetter) -> dict[str, Any]:
+    """A letter with its record; reads the log, and may ask the schema registry."""
+    ((_, entry),) = _read(service, [letter])
+    return _described(letter) | {
+        "key": None if entry.key is None else entry.key.decode(errors="replace"),
+        "headers": {name: value.decode(errors="replace") for name, value in entry.headers},
+        "bytes": len(entry.value),
+        "value_base64": b64encode(entry.value).decode(),
+        "decoded": _decoded(entry, service),
+    }
+
+
+def _read(service: Service, letters: Sequence[DeadLetter]) -> list[tuple[DeadLetter, Entry]]:
+    """The records of letters, in their order in the topic. Raises Indefinite when one cannot be found."""
+    wanted = {letter.number: letter for letter in letters}
+    found = [(wanted[entry.offset], entry) for entry in _entries(service, wanted)]
+    if len(found) < len(wanted):
+        raise Indefinite(f"{len(wanted) - len(found)} of {len(wanted)} dead letters cannot be read")
+    return found
+
+
+def _entries(service: Service, wanted: dict[int, DeadLetter]) -> Iterator[Entry]:
+    if not wanted:
+        return
+    partition = service.topics.dead_letter_partition
+    reader = service.journal.reader()
+    try:
+        reader.assign({partition: min(wanted)})
+        for _ in range(READS + len(wanted)):
+            batch = reader.poll(READ_TIMEOUT_S)
+            yield from (entry for entry in batch.entries if entry.offset in wanted)
+            if batch.positions[partition] > max(wanted):
+                return
+    finally:
+        reader.close()
+
+
+def _decoded(entry: Entry, service: Service) -> Any:
+    """What a record says, less its vectors; None when that cannot be told."""
+    try:
+        record = codec.decode(entry.value)
+    except codec.DecodeError:
+        pass
+    else:
+        envelope = {name: getattr(record, name) for name in record.__struct_fields__ if name not in ("operation", "ingested")}
+        return envelope | {"operation": describe(record.operation)}
+    try:
+        return orjson.loads(entry.value)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        change = change_of(entry, service.ingest.registry)
+    except (NotIngestible, Indefinite):
+        return None
+    return {"collection": change.collection, "tier": change.tier, "operation": describe(change.operation)}

@@ -1,0 +1,75 @@
+"""Handlers of payload indexes, and the schema of a field between the dialect's form and the catalog's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from gateway.admission.limits import check_index
+from gateway.dialect.bodies import CreateIndexBody, FieldParams
+from gateway.http.errors import BadRequest
+from gateway.service import Call
+from journal.records import CreatePayloadIndex, DeletePayloadIndex
+from payload.paths import steps_of
+from payload.schema import FieldSchema, FieldType, Tokenizer
+
+_ANY_TYPE = {"on_disk", "enable_hnsw", "memory"}
+_TEXT = {"tokenizer", "lowercase", "min_token_len", "max_token_len", "phrase_matching", "ascii_folding", "stopwords", "stemmer"}
+_OPTIONS = {
+    FieldType.KEYWORD: {"is_tenant", "prefix"},
+    FieldType.INTEGER: {"is_principal", "lookup", "range"},
+    FieldType.FLOAT: {"is_principal"},
+    FieldType.DATETIME: {"is_principal"},
+    FieldType.UUID: {"is_tenant"},
+    FieldType.TEXT: _TEXT,
+}
+
+
+async def create_index(call: Call) -> dict[str, Any]:
+    """Indexes a payload field."""
+    body: CreateIndexBody = call.body
+    steps_of(body.field_name)
+    schema = msgspec.json.encode(field_schema(body))
+    check_index(call, await call.find(call.path["collection_name"]), body.field_name)
+    await call.command(CreatePayloadIndex(call.path["collection_name"], body.field_name, schema))
+    return {"operation_id": 0, "status": "completed"}
+
+
+async def delete_index(call: Call) -> dict[str, Any]:
+    """Drops the index of a payload field."""
+    await call.command(DeletePayloadIndex(call.path["collection_name"], call.path["field_name"]))
+    return {"operation_id": 0, "status": "completed"}
+
+
+def field_schema(body: CreateIndexBody) -> FieldSchema:
+    """The schema that a request asks for. Raises BadRequest."""
+    if body.field_schema is None:
+        raise BadRequest("field_schema is missing: name a type")
+    params = body.field_schema if isinstance(body.field_schema, FieldParams) else FieldParams(body.field_schema)
+    given = {name: value for name in params.__struct_fields__ if (value := getattr(params, name)) is not None}
+    given["type"] = kind = _one_of(FieldType, params.type, "field_schema.type")
+    if params.tokenizer is not None:
+        given["tokenizer"] = _one_of(Tokenizer, params.tokenizer, "field_schema.tokenizer")
+    known = _ANY_TYPE | _OPTIONS.get(kind, set())
+    if wrong := sorted(given.keys() - known - {"type"}):
+        raise BadRequest(f"field_schema.{wrong[0]} is no option of type {kind}, which has {', '.join(sorted(known))}")
+    low, high = params.min_token_len, params.max_token_len
+    if low is not None and high is not None and low > high:
+        raise BadRequest(f"field_schema.min_token_len is {low}, must be at most max_token_len, {high}")
+    if params.stemmer is not None and (params.stemmer.type == "snowball") != (params.stemmer.language is not None):
+        raise BadRequest("field_schema.stemmer: type snowball needs a language, and type none takes none")
+    return FieldSchema(**given)
+
+
+def described(schema: FieldSchema) -> dict[str, Any]:
+    """A field's schema in the dialect's form: its type, and the options as they were given, if any were."""
+    params = msgspec.to_builtins(schema)
+    return {"data_type": schema.type.value} | ({"params": params} if len(params) > 1 else {})
+
+
+def _one_of(choices: type[FieldType] | type[Tokenizer], value: str, label: str) -> Any:
+    try:
+        return choices(value)
+    except ValueError:
+        raise BadRequest(f"{label} {value[:32]!r} is not supported, must be one of {', '.join(choices)}") from None

@@ -1,0 +1,34 @@
+"""Where an operation stands (V3): from its request id to positions, shards and stamps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.http.errors import NotFound
+from gateway.service import Call
+
+
+async def show(call: Call) -> dict[str, Any]:
+    """The records of a request: their positions, shards, stamps, and what became of each on this node."""
+    request_id = call.path["request_id"]
+    found = call.service.replayer.operations.of(request_id)
+    if not found:
+        raise NotFound(f"Not found: operation {request_id!r} is not among the latest on this node; see `vecraft journal show`")
+    return {
+        "request_id": request_id,
+        "records": [
+            {
+                "topic": record.partition.topic,
+                "partition": record.partition.partition,
+                "offset": record.offset,
+                "operation": record.operation,
+                "collection": record.collection,
+                "shard": record.shard,
+                "hlc": record.hlc,
+                "stamp": record.stamp,
+                "verdict": record.verdict,
+                **({"reason": record.reason} if record.reason else {}),
+            }
+            for record in found
+        ],
+    }

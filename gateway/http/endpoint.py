@@ -1,0 +1,227 @@
+"""One route as an ASGI application: from bytes to a `Call`, from its result or error to bytes.
+
+Raw ASGI, since the routes of the dialect are hot; FastAPI's router finds them, and its documentation shows them.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from secrets import token_hex
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+import orjson
+from starlette.types import Message, Receive, Scope, Send
+
+from gateway.dialect.answers import dumps
+from gateway.dialect.bodies import Body, SearchReadParams, ignored
+from gateway.dialect.bulk_parser import LARGE_BODY_BYTES
+from gateway.dialect.query_bodies import octet_search
+from gateway.http.errors import BadRequest, TooLarge, retry_after, status_of
+from gateway.http.metrics import APPEND_SECONDS, REQUEST_SECONDS
+from gateway.http.routes import Route
+from gateway.service import Call, Service
+from journal.log import Positions
+from journal.token import Token, merge, parse_token
+from journal.topics import TIERS
+from journal.writer import Request
+from query.search import NO_TRACE, Trace
+
+log = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 32 << 20
+MAX_KEY_CHARS = 128
+POSITION_HEADER = "x-vecraft-position"
+POSITION_COOKIE = "vecraft_position"
+
+_OCTETS = "application/octet-stream"
+_MSGPACK = ("application/msgpack", "application/x-msgpack", "application/vnd.msgpack")
+_COOKIE = re.compile(POSITION_COOKIE + r"=([0-9a-z.\-]+)")
+_PRINTABLE = re.compile(r"[\x21-\x7e]+")
+
+
+class Endpoint:
+    """Serves `route` on `service`."""
+
+    def __init__(self, route: Route, service: Service) -> None:
+        self._route = route
+        self._service = service
+        self._decode = None if route.body is None else msgspec.json.Decoder(route.body).decode
+        self._unpack = None if route.body is None else msgspec.msgpack.Decoder(route.body).decode
+        self._last_served: tuple[int, Positions, bytes] | None = None
+        self._seconds = REQUEST_SECONDS.labels(route.method, route.path)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started_s = time.perf_counter()
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        request_id = headers.get("x-request-id", "")
+        call = None
+        try:
+            request_id = _checked_key("X-Request-Id", request_id) or token_hex(16)
+            call = self._call(scope, headers, request_id, await read_body(receive, headers))
+            result = await self._route.handler(call)
+        except Exception as error:  # each kind has its status; what has none is a defect, and is logged
+            await self._refuse(error, call, request_id, started_s, send)
+        else:
+            await self._answer(result, call, started_s, send)
+        self._seconds.observe(time.perf_counter() - started_s)
+        if call is not None and call.acknowledged_s is not None:
+            APPEND_SECONDS[call.tier].observe(call.acknowledged_s)
+
+    def _call(self, scope: Scope, headers: dict[str, str], request_id: str, body: bytes) -> Call:
+        service = self._service
+        params, unknown = _params(scope["query_string"], self._route.params)
+        content_type = headers.get("content-type", "")
+        packed = content_type in _MSGPACK
+        if isinstance(params, SearchReadParams):
+            if content_type == _OCTETS:
+                body = octet_search(body, params.limit, params.using)
+            else:
+                unknown += [name for name in ("limit", "using") if getattr(params, name) is not None]
+        parsed = self._body(body, packed)
+        token = self._token(headers)
+        if token.hlc:
+            service.clock.observe(token.hlc)
+        request = Request(
+            request_id,
+            _checked_key("Idempotency-Key", headers.get("idempotency-key", "")),
+            traceparent=headers.get("traceparent", ""),
+        )
+        api_key = headers.get("api-key", "")
+        tier = _tier(headers.get("x-vecraft-tier"), self._route.tier)
+        trace = Trace() if getattr(params, "explain", False) else NO_TRACE
+        return Call(
+            service,
+            scope["path_params"],
+            params,
+            parsed,
+            body,
+            request,
+            token,
+            tier,
+            api_key,
+            hints=ignored(parsed) + unknown,
+            packed=packed,
+            trace=trace,
+        )
+
+    def _body(self, body: bytes, packed: bool) -> Any:
+        if self._decode is None or self._unpack is None:
+            return None
+        if not body and self._route.optional_body:
+            return self._route.body()
+        if self._route.bulk and len(body) > LARGE_BODY_BYTES:
+            return None
+        return self._unpack(body) if packed else self._decode(body)
+
+    def _token(self, headers: dict[str, str]) -> Token:
+        """The client's position: as it says itself, or as remembered for its API key."""
+        topics = self._service.topics
+        if text := headers.get(POSITION_HEADER):
+            return parse_token(text, topics)
+        if (cookie := headers.get("cookie")) and (match := _COOKIE.search(cookie)):
+            return parse_token(match[1], topics)
+        if (api_key := headers.get("api-key")) and (known := self._service.sessions.get(api_key)):
+            return known
+        return Token(0, {})
+
+    async def _answer(self, result: Any, call: Call, started_s: float, send: Send) -> None:
+        body = {"result": result, "status": "ok", "time": round(time.perf_counter() - started_s, 9)}
+        if call.trace is not NO_TRACE:
+            body["explain"] = call.trace.steps
+        headers = [(b"x-request-id", call.request.id.encode())]
+        service = self._service
+        if call.wrote is not None:
+            token = merge([call.token, call.wrote])
+            text = token.text(service.topics).encode()
+            headers.append((POSITION_HEADER.encode(), text))
+            headers.append((b"set-cookie", POSITION_COOKIE.encode() + b"=" + text + b"; Path=/; HttpOnly; SameSite=Strict"))
+            if call.api_key:
+                service.sessions.advance(call.api_key, token)
+        elif call.served is not None:
+            headers.append((POSITION_HEADER.encode(), self._served_text(call.served)))
+            status = f"level={call.level.value if call.level else ''}; waited_ms={call.waited_s * 1000:.3f}"
+            headers.append((b"x-vecraft-sync", status.encode()))
+        if call.hints:
+            headers.append((b"x-vecraft-ignored", ", ".join(dict.fromkeys(call.hints)).encode()))
+        await _send(send, 200, await self._dumped(body, call), headers)
+
+    def _served_text(self, served: Positions) -> bytes:
+        """The token of a read; mostly that of the read before."""
+        hlc = self._service.clock.last
+        if self._last_served is None or self._last_served[:2] != (hlc, served):
+            self._last_served = hlc, served, Token(hlc, served).text(self._service.topics).encode()
+        return self._last_served[2]
+
+    async def _dumped(self, body: dict[str, Any], call: Call) -> bytes:
+        """The answer's bytes; of one that took the pool to make, in the pool too."""
+        return await call.in_pool(dumps, body) if call.pooled else dumps(body)
+
+    async def _refuse(self, error: Exception, call: Call | None, request_id: str, started_s: float, send: Send) -> None:
+        status, text, retry_s = status_of(error)
+        if status == 500:
+            log.error("%s %s failed, request %s", self._route.method, self._route.path, request_id, exc_info=error)
+        body = {"status": {"error": text}, "time": round(time.perf_counter() - started_s, 9)}
+        headers = [(b"x-request-id", request_id.encode("latin-1", "replace"))]
+        if retry_s is not None:
+            headers.append((b"retry-after", retry_after(retry_s).encode()))
+        if call is not None and call.wrote is not None:
+            headers.append((POSITION_HEADER.encode(), call.wrote.text(self._service.topics).encode()))
+        await _send(send, status, orjson.dumps(body), headers)
+
+
+async def read_body(receive: Receive, headers: dict[str, str]) -> bytes:
+    """The whole body. Raises TooLarge as soon as it is above the bound, and BadRequest when the client goes away."""
+    length = headers.get("content-length", "")
+    if length.isdigit() and int(length) > MAX_BODY_BYTES:
+        raise TooLarge(f"body of {length} bytes, the bound is {MAX_BODY_BYTES}")
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message: Message = await receive()
+        if message["type"] == "http.disconnect":
+            raise BadRequest("the client went away before the body was complete")
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > MAX_BODY_BYTES:
+            raise TooLarge(f"body of more than {MAX_BODY_BYTES} bytes")
+        if not message.get("more_body"):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def _send(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    start = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": start})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _params(query: bytes, kind: type) -> tuple[Any, list[str]]:
+    """The parameters of the query string, and the names of those of the dialect that mean nothing here, as clients send some.
+
+    What is the project's own refuses them: a wrong name would choose all where some are meant.
+    """
+    pairs = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {}
+    unknown = [name for name in pairs if name not in kind.__struct_fields__] if issubclass(kind, Body) else []
+    try:
+        return msgspec.convert({name: pairs[name] for name in pairs if name not in unknown}, kind, strict=False), [
+            name[:MAX_KEY_CHARS] for name in unknown if _PRINTABLE.fullmatch(name)
+        ]
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"query string: {error}") from error
+
+
+def _checked_key(name: str, value: str) -> str:
+    if value and (len(value) > MAX_KEY_CHARS or not _PRINTABLE.fullmatch(value)):
+        raise BadRequest(f"{name} must have at most {MAX_KEY_CHARS} printable ASCII characters without blanks")
+    return value
+
+
+def _tier(text: str | None, default: int) -> int:
+    if text is None:
+        return default
+    if not text.isdigit() or int(text) not in TIERS:
+        raise BadRequest(f"X-Vecraft-Tier {text[:16]!r} must be between {TIERS[0]} and {TIERS[-1]}")
+    return int(text)

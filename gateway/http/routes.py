@@ -1,0 +1,109 @@
+"""The table of routes: the dialect's and the project's own. Each is served at `/` and under `/v1`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.dialect import bodies
+from gateway.dialect import query_bodies as queries
+from gateway.dialect.bodies import DeadLetterParams, ReadParams, SearchReadParams, WriteParams
+from gateway.handlers import cluster, collections, dead_letters, field_indexes, memory, operations, points, searches
+from gateway.service import Call
+
+DEFAULT_TIER = 1
+BULK_TIER = 2
+CATALOG_TIER = 0
+
+_C = "/collections/{collection_name}"
+POINTS = f"{_C}/points"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One operation: where it is served, what it takes, who answers."""
+
+    method: str
+    path: str
+    handler: Callable[[Call], Awaitable[Any]]
+    tag: str
+    body: Any = None
+    params: type = ReadParams
+    tier: int = DEFAULT_TIER
+    optional_body: bool = False
+    bulk: bool = False
+    """Whether the handler itself reads a large body."""
+
+    @property
+    def summary(self) -> str:
+        return (self.handler.__doc__ or "").split("\n")[0].rstrip(".")
+
+
+ROUTES = (
+    # The first are the hot ones; the router looks in this order.
+    Route("POST", f"{_C}/points/search", searches.search_points, "search", queries.SearchBody, SearchReadParams),
+    Route("POST", f"{_C}/points/query", searches.query_points, "search", queries.QueryBody, ReadParams),
+    Route("PUT", f"{_C}/points", points.upsert, "points", bodies.UpsertBody, WriteParams, bulk=True),
+    Route("POST", f"{_C}/points", points.retrieve, "points", bodies.RetrieveBody, ReadParams),
+    Route("POST", f"{_C}/points/search/batch", searches.search_batch, "search", queries.SearchBatchBody, ReadParams),
+    Route("POST", f"{_C}/points/query/batch", searches.query_batch, "search", queries.QueryBatchBody, ReadParams),
+    Route("POST", f"{_C}/points/query/groups", searches.query_groups, "search", queries.QueryGroupsBody, ReadParams),
+    Route("POST", f"{_C}/points/search/groups", searches.search_groups, "search", queries.SearchGroupsBody, ReadParams),
+    Route("POST", f"{_C}/points/search/matrix/pairs", searches.matrix_pairs, "search", queries.MatrixBody, ReadParams),
+    Route("POST", f"{_C}/points/search/matrix/offsets", searches.matrix_offsets, "search", queries.MatrixBody, ReadParams),
+    Route("POST", f"{_C}/points/recommend", searches.recommend, "search", queries.RecommendBody, ReadParams),
+    Route("POST", f"{_C}/points/recommend/batch", searches.recommend_batch, "search", queries.RecommendBatchBody, ReadParams),
+    Route("POST", f"{_C}/points/recommend/groups", searches.recommend_groups, "search", queries.RecommendGroupsBody, ReadParams),
+    Route("POST", f"{_C}/points/discover", searches.discover, "search", queries.DiscoverBody, ReadParams),
+    Route("POST", f"{_C}/points/discover/batch", searches.discover_batch, "search", queries.DiscoverBatchBody, ReadParams),
+    Route("POST", "/vectors/search", searches.search_named, "search", queries.CollectionSearchBody, ReadParams),
+    Route("POST", "/vectors/bulk", points.bulk, "points", bodies.BulkBody, WriteParams, BULK_TIER, bulk=True),
+    Route("POST", f"{_C}/points/scroll", points.scroll, "points", bodies.ScrollBody, ReadParams),
+    Route("POST", f"{_C}/points/count", points.count, "points", bodies.CountBody, ReadParams, optional_body=True),
+    Route("POST", f"{_C}/facet", points.facet, "points", bodies.FacetBody, ReadParams),
+    Route("POST", f"{_C}/points/delete", points.delete, "points", bodies.PointsSelector, WriteParams),
+    Route("POST", f"{_C}/points/payload", points.set_payload, "points", bodies.SetPayloadBody, WriteParams),
+    Route("PUT", f"{_C}/points/payload", points.overwrite_payload, "points", bodies.SetPayloadBody, WriteParams),
+    Route("POST", f"{_C}/points/payload/delete", points.delete_payload, "points", bodies.DeletePayloadBody, WriteParams),
+    Route("POST", f"{_C}/points/payload/clear", points.clear_payload, "points", bodies.PointsSelector, WriteParams),
+    Route("PUT", f"{_C}/points/vectors", points.update_vectors, "points", bodies.UpdateVectorsBody, WriteParams),
+    Route("POST", f"{_C}/points/vectors/delete", points.delete_vectors, "points", bodies.DeleteVectorsBody, WriteParams),
+    Route("POST", f"{_C}/points/batch", points.batch, "points", bodies.UpdateBatchBody, WriteParams),
+    Route("GET", f"{_C}/points/{{point_id}}", points.get, "points", None, ReadParams),
+    Route("GET", "/collections", collections.list_all, "collections"),
+    Route("PUT", _C, collections.create, "collections", bodies.CreateCollectionBody, WriteParams, CATALOG_TIER),
+    Route("GET", _C, collections.info, "collections", None, ReadParams),
+    Route("PATCH", _C, collections.update, "collections", bodies.UpdateCollectionBody, WriteParams, CATALOG_TIER),
+    Route("DELETE", _C, collections.delete, "collections", None, WriteParams, CATALOG_TIER),
+    Route("GET", f"{_C}/exists", collections.exists, "collections"),
+    Route("GET", f"{_C}/aliases", collections.aliases, "aliases"),
+    Route(
+        "POST", "/collections/aliases", collections.change_aliases, "aliases", bodies.ChangeAliasesBody, WriteParams, CATALOG_TIER
+    ),
+    Route("GET", "/aliases", collections.aliases, "aliases"),
+    Route("PUT", f"{_C}/index", field_indexes.create_index, "collections", bodies.CreateIndexBody, WriteParams, CATALOG_TIER),
+    Route("DELETE", f"{_C}/index/{{field_name}}", field_indexes.delete_index, "collections", None, WriteParams, CATALOG_TIER),
+    Route("GET", f"{_C}/cluster", cluster.collection_status, "cluster"),
+    Route("GET", f"{_C}/shards", cluster.shard_keys, "cluster"),
+    Route("GET", f"{_C}/optimizations", cluster.optimizations, "cluster"),
+    Route("GET", "/cluster", cluster.status, "cluster"),
+    Route("GET", "/telemetry", cluster.telemetry, "cluster"),
+    Route("GET", "/issues", cluster.issues, "cluster"),
+    Route("DELETE", "/issues", cluster.clear_issues, "cluster"),
+    Route("GET", "/operations/{request_id}", operations.show, "operations"),
+    Route("GET", "/admin/lag", dead_letters.lag, "admin"),
+    Route("GET", "/admin/memory", memory.show, "admin"),
+    *(
+        route
+        for path in ("/admin/dlq", "/admin/collections/{collection_name}/dlq")
+        for route in (
+            Route("GET", path, dead_letters.list_letters, "admin", None, DeadLetterParams),
+            Route("DELETE", path, dead_letters.clear_all, "admin", None, DeadLetterParams),
+            Route("POST", f"{path}/retry", dead_letters.retry_all, "admin", None, DeadLetterParams),
+        )
+    ),
+    Route("GET", "/admin/dlq/{number}", dead_letters.show, "admin"),
+    Route("DELETE", "/admin/dlq/{number}", dead_letters.clear, "admin"),
+    Route("POST", "/admin/dlq/{number}/retry", dead_letters.retry, "admin"),
+)

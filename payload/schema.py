@@ -1,0 +1,134 @@
+"""The schema of an indexed payload field: its type and the type's options, as the dialect names them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Literal
+
+import msgspec
+
+from payload.paths import as_micros, as_number
+
+
+class FieldType(StrEnum):
+    """The kinds of payload index."""
+
+    KEYWORD = "keyword"
+    INTEGER = "integer"
+    FLOAT = "float"
+    BOOL = "bool"
+    DATETIME = "datetime"
+    UUID = "uuid"
+    TEXT = "text"
+    GEO = "geo"
+
+
+class Tokenizer(StrEnum):
+    """How a text is split: at what is no letter or digit, at spaces, into prefixes of words, or as scripts without spaces do."""
+
+    WORD = "word"
+    WHITESPACE = "whitespace"
+    PREFIX = "prefix"
+    MULTILINGUAL = "multilingual"
+
+
+class Language(StrEnum):
+    """Languages that have a list of stopwords."""
+
+    ARABIC = "arabic"
+    AZERBAIJANI = "azerbaijani"
+    BASQUE = "basque"
+    BENGALI = "bengali"
+    CATALAN = "catalan"
+    CHINESE = "chinese"
+    DANISH = "danish"
+    DUTCH = "dutch"
+    ENGLISH = "english"
+    FINNISH = "finnish"
+    FRENCH = "french"
+    GERMAN = "german"
+    GREEK = "greek"
+    HEBREW = "hebrew"
+    HINGLISH = "hinglish"
+    HUNGARIAN = "hungarian"
+    INDONESIAN = "indonesian"
+    ITALIAN = "italian"
+    JAPANESE = "japanese"
+    KAZAKH = "kazakh"
+    NEPALI = "nepali"
+    NORWEGIAN = "norwegian"
+    PORTUGUESE = "portuguese"
+    ROMANIAN = "romanian"
+    RUSSIAN = "russian"
+    SLOVENE = "slovene"
+    SPANISH = "spanish"
+    SWEDISH = "swedish"
+    TAJIK = "tajik"
+    TURKISH = "turkish"
+
+
+class StemmerLanguage(StrEnum):
+    """Languages that words can be reduced to stems in."""
+
+    ARABIC = "arabic"
+    ARMENIAN = "armenian"
+    DANISH = "danish"
+    DUTCH = "dutch"
+    ENGLISH = "english"
+    FINNISH = "finnish"
+    FRENCH = "french"
+    GERMAN = "german"
+    GREEK = "greek"
+    HUNGARIAN = "hungarian"
+    ITALIAN = "italian"
+    NORWEGIAN = "norwegian"
+    PORTUGUESE = "portuguese"
+    ROMANIAN = "romanian"
+    RUSSIAN = "russian"
+    SPANISH = "spanish"
+    SWEDISH = "swedish"
+    TAMIL = "tamil"
+    TURKISH = "turkish"
+
+
+class Stopwords(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Words that a text index leaves out: lists of languages, and a list of one's own."""
+
+    languages: tuple[Language, ...] | None = None
+    custom: tuple[str, ...] | None = None
+
+
+class Stemmer(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What reduces words to their stems; type `none` does not."""
+
+    type: Literal["snowball", "none"]
+    language: StemmerLanguage | None = None
+
+
+class FieldSchema(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An indexed payload field. What is None was not given, and has the dialect's default; token lengths are in characters.
+
+    The last five change nothing here; they are given back as they came.
+    """
+
+    type: FieldType
+    lowercase: bool | None = None
+    min_token_len: int | None = None
+    max_token_len: int | None = None
+    tokenizer: Tokenizer | None = None
+    phrase_matching: bool | None = None
+    ascii_folding: bool | None = None
+    stopwords: Language | Stopwords | None = None
+    stemmer: Stemmer | None = None
+    lookup: bool | None = None
+    range: bool | None = None
+    prefix: bool | None = None
+    is_tenant: bool | None = None
+    is_principal: bool | None = None
+    on_disk: bool | None = None
+    enable_hnsw: bool | None = None
+    memory: Literal["cold", "cached", "pinned"] | None = None
+
+    def number(self, value: Any) -> float | int | None:
+        """The value as a number or, of a datetime field, as microseconds since 1970; None when it is no such thing."""
+        return as_micros(value) if self.type is FieldType.DATETIME else as_number(value)

@@ -1,0 +1,362 @@
+"""Conditions on the values of one payload field: their JSON forms, their meaning on a value, and what an index gives for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Literal
+
+from msgspec import UNSET, Struct, UnsetType
+from pyroaring import BitMap
+
+from payload.geo import MAX_LAT, MAX_LON, Area, Box, Circle, Place, Polygon, as_place
+from payload.paths import as_micros, as_number, as_uuid, nodes_at, values_at
+from payload.schema import FieldSchema, FieldType
+from payload.text import Analyzer, analyzer_of
+from shard.filters.subjects import Filter, FilterError, Path, Selection, Subject
+from shard.payload_index import FieldIndex
+from shard.shard import Shard
+
+MAX_RING_POINTS = 10_000
+
+Scalar = str | int | bool
+Bound = int | float | str
+
+
+# The JSON forms.
+
+
+class Match(Struct, forbid_unknown_fields=True, rename={"except_": "except"}):
+    """One of: a value, any of several, none of several; all words of a text, any of them, a phrase; a beginning, a part."""
+
+    value: Scalar | UnsetType = UNSET
+    any: list[str | int] | UnsetType = UNSET
+    except_: list[str | int] | UnsetType = UNSET
+    text: str | UnsetType = UNSET
+    text_any: str | UnsetType = UNSET
+    phrase: str | UnsetType = UNSET
+    prefix: str | UnsetType = UNSET
+    substring: str | UnsetType = UNSET
+
+
+class Range(Struct, forbid_unknown_fields=True):
+    """Numbers, or moments as RFC 3339 texts."""
+
+    gt: Bound | None = None
+    gte: Bound | None = None
+    lt: Bound | None = None
+    lte: Bound | None = None
+
+
+class ValuesCount(Struct, forbid_unknown_fields=True):
+    """How many values a field has."""
+
+    gt: int | None = None
+    gte: int | None = None
+    lt: int | None = None
+    lte: int | None = None
+
+
+class GeoPoint(Struct, forbid_unknown_fields=True):
+    """A place, in degrees."""
+
+    lon: float
+    lat: float
+
+
+class GeoBoundingBox(Struct, forbid_unknown_fields=True):
+    """Strictly within a rectangle; where it begins east of its end it runs across the 180th meridian."""
+
+    top_left: GeoPoint
+    bottom_right: GeoPoint
+
+
+class GeoRadius(Struct, forbid_unknown_fields=True):
+    """Nearer than `radius` metres to a centre."""
+
+    center: GeoPoint
+    radius: float
+
+
+class GeoLineString(Struct, forbid_unknown_fields=True):
+    """A closed ring: at least four points, the last equal to the first."""
+
+    points: list[GeoPoint]
+
+
+class GeoPolygon(Struct, forbid_unknown_fields=True):
+    """Within a ring or on it, not within a hole."""
+
+    exterior: GeoLineString
+    interiors: list[GeoLineString] | None = None
+
+
+# The meaning.
+
+
+@dataclass(frozen=True)
+class ValueTest:
+    """Some value of a field passes `accepts`; `lookup` asks the field's index."""
+
+    path: Path
+    accepts: Callable[[Any], bool]
+    lookup: Callable[[FieldIndex], BitMap | None] = field(default=lambda _: None)
+
+    def test(self, subject: Subject) -> bool:
+        return any(self.accepts(value) for value in values_at(subject.payload, self.path.key))
+
+    def select(self, shard: Shard) -> Selection:
+        index = shard.payload.fields.get(self.path.place)
+        rows = None if index is None else self.lookup(index)
+        return Selection(shard.alive, False) if rows is None else Selection(rows, True)
+
+
+@dataclass(frozen=True)
+class MatchTest:
+    """Some value of a field equals one of `wanted`, in value and type. In a field of type uuid, UUIDs equal in any notation."""
+
+    path: Path
+    wanted: frozenset[tuple[type, Scalar]]
+    uuids: frozenset[str]
+
+    def test(self, subject: Subject) -> bool:
+        uuids = self._uuids(subject.fields)
+        return any(self._equals(value, uuids) for value in values_at(subject.payload, self.path.key))
+
+    def select(self, shard: Shard) -> Selection:
+        index = shard.payload.fields.get(self.path.place)
+        rows = None if index is None else index.matching(value for _, value in self.wanted)
+        return Selection(shard.alive, False) if rows is None else Selection(rows, True)
+
+    def _uuids(self, fields: Mapping[str, FieldSchema]) -> frozenset[str]:
+        schema = fields.get(self.path.place) if self.uuids else None
+        return self.uuids if schema is not None and schema.type is FieldType.UUID else frozenset()
+
+    def _equals(self, value: Any, uuids: frozenset[str]) -> bool:
+        if not isinstance(value, Scalar):
+            return False
+        return (type(value), value) in self.wanted or (bool(uuids) and as_uuid(value) in uuids)
+
+
+@dataclass(frozen=True)
+class ExceptTest(MatchTest):
+    """Some value of a field, null apart, equals none of `wanted`."""
+
+    def test(self, subject: Subject) -> bool:
+        uuids = self._uuids(subject.fields)
+        values = values_at(subject.payload, self.path.key)
+        return any(value is not None and not self._equals(value, uuids) for value in values)
+
+    def select(self, shard: Shard) -> Selection:
+        index = shard.payload.fields.get(self.path.place)
+        return Selection(shard.alive if index is None else index.filled, False)
+
+
+@dataclass(frozen=True)
+class TextTest:
+    """Some text of a field has all words of a query, any of them, or the phrase; cut as the field's text index says."""
+
+    path: Path
+    query: str
+    mode: Literal["all", "any", "phrase"]
+
+    def test(self, subject: Subject) -> bool:
+        texts = [value for value in values_at(subject.payload, self.path.key) if isinstance(value, str)]
+        if not texts:
+            return False
+        analyzer, wanted = _words_of(subject.fields.get(self.path.place), self.query)
+        return any(self._holds(analyzer, wanted, text) for text in texts)
+
+    def select(self, shard: Shard) -> Selection:
+        index = shard.payload.fields.get(self.path.place)
+        if index is None or index.schema.type is not FieldType.TEXT:
+            return Selection(shard.alive, False)
+        _, wanted = _words_of(index.schema, self.query)
+        rows, in_one_text = index.any_word(wanted) if self.mode == "any" else index.all_words(wanted)
+        return Selection(rows, in_one_text and (self.mode != "phrase" or len(wanted) < 2))
+
+    def _holds(self, analyzer: Analyzer, wanted: list[str], text: str) -> bool:
+        if self.mode == "phrase":
+            return analyzer.holds_phrase(text, wanted)
+        terms = analyzer.terms(text)
+        return bool(wanted) and (any if self.mode == "any" else all)(word in terms for word in wanted)
+
+
+@lru_cache(maxsize=1024)
+def _words_of(schema: FieldSchema | None, query: str) -> tuple[Analyzer, list[str]]:
+    analyzer = analyzer_of(schema)
+    return analyzer, analyzer.wanted(query)
+
+
+@dataclass(frozen=True)
+class CountTest:
+    """How many values a field has passes `accepts`; one of the counts, where the path runs through arrays."""
+
+    path: Path
+    accepts: Callable[[int], bool]
+
+    def test(self, subject: Subject) -> bool:
+        nodes = nodes_at(subject.payload, self.path.key)
+        return any(self.accepts(_count(node)) for node in nodes) if nodes else self.accepts(0)
+
+    def select(self, shard: Shard) -> Selection:
+        return Selection(shard.alive, False)
+
+
+@dataclass(frozen=True)
+class EmptyTest:
+    """Nothing stands at a field but nulls and empty arrays."""
+
+    path: Path
+
+    def test(self, subject: Subject) -> bool:
+        return all(node is None or node == [] for node in nodes_at(subject.payload, self.path.key))
+
+    def select(self, shard: Shard) -> Selection:
+        index = shard.payload.fields.get(self.path.place)
+        if index is None or self.path.key != self.path.place:  # of one element the index says nothing
+            return Selection(shard.alive, False)
+        return Selection(shard.alive - index.filled, True)
+
+
+@dataclass(frozen=True)
+class NullTest:
+    """A null stands at a field, or within an array there."""
+
+    path: Path
+
+    def test(self, subject: Subject) -> bool:
+        return None in values_at(subject.payload, self.path.key)
+
+    def select(self, shard: Shard) -> Selection:
+        index = shard.payload.fields.get(self.path.place)
+        return Selection(shard.alive, False) if index is None else Selection(index.nulls, True)
+
+
+# From the JSON forms to tests.
+
+
+def parse_match(match: Match, path: Path, label: str) -> Filter:
+    """Raises FilterError."""
+    given = [name for name in match.__struct_fields__ if getattr(match, name) is not UNSET]
+    if len(given) != 1:
+        known = ", ".join(match.__struct_encode_fields__)
+        raise FilterError(f"{label}: needs exactly one of {known}")
+    wanted = getattr(match, given[0])
+    match given[0]:
+        case "text" | "text_any" | "phrase":
+            mode: Literal["all", "any", "phrase"] = "all" if given[0] == "text" else "any" if given[0] == "text_any" else "phrase"
+            return TextTest(path, wanted, mode)
+        case "prefix":
+            starts = lambda value: isinstance(value, str) and value.startswith(wanted)  # noqa: E731
+            return ValueTest(path, starts, lambda index: index.starting(wanted))
+        case "substring":
+            return ValueTest(
+                path, lambda value: isinstance(value, str) and wanted in value, lambda index: index.containing(wanted)
+            )
+    values = [wanted] if given[0] == "value" else wanted
+    uuids = frozenset(uuid for value in values if (uuid := as_uuid(value)) is not None)
+    test = ExceptTest if given[0] == "except_" else MatchTest
+    return test(path, frozenset((type(value), value) for value in values), uuids)
+
+
+def parse_range(range_: Range, path: Path, label: str) -> Filter:
+    """Raises FilterError."""
+    given = {name: bound for name in range_.__struct_fields__ if (bound := getattr(range_, name)) is not None}
+    moments = {name: bound for name, bound in given.items() if isinstance(bound, str)}
+    if not moments:
+        return _parse_numbers(range_, given, path)
+    if len(moments) < len(given):
+        raise FilterError(f"{label}: numbers and moments cannot be mixed")
+    micros = {name: as_micros(bound) for name, bound in moments.items()}
+    if wrong := [name for name, value in micros.items() if value is None]:
+        raise FilterError(f"{label}.{wrong[0]}: {moments[wrong[0]][:64]!r} is not an RFC 3339 date and time")
+    accepts = interval(Range(**micros))
+    low, high = _hull(micros)
+    return ValueTest(
+        path,
+        lambda value: (moment := as_micros(value)) is not None and accepts(moment),
+        lambda index: index.between(FieldType.DATETIME, accepts, low, high),
+    )
+
+
+def _parse_numbers(range_: Range, given: dict[str, Any], path: Path) -> Filter:
+    accepts = interval(range_)
+
+    def accepts_number(value: Any) -> bool:
+        return (number := as_number(value)) is not None and accepts(number)
+
+    try:
+        low, high = _hull(given)
+    except OverflowError:  # an integer beyond any float, which the index cannot place
+        return ValueTest(path, accepts_number)
+    return ValueTest(path, accepts_number, lambda index: index.between(FieldType.FLOAT, accepts, low, high))
+
+
+def parse_box(box: GeoBoundingBox, path: Path, label: str) -> Filter:
+    """Raises FilterError."""
+    first = _place(box.top_left, f"{label}.top_left")
+    last = _place(box.bottom_right, f"{label}.bottom_right")
+    return _in_area(path, Box(first.lon, last.lat, last.lon, first.lat))
+
+
+def parse_radius(circle: GeoRadius, path: Path, label: str) -> Filter:
+    """Raises FilterError."""
+    center = _place(circle.center, f"{label}.center")
+    if circle.radius < 0:
+        raise FilterError(f"{label}.radius is {circle.radius}, must be at least 0")
+    return _in_area(path, Circle(center, circle.radius))
+
+
+def parse_polygon(polygon: GeoPolygon, path: Path, label: str) -> Filter:
+    """Raises FilterError."""
+    holes = [_ring(hole, f"{label}.interiors[{at}]") for at, hole in enumerate(polygon.interiors or [])]
+    return _in_area(path, Polygon(_ring(polygon.exterior, f"{label}.exterior"), tuple(holes)))
+
+
+def _in_area(path: Path, area: Area) -> Filter:
+    return ValueTest(
+        path, lambda value: (place := as_place(value)) is not None and area.holds(*place), lambda index: index.within(area)
+    )
+
+
+def _ring(line: GeoLineString, label: str) -> tuple[Place, ...]:
+    places = tuple(_place(point, f"{label}.points[{at}]") for at, point in enumerate(line.points))
+    if not 4 <= len(places) <= MAX_RING_POINTS:
+        raise FilterError(f"{label} has {len(places)} points, must have 4 to {MAX_RING_POINTS}")
+    if places[0] != places[-1]:
+        raise FilterError(f"{label}: the last point must be equal to the first")
+    return places
+
+
+def _place(point: GeoPoint, label: str) -> Place:
+    for name, value, bound in (("lon", point.lon, MAX_LON), ("lat", point.lat, MAX_LAT)):
+        if not abs(value) <= bound:
+            raise FilterError(f"{label}.{name} is {value}, must be between {-bound:g} and {bound:g}")
+    return Place(point.lon, point.lat)
+
+
+def interval(bounds: Range | ValuesCount) -> Callable[[Any], bool]:
+    """Whether a number lies within all bounds that are given."""
+    gt, gte, lt, lte = bounds.gt, bounds.gte, bounds.lt, bounds.lte
+
+    def accepts(value: Any) -> bool:
+        return (
+            (gt is None or value > gt)
+            and (gte is None or value >= gte)
+            and (lt is None or value < lt)
+            and (lte is None or value <= lte)
+        )
+
+    return accepts
+
+
+def _hull(bounds: dict[str, Any]) -> tuple[float | None, float | None]:
+    low = [float(bounds[name]) for name in ("gt", "gte") if name in bounds]
+    high = [float(bounds[name]) for name in ("lt", "lte") if name in bounds]
+    return max(low, default=None), min(high, default=None)
+
+
+def _count(node: Any) -> int:
+    return 0 if node is None else len(node) if isinstance(node, list) else 1

@@ -1,0 +1,81 @@
+"""Scores of points against several examples at once: recommend, discover, context, feedback, as the dialect defines them.
+
+All work on similarities, the higher the closer, one row an example and one column a point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import permutations
+
+import numpy as np
+
+from journal.records import Vector, Vectors
+from query.stages import BestScore, Context, Discover, Feedback, SumScores
+from shard.vectors.graph import as_similarity
+from shard.vectors.index import Found, Rows, RowSet, View
+from shard.vectors.sparse import SparseView
+
+EPSILON = np.float32(1.1920929e-7)
+"""The least difference of float32 at 1."""
+
+Scored = BestScore | SumScores | Discover | Context | Feedback
+
+
+def scored(view: View, query: Scored, rows: RowSet | None) -> Found:
+    """All points that have the vector, among `rows` or all, with their scores, the higher the better."""
+    match query:
+        case BestScore(_, positive, negative) | SumScores(_, positive, negative):
+            found, near = _similarities(view, [*positive, *negative], rows)
+            good, bad = near[: len(positive)], near[len(positive) :]
+            score = _best(good, bad) if isinstance(query, BestScore) else good.sum(axis=0) - bad.sum(axis=0)
+        case Discover(_, target, pairs):
+            found, near = _similarities(view, [target, *_flat(pairs)], rows)
+            score = np.sign(near[1::2] - near[2::2]).sum(axis=0) + _squashed(near[0])
+        case Context(_, pairs):
+            found, near = _similarities(view, _flat(pairs), rows)
+            score = _sigmoid(np.minimum(near[0::2] - near[1::2] - EPSILON, 0)).sum(axis=0)
+        case Feedback(_, target, judged):
+            found, near = _similarities(view, [target, *(example for example, _ in judged)], rows)
+            score = query.a * near[0]
+            for (better, high), (worse, low) in permutations(enumerate(score for _, score in judged), 2):
+                if high > low:
+                    score = score + (high - low) ** query.b * query.c * (near[1 + better] - near[1 + worse])
+    return Found(found, np.asarray(score, np.float32))
+
+
+def _best(good: Vectors, bad: Vectors) -> Vectors:
+    nearest_good = good.max(axis=0, initial=-np.inf)
+    nearest_bad = bad.max(axis=0, initial=-np.inf)
+    best: Vectors = np.where(nearest_good > nearest_bad, _squashed(nearest_good), -_squashed(nearest_bad))
+    return best
+
+
+def _similarities(view: View, examples: Sequence[Vector], rows: RowSet | None) -> tuple[Rows, Vectors]:
+    """All rows that have the vector, and similarities of shape (examples, rows). A sparse vector that shares no index with an
+    example has the similarity 0."""
+    found = [view.compare(example, rows) for example in examples]
+    every = found[0].rows
+    if isinstance(view, SparseView):
+        having = view.all_rows()
+        every = RowSet(having if rows is None else having & rows.rows).array()
+    near = np.zeros((len(examples), len(every)), np.float32)
+    for at, part in enumerate(found):
+        where = slice(None) if len(part.rows) == len(every) else np.searchsorted(every, part.rows)
+        near[at, where] = as_similarity(view.distance, part.scores)
+    return every, near
+
+
+def _flat(pairs: Sequence[tuple[Vector, Vector]]) -> list[Vector]:
+    return [vector for pair in pairs for vector in pair]
+
+
+def _sigmoid(x: Vectors) -> Vectors:
+    """Between -1 and 1, without an exponential; infinite values stay."""
+    squeezed: Vectors = np.divide(x, 1 + np.abs(x), out=np.array(x, copy=True), where=np.isfinite(x))
+    return squeezed
+
+
+def _squashed(x: Vectors) -> Vectors:
+    """Between 0 and 1."""
+    return 0.5 * (_sigmoid(x) + 1)

@@ -1,0 +1,133 @@
+"""Multi-vectors of one name in one shard, as late-interaction models make them: all vectors of all points in one block.
+
+The score is MaxSim (Khattab and Zaharia, 2020): for each vector of the query the closest of the point's, summed up. Always exact:
+a search compares the query with every vector, or with those of the rows that a prefetch or a filter leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+from catalog.collection import Distance
+from journal.records import Vector, Vectors
+from shard.vectors.graph import similarities
+from shard.vectors.index import Found, InMemory, Rows, RowSet, closest, grown, is_worth_compacting, room_for
+
+CHUNK_VECTORS = 16_384
+"""Vectors compared at once, which bounds the memory of a comparison."""
+
+
+class MultiView:
+    """The block at one moment. Point i has the vectors `starts[i]` to `starts[i + 1]`."""
+
+    def __init__(self, distance: Distance, vectors: Vectors, starts: Rows, rows: Rows, alive: NDArray[np.bool_]) -> None:
+        self.distance = distance
+        self._vectors = vectors
+        self._starts = starts
+        self._rows = rows
+        self._alive = alive
+
+    def compare(self, example: Vector, rows: RowSet | None = None) -> Found:
+        among = self._alive if rows is None else self._alive & np.isin(self._rows, rows.array(), assume_unique=True)
+        chosen = np.flatnonzero(among)
+        scores = [self._max_sim(example, part) for part in self._parts(chosen)]
+        return Found(self._rows[chosen], np.concatenate(scores) if scores else np.empty(0, np.float32))
+
+    def scan(self, query: Vector, limit: int, rows: RowSet | None = None) -> Found:
+        return closest(self.distance, self.compare(query, rows), limit)
+
+    def search(self, query: Vector, limit: int, ef: int, rows: RowSet | None = None) -> Found:
+        return self.scan(query, limit, rows)
+
+    def floats(self, query: Vector, rows: RowSet | None) -> int:
+        share = 1.0 if rows is None else len(rows) / max(1, len(self._rows))
+        return int(share * self._starts[-1]) * query.size
+
+    def all_rows(self) -> BitMap:
+        return BitMap(self._rows[self._alive].tolist())
+
+    def size(self) -> int:
+        return int(np.count_nonzero(self._alive))
+
+    def _parts(self, chosen: Rows) -> list[Rows]:
+        """The chosen points in runs of about CHUNK_VECTORS vectors."""
+        if not len(chosen):
+            return []
+        total = np.cumsum(self._starts[chosen + 1] - self._starts[chosen])
+        cuts = np.searchsorted(total, np.arange(CHUNK_VECTORS, int(total[-1]), CHUNK_VECTORS))
+        return [part for part in np.split(chosen, np.unique(cuts)) if len(part)]
+
+    def _max_sim(self, example: Vector, points: Rows) -> Vectors:
+        lengths = self._starts[points + 1] - self._starts[points]
+        ends = np.cumsum(lengths)
+        at = np.arange(int(ends[-1])) + np.repeat(self._starts[points] - (ends - lengths), lengths)
+        closeness = np.stack([similarities(self.distance, self._vectors[at], one) for one in example])
+        total = np.maximum.reduceat(closeness, ends - lengths, axis=1).sum(axis=0)
+        # Distances are compared squared, and shown as the dialect shows them.
+        if self.distance is Distance.EUCLID:
+            return np.sqrt(np.abs(total))  # type: ignore[no-any-return]
+        return np.abs(total) if self.distance is Distance.MANHATTAN else total  # type: ignore[no-any-return]
+
+
+class MultiIndex(InMemory):
+    """The block that the shard writes. See `shard.vectors.index.Index`."""
+
+    def __init__(self, distance: Distance, size: int) -> None:
+        self._distance = distance
+        self._vectors: Vectors = np.empty((0, size), np.float32)
+        self._starts: Rows = np.zeros(1, np.int64)
+        self._rows: Rows = np.empty(0, np.int64)
+        self._alive: NDArray[np.bool_] = np.empty(0, np.bool_)
+        self._count = 0
+        self.publish()
+
+    def add(self, rows: Rows, vectors: Sequence[Vector]) -> None:
+        end = self._count + len(rows)
+        if end > len(self._rows):
+            room = room_for(end, len(self._rows))
+            self._rows = grown(self._rows, self._count, (room,))
+            self._alive = grown(self._alive, self._count, (room,))
+            self._starts = grown(self._starts, self._count + 1, (room + 1,))
+        first = int(self._starts[self._count])
+        starts = first + np.cumsum([len(vector) for vector in vectors])
+        if starts[-1] > len(self._vectors):
+            shape = (room_for(int(starts[-1]), len(self._vectors)), self._vectors.shape[1])
+            self._vectors = grown(self._vectors, first, shape)
+        self._vectors[first : starts[-1]] = np.concatenate(vectors)
+        self._rows[self._count : end] = rows
+        self._alive[self._count : end] = True
+        self._starts[self._count + 1 : end + 1] = starts
+        self._count = end
+
+    def kill(self, rows: Rows) -> None:
+        dead = np.isin(self._rows[: self._count], rows, assume_unique=True)
+        if dead.any():
+            self._alive = self._alive.copy()  # a view may hold the old one
+            self._alive[: self._count][dead] = False
+            dead_count = self._count - int(np.count_nonzero(self._alive[: self._count]))
+            if is_worth_compacting(dead_count, self._count):
+                self._compact()
+
+    def publish(self) -> None:
+        count = self._count
+        self.view = MultiView(self._distance, self._vectors, self._starts[: count + 1], self._rows[:count], self._alive[:count])
+
+    def status(self) -> Mapping[str, int]:
+        return {"vectors": self.view.size(), "indexed": 0, "segments": 1}
+
+    def sizes_bytes(self) -> Mapping[str, int]:
+        return {"vectors": self._vectors.nbytes + self._starts.nbytes + self._rows.nbytes + self._alive.nbytes}
+
+    def _compact(self) -> None:
+        """Makes a block of the alive anew; views keep the old one."""
+        kept = np.flatnonzero(self._alive[: self._count])
+        rows = self._rows[kept]
+        vectors = [self._vectors[self._starts[at] : self._starts[at + 1]] for at in kept.tolist()]
+        self._vectors, self._starts = self._vectors[:0], np.zeros(1, np.int64)
+        self._rows, self._alive, self._count = self._rows[:0], self._alive[:0], 0
+        if len(rows):
+            self.add(rows, vectors)

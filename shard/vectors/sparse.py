@@ -1,0 +1,179 @@
+"""Sparse vectors of one name in one shard: an inverted index from element index to the points that have it, in memory.
+
+Term at a time, as in the textbooks (Manning, Raghavan, Schütze, 2008, chapter 7): the postings of each index of the query add to
+one score per point. Always exact. Postings are only appended; readers stop at the number of points their view knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+from catalog.collection import Distance
+from journal.records import Vector, Vectors
+from shard.vectors.index import Found, InMemory, Rows, RowSet, closest, grown, is_worth_compacting, room_for
+
+Places = NDArray[np.uint32]
+"""Points are known to the index by their place: the order in which they came."""
+
+
+class Posting:
+    """The points that have one index, and their values there, in order of place."""
+
+    __slots__ = ("count", "places", "values")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.places: Places = np.empty(4, np.uint32)
+        self.values: Vectors = np.empty(4, np.float32)
+
+    def append(self, places: Places, values: Vectors) -> None:
+        end = self.count + len(places)
+        if end > len(self.places):
+            room = max(end, 2 * self.count)
+            self.places = grown(self.places, self.count, (room,))
+            self.values = grown(self.values, self.count, (room,))
+        self.places[self.count : end] = places
+        self.values[self.count : end] = values
+        self.count = end
+
+    def below(self, end: int) -> tuple[Places, Vectors]:
+        """Places below `end`, and their values."""
+        count = self.count  # read first: arrays only grow
+        places, values = self.places[:count], self.values[:count]
+        if count and places[-1] >= end:
+            count = int(np.searchsorted(places, end))
+        return places[:count], values[:count]
+
+
+class SparseView:
+    """The index at one moment: its first `end` places, less those that are not `alive`."""
+
+    distance = Distance.DOT
+
+    def __init__(self, postings: Mapping[int, Posting], rows: Rows, end: int, alive: NDArray[np.bool_], count: int) -> None:
+        self._postings = postings
+        self._rows = rows[:end]
+        self._end = end
+        self._alive = alive[:end]
+        self._count = count
+
+    def compare(self, example: Vector, rows: RowSet | None = None) -> Found:
+        """The score of each row that shares an index with the example; others have none."""
+        scores = np.zeros(self._end, np.float32)
+        shares = np.zeros(self._end, np.bool_)
+        for index, value in example.tolist():
+            if (posting := self._postings.get(index)) is not None:
+                places, values = posting.below(self._end)
+                scores[places] += np.float32(value) * values
+                shares[places] = True
+        shares &= self._alive
+        if rows is not None:
+            shares &= self._among(rows)
+        at = np.flatnonzero(shares)
+        return Found(self._rows[at], scores[at])
+
+    def scan(self, query: Vector, limit: int, rows: RowSet | None = None) -> Found:
+        return closest(self.distance, self.compare(query, rows), limit)
+
+    def search(self, query: Vector, limit: int, ef: int, rows: RowSet | None = None) -> Found:
+        return self.scan(query, limit, rows)
+
+    def frequencies(self, indexes: Sequence[int], rows: RowSet | None = None) -> tuple[int, list[int]]:
+        """How many rows have a vector here, among `rows` or all, and how many of them have each of the indexes."""
+        counted = self._alive if rows is None else self._alive & self._among(rows)
+        found = [
+            0 if (p := self._postings.get(index)) is None else int(counted[p.below(self._end)[0]].sum()) for index in indexes
+        ]
+        return int(np.count_nonzero(counted)), found
+
+    def floats(self, query: Vector, rows: RowSet | None) -> int:
+        found = [posting for index in query["index"].tolist() if (posting := self._postings.get(index)) is not None]
+        return 4 * (self._end + sum(posting.count for posting in found))
+
+    def all_rows(self) -> BitMap:
+        return BitMap(self._rows[self._alive].tolist())
+
+    def size(self) -> int:
+        return self._count
+
+    def _among(self, rows: RowSet) -> NDArray[np.bool_]:
+        return rows.made(self, lambda: np.isin(self._rows, rows.array(), assume_unique=True))
+
+
+class SparseIndex(InMemory):
+    """The index that the shard writes. See `shard.vectors.index.Index`."""
+
+    def __init__(self) -> None:
+        self._postings: dict[int, Posting] = {}
+        self._rows: Rows = np.empty(0, np.int64)
+        self._alive: NDArray[np.bool_] = np.empty(0, np.bool_)
+        self._count = 0
+        self._dead = 0
+        self.publish()
+
+    def add(self, rows: Rows, vectors: Sequence[Vector]) -> None:
+        end = self._count + len(rows)
+        if end > len(self._rows):
+            room = room_for(end, len(self._rows))
+            self._rows = grown(self._rows, self._count, (room,))
+            self._alive = grown(self._alive, self._count, (room,))
+        self._rows[self._count : end] = rows
+        self._alive[self._count : end] = True
+        elements = np.concatenate(vectors)
+        places = np.repeat(np.arange(self._count, end, dtype=np.uint32), [len(vector) for vector in vectors])
+        order = np.argsort(elements["index"], kind="stable")
+        indexes, starts = np.unique(elements["index"][order], return_index=True)
+        for index, at in zip(indexes.tolist(), np.split(order, starts[1:]) if len(order) else [], strict=True):
+            posting = self._postings.get(index)
+            if posting is None:
+                posting = self._postings[index] = Posting()
+            posting.append(places[at], elements["value"][at])
+        self._count = end
+
+    def kill(self, rows: Rows) -> None:
+        mine = self._rows[: self._count]
+        at = np.searchsorted(mine, rows)
+        rows, at = rows[at < self._count], at[at < self._count]
+        at = at[mine[at] == rows]
+        if len(at):
+            self._alive = self._alive.copy()  # a view may hold the old one
+            self._alive[at] = False
+            self._dead += len(at)
+            if is_worth_compacting(self._dead, self._count):
+                self._compact()
+
+    def publish(self) -> None:
+        self.view = SparseView(self._postings, self._rows, self._count, self._alive, self._count - self._dead)
+
+    def status(self) -> Mapping[str, int]:
+        return {"vectors": self.view.size(), "indexed": self.view.size(), "segments": 1}
+
+    def sizes_bytes(self) -> Mapping[str, int]:
+        postings = sum(posting.places.nbytes + posting.values.nbytes for posting in list(self._postings.values()))
+        return {"postings": postings + self._rows.nbytes + self._alive.nbytes}
+
+    def _compact(self) -> None:
+        """Makes postings of the alive anew; views keep the old ones."""
+        alive = self._alive[: self._count]
+        new_places = np.cumsum(alive, dtype=np.uint32) - np.uint32(1)
+        postings = {}
+        for index, old in self._postings.items():
+            places, values = old.below(self._count)
+            kept = alive[places]
+            if kept.any():
+                posting = postings[index] = Posting()
+                posting.append(new_places[places[kept]], values[kept])
+        self._postings = postings
+        self._rows = self._rows[: self._count][alive]
+        self._count = len(self._rows)
+        self._alive = np.ones(self._count, np.bool_)
+        self._dead = 0
+
+
+def idf(having: int, total: int) -> float:
+    """The inverse document frequency of the dialect's `idf` modifier, that of BM25."""
+    return float(np.log((total - having + 0.5) / (having + 0.5) + 1))
