@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
-from tests.query.test_filter_shapes import COUNT, INDEXES, RING, Dice, Pair, found
+from tests.shard.filters.test_filter_shapes import COUNT, INDEXES, RING, Dice, Pair, found
 
 from catalog.collection import Collection, CollectionConfig, Distance, VectorParams
 from journal.topics import Topics

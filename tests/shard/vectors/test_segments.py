@@ -17,7 +17,7 @@ from shard.vectors.index import RowSet
 from shard.vectors.segments import VectorIndex
 
 SIZE = 16
-REAL_DATA = Path(__file__).parents[3] / "shared" / "data" / "debian-packages"
+REAL_DATA = Path(__file__).parents[4] / "shared" / "data" / "debian-packages"
 
 
 def index(folder: Path, size: int = SIZE, distance: Distance = Distance.COSINE) -> VectorIndex:
