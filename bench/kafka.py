@@ -44,7 +44,8 @@ from journal.topic_check import config_of
 from journal.topics import Topics
 from replayer import replayer
 from replayer.dead_letters import DeadLetters
-from shard.shard import Limits, Shard
+from shard.batch import Limits
+from shard.shard import Shard
 from shard.shard import _Stage as Stage
 from shard.shards import Shards
 from shard.store import Store

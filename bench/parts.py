@@ -28,9 +28,10 @@ from journal.records import Record, Upsert
 from journal.stamps import Version
 from journal.topics import TIERS, Topics
 from payload.schema import FieldSchema, FieldType
+from shard.batch import Limits
 from shard.contract import contract_error
 from shard.join import Point
-from shard.shard import Limits, Shard
+from shard.shard import Shard
 from shard.store import Changes, Form, Store
 from shard.vectors.graph import Graph, GraphSpec
 

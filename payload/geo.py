@@ -24,7 +24,7 @@ _SLACK = 1e-9
 """Relative: far more than what rounding does to a distance, far less than anybody asks for."""
 
 
-class Place(NamedTuple):
+class Coordinates(NamedTuple):
     """A point on Earth."""
 
     lon: float
@@ -53,14 +53,14 @@ class Area(Protocol):
         """For arrays of places: a mask of those that lie in the area, and a mask of those that `holds` must decide."""
 
 
-def as_place(value: Any) -> Place | None:
+def as_coordinates(value: Any) -> Coordinates | None:
     """The place that an object {"lon", "lat"} names; None when it is no such object or out of bounds."""
     if not isinstance(value, dict):
         return None
     lon, lat = as_number(value.get("lon")), as_number(value.get("lat"))
     if lon is None or lat is None or not (abs(lon) <= MAX_LON and abs(lat) <= MAX_LAT):
         return None
-    return Place(float(lon), float(lat))
+    return Coordinates(float(lon), float(lat))
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Box:
 class Circle:
     """Places nearer than `radius_m` to a centre."""
 
-    center: Place
+    center: Coordinates
     radius_m: float
 
     def bounds(self) -> Bounds:
@@ -105,7 +105,7 @@ class Circle:
         return Bounds(_wrapped(self.center.lon - reach), south, _wrapped(self.center.lon + reach), north)
 
     def holds(self, lon: float, lat: float) -> bool:
-        return distance_m(self.center, Place(lon, lat)) < self.radius_m
+        return distance_m(self.center, Coordinates(lon, lat)) < self.radius_m
 
     def holding(self, lon: Any, lat: Any) -> tuple[Any, Any]:
         lons, lats = np.radians(lon), np.radians(lat)
@@ -120,8 +120,8 @@ class Circle:
 class Polygon:
     """Places within a ring or on it, but not within one of the holes. Rings are closed; edges are straight in degrees."""
 
-    exterior: Sequence[Place]
-    interiors: Sequence[Sequence[Place]] = ()
+    exterior: Sequence[Coordinates]
+    interiors: Sequence[Sequence[Coordinates]] = ()
 
     def bounds(self) -> Bounds:
         lons, lats = [place.lon for place in self.exterior], [place.lat for place in self.exterior]
@@ -142,14 +142,14 @@ class Polygon:
         return held
 
 
-def distance_m(one: Place, other: Place) -> float:
+def distance_m(one: Coordinates, other: Coordinates) -> float:
     """The distance along the surface, by the haversine formula."""
     lon, lat, other_lon, other_lat = map(math.radians, (*one, *other))
     half = math.sin((other_lat - lat) / 2) ** 2 + math.cos(lat) * math.cos(other_lat) * math.sin((other_lon - lon) / 2) ** 2
     return 2 * EARTH_RADIUS_M * math.asin(math.sqrt(min(half, 1.0)))
 
 
-def _in_ring(ring: Sequence[Place], lon: Any, lat: Any) -> tuple[Any, Any]:
+def _in_ring(ring: Sequence[Coordinates], lon: Any, lat: Any) -> tuple[Any, Any]:
     """Whether places lie within a closed ring, by the number of edges met on the way east; and whether they lie on it."""
     inside, on_ring = lon != lon, lon != lon
     for (lon_a, lat_a), (lon_b, lat_b) in pairwise(ring):

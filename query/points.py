@@ -13,9 +13,10 @@ import orjson
 from journal.topics import shard_of
 from payload.paths import values_at
 from query.reading import Place, Reading, Where
-from shard.shard import Shard, ShardView
+from shard.shard import Shard
 from shard.store import Row
 from shard.vectors.index import RowSet
+from shard.view import ShardView
 
 SORTED_BELOW = 5_000
 """Matches of a filter that are read and sorted by id; more are met in id order, and tested."""

@@ -17,9 +17,10 @@ from pyroaring import BitMap
 
 from catalog.collection import Collection
 from shard.filters.conditions import Candidate, Condition, Filter, Selection, parse_filter
-from shard.shard import Shard, ShardView
+from shard.shard import Shard
 from shard.store import Row
 from shard.vectors.index import RowSet
+from shard.view import ShardView
 
 MAX_SELECTIONS = 64
 """Filters whose rows a view remembers."""

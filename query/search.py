@@ -31,11 +31,12 @@ from shard.contract import vector_error
 from shard.filters.conditions import Candidate
 from shard.ranking.examples import Scored, scored
 from shard.ranking.formula import Formula
-from shard.shard import Shard, ShardView, normalised
+from shard.shard import Shard
 from shard.store import Row
-from shard.vectors.index import Found, RowSet, View, closest
+from shard.vectors.index import RowSet, ScoredRows, View, closest, normalised
 from shard.vectors.segments import VectorView
 from shard.vectors.sparse import SparseView, idf
+from shard.view import ShardView
 
 EXACT_BELOW = 10_000
 """Matches of a filter that are compared one by one."""
@@ -225,7 +226,7 @@ class _Search:
             merged.sort(key=lambda r: (closer_first * r.score, r.place))
         return _cut(merged, stage, lower_is_closer=not _higher_is_closer(self._reading, query))
 
-    def _closest(self, view: View, vector: Vector, stage: Stage, limit: int, rows: RowSet | None) -> Found:
+    def _closest(self, view: View, vector: Vector, stage: Stage, limit: int, rows: RowSet | None) -> ScoredRows:
         """The plan for one shard."""
         size = view.size() if rows is None else len(rows)
         params = stage.params
@@ -332,7 +333,7 @@ class _Search:
 _NO_ROWS = BitMap()
 
 
-def _ranked(shard: int, found: Found, excluded: BitMap) -> list[Ranked]:
+def _ranked(shard: int, found: ScoredRows, excluded: BitMap) -> list[Ranked]:
     pairs = zip(found.rows.tolist(), found.scores.tolist(), strict=True)
     return [Ranked(Place(shard, row), score) for row, score in pairs if not excluded or row not in excluded]
 

@@ -25,8 +25,9 @@ from replayer.dead_letters import Burial, DeadLetters, bury
 from replayer.failures import log_failure
 from replayer.lag import LagMeter
 from replayer.operations import AppliedRecord, Operations
+from shard.batch import Limits
 from shard.contract import contract_error
-from shard.shard import Limits, Shard
+from shard.shard import Shard
 from shard.shards import AppliedPositions, Shards
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from journal.records import Vector
 from journal.stamps import NEVER, Version
 
 
-class Point(msgspec.Struct):
+class PointState(msgspec.Struct):
     """The state of one point, joined from all writes seen so far.
 
     `keys` and `names` hold the versions of patches above their floor, also of those that removed something. What is patched

@@ -19,7 +19,7 @@ import numpy as np
 import orjson
 from pyroaring import BitMap
 
-from payload.geo import Area, Place, as_place
+from payload.geo import Area, Coordinates, as_coordinates
 from payload.paths import as_uuid, nodes_at
 from payload.schema import FieldSchema, FieldType
 from payload.text import analyzer_of
@@ -140,7 +140,7 @@ class _Sorted(ABC, Generic[Value]):
         return BitMap(row for row in rows if any(accepts(value) for value in self._values.get(row, ())))
 
 
-class Ordered(_Sorted[float | int]):
+class RangeIndex(_Sorted[float | int]):
     """Numbers of rows, for ranges and for order. The sorted copy is searched as float64, which merges some large integers."""
 
     def __init__(self) -> None:
@@ -201,8 +201,8 @@ class Ordered(_Sorted[float | int]):
         self._numbers = [pairs[at][0] for at in order.tolist()]
 
 
-class Places(_Sorted[Place]):
-    """Places of rows, for areas: in order of latitude, so that only those in the area's band are looked at."""
+class GeoIndex(_Sorted[Coordinates]):
+    """GeoIndex of rows, for areas: in order of latitude, so that only those in the area's band are looked at."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -221,7 +221,7 @@ class Places(_Sorted[Place]):
         found = _bitmap(rows[held]) | self._tested(_bitmap(rows[doubtful]), lambda place: area.holds(*place))
         return (found - self._changed) | self._tested(self._changed, lambda place: area.holds(*place))
 
-    def _sort(self, pairs: list[tuple[Place, int]]) -> None:
+    def _sort(self, pairs: list[tuple[Coordinates, int]]) -> None:
         lats = np.fromiter((place.lat for place, _ in pairs), np.float64, len(pairs))
         order = np.argsort(lats)
         self._lats = lats[order]
@@ -242,8 +242,8 @@ class FieldIndex:
         self.nulls = BitMap()
         self.postings = Postings()
         self.keeps_values = schema.type in _BY_VALUE and schema.lookup is not False
-        self.ordered = Ordered() if schema.type in _BY_ORDER and schema.range is not False else None
-        self._places = Places() if schema.type is FieldType.GEO else None
+        self.ordered = RangeIndex() if schema.type in _BY_ORDER and schema.range is not False else None
+        self._places = GeoIndex() if schema.type is FieldType.GEO else None
         self._texts = analyzer_of(schema) if schema.type is FieldType.TEXT else None
         self._several = BitMap()
         """Rows with more than one text: their postings do not say which word stands in which."""
@@ -267,7 +267,7 @@ class FieldIndex:
         numbers = self._numbers(values) if self.ordered is not None else []
         if self.ordered is not None:
             self.ordered.add(row, numbers)
-        places = [place for value in values if (place := as_place(value)) is not None] if self._places is not None else []
+        places = [place for value in values if (place := as_coordinates(value)) is not None] if self._places is not None else []
         if self._places is not None:
             self._places.add(row, places)
         if keys or numbers or places:
@@ -316,14 +316,14 @@ class FieldIndex:
     def between(
         self, kind: FieldType, accepts: Callable[[float | int], bool], low: float | None, high: float | None
     ) -> BitMap | None:
-        """The rows with a number (kind FLOAT) or a moment (kind DATETIME) in a range; see `Ordered.between`."""
+        """The rows with a number (kind FLOAT) or a moment (kind DATETIME) in a range; see `RangeIndex.between`."""
         moments = self.schema.type is FieldType.DATETIME
         if self.ordered is None or moments != (kind is FieldType.DATETIME):
             return None
         return self.ordered.between(accepts, low, high)
 
     def ascending(self, start: float | None = None, descending: bool = False) -> Iterator[tuple[float | int, int]] | None:
-        """Numbers or moments with their rows in order; see `Ordered.ascending`. None when this index knows no order."""
+        """Numbers or moments with their rows in order; see `RangeIndex.ascending`. None when this index knows no order."""
         return None if self.ordered is None else self.ordered.ascending(start, descending)
 
     def within(self, area: Area) -> BitMap | None:

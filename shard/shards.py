@@ -11,7 +11,8 @@ from pathlib import Path
 from catalog.collection import Collection
 from journal.log import Positions, TopicPartition
 from journal.topics import Topics
-from shard.shard import Background, Limits, Shard
+from shard.batch import Limits
+from shard.shard import Background, Shard
 
 log = logging.getLogger(__name__)
 

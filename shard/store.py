@@ -26,7 +26,7 @@ from rocksdict import BlockBasedOptions, Cache, ColumnFamily, Options, Rdict, Sn
 from journal.log import TopicPartition
 from journal.records import SPARSE, Vector
 from journal.stamps import Version
-from shard.join import Point
+from shard.join import PointState
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class Changes:
         self._family = store.families
         self._batch = WriteBatch(raw_mode=True)
 
-    def put_point(self, point_id: bytes, point: Point, row: int) -> None:
+    def put_point(self, point_id: bytes, point: PointState, row: int) -> None:
         """Writes a point's state; `row` is NO_ROW unless it is alive."""
         floor = None if point.floor == point.full else point.floor
         stored = StoredPoint(point.full, row, floor, point.keys, point.names)
@@ -95,7 +95,7 @@ class Changes:
             stored.waiting_vectors = {name: vector.tobytes() for name, vector in point.vectors.items()}
         self._batch.put(point_id, _encode(stored), self._family["points"])
 
-    def put_row(self, row: int, point_id: bytes, point: Point) -> None:
+    def put_row(self, row: int, point_id: bytes, point: PointState) -> None:
         self._batch.put(row.to_bytes(8, "big"), _encode((point_id, point.payload, point.stamp())), self._family["rows"])
 
     def put_vectors(self, row: int, vectors: Mapping[str, Vector]) -> None:
@@ -157,18 +157,18 @@ class Store:
         """Writes all changes atomically. Not synced: what a power loss takes is replayed from the log."""
         self._db.write(changes._batch)
 
-    def point(self, point_id: bytes) -> tuple[Point, int]:
-        """The whole state of a point and its row; a fresh Point when nothing was ever written to it."""
+    def point(self, point_id: bytes) -> tuple[PointState, int]:
+        """The whole state of a point and its row; a fresh PointState when nothing was ever written to it."""
         data = self._points.get(point_id)
         if data is None:
-            return Point(), NO_ROW
+            return PointState(), NO_ROW
         stored = _decode_point(data)
         payload, vectors = stored.waiting_payload, _arrays(self._forms, stored.waiting_vectors)
         if stored.row != NO_ROW:
             payload = _decode_row(self._rows[stored.row.to_bytes(8, "big")])[1]
             vectors = self.vectors(stored.row)
         floor = stored.full if stored.floor is None else stored.floor
-        return Point(stored.full, stored.row != NO_ROW, floor, stored.keys, stored.names, payload, vectors), stored.row
+        return PointState(stored.full, stored.row != NO_ROW, floor, stored.keys, stored.names, payload, vectors), stored.row
 
     def vectors(self, row: int) -> dict[str, Vector]:
         """The vectors of a row by name; empty when the row is gone."""

@@ -31,7 +31,7 @@ from query.consistency import Gate
 from replayer.dead_letters import DeadLetters
 from replayer.ingest import Ingest
 from replayer.replayer import Replayer
-from shard.shard import Limits
+from shard.batch import Limits
 from shard.shards import Shards
 from vecraft import __version__
 from vecraft.background import BackgroundThread

@@ -38,7 +38,8 @@ from payload.schema import FieldSchema
 from query import points
 from shard.filters.conditions import Condition, parse_filter
 from shard.ranking.formula import FormulaBody, parse_formula
-from shard.shard import Shard, ShardView
+from shard.shard import Shard
+from shard.view import ShardView
 
 GROUP_SIZE = 3
 SAMPLE, NEIGHBOURS = 10, 3

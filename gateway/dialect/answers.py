@@ -11,8 +11,8 @@ from journal.ids import decode_id
 from journal.records import SPARSE, Vector
 from payload.paths import only, steps_of, without
 from query.search import Hit
-from shard.shard import ShardView
 from shard.store import Row
+from shard.view import ShardView
 
 
 def dumps(body: Any) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, UnsetType
 from pyroaring import BitMap
 
-from payload.geo import MAX_LAT, MAX_LON, Area, Box, Circle, Place, Polygon, as_place
+from payload.geo import MAX_LAT, MAX_LON, Area, Box, Circle, Coordinates, Polygon, as_coordinates
 from payload.paths import as_micros, as_number, as_uuid, nodes_at, values_at
 from payload.schema import FieldSchema, FieldType
 from payload.text import Analyzer, analyzer_of
@@ -317,11 +317,11 @@ def parse_polygon(polygon: GeoPolygon, path: Path, label: str) -> Filter:
 
 def _in_area(path: Path, area: Area) -> Filter:
     return ValueTest(
-        path, lambda value: (place := as_place(value)) is not None and area.holds(*place), lambda index: index.within(area)
+        path, lambda value: (place := as_coordinates(value)) is not None and area.holds(*place), lambda index: index.within(area)
     )
 
 
-def _ring(line: GeoLineString, label: str) -> tuple[Place, ...]:
+def _ring(line: GeoLineString, label: str) -> tuple[Coordinates, ...]:
     places = tuple(_place(point, f"{label}.points[{at}]") for at, point in enumerate(line.points))
     if not 4 <= len(places) <= MAX_RING_POINTS:
         raise FilterError(f"{label} has {len(places)} points, must have 4 to {MAX_RING_POINTS}")
@@ -330,11 +330,11 @@ def _ring(line: GeoLineString, label: str) -> tuple[Place, ...]:
     return places
 
 
-def _place(point: GeoPoint, label: str) -> Place:
+def _place(point: GeoPoint, label: str) -> Coordinates:
     for name, value, bound in (("lon", point.lon, MAX_LON), ("lat", point.lat, MAX_LAT)):
         if not abs(value) <= bound:
             raise FilterError(f"{label}.{name} is {value}, must be between {-bound:g} and {bound:g}")
-    return Place(point.lon, point.lat)
+    return Coordinates(point.lon, point.lat)
 
 
 def interval(bounds: Range | ValuesCount) -> Callable[[Any], bool]:

@@ -13,8 +13,9 @@ import orjson
 from pyroaring import BitMap
 
 from payload.schema import FieldSchema
-from shard.shard import Shard, ShardView
+from shard.shard import Shard
 from shard.store import Row
+from shard.view import ShardView
 
 
 class FilterError(ValueError):

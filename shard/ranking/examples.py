@@ -13,7 +13,7 @@ import numpy as np
 from journal.records import Vector, Vectors
 from query.stages import BestScore, Context, Discover, Feedback, SumScores
 from shard.vectors.graph import as_similarity
-from shard.vectors.index import Found, Rows, RowSet, View
+from shard.vectors.index import Rows, RowSet, ScoredRows, View
 from shard.vectors.sparse import SparseView
 
 EPSILON = np.float32(1.1920929e-7)
@@ -22,7 +22,7 @@ EPSILON = np.float32(1.1920929e-7)
 Scored = BestScore | SumScores | Discover | Context | Feedback
 
 
-def scored(view: View, query: Scored, rows: RowSet | None) -> Found:
+def scored(view: View, query: Scored, rows: RowSet | None) -> ScoredRows:
     """All points that have the vector, among `rows` or all, with their scores, the higher the better."""
     match query:
         case BestScore(_, positive, negative) | SumScores(_, positive, negative):
@@ -41,7 +41,7 @@ def scored(view: View, query: Scored, rows: RowSet | None) -> Found:
             for (better, high), (worse, low) in permutations(enumerate(score for _, score in judged), 2):
                 if high > low:
                     score = score + (high - low) ** query.b * query.c * (near[1 + better] - near[1 + worse])
-    return Found(found, np.asarray(score, np.float32))
+    return ScoredRows(found, np.asarray(score, np.float32))
 
 
 def _best(good: Vectors, bad: Vectors) -> Vectors:

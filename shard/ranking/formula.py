@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from msgspec import UNSET, Struct
 
 from journal.ids import decode_id
-from payload.geo import as_place, distance_m
+from payload.geo import as_coordinates, distance_m
 from payload.paths import as_micros, as_number, steps_of, values_at
 from shard.filters.conditions import Condition, parse_filter
 from shard.filters.fields import GeoPoint
@@ -260,14 +260,14 @@ class _Parser:
         return evaluate
 
     def _geo_distance(self, params: GeoDistance, path: str) -> Evaluate:
-        origin = as_place({"lon": params.origin.lon, "lat": params.origin.lat})
+        origin = as_coordinates({"lon": params.origin.lon, "lat": params.origin.lat})
         if origin is None:
             raise FormulaError(f"{path}.origin: lon must be between -180 and 180, lat between -90 and 90")
         read = self._read(params.to, f"{path}.to")
 
         def evaluate(at: Scope) -> float:
             value = read(at)
-            if (place := as_place(value)) is None:
+            if (place := as_coordinates(value)) is None:
                 raise FormulaError(f"{path}: {params.to!r} is {_shown(value)} at {at.point}, must be a place of lon and lat")
             return distance_m(origin, place)
 

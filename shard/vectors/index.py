@@ -21,14 +21,14 @@ MIN_DEAD = 1_000
 """Fewer dead points than this are not worth making an index in memory anew."""
 
 
-class Found(NamedTuple):
+class ScoredRows(NamedTuple):
     """Rows and their exact scores in the dialect's form."""
 
     rows: Rows
     scores: Vectors
 
 
-NOTHING = Found(np.empty(0, np.int64), np.empty(0, np.float32))
+NOTHING = ScoredRows(np.empty(0, np.int64), np.empty(0, np.float32))
 
 
 class RowSet:
@@ -59,13 +59,13 @@ class View(Protocol):
     @property
     def distance(self) -> Distance: ...
 
-    def compare(self, example: Vector, rows: RowSet | None = None) -> Found:
+    def compare(self, example: Vector, rows: RowSet | None = None) -> ScoredRows:
         """The score of every row, or of those of `rows` that have the vector; rows ascend."""
 
-    def scan(self, query: Vector, limit: int, rows: RowSet | None = None) -> Found:
+    def scan(self, query: Vector, limit: int, rows: RowSet | None = None) -> ScoredRows:
         """The `limit` closest of all rows, or of `rows` only, closest first, by comparing each."""
 
-    def search(self, query: Vector, limit: int, ef: int, rows: RowSet | None = None) -> Found:
+    def search(self, query: Vector, limit: int, ef: int, rows: RowSet | None = None) -> ScoredRows:
         """Nearly the `limit` closest, closest first; `ef` candidates where a graph is walked."""
 
     def floats(self, query: Vector, rows: RowSet | None) -> int:
@@ -145,10 +145,10 @@ def best(distance: Distance, scores: Vectors, limit: int) -> Rows:
     return chosen[np.argsort(order[chosen], kind="stable")]
 
 
-def closest(distance: Distance, found: Found, limit: int) -> Found:
+def closest(distance: Distance, found: ScoredRows, limit: int) -> ScoredRows:
     """The `limit` closest of what was found, closest first."""
     chosen = best(distance, found.scores, limit)
-    return Found(found.rows[chosen], found.scores[chosen])
+    return ScoredRows(found.rows[chosen], found.scores[chosen])
 
 
 def grown(array: NDArray[Any], count: int, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -161,3 +161,11 @@ def grown(array: NDArray[Any], count: int, shape: tuple[int, ...]) -> NDArray[An
 def room_for(count: int, now: int) -> int:
     """How many elements to make room for when `count` are needed."""
     return max(1024, count, 2 * now)
+
+
+def normalised(vectors: Vectors) -> Vectors:
+    """Vectors, shape (n, d), at unit length; zero vectors stay zero."""
+    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, np.newaxis]
+    norms[norms == 0] = 1
+    unit: Vectors = vectors / norms
+    return unit

@@ -15,7 +15,7 @@ from pyroaring import BitMap
 from catalog.collection import Distance
 from journal.records import Vector, Vectors
 from shard.vectors.graph import similarities
-from shard.vectors.index import Found, InMemory, Rows, RowSet, closest, grown, is_worth_compacting, room_for
+from shard.vectors.index import InMemory, Rows, RowSet, ScoredRows, closest, grown, is_worth_compacting, room_for
 
 CHUNK_VECTORS = 16_384
 """Vectors compared at once, which bounds the memory of a comparison."""
@@ -31,16 +31,16 @@ class MultiView:
         self._rows = rows
         self._alive = alive
 
-    def compare(self, example: Vector, rows: RowSet | None = None) -> Found:
+    def compare(self, example: Vector, rows: RowSet | None = None) -> ScoredRows:
         among = self._alive if rows is None else self._alive & np.isin(self._rows, rows.array(), assume_unique=True)
         chosen = np.flatnonzero(among)
         scores = [self._max_sim(example, part) for part in self._parts(chosen)]
-        return Found(self._rows[chosen], np.concatenate(scores) if scores else np.empty(0, np.float32))
+        return ScoredRows(self._rows[chosen], np.concatenate(scores) if scores else np.empty(0, np.float32))
 
-    def scan(self, query: Vector, limit: int, rows: RowSet | None = None) -> Found:
+    def scan(self, query: Vector, limit: int, rows: RowSet | None = None) -> ScoredRows:
         return closest(self.distance, self.compare(query, rows), limit)
 
-    def search(self, query: Vector, limit: int, ef: int, rows: RowSet | None = None) -> Found:
+    def search(self, query: Vector, limit: int, ef: int, rows: RowSet | None = None) -> ScoredRows:
         return self.scan(query, limit, rows)
 
     def floats(self, query: Vector, rows: RowSet | None) -> int:

@@ -24,7 +24,7 @@ from pyroaring import BitMap
 from catalog.collection import Distance
 from journal.records import Vectors
 from shard.vectors.graph import Bits, CodeUse, FlatCodes, Graph, GraphSpec, LocalIds, Mask, bits_of, exact_scores, scores_at
-from shard.vectors.index import NOTHING, Found, Rows, RowSet, closest, grown, room_for
+from shard.vectors.index import NOTHING, Rows, RowSet, ScoredRows, closest, grown, room_for
 from shard.vectors.scans import SharedScan
 
 log = logging.getLogger(__name__)
@@ -97,18 +97,18 @@ class VectorView(NamedTuple):
     distance: Distance
     segments: tuple[SegmentView, ...] = ()
 
-    def scan(self, query: Vectors, limit: int, rows: RowSet | None = None) -> Found:
+    def scan(self, query: Vectors, limit: int, rows: RowSet | None = None) -> ScoredRows:
         """The `limit` closest of all rows, or of `rows` only, by comparing each."""
         found = [closest(self.distance, self._compare_one(view, query, rows), limit) for view in self.segments]
         return self._merge(found, limit)
 
-    def compare(self, example: Vectors, rows: RowSet | None = None) -> Found:
+    def compare(self, example: Vectors, rows: RowSet | None = None) -> ScoredRows:
         """The score of every row, or of those of `rows` that are here; rows ascend."""
         found = _joined([self._compare_one(view, example, rows) for view in self.segments])
         order = np.argsort(found.rows, kind="stable")
-        return Found(found.rows[order], found.scores[order])
+        return ScoredRows(found.rows[order], found.scores[order])
 
-    def search(self, query: Vectors, limit: int, ef: int, rows: RowSet | None = None, use: CodeUse = DEFAULT_USE) -> Found:
+    def search(self, query: Vectors, limit: int, ef: int, rows: RowSet | None = None, use: CodeUse = DEFAULT_USE) -> ScoredRows:
         """Nearly the `limit` closest: through the graphs where there are any, with `ef` candidates each."""
         found = []
         for view in self.segments:
@@ -142,36 +142,36 @@ class VectorView(NamedTuple):
         """How many vectors there are."""
         return sum(view.alive_count for view in self.segments)
 
-    def _compare_one(self, view: SegmentView, example: Vectors, rows: RowSet | None) -> Found:
+    def _compare_one(self, view: SegmentView, example: Vectors, rows: RowSet | None) -> ScoredRows:
         segment = view.segment
         if rows is not None:
             local = rows.made(view, partial(_places, view, rows))
-            return Found(segment.rows[local], scores_at(self.distance, segment.vectors, example, local))
+            return ScoredRows(segment.rows[local], scores_at(self.distance, segment.vectors, example, local))
         every = segment.rows[: view.end]
         if segment.shared is not None and self.distance.higher_is_closer:
             scores = segment.shared.products(example)
         else:
             scores = exact_scores(self.distance, segment.vectors[: view.end], example)
-        return Found(every, scores) if view.alive is None else Found(every[view.alive], scores[view.alive])
+        return ScoredRows(every, scores) if view.alive is None else ScoredRows(every[view.alive], scores[view.alive])
 
     def _search_one(
         self, view: SegmentView, graph: Graph, query: Vectors, limit: int, ef: int, rows: RowSet | None, use: CodeUse
-    ) -> Found:
+    ) -> ScoredRows:
         allowed = view.bits() if rows is None else rows.made((view, "bits"), partial(_bits, view, rows))
         fetched = min(view.end, graph.fetched(limit, use))
         local = graph.search(query, fetched, max(ef, fetched), allowed)
         local = local if use.rescore else local[:limit]
-        found = Found(view.segment.rows[local], scores_at(self.distance, view.segment.vectors, query, local))
+        found = ScoredRows(view.segment.rows[local], scores_at(self.distance, view.segment.vectors, query, local))
         return closest(self.distance, found, limit)
 
-    def _search_codes(self, view: SegmentView, query: Vectors, limit: int, rows: RowSet | None) -> Found:
+    def _search_codes(self, view: SegmentView, query: Vectors, limit: int, rows: RowSet | None) -> ScoredRows:
         assert view.segment.codes is not None
         allowed = view.bits() if rows is None else rows.made((view, "bits"), partial(_bits, view, rows))
         local = view.segment.codes.search(query, limit, allowed)
-        found = Found(view.segment.rows[local], scores_at(self.distance, view.segment.vectors, query, local))
+        found = ScoredRows(view.segment.rows[local], scores_at(self.distance, view.segment.vectors, query, local))
         return closest(self.distance, found, limit)
 
-    def _merge(self, found: list[Found], limit: int) -> Found:
+    def _merge(self, found: list[ScoredRows], limit: int) -> ScoredRows:
         return found[0] if len(found) == 1 else closest(self.distance, _joined(found), limit)
 
 
@@ -188,10 +188,10 @@ def _bits(view: SegmentView, rows: RowSet) -> Bits:
     return bits_of(allowed)
 
 
-def _joined(found: list[Found]) -> Found:
+def _joined(found: list[ScoredRows]) -> ScoredRows:
     if not found:
         return NOTHING
-    return Found(np.concatenate([part.rows for part in found]), np.concatenate([part.scores for part in found]))
+    return ScoredRows(np.concatenate([part.rows for part in found]), np.concatenate([part.scores for part in found]))
 
 
 @dataclass(slots=True)

@@ -14,9 +14,9 @@ from pyroaring import BitMap
 
 from catalog.collection import Distance
 from journal.records import Vector, Vectors
-from shard.vectors.index import Found, InMemory, Rows, RowSet, closest, grown, is_worth_compacting, room_for
+from shard.vectors.index import InMemory, Rows, RowSet, ScoredRows, closest, grown, is_worth_compacting, room_for
 
-Places = NDArray[np.uint32]
+Ordinals = NDArray[np.uint32]
 """Points are known to the index by their place: the order in which they came."""
 
 
@@ -27,10 +27,10 @@ class Posting:
 
     def __init__(self) -> None:
         self.count = 0
-        self.places: Places = np.empty(4, np.uint32)
+        self.places: Ordinals = np.empty(4, np.uint32)
         self.values: Vectors = np.empty(4, np.float32)
 
-    def append(self, places: Places, values: Vectors) -> None:
+    def append(self, places: Ordinals, values: Vectors) -> None:
         end = self.count + len(places)
         if end > len(self.places):
             room = max(end, 2 * self.count)
@@ -40,8 +40,8 @@ class Posting:
         self.values[self.count : end] = values
         self.count = end
 
-    def below(self, end: int) -> tuple[Places, Vectors]:
-        """Places below `end`, and their values."""
+    def below(self, end: int) -> tuple[Ordinals, Vectors]:
+        """Ordinals below `end`, and their values."""
         count = self.count  # read first: arrays only grow
         places, values = self.places[:count], self.values[:count]
         if count and places[-1] >= end:
@@ -61,7 +61,7 @@ class SparseView:
         self._alive = alive[:end]
         self._count = count
 
-    def compare(self, example: Vector, rows: RowSet | None = None) -> Found:
+    def compare(self, example: Vector, rows: RowSet | None = None) -> ScoredRows:
         """The score of each row that shares an index with the example; others have none."""
         scores = np.zeros(self._end, np.float32)
         shares = np.zeros(self._end, np.bool_)
@@ -74,12 +74,12 @@ class SparseView:
         if rows is not None:
             shares &= self._among(rows)
         at = np.flatnonzero(shares)
-        return Found(self._rows[at], scores[at])
+        return ScoredRows(self._rows[at], scores[at])
 
-    def scan(self, query: Vector, limit: int, rows: RowSet | None = None) -> Found:
+    def scan(self, query: Vector, limit: int, rows: RowSet | None = None) -> ScoredRows:
         return closest(self.distance, self.compare(query, rows), limit)
 
-    def search(self, query: Vector, limit: int, ef: int, rows: RowSet | None = None) -> Found:
+    def search(self, query: Vector, limit: int, ef: int, rows: RowSet | None = None) -> ScoredRows:
         return self.scan(query, limit, rows)
 
     def frequencies(self, indexes: Sequence[int], rows: RowSet | None = None) -> tuple[int, list[int]]:

@@ -31,7 +31,7 @@ from journal.writer import Request, Writer
 from query import points
 from replayer.dead_letters import DeadLetters
 from replayer.replayer import Replayer
-from shard.shard import Limits
+from shard.batch import Limits
 from shard.shards import Shards
 
 NOW_MS = 1_700_000_000_000

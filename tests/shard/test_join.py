@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from journal.stamps import Version
-from shard.join import Point
+from shard.join import PointState
 
 KEYS = ("a", "b", "c")
 NAMES = ("", "v")
@@ -29,7 +29,7 @@ writes = st.one_of(
 )
 
 
-def join(point: Point, version: Version, write: tuple[Any, ...]) -> None:
+def join(point: PointState, version: Version, write: tuple[Any, ...]) -> None:
     match write:
         case ("upsert", given_vectors, payload):
             point.upsert(version, given_vectors, orjson.dumps(payload) if payload else b"")
@@ -62,7 +62,7 @@ def sequential(history: list[tuple[Any, ...]]) -> tuple[dict[str, int], dict[str
     return state
 
 
-def visible(point: Point) -> tuple[dict[str, int], dict[str, float]] | None:
+def visible(point: PointState) -> tuple[dict[str, int], dict[str, float]] | None:
     if not point.alive:
         return None
     payload = orjson.loads(point.payload) if point.payload else {}
@@ -75,14 +75,14 @@ def test_any_order_any_repetition(history: list[tuple[Any, ...]], data: st.DataO
     versions = [Version(10 + n // 2, n % 2, 0, n) for n in range(len(history))]  # pairs of equal stamps, told apart by tier
     order = data.draw(st.permutations(range(len(history))))
     repeated = data.draw(st.lists(st.sampled_from(order), max_size=4)) if order else []
-    point = Point()
+    point = PointState()
     for n in [*order, *repeated]:
         join(point, versions[n], copy.deepcopy(history[n]))
     assert visible(point) == sequential(history)
 
 
 def test_a_patch_survives_a_full_write_below_it_that_arrives_later() -> None:
-    point = Point()
+    point = PointState()
     assert point.patch_payload(Version(2, 0, 0, 0), {"a": 2}, [])
     assert point.upsert(Version(1, 1, 0, 0), {}, b'{"a":1,"b":1}')
     assert orjson.loads(point.payload) == {"a": 2, "b": 1}

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import shard.payload_index
-from payload.geo import Box, Circle, Place, Polygon
-from shard.payload_index import Ordered, Places, Postings
+from payload.geo import Box, Circle, Coordinates, Polygon
+from shard.payload_index import GeoIndex, Postings, RangeIndex
 
 NUMBERS = st.one_of(st.integers(-5, 5), st.floats(-5, 5), st.sampled_from([2**53, 2**53 + 1, 2**53 + 2, -(2**60), 1e300]))
 STEPS = st.lists(
@@ -34,7 +34,7 @@ def often_sorted() -> Iterator[None]:
 @given(STEPS)
 @settings(max_examples=500, deadline=None)
 def test_ranges_are_those_of_a_plain_search(steps: list[tuple]) -> None:  # type: ignore[type-arg]
-    ordered, rows = Ordered(), {}
+    ordered, rows = RangeIndex(), {}
     for step in steps:
         match step:
             case ("put", row, values):
@@ -62,7 +62,7 @@ def test_a_walk_gives_every_value_once_in_order_from_its_start_on(
     writes: list[tuple[int, list[float] | None]], start: float | None, descending: bool
 ) -> None:
     """Also for rows that changed since the sort, and numbers that a float does not tell apart."""
-    ordered, rows = Ordered(), {}
+    ordered, rows = RangeIndex(), {}
     for row, values in writes:
         ordered.remove(row)
         ordered.add(row, values or [])
@@ -74,7 +74,7 @@ def test_a_walk_gives_every_value_once_in_order_from_its_start_on(
 
 
 def test_a_walk_is_lazy() -> None:
-    ordered = Ordered()
+    ordered = RangeIndex()
     for row in range(1000):
         ordered.add(row, [row % 10])
     walk = ordered.ascending(start=3)
@@ -82,13 +82,13 @@ def test_a_walk_is_lazy() -> None:
 
 
 DEGREES = st.one_of(st.integers(-4, 4), st.floats(-4, 4), st.sampled_from([-180, 180, 179.5, 90, -90, 89.9999999]))
-PLACES = st.builds(Place, DEGREES.map(float), DEGREES.filter(lambda degrees: abs(degrees) <= 90).map(float))
-TRIANGLE = (Place(-3, -3), Place(3.5, -1), Place(0, 4), Place(-3, -3))
+PLACES = st.builds(Coordinates, DEGREES.map(float), DEGREES.filter(lambda degrees: abs(degrees) <= 90).map(float))
+TRIANGLE = (Coordinates(-3, -3), Coordinates(3.5, -1), Coordinates(0, 4), Coordinates(-3, -3))
 AREAS = st.one_of(
     st.builds(lambda a, b: Box(a.lon, min(a.lat, b.lat), b.lon, max(a.lat, b.lat)), PLACES, PLACES),
     st.builds(Circle, PLACES, st.one_of(st.floats(0, 2.1e7), st.floats(0, 500_000))),
     st.just(Polygon(TRIANGLE)),
-    st.just(Polygon(TRIANGLE, ((Place(-1, -1), Place(1, -1), Place(0, 1), Place(-1, -1)),))),
+    st.just(Polygon(TRIANGLE, ((Coordinates(-1, -1), Coordinates(1, -1), Coordinates(0, 1), Coordinates(-1, -1)),))),
 )
 
 
@@ -96,8 +96,8 @@ AREAS = st.one_of(
     st.lists(st.tuples(st.integers(0, 12), st.lists(PLACES, max_size=3)), max_size=30), st.lists(AREAS, min_size=1, max_size=5)
 )
 @settings(max_examples=500, deadline=None)
-def test_places_within_an_area_are_those_that_it_holds(writes: list[tuple[int, list[Place]]], areas: list[Box]) -> None:
-    index, rows = Places(), {}
+def test_places_within_an_area_are_those_that_it_holds(writes: list[tuple[int, list[Coordinates]]], areas: list[Box]) -> None:
+    index, rows = GeoIndex(), {}
     for row, places in writes:
         index.remove(row)
         index.add(row, places)

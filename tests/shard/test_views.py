@@ -17,7 +17,8 @@ from journal.records import Record, Upsert, VectorColumn
 from journal.topics import TIERS, Topics
 from query.search import search
 from query.stages import Nearest, Stage
-from shard.shard import Limits, Shard
+from shard.batch import Limits
+from shard.shard import Shard
 from shard.store import Changes
 
 TOPICS = Topics()

@@ -19,8 +19,8 @@ from journal.log import Entry, TopicPartition
 from journal.records import Delete, PatchPayload, PatchVectors, Record, ReplacePayload, UnsetVectors, Upsert, VectorColumn
 from journal.split import take
 from journal.topics import Topics, shard_of
+from shard.batch import Limits
 from shard.contract import contract_error
-from shard.shard import Limits
 
 
 @dataclass

@@ -52,8 +52,8 @@ from query.stages import Nearest, Params, Stage
 from replayer.dead_letters import DeadLetters
 from replayer.ingest import Ingest
 from replayer.replayer import Replayer
+from shard.batch import Limits
 from shard.filters.conditions import Condition, Key, Match, Range
-from shard.shard import Limits
 from shard.shards import Shards
 from tests.simulation.model import ModelPoint, State, expected_state
 

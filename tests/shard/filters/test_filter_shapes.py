@@ -26,8 +26,9 @@ from journal.log import Entry, TopicPartition
 from journal.records import Delete, PatchPayload, PointOperation, Record, ReplacePayload, Upsert, VectorColumn
 from journal.topics import Topics
 from payload.schema import FieldSchema, FieldType, Tokenizer
+from shard.batch import Limits
 from shard.filters.conditions import Candidate, Condition, parse_filter
-from shard.shard import Limits, Shard
+from shard.shard import Shard
 from tests.shard.filters.model import nodes, same, values
 
 COUNT = 12

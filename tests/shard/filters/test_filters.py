@@ -22,8 +22,9 @@ from journal.topics import Topics
 from payload.schema import FieldSchema, FieldType
 from query import points
 from query.reading import where
+from shard.batch import Limits
 from shard.filters.conditions import Condition
-from shard.shard import Limits, Shard
+from shard.shard import Shard
 from tests.shard.filters.model import nodes, same, values
 
 INDEXES = {

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
-from tests.shard.filters.test_filter_shapes import COUNT, INDEXES, RING, Dice, Pair, found
 
 from catalog.collection import Collection, CollectionConfig, Distance, VectorParams
 from journal.topics import Topics
-from shard.shard import Limits, Shard
+from shard.batch import Limits
+from shard.shard import Shard
+from tests.shard.filters.test_filter_shapes import COUNT, INDEXES, RING, Dice, Pair, found
 
 SQUARE = [(-1.5, -1.5), (2.5, -1.5), (2.5, 2.5), (-1.5, 2.5), (-1.5, -1.5)]
 """Has no place of a payload on its edge."""

@@ -17,8 +17,8 @@ from qdrant_client.hybrid.formula import evaluate_expression, parse_defaults
 from journal.ids import encode_id
 from shard.filters.conditions import Candidate
 from shard.ranking.formula import MAX_DEPTH, FormulaBody, FormulaError, parse_formula
-from shard.shard import ShardView
 from shard.store import Row
+from shard.view import ShardView
 
 BERLIN = {"lon": 13.4050, "lat": 52.5200}
 LONDON = {"lon": -0.1278, "lat": 51.5074}
