@@ -17,7 +17,7 @@ from bench.data import FIELDS, Filter, K, Points
 from bench.embedded import Action
 from catalog.collection import HnswConfig
 from journal.records import Vectors
-from query.search import EF_SEARCH
+from shard.ranking.execution import EF_SEARCH
 
 faiss: Any = _faiss  # its stubs know neither the search parameters nor the numpy signatures
 

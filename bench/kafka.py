@@ -44,9 +44,8 @@ from journal.topic_check import config_of
 from journal.topics import Topics
 from replayer import replayer
 from replayer.dead_letters import DeadLetters
-from shard.batch import Limits
+from shard.batch import Limits, WriteBatch
 from shard.shard import Shard
-from shard.shard import _Stage as Stage
 from shard.shards import Shards
 from shard.store import Store
 from tests.conftest import until
@@ -286,11 +285,11 @@ class Profile:
         ("judge: decode Avro", codec, "decode"),
         ("judge: the contract", replayer, "contract_error"),
         ("judge: drift, catalog position, home", replayer.Replayer, "_judge"),
-        ("apply: stage and join", Stage, "join"),
+        ("apply: stage and join", WriteBatch, "join"),
         ("apply: look the points up (RocksDB read)", Store, "point"),
-        ("apply: encode what changes", Stage, "changes"),
+        ("apply: encode what changes", WriteBatch, "changes"),
         ("apply: write to RocksDB", Store, "write"),
-        ("apply: in-memory indexes", Stage, "publish"),
+        ("apply: in-memory indexes", WriteBatch, "publish"),
         ("apply: publish views", Shard, "_publish"),
         ("commit for the dashboards", replayer.Replayer, "_commit"),
     )

@@ -30,7 +30,7 @@ from journal.topics import TIERS, Topics
 from payload.schema import FieldSchema, FieldType
 from shard.batch import Limits
 from shard.contract import contract_error
-from shard.join import Point
+from shard.join import PointState
 from shard.shard import Shard
 from shard.store import Changes, Form, Store
 from shard.vectors.graph import Graph, GraphSpec
@@ -94,7 +94,7 @@ def _row_writer(store: Store) -> Callable[[Upsert], None]:
         changes = Changes(store)
         version = Version(written, 1, 0, written)
         for point_id, vector, payload in zip(operation.ids, operation.vectors[0].array(), operation.payloads, strict=True):
-            point = Point(version, True, version, payload=payload, vectors={"": vector})
+            point = PointState(version, True, version, payload=payload, vectors={"": vector})
             changes.put_point(point_id, point, written)
             changes.put_row(written, point_id, point)
             changes.put_vectors(written, point.vectors)

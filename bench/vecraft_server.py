@@ -18,7 +18,7 @@ from bench.server import ServerProcess
 from bench.target import BATCH
 from catalog.collection import HnswConfig
 from journal.records import Vectors
-from query.search import EF_SEARCH
+from shard.ranking.execution import EF_SEARCH
 from vecraft import __version__
 
 _PATH = "/collections/bench"

@@ -1,4 +1,5 @@
-"""Reads: filters, the plan for one shard, fan-out and merge, and the gate that holds a read until the state is new enough.
+"""Reads of a collection: requests as values, the coordinator that asks the replicas of its shards, and the gate of consistency.
 
-Owns what a request means and how it is answered from shards. Must not write, follow the journal, or know of HTTP.
+Owns how an answer is put together from shards: rounds, merging, fusion, diversity, groups. Must not know where a replica is, look
+into a shard, write, follow the journal, or know of HTTP.
 """

@@ -44,6 +44,7 @@ class Gate:
 
     def __init__(self, journal: Journal, topics: Topics, applied: AppliedPositions, timeout_s: float) -> None:
         self._journal = journal
+        self._topics = topics
         self._partitions = [topics.system_partition, *topics.data_partitions()]
         self._applied = applied
         self._timeout_s = timeout_s
@@ -52,6 +53,10 @@ class Gate:
         self._ends = _Ends(float("-inf"), {})
         self._asking: asyncio.Task[None] | None = None
         applied.listen(self._on_advance)
+
+    def on_this_loop(self) -> Gate:
+        """The same for the event loop that runs now."""
+        return Gate(self._journal, self._topics, self._applied, self._timeout_s)
 
     async def required(self, demand: Demand) -> Positions:
         """The positions that the demand comes to, for all partitions. Raises NotCaughtUp when the log cannot be asked."""

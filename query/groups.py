@@ -3,55 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import orjson
+import msgspec
 
-from payload.paths import values_at
-from query.search import Hit, search
+from query.pinned import Pinned
+from query.points import count
+from query.search import search
 from query.stages import Stage
-from shard.shard import Shard
+from shard.replica import RankedPoints
 
 GroupId = str | int
 
 
 class Group(NamedTuple):
-    """A value, and its best hits."""
+    """A value, and its best hits: where they stand in the ranking."""
 
     id: GroupId
-    hits: list[Hit]
+    hits: list[int]
 
 
-def grouped(shards: Sequence[Shard], stage: Stage, key: str, groups: int, size: int) -> list[Group]:
-    """The groups in order of their best hits. A point with several values stands in several groups.
+async def grouped(pinned: Pinned, stage: Stage, key: str, groups: int, size: int) -> tuple[RankedPoints, list[Group]]:
+    """A ranking, and the groups in it in order of their best hits. A point with several values stands in several groups.
 
     Looks at more and more hits until enough groups are full or all points are seen.
     """
-    every = sum(len(shard.view.alive) for shard in shards)
+    every = await count(pinned, None)
     limit = min(every, 4 * groups * size)
     while True:
-        hits = search(shards, _widened(stage, limit, every))
-        found = _groups(hits, key, size)
+        ranked = await search(pinned, _widened(stage, limit, every))
+        found = _groups(await _values(pinned, ranked.ids, key), size)
         full = len(found) >= groups and all(len(group.hits) >= size for group in found[:groups])
-        if full or limit >= every or len(hits) < limit:
-            return found[:groups]
+        if full or limit >= every or len(ranked.ids) < limit:
+            return ranked, found[:groups]
         limit = min(every, 8 * limit)
+
+
+async def _values(pinned: Pinned, ids: Sequence[bytes], key: str) -> list[list[Any]]:
+    """The values at a path of each point."""
+    asked = pinned.by_lease(ids)
+    parts = await pinned.all_of(lease.values(mine, key) for lease, mine in asked)
+    by_id = {id_: values for (_, mine), part in zip(asked, parts, strict=True) for id_, values in zip(mine, part, strict=True)}
+    return [by_id[id_] for id_ in ids]
 
 
 def _widened(stage: Stage, limit: int, every: int) -> Stage:
     """The stage with this limit, and no limits inside: an inner limit would cut groups short."""
-    return replace(stage, limit=max(1, limit), inner=[_widened(each, every, every) for each in stage.inner])
+    inner = [_widened(each, every, every) for each in stage.inner]
+    return msgspec.structs.replace(stage, limit=max(1, limit), inner=inner)
 
 
-def _groups(hits: Sequence[Hit], key: str, size: int) -> list[Group]:
+def _groups(values: Sequence[Sequence[Any]], size: int) -> list[Group]:
     found: dict[GroupId, Group] = {}
-    for hit in hits:
-        values = values_at(orjson.loads(hit.point.payload), key) if hit.point.payload else []
-        if any(isinstance(value, bool) or not isinstance(value, str | int) for value in values):
+    for at, mine in enumerate(values):
+        if any(isinstance(value, bool) or not isinstance(value, str | int) for value in mine):
             continue
-        for value in dict.fromkeys(values):
+        for value in dict.fromkeys(mine):
             group = found.setdefault(value, Group(value, []))
             if len(group.hits) < size:
-                group.hits.append(hit)
+                group.hits.append(at)
     return list(found.values())

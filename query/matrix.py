@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
-from pyroaring import BitMap
+from query.pinned import Pinned
+from query.points import retrieve
+from query.search import search
+from query.stages import Stage
+from shard.filters.conditions import Condition
+from shard.filters.where import where
+from shard.ranking.rankings import Nearest, Sample, SearchParams
 
-from query.points import reading_of
-from query.reading import Place, Reading, Where
-from query.search import rank
-from query.stages import Nearest, Params, Sample, Stage
-from shard.shard import Shard
-from shard.vectors.index import RowSet
+EXACT = SearchParams(exact=True)
 
 
 class Matrix(NamedTuple):
@@ -22,24 +22,17 @@ class Matrix(NamedTuple):
     nearest: list[list[tuple[int, float]]]
 
 
-def matrix(shards: Sequence[Shard], name: str, wanted: Where | None, sample: int, limit: int, seed: int) -> Matrix:
+async def matrix(pinned: Pinned, name: str, condition: Condition | None, sample: int, limit: int, seed: int) -> Matrix:
     """The `limit` nearest within a sample of the points that pass and have the vector."""
-    reading = reading_of(shards, wanted)
-    having = [RowSet(reading.passing(shard, wanted) & view.vectors[name].all_rows()) for shard, view in enumerate(reading.views)]
-    places = [found.place for found in rank(reading, Stage(Sample(seed), sample), having)]
-    if len(places) < 2:
+    having = Condition(has_vector=name)
+    wanted = where(having if condition is None else Condition(must=[condition, having]))
+    ids = sorted((await search(pinned, Stage(Sample(seed), sample, wanted))).ids)
+    if len(ids) < 2:
         return Matrix([], [])
-    by_id = sorted((row.id, place) for row, place in zip(reading.rows(places), places, strict=True))
-    at = {place: number for number, (_, place) in enumerate(by_id)}
-    nearest = [_nearest(reading, name, place, at, limit) for _, place in by_id]
-    return Matrix([id_ for id_, _ in by_id], nearest)
-
-
-def _nearest(reading: Reading, name: str, place: Place, at: dict[Place, int], limit: int) -> list[tuple[int, float]]:
-    others = [BitMap() for _ in reading.views]
-    for shard, row in at:
-        others[shard].add(row)
-    others[place.shard].discard(place.row)
-    vector = reading.views[place.shard].rows.vectors(place.row)[name]
-    found = rank(reading, Stage(Nearest(name, vector), limit, params=Params(exact=True)), [RowSet(rows) for rows in others])
-    return [(at[ranked.place], ranked.score) for ranked in found]
+    at = {id_: number for number, id_ in enumerate(ids)}
+    nearest = []
+    for point in await retrieve(pinned, ids, vectors=[name]):
+        stage = Stage(Nearest(name, point.vectors[name]), limit, params=EXACT)
+        ranked = await search(pinned, stage, among=[id_ for id_ in ids if id_ != point.id])
+        nearest.append([(at[id_], score) for id_, score in zip(ranked.ids, ranked.scores.tolist(), strict=True)])
+    return Matrix(ids, nearest)

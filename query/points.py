@@ -2,105 +2,73 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import orjson
+from journal.records import Vector
+from query.pinned import Pinned
+from query.search import search
+from query.stages import Stage
+from shard.filters.where import Where
+from shard.ranking.rankings import ById, Ranking
+from shard.replica import PayloadPart
+from shard.view import facet_key
 
-from journal.topics import shard_of
-from payload.paths import values_at
-from query.reading import Place, Reading, Where
-from shard.shard import Shard
-from shard.store import Row
-from shard.vectors.index import RowSet
-from shard.view import ShardView
-
-SORTED_BELOW = 5_000
-"""Matches of a filter that are read and sorted by id; more are met in id order, and tested."""
+MAX_IDS = 2**31
+"""More points than a collection can have."""
 
 
 class Point(NamedTuple):
-    """A point, and the view it was read from."""
+    """A point as it is stored: its payload as JSON, empty for none, and its vectors by name, as far as they were asked for."""
 
-    row: Row
-    view: ShardView
+    id: bytes
+    stamp: int
+    payload: bytes
+    vectors: dict[str, Vector]
 
 
-def retrieve(shards: Sequence[Shard], ids: Sequence[bytes]) -> list[Point]:
+async def retrieve(
+    pinned: Pinned, ids: Sequence[bytes], payload: PayloadPart | None = None, vectors: bool | Sequence[str] = False
+) -> list[Point]:
     """The points of these ids, in their order; those that do not exist are left out."""
-    found: dict[bytes, Point] = {}
-    for number, shard in enumerate(shards):
-        view = shard.view
-        mine = [point_id for point_id in ids if shard_of(point_id, len(shards)) == number]
-        found |= {row.id: Point(row, view) for row in view.rows.find(mine)}
-    return [found[point_id] for point_id in ids if point_id in found]
+    parts = await pinned.all_of(lease.fetch(mine, payload, vectors) for lease, mine in pinned.by_lease(ids))
+    columns = [zip(part.ids, part.stamps, part.payloads, part.vectors, strict=True) for part in parts]
+    if len(columns) == 1:
+        return [Point(*point) for point in columns[0]]
+    found = {point[0]: Point(*point) for column in columns for point in column}
+    return [found[id_] for id_ in ids if id_ in found]
 
 
-def scroll(shards: Sequence[Shard], wanted: Where | None, start: bytes, limit: int) -> tuple[list[Point], bytes | None]:
-    """Up to `limit` points in id order from `start` on, and the id to go on from, None at the end."""
-    reading = reading_of(shards, wanted)
-    among = [reading.among(shard, wanted) for shard in range(len(shards))]
-    places = in_id_order(reading, among, start, limit + 1)
-    found = [Point(row, reading.views[place.shard]) for place, row in zip(places, reading.rows(places), strict=True)]
-    return found[:limit], found[limit].row.id if len(found) > limit else None
+async def scroll(pinned: Pinned, where: Where | None, start: bytes, limit: int) -> tuple[list[bytes], bytes | None]:
+    """The ids of up to `limit` points in order from `start` on, and the id to go on from, None at the end."""
+    ids = (await search(pinned, Stage(ById(start), limit + 1, where))).ids
+    return ids[:limit], ids[limit] if len(ids) > limit else None
 
 
-def count(shards: Sequence[Shard], wanted: Where | None) -> int:
+async def count(pinned: Pinned, where: Where | None) -> int:
     """How many points pass."""
-    reading = reading_of(shards, wanted)
-    return sum(len(reading.passing(shard, wanted)) for shard in range(len(shards)))
+    return sum(await pinned.all_of(lease.count(where) for lease in pinned.leases))
 
 
-def matching_ids(shards: Sequence[Shard], wanted: Where | None) -> list[bytes]:
-    """The ids of all points that pass."""
-    reading = reading_of(shards, wanted)
-    return [row.id for shard, view in enumerate(reading.views) for row in view.rows.rows(reading.passing(shard, wanted))]
+async def matching_ids(pinned: Pinned, where: Where | None) -> list[bytes]:
+    """The ids of all points that pass, in order."""
+    return (await search(pinned, Stage(ById(), MAX_IDS, where))).ids
 
 
-def facet(shards: Sequence[Shard], key: str, wanted: Where | None, limit: int) -> list[tuple[str | int | bool, int]]:
+async def passing(pinned: Pinned, ids: Iterable[bytes], where: Where | None) -> set[bytes]:
+    """Those of the ids that there are points with, and that pass."""
+    asked = [(lease, mine) for lease, mine in pinned.by_lease(ids) if mine]
+    ranking = Ranking(ById(), MAX_IDS, where)
+    parts = await pinned.all_of(lease.rank(ranking, mine) for lease, mine in asked)
+    return {id_ for part in parts for id_ in part.ids}
+
+
+async def facet(pinned: Pinned, key: str, where: Where | None, limit: int) -> list[tuple[str | int | bool, int]]:
     """The most frequent values of a field among the points that pass, with their numbers of points."""
     totals: Counter[tuple[str, str | int | bool]] = Counter()
-    for shard in shards:
-        for value, number in _facet_shard(shard, key, wanted).items():
-            totals[value] += number
+    for part in await pinned.all_of(lease.facet(key, where) for lease in pinned.leases):
+        for counted in part:
+            totals[facet_key(counted.value)] += counted.count
     ranked = sorted(totals.items(), key=lambda item: (-item[1], item[0]))
     return [(value, number) for (_, value), number in ranked[:limit]]
-
-
-def in_id_order(reading: Reading, among: Sequence[RowSet | None], start: bytes, limit: int) -> list[Place]:
-    """The first of these rows (None: all) in the order of their ids, from `start` on."""
-    streams = [_ordered(shard, view, rows, start) for shard, (view, rows) in enumerate(zip(reading.views, among, strict=True))]
-    return [place for _, place in islice(heapq.merge(*streams), limit)]
-
-
-def reading_of(shards: Sequence[Shard], wanted: Where | None) -> Reading:
-    """A reading that can be asked for one filter, or none."""
-    return Reading(shards, [] if wanted is None else [wanted])
-
-
-def _facet_shard(shard: Shard, key: str, wanted: Where | None) -> Counter[tuple[str, str | int | bool]]:
-    with shard.lock:  # so that the index is that of the reading
-        reading = reading_of([shard], wanted)
-        index = shard.payload.fields.get(key)
-        if index is not None and index.keeps_values and reading.is_known(0, wanted):
-            counted = index.postings.counts(reading.passing(0, wanted))
-            return Counter({(type(value).__name__, value): number for value, number in counted.items()})
-    totals: Counter[tuple[str, str | int | bool]] = Counter()
-    for row in reading.views[0].rows.rows(reading.passing(0, wanted)):
-        values = values_at(orjson.loads(row.payload), key) if row.payload else []
-        totals.update({(type(value).__name__, value) for value in values if isinstance(value, str | int)})
-    return totals
-
-
-def _ordered(shard: int, view: ShardView, rows: RowSet | None, start: bytes) -> Iterator[tuple[bytes, Place]]:
-    """Ids and places of a shard's rows, in id order from `start` on."""
-    if rows is not None and len(rows) < SORTED_BELOW:
-        found = sorted((row.id, Place(shard, row.row)) for row in view.rows.rows(rows.rows) if row.id >= start)
-        yield from found
-        return
-    for id_, number in view.rows.scan_points(start):
-        if rows is None or number in rows.rows:
-            yield id_, Place(shard, number)

@@ -1,94 +1,36 @@
-"""Searches: the plan for one shard, fan-out over a collection's shards, the merge, and the stages of a query, inner ones first.
+"""Searches: the coordinator of one query. Its stages are asked of all shards in rounds, inner stages first, on one pinned moment.
 
-The plan of a search by one vector: a filter becomes a set of rows; few of them are compared one by one; otherwise the graphs are
-asked, with the set as their selector, and when they find too few the answer comes from comparing all after all. So a search
-gives min(limit, matches) hits, with exact scores (I10). Scores of several vectors are computed for every row.
+A leaf stage is one round to every shard. An outer stage is another, with the points that the inner ones gave; fusion needs none,
+diversity one that fetches vectors.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from math import isfinite, sqrt
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
 import numpy as np
-import orjson
-from pyroaring import BitMap
 
 from catalog.collection import Collection, Distance
 from journal.records import SPARSE, Vector
-from payload.paths import as_number, values_at
 from query.diversity import diversified
 from query.fusion import fuse
-from query.points import in_id_order
-from query.reading import Place, Reading, is_selected
-from query.stages import EF_SEARCH, ById, Fusion, Nearest, OrderBy, Sample, Stage
+from query.pinned import Pinned
+from query.stages import Fusion, Stage
 from shard.contract import vector_error
-from shard.filters.conditions import Candidate
-from shard.ranking.examples import Scored, scored
+from shard.ranking.execution import Steps
 from shard.ranking.formula import Formula
-from shard.shard import Shard
-from shard.store import Row
-from shard.vectors.index import RowSet, ScoredRows, View, closest, normalised
-from shard.vectors.segments import VectorView
-from shard.vectors.sparse import SparseView, idf
-from shard.view import ShardView
-
-EXACT_BELOW = 10_000
-"""Matches of a filter that are compared one by one."""
-
-QUICK_FLOATS = 8_000_000
-"""A search that compares fewer floats than this one by one takes about a millisecond."""
-
-QUICK_LIMIT = 100
+from shard.ranking.rankings import ById, Nearest, OrderBy, Ranking, Sample
+from shard.replica import Answer, RankedPoints
+from shard.vectors.index import normalised
+from shard.vectors.sparse import idf
 
 
 class QueryError(ValueError):
     """A read that cannot be answered as asked. The text names the field and the bound."""
-
-
-class Hit(NamedTuple):
-    """A point found, its score, and the view it was found in; `value` is what it was ordered by."""
-
-    point: Row
-    score: float
-    view: ShardView
-    value: float | None = None
-
-
-class Ranked(NamedTuple):
-    """A point of a stage."""
-
-    place: Place
-    score: float
-    value: float | None = None
-
-
-class Trace:
-    """What was done to answer, step by step, with times; for people (`?explain=true`)."""
-
-    def __init__(self) -> None:
-        self.steps: list[dict[str, Any]] = []
-
-    @contextmanager
-    def step(self, **facts: Any) -> Any:
-        """Times a step; what is put into the dictionary given is shown too."""
-        begun_s = time.perf_counter()
-        yield facts
-        self.steps.append(facts | {"ms": round(1000 * (time.perf_counter() - begun_s), 3)})
-
-
-class _NoTrace(Trace):
-    @contextmanager
-    def step(self, **facts: Any) -> Any:
-        yield facts
-
-
-NO_TRACE = _NoTrace()
 
 
 def prepare(collection: Collection, name: str, vector: Vector) -> Vector:
@@ -116,256 +58,201 @@ def prepare(collection: Collection, name: str, vector: Vector) -> Vector:
     return normalised(vector) if params.multi else vector / np.float32(sqrt(square))
 
 
-def is_quick(shards: Sequence[Shard], stage: Stage) -> bool:
-    """Whether the search surely takes about a millisecond, so that it may run on the event loop."""
-    query = stage.query
-    if not isinstance(query, Nearest) or query.diversity or stage.inner or stage.params.idf_among:
-        return False
-    if stage.limit > QUICK_LIMIT or stage.params.ef > 2 * EF_SEARCH or not is_selected(shards, stage.where):
-        return False
-    floats = 0
-    for shard in shards:
-        view = shard.view
-        index = view.vectors[query.name]
-        rows = None if stage.where is None else view.selections.get(stage.where.key)
-        if stage.params.exact or (rows is not None and len(rows) <= EXACT_BELOW) or not isinstance(index, VectorView):
-            floats += index.floats(query.vector, rows)
-        elif rows is None:
-            floats += index.flat_floats()
-        else:
-            return False
-    return floats < QUICK_FLOATS
+async def search(pinned: Pinned, stage: Stage, steps: Steps | None = None, among: Sequence[bytes] | None = None) -> RankedPoints:
+    """The points that the last stage ranks first, best first, equal ones by id. `steps` is told what was done.
 
-
-def search(shards: Sequence[Shard], stage: Stage, trace: Trace = NO_TRACE, payloads: bool = True) -> list[Hit]:
-    """The points that the last stage ranks first, best first, equal ones by id; `payloads` says if those are read."""
-    with trace.step(step="view", shards=len(shards)):
-        reading = Reading(shards, stage.filters(), list(stage.orders()))
-    ranked = _Search(reading, trace).ranked(stage)
-    with trace.step(step="points", points=len(ranked)):
-        return _resolved(reading, stage, ranked, payloads)
-
-
-def rank(reading: Reading, stage: Stage, among: Sequence[RowSet | None]) -> list[Ranked]:
-    """The ranking of a stage without inner ones, of these rows of each shard."""
-    return _Search(reading, NO_TRACE).of(stage, among)
-
-
-def _resolved(reading: Reading, stage: Stage, ranked: Sequence[Ranked], payloads: bool) -> list[Hit]:
-    """The points of a ranking. Where it is by score, equal ones are ordered by id."""
-    places = [r.place for r in ranked]
-    rows = reading.rows(places) if payloads else reading.without_payloads(places)
-    hits = [Hit(row, r.score, reading.views[r.place.shard], r.value) for row, r in zip(rows, ranked, strict=True)]
-    is_by_score = isinstance(stage.query, Nearest) and not stage.query.diversity
-    if is_by_score and len({hit.score for hit in hits}) < len(hits):
-        closer_first = -1 if hits[0].score >= hits[-1].score else 1
-        hits.sort(key=lambda hit: (closer_first * hit.score, hit.point.id))
-    return hits
-
-
-def _higher_is_closer(reading: Reading, query: Nearest) -> bool:
-    return reading.views[0].vectors[query.name].distance.higher_is_closer
+    `among` limits a stage without inner ones to the points with these ids.
+    """
+    query = _Search(pinned, steps)
+    return await (query.ranked(stage) if among is None else query.leaf(stage, among))
 
 
 class _Search:
-    """One query on one reading."""
+    """One query on a pinned collection."""
 
-    def __init__(self, reading: Reading, trace: Trace) -> None:
-        self._reading = reading
-        self._trace = trace
+    def __init__(self, pinned: Pinned, steps: Steps | None) -> None:
+        self._pinned = pinned
+        self._explain = steps is not None
+        self._steps = Steps() if steps is None else steps
 
-    def ranked(self, stage: Stage) -> list[Ranked]:
+    async def ranked(self, stage: Stage) -> RankedPoints:
         """At most `stage.limit` points, best first."""
         if not stage.inner:
-            with self._trace.step(step="filter") if stage.where else NO_TRACE.step() as facts:
-                among = [self._reading.among(shard, stage.where) for shard in range(len(self._reading.views))]
-                facts["matches"] = [None if rows is None else len(rows) for rows in among]
-            return self.of(stage, among)
-        lists = [self.ranked(inner) for inner in stage.inner]
+            return await self.leaf(stage, None)
+        lists = await self._inner(stage.inner)
         match stage.query:
             case Fusion() as fusion:
-                with self._trace.step(step=fusion.method, lists=len(lists)):
-                    fused = fuse([[(r.place, r.score) for r in ranked] for ranked in lists], fusion)
-                    return _cut([Ranked(place, score) for place, score in fused], stage, or_equal=True)
+                with self._steps.step(step=fusion.method, lists=len(lists)):
+                    return _cut(_fused(lists, fusion), stage, or_equal=True)
             case Formula() as formula:
-                with self._trace.step(step="formula", lists=len(lists)):
-                    return _cut(self._formula(formula, lists), stage, or_equal=True)
-        return self.of(stage, self._candidates(stage, lists))
+                return _cut(await self._formula(formula, lists), stage, or_equal=True)
+        return await self.leaf(stage, dict.fromkeys(chain.from_iterable(ranked.ids for ranked in lists)))
 
-    def of(self, stage: Stage, among: Sequence[RowSet | None]) -> list[Ranked]:
-        """The stage's ranking of these rows of each shard; None for all rows."""
-        match stage.query:
-            case Nearest(diversity=None) as query:
-                return self._nearest(stage, query, among)
-            case Nearest(diversity=diversity) as query:
-                assert diversity is not None
-                nearest = replace(stage, query=replace(query, diversity=None), limit=diversity.candidates)
-                candidates = self._nearest(nearest, nearest.query, among)  # type: ignore[arg-type]
-                with self._trace.step(step="diversity", candidates=len(candidates)):
-                    return self._diversified(query, candidates)[: stage.limit]
-            case OrderBy() as query:
-                return self._ordered(stage, query, among)
-            case Sample(seed):
-                return self._sampled(stage, seed, among)
-            case ById():
-                return self._by_id(stage, among)
-            case Fusion() | Formula():
-                raise QueryError("query: fusion and formula need a prefetch")
-        with self._trace.step(step="score", query=type(stage.query).__name__):
-            return self._scored(stage, stage.query, among)
+    async def _inner(self, stages: Sequence[Stage]) -> list[RankedPoints]:
+        """The lists of inner stages; those that have no stages inside are asked for together."""
+        stages = [await self._weighed(stage) for stage in stages]
+        started = [None if stage.inner or stage.diversity else self._ask(stage, None) for stage in stages]
+        lists = []
+        for stage, answers in zip(stages, started, strict=True):
+            lists.append(await self.ranked(stage) if answers is None else await self._merged(stage, answers))
+        return lists
 
-    def _nearest(self, stage: Stage, query: Nearest, among: Sequence[RowSet | None]) -> list[Ranked]:
-        vector = self._weighted(query.name, stage, query.vector)
-        merged: list[Ranked] = []
-        for shard, (view, rows) in enumerate(zip(self._reading.views, among, strict=True)):
-            excluded = self._excluded(view, stage)
-            found = self._closest(view.vectors[query.name], vector, stage, stage.limit + len(excluded), rows)
-            merged.extend(_ranked(shard, found, excluded))
-        if len(self._reading.views) > 1:
-            closer_first = -1 if _higher_is_closer(self._reading, query) else 1
-            merged.sort(key=lambda r: (closer_first * r.score, r.place))
-        return _cut(merged, stage, lower_is_closer=not _higher_is_closer(self._reading, query))
+    async def leaf(self, stage: Stage, among: Iterable[bytes] | None) -> RankedPoints:
+        """The stage's ranking of the points `among`; None for all."""
+        if isinstance(stage.query, Fusion | Formula):
+            raise QueryError("query: fusion and formula need a prefetch")
+        stage = await self._weighed(stage)
+        if stage.diversity is not None and isinstance(stage.query, Nearest):
+            return await self._diverse(stage, stage.query, among)
+        return await self._merged(stage, self._ask(stage, among))
 
-    def _closest(self, view: View, vector: Vector, stage: Stage, limit: int, rows: RowSet | None) -> ScoredRows:
-        """The plan for one shard."""
-        size = view.size() if rows is None else len(rows)
-        params = stage.params
-        with self._trace.step(step="search", among=size) as facts:
-            if (
-                params.exact
-                or params.ignore_codes
-                or not isinstance(view, VectorView)
-                or (rows is not None and size <= EXACT_BELOW)
-            ):
-                facts["plan"] = "scan"
-                return view.scan(vector, limit, rows)
-            # Where few points pass, the graph must look at more to meet as many of them.
-            ef = params.ef if rows is None else int(params.ef * min(4.0, max(1.0, view.size() / size)))
-            facts |= {"plan": "graph", "ef": ef}
-            found = view.search(vector, limit, ef, rows, params.use)
-            if len(found.rows) < min(limit, size):
-                facts["plan"] = "graph, then scan"
-                found = view.scan(vector, limit, rows)
-            return found
+    def _ask(self, stage: Stage, among: Iterable[bytes] | None) -> list[Answer[RankedPoints]]:
+        """Asks every shard for its part of a leaf stage."""
+        if isinstance(stage.query, Fusion | Formula):
+            raise QueryError("query: fusion and formula need a prefetch")
+        ranking = Ranking(stage.query, stage.limit, stage.where, list(stage.exclude), stage.params, self._explain)
+        if among is not None:
+            return [lease.rank(_for_shard(ranking, lease.shard), ids) for lease, ids in self._pinned.by_lease(among)]
+        return [lease.rank(_for_shard(ranking, lease.shard)) for lease in self._pinned.leases]
 
-    def _weighted(self, name: str, stage: Stage, vector: Vector) -> Vector:
-        """A sparse query vector under the `idf` modifier: its values by how rare their indexes are in the collection."""
-        params = self._reading.collection.config.sparse_vectors.get(name)
-        if params is None or not params.idf:
-            return vector
-        total, having = 0, np.zeros(len(vector), np.int64)
-        for shard, view in enumerate(self._reading.views):
-            index = view.vectors[name]
-            assert isinstance(index, SparseView)
-            count, found = index.frequencies(vector["index"].tolist(), self._reading.among(shard, stage.params.idf_among))
-            total, having = total + count, having + found
-        weighted = vector.copy()
-        weighted["value"] *= [idf(count, total) for count in having.tolist()]
-        return weighted
+    async def _merged(self, stage: Stage, answers: list[Answer[RankedPoints]]) -> RankedPoints:
+        parts = await self._pinned.all_of(answers)
+        if not parts:  # no point to ask any shard about
+            return RankedPoints([], np.empty(0, np.float32), [])
+        if self._explain:
+            self._steps.extend(step for part in parts for step in part.steps)
+        closer_first = self._closer_first(stage)
+        merged = parts[0] if len(parts) == 1 else _merge(stage, parts, closer_first)
+        if isinstance(stage.query, Sample):
+            merged.values = None  # they were there to be merged by
+        return _cut(merged, stage, lower_is_closer=not closer_first)
 
-    def _scored(self, stage: Stage, query: Scored, among: Sequence[RowSet | None]) -> list[Ranked]:
-        merged: list[Ranked] = []
-        query = _with_vectors(query, partial(self._weighted, query.name, stage))
-        for shard, (view, rows) in enumerate(zip(self._reading.views, among, strict=True)):
-            excluded = self._excluded(view, stage)
-            found = closest(Distance.DOT, scored(view.vectors[query.name], query, rows), stage.limit + len(excluded))
-            merged.extend(_ranked(shard, found, excluded))
-        merged.sort(key=lambda r: (-r.score, r.place))
-        return _cut(merged, stage)
+    def _closer_first(self, stage: Stage) -> bool:
+        """Whether a higher score is a better one."""
+        if not isinstance(stage.query, Nearest):
+            return True
+        params = self._pinned.collection.config.vectors.get(stage.query.name)
+        return params is None or params.distance.higher_is_closer
 
-    def _diversified(self, query: Nearest, candidates: Sequence[Ranked]) -> list[Ranked]:
-        assert query.diversity is not None
-        views = self._reading.views
-        vectors = [views[r.place.shard].rows.vectors(r.place.row)[query.name] for r in candidates]
-        distance = views[0].vectors[query.name].distance
-        return [candidates[at] for at in diversified(distance, query.vector, vectors, query.diversity.diversity)]
+    async def _weighed(self, stage: Stage) -> Stage:
+        """The stage with sparse query vectors weighed by how rare their indexes are, where the collection says so."""
+        name: str = getattr(stage.query, "name", "")  # sparse vectors have one
+        params = self._pinned.collection.config.sparse_vectors.get(name)
+        if params is None or not params.idf or stage.inner or stage.is_weighed:
+            return stage
+        vectors = list(_vectors_of(stage.query))
+        indexes = sorted({index for vector in vectors for index in vector["index"].tolist()})
+        answers = [lease.terms(name, indexes, stage.corpus) for lease in self._pinned.leases]
+        terms = await self._pinned.all_of(answers)
+        total = sum(part.total for part in terms)
+        weights = {index: idf(sum(part.having[at] for part in terms), total) for at, index in enumerate(indexes)}
+        return msgspec.structs.replace(stage, query=_with_weights(stage.query, weights), is_weighed=True)
 
-    def _ordered(self, stage: Stage, by: OrderBy, among: Sequence[RowSet | None]) -> list[Ranked]:
-        merged: list[Ranked] = []
-        for shard, view in enumerate(self._reading.views):
-            excluded = self._excluded(view, stage)
-            if stage.inner:
-                items = _values(self._reading, shard, among[shard] or RowSet(BitMap()), by)
-            else:
-                items = self._reading.ordered(shard, stage.order(by))
-            merged.extend(Ranked(Place(shard, row), 1.0, value) for value, row in items if row not in excluded)
-        merged.sort(key=lambda r: r.value, reverse=by.descending)  # type: ignore[arg-type,return-value]
-        return merged[: stage.limit]
+    async def _diverse(self, stage: Stage, query: Nearest, among: Iterable[bytes] | None) -> RankedPoints:
+        assert stage.diversity is not None
+        wide = msgspec.structs.replace(stage, limit=stage.diversity.candidates, diversity=None)
+        candidates = await self._merged(wide, self._ask(wide, among))
+        found = await self._pinned.all_of(
+            lease.fetch(ids, vectors=[query.name]) for lease, ids in self._pinned.by_lease(candidates.ids)
+        )
+        vectors = {id_: vectors[query.name] for part in found for id_, vectors in zip(part.ids, part.vectors, strict=True)}
+        params = self._pinned.collection.config.vectors.get(query.name)
+        distance = Distance.DOT if params is None else params.distance
+        with self._steps.step(step="diversity", candidates=len(candidates.ids)):
+            order = diversified(distance, query.vector, [vectors[id_] for id_ in candidates.ids], stage.diversity.diversity)
+        return _taken(candidates, order[: stage.limit])
 
-    def _sampled(self, stage: Stage, seed: int, among: Sequence[RowSet | None]) -> list[Ranked]:
-        chance = np.random.default_rng(seed)
-        rows = [view.alive if some is None else some.rows for view, some in zip(self._reading.views, among, strict=True)]
-        rows = [found - self._excluded(view, stage) for view, found in zip(self._reading.views, rows, strict=True)]
-        total = sum(map(len, rows))
-        places = []
-        for number in chance.permutation(chance.choice(total, min(stage.limit, total), replace=False)).tolist():
-            shard = 0
-            while number >= len(rows[shard]):
-                number, shard = number - len(rows[shard]), shard + 1
-            places.append(Ranked(Place(shard, rows[shard][number]), 1.0))
-        return places
-
-    def _by_id(self, stage: Stage, among: Sequence[RowSet | None]) -> list[Ranked]:
-        return [Ranked(place, 1.0) for place in in_id_order(self._reading, among, b"", stage.limit)]
-
-    def _formula(self, formula: Formula, lists: Sequence[Sequence[Ranked]]) -> list[Ranked]:
-        scores = [{r.place: r.score for r in ranked} for ranked in lists]
-        places = list(dict.fromkeys(r.place for ranked in lists for r in ranked))
-        found = []
-        for place, row in zip(places, self._reading.rows(places), strict=True):
-            candidate = Candidate(row, self._reading.views[place.shard])
-            found.append(Ranked(place, formula.score(candidate, [by_place.get(place) for by_place in scores])))
-        return sorted(found, key=lambda r: (-r.score, r.place))
-
-    def _candidates(self, stage: Stage, lists: Sequence[Sequence[Ranked]]) -> list[RowSet | None]:
-        """The points that the inner stages give, by shard."""
-        rows = [BitMap() for _ in self._reading.views]
-        for ranked in lists:
-            for place, *_ in ranked:
-                rows[place.shard].add(place.row)
-        passing = [self._reading.among(shard, stage.where) for shard in range(len(rows))]
-        return [RowSet(mine if some is None else mine & some.rows) for mine, some in zip(rows, passing, strict=True)]
-
-    def _excluded(self, view: ShardView, stage: Stage) -> BitMap:
-        return BitMap(row.row for row in view.rows.find(stage.exclude)) if stage.exclude else _NO_ROWS
+    async def _formula(self, formula: Formula, lists: Sequence[RankedPoints]) -> RankedPoints:
+        """All points of the inner lists by the value of a formula; it sees their scores there."""
+        scores = [dict(zip(ranked.ids, ranked.scores.tolist(), strict=True)) for ranked in lists]
+        points = _union(lists)
+        with self._steps.step(step="formula", lists=len(lists)):
+            asked = self._pinned.by_lease(points.ids)
+            parts = await self._pinned.all_of(
+                lease.score(formula, ids, [[by_id.get(id_) for by_id in scores] for id_ in ids]) for lease, ids in asked
+            )
+        values = {id_: score for (_, ids), part in zip(asked, parts, strict=True) for id_, score in zip(ids, part, strict=True)}
+        points.scores = np.array([values[id_] for id_ in points.ids], np.float32)
+        order = sorted(range(len(points.ids)), key=lambda at: (-points.scores[at], points.ids[at]))
+        return _taken(points, order)
 
 
-_NO_ROWS = BitMap()
+def _for_shard(ranking: Ranking, shard: int) -> Ranking:
+    """The ranking as one shard is asked for it: each shard draws its sample by itself."""
+    if not isinstance(ranking.by, Sample):
+        return ranking
+    return msgspec.structs.replace(ranking, by=Sample(ranking.by.seed * 1009 + shard))
 
 
-def _ranked(shard: int, found: ScoredRows, excluded: BitMap) -> list[Ranked]:
-    pairs = zip(found.rows.tolist(), found.scores.tolist(), strict=True)
-    return [Ranked(Place(shard, row), score) for row, score in pairs if not excluded or row not in excluded]
+def _merge(stage: Stage, parts: Sequence[RankedPoints], closer_first: bool) -> RankedPoints:
+    """The lists of several shards as one, in the order that the stage asks for, equal points by their ids."""
+    ids = list(chain.from_iterable(part.ids for part in parts))
+    stamps = list(chain.from_iterable(part.stamps for part in parts))
+    scores = np.concatenate([part.scores for part in parts])
+    by_value = isinstance(stage.query, OrderBy | Sample)
+    values = list(chain.from_iterable(part.values or () for part in parts)) if by_value else None
+    keys: Sequence[Any] = values if values is not None else scores.tolist()
+    falling = stage.query.descending if isinstance(stage.query, OrderBy) else closer_first and not by_value
+    sign = -1 if falling else 1
+    if isinstance(stage.query, ById):
+        order = sorted(range(len(ids)), key=ids.__getitem__)
+    else:
+        order = sorted(range(len(ids)), key=lambda at: (sign * keys[at], ids[at]))
+    return _taken(RankedPoints(ids, scores, stamps, values), order[: stage.limit])
 
 
-def _cut(ranked: list[Ranked], stage: Stage, lower_is_closer: bool = False, or_equal: bool = False) -> list[Ranked]:
+def _cut(ranked: RankedPoints, stage: Stage, lower_is_closer: bool = False, or_equal: bool = False) -> RankedPoints:
     """The stage's share of a ranking: what is better than its threshold, within its limit."""
     if (least := stage.score_threshold) is not None:
         sign = -1 if lower_is_closer else 1
-        ranked = [r for r in ranked if sign * r.score > sign * least or (or_equal and r.score == least)]
-    return ranked[: stage.limit]
+        scores = ranked.scores.tolist()
+        kept = [at for at, score in enumerate(scores) if sign * score > sign * least or (or_equal and score == least)]
+        ranked = _taken(ranked, kept)
+    return _taken(ranked, range(stage.limit)) if len(ranked.ids) > stage.limit else ranked
 
 
-def _with_vectors(query: Scored, change: Any) -> Scored:
-    """The query with each of its vectors changed."""
-
-    def changed(value: Any) -> Any:
-        if isinstance(value, np.ndarray):
-            return change(value)
-        return type(value)(changed(inner) for inner in value) if isinstance(value, list | tuple) else value
-
-    return replace(query, **{name: changed(getattr(query, name)) for name in query.__slots__ if name != "name"})
+def _taken(ranked: RankedPoints, order: Sequence[int]) -> RankedPoints:
+    """Some points of a ranking, in another order."""
+    values = None if ranked.values is None else [ranked.values[at] for at in order]
+    stamps = [ranked.stamps[at] for at in order]
+    return RankedPoints([ranked.ids[at] for at in order], ranked.scores[list(order)], stamps, values)
 
 
-def _values(reading: Reading, shard: int, rows: RowSet, by: OrderBy) -> list[tuple[float, int]]:
-    """Values and rows of the points of a prefetch, read from their payloads."""
-    schema = reading.collection.fields.get(by.key)
-    as_value = as_number if schema is None else schema.number
-    items: list[tuple[float, int]] = []
-    for row in reading.rows(Place(shard, number) for number in rows.array().tolist()):
-        values = values_at(orjson.loads(row.payload), by.key) if row.payload else []
-        numbers = [n for value in values if (n := as_value(value)) is not None]
-        if by.start is not None:
-            numbers = [n for n in numbers if (n <= by.start if by.descending else n >= by.start)]
-        items.extend((number, row.row) for number in dict.fromkeys(numbers))
-    return items
+def _union(lists: Sequence[RankedPoints]) -> RankedPoints:
+    """The points of all lists, each once, in the order in which they are met; their scores are to be set."""
+    stamps = {id_: stamp for ranked in lists for id_, stamp in zip(ranked.ids, ranked.stamps, strict=True)}
+    return RankedPoints(list(stamps), np.zeros(len(stamps), np.float32), list(stamps.values()))
+
+
+def _fused(lists: Sequence[RankedPoints], fusion: Fusion) -> RankedPoints:
+    fused = fuse([list(zip(ranked.ids, ranked.scores.tolist(), strict=True)) for ranked in lists], fusion)
+    union = _union(lists)
+    stamps = dict(zip(union.ids, union.stamps, strict=True))
+    scores = np.array([score for _, score in fused], np.float32)
+    return RankedPoints([id_ for id_, _ in fused], scores, [stamps[id_] for id_, _ in fused])
+
+
+def _vectors_of(value: Any) -> Iterable[Vector]:
+    """All vectors in a query."""
+    if isinstance(value, np.ndarray):
+        yield value
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _vectors_of(inner)
+    elif isinstance(value, msgspec.Struct):
+        for name in value.__struct_fields__:
+            yield from _vectors_of(getattr(value, name))
+
+
+def _with_weights(value: Any, weights: dict[int, float]) -> Any:
+    """A query with the values of its sparse vectors multiplied by the weights of their indexes."""
+    if isinstance(value, np.ndarray):
+        weighed = value.copy()
+        weighed["value"] *= [weights[index] for index in value["index"].tolist()]
+        return weighed
+    if isinstance(value, list | tuple):
+        return type(value)(_with_weights(inner, weights) for inner in value)
+    if isinstance(value, msgspec.Struct):
+        fields = {name: _with_weights(getattr(value, name), weights) for name in value.__struct_fields__}
+        return msgspec.structs.replace(value, **fields)
+    return value

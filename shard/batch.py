@@ -113,14 +113,11 @@ class WriteBatch:
     def publish(self) -> None:
         """Step 3: the in-memory indexes. Called under the shard's lock, after the write."""
         shard = self._shard
-        for row, payload in self._dead:
-            shard.payload.remove(row, payload)
-        for row, changed in self._repainted:
-            shard.payload.remove(row, changed.old_payload)
-            shard.payload.add(row, changed.point.payload)
-        for row, changed in self._born:
-            shard.payload.add(row, changed.point.payload)
-            shard.rows.put(row, changed.point_id, changed.point.stamp())
+        changed = [(row, change.old_payload) for row, change in self._repainted]
+        written = [(row, change.point.payload) for row, change in [*self._repainted, *self._born]]
+        shard.payload.change([*self._dead, *changed], written)
+        for row, change in self._born:
+            shard.rows.put(row, change.point_id, change.point.stamp())
         shard.rows.restamp([(row, changed.point.stamp()) for row, changed in self._repainted])
         dead = np.array(sorted(row for row, _ in self._dead), np.int64)
         shard.rows.remove(dead.tolist())

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import array
 import math
+import threading
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from heapq import merge
-from itertools import dropwhile, islice, takewhile
-from typing import Any, Generic, TypeVar
+from itertools import chain, dropwhile, islice, takewhile
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from payload.geo import Area, Coordinates, as_coordinates
@@ -33,10 +34,18 @@ RESORT_ROWS = 1000
 _CHUNK = 1024
 """Pairs that a walk takes from the sorted copy at a time."""
 
+ROWS_PER_STEP = 256
+"""Rows that are changed while the lock is held."""
+
 KEY_BYTES, VALUE_BYTES = 150, 200
 """What a key of postings takes beside its rows, and a row in an order, about."""
 
 Key = str | int | bool
+Side = Literal["left", "right"]
+ValueOfRow = tuple[float | int, int]
+"""A value, and the row that has it."""
+RowPayload = tuple[int, bytes]
+"""A row, and its payload as JSON."""
 
 
 class Postings:
@@ -82,13 +91,17 @@ class Postings:
         """The rows that hold a text with `part` in it."""
         return self.any_of(text for text in self._rows if isinstance(text, str) and part in text)
 
-    def counts(self, among: BitMap) -> Counter[Key]:
-        """How many rows among the given ones hold each value."""
-        counted = {key: rows.intersection_cardinality(among) for key, rows in self._rows.items()}
-        return Counter({key: count for key, count in counted.items() if count})
+    def keys(self) -> list[Key]:
+        """All values that some row holds."""
+        return list(self._rows)
+
+    def holders(self, keys: Iterable[Key], among: BitMap) -> list[tuple[Key, BitMap]]:
+        """The rows among the given ones that hold each of some values; values that none holds are left out."""
+        found = [(key, rows & among) for key in keys if (rows := self._rows.get(key)) is not None]
+        return [(key, rows) for key, rows in found if rows]
 
     def size_bytes(self) -> int:
-        return sum(KEY_BYTES + _size_bytes(rows) for rows in self._rows.values())
+        return sum(KEY_BYTES + bitmap_bytes(rows) for rows in self._rows.values())
 
     def _sorted_texts(self) -> list[str]:
         """The texts in order, some of them gone since; they are kept from the first time that somebody asks."""
@@ -163,32 +176,14 @@ class RangeIndex(_Sorted[float | int]):
                 rows |= self._tested(equal, accepts) if abs(bound) >= EXACT_FLOAT else equal if accepts(bound) else BitMap()
         return (rows - self._changed) | self._tested(self._changed, accepts)
 
-    def ascending(self, start: float | None = None, descending: bool = False) -> Iterator[tuple[float | int, int]]:
-        """Every value with its row, by value and then row, from value `start` on, itself included; `descending` turns it round.
-
-        A row comes once for each of its values. Lazy; to be dropped before the index changes.
-        """
+    def order(self) -> ValueOrder:
+        """The values in order, as they are now."""
         self._settle()
         changed = [(value, row) for row in self._changed for value in self._values.get(row, ())]
-        changed.sort(reverse=descending)
-        pairs = merge(self._walk(start, descending), changed, reverse=descending)
-        if start is None:
-            return pairs
-        return dropwhile(lambda pair: pair[0] > start if descending else pair[0] < start, pairs)
+        return ValueOrder(self._floats, self._rows, self._numbers, BitMap(self._changed), changed)
 
-    def _walk(self, start: float | None, descending: bool) -> Iterator[tuple[float | int, int]]:
-        """The sorted copy without the rows that changed, from `start` or a little before it on."""
-        first, last = 0, len(self._rows)
-        if start is not None:
-            first, last = (0, self._place(start, "right")) if descending else (self._place(start, "left"), last)
-        chunks = range(first, last, _CHUNK)
-        for at in reversed(chunks) if descending else chunks:
-            chunk = slice(at, min(at + _CHUNK, last))
-            pairs = list(zip(self._numbers[chunk], self._rows[chunk].tolist(), strict=True))
-            yield from (pair for pair in (reversed(pairs) if descending else pairs) if pair[1] not in self._changed)
-
-    def _place(self, value: float, side: str) -> int:
-        return int(np.searchsorted(self._floats, _as_float(value), "left" if side == "left" else "right"))
+    def _place(self, value: float, side: Side) -> int:
+        return _place(self._floats, value, side)
 
     def _sort(self, pairs: list[tuple[float | int, int]]) -> None:
         floats = np.fromiter((value for value, _ in pairs), np.float64, len(pairs))
@@ -201,8 +196,48 @@ class RangeIndex(_Sorted[float | int]):
         self._numbers = [pairs[at][0] for at in order.tolist()]
 
 
+class ValueOrder(NamedTuple):
+    """The values of a RangeIndex in order, at one moment: a sorted copy that never changes, and what changed since."""
+
+    floats: NDArray[np.float64]
+    rows: NDArray[np.uint32]
+    numbers: Sequence[float | int]
+    changed: BitMap
+    changed_pairs: Sequence[ValueOfRow]
+
+    def ascending(
+        self, start: float | None, descending: bool, without: BitMap, pairs: Sequence[ValueOfRow]
+    ) -> Iterator[ValueOfRow]:
+        """Every value with its row, by value and then row, from value `start` on, itself included; `descending` turns it round.
+
+        A row comes once for each of its values. The rows `without` are left out, and `pairs` take their place.
+        """
+        unsorted = [pair for pair in self.changed_pairs if pair[1] not in without]
+        merged = merge(
+            self._walk(start, descending, self.changed | without),
+            sorted([*unsorted, *pairs], reverse=descending),
+            reverse=descending,
+        )
+        if start is None:
+            return merged
+        return dropwhile(lambda pair: pair[0] > start if descending else pair[0] < start, merged)
+
+    def _walk(self, start: float | None, descending: bool, without: BitMap) -> Iterator[ValueOfRow]:
+        """The sorted copy, from `start` or a little before it on."""
+        first, last = 0, len(self.rows)
+        if start is not None and descending:
+            last = _place(self.floats, start, "right")
+        elif start is not None:
+            first = _place(self.floats, start, "left")
+        chunks = range(first, last, _CHUNK)
+        for at in reversed(chunks) if descending else chunks:
+            chunk = slice(at, min(at + _CHUNK, last))
+            pairs = list(zip(self.numbers[chunk], self.rows[chunk].tolist(), strict=True))
+            yield from (pair for pair in (reversed(pairs) if descending else pairs) if pair[1] not in without)
+
+
 class GeoIndex(_Sorted[Coordinates]):
-    """GeoIndex of rows, for areas: in order of latitude, so that only those in the area's band are looked at."""
+    """Coordinates of rows, for areas: in order of latitude, so that only those in the area's band are looked at."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -250,7 +285,7 @@ class FieldIndex:
 
     def size_bytes(self) -> int:
         """What the index takes, about."""
-        rows = sum(map(_size_bytes, (self.rows, self.filled, self.nulls)))
+        rows = sum(map(bitmap_bytes, (self.rows, self.filled, self.nulls)))
         ordered = 0 if self.ordered is None else VALUE_BYTES * self.ordered.count()
         places = 0 if self._places is None else VALUE_BYTES * self._places.count()
         return rows + self.postings.size_bytes() + ordered + places
@@ -322,10 +357,6 @@ class FieldIndex:
             return None
         return self.ordered.between(accepts, low, high)
 
-    def ascending(self, start: float | None = None, descending: bool = False) -> Iterator[tuple[float | int, int]] | None:
-        """Numbers or moments with their rows in order; see `RangeIndex.ascending`. None when this index knows no order."""
-        return None if self.ordered is None else self.ordered.ascending(start, descending)
-
     def within(self, area: Area) -> BitMap | None:
         """The rows with a place in an area; None when this is no index of places."""
         return None if self._places is None else self._places.within(area)
@@ -358,30 +389,81 @@ _BY_VALUE = (FieldType.KEYWORD, FieldType.INTEGER, FieldType.BOOL, FieldType.UUI
 _BY_ORDER = (FieldType.INTEGER, FieldType.FLOAT, FieldType.DATETIME)
 
 
-def _size_bytes(rows: BitMap) -> int:
+def bitmap_bytes(rows: BitMap) -> int:
+    """What a bitmap takes."""
     held = rows.get_statistics()
     return 64 + held["n_bytes_array_containers"] + held["n_bytes_run_containers"] + held["n_bytes_bitset_containers"]
 
 
-class PayloadIndex:
-    """All field indexes of a shard. Guarded by the shard's lock."""
+class Moment:
+    """A state of a payload index, and the way to the states after it: which rows each step removed or changed.
+
+    Each view of a shard holds the moment that it was made at. Steps that no view looks back to are freed with their moments.
+    """
+
+    __slots__ = ("changed", "next")
 
     def __init__(self) -> None:
-        self.fields: dict[str, FieldIndex] = {}
+        self.changed: BitMap | None = None
+        self.next: Moment | None = None
 
-    def add(self, row: int, payload: bytes) -> None:
-        """Indexes a row's payload."""
-        for index, nodes in indexed_values(self.fields, payload):
-            index.add(row, nodes)
+    def changed_until(self, later: Moment) -> BitMap:
+        """The rows that were removed or changed between this moment and a `later` one."""
+        rows = BitMap()
+        moment = self
+        while moment is not later:
+            assert moment.changed is not None
+            assert moment.next is not None, "the other moment is not a later one"
+            rows |= moment.changed
+            moment = moment.next
+        return rows
+
+
+class PayloadIndex:
+    """All field indexes of a shard. One thread changes it, any thread asks; both hold `lock` meanwhile, for short."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.fields: dict[str, FieldIndex] = {}
+        self.moment = Moment()
+
+    def change(self, removed: Iterable[RowPayload], added: Iterable[RowPayload]) -> None:
+        """Takes rows out and puts rows in; a row whose payload changes is in both.
+
+        A row that is taken out comes with the payload that it was put in with. The lock is held for a few rows at a time: whoever
+        asks in between, for an earlier moment, tests the rows that were taken out by then one by one.
+        """
+        steps = chain(((row, payload, True) for row, payload in removed), ((row, payload, False) for row, payload in added))
+        while step := list(islice(steps, ROWS_PER_STEP)):
+            with self.lock:
+                self._change(step)
+
+    def _change(self, step: Sequence[tuple[int, bytes, bool]]) -> None:
+        for row, payload, is_removed in step:
+            for index, nodes in indexed_values(self.fields, payload):
+                if is_removed:
+                    index.remove(row, nodes)
+                else:
+                    index.add(row, nodes)
+        self.moment.changed = BitMap(row for row, _, is_removed in step if is_removed)
+        self.moment.next = Moment()
+        self.moment = self.moment.next
+
+    def replace_fields(self, fields: dict[str, FieldIndex]) -> None:
+        """Puts other field indexes in place of all, built from the same rows."""
+        with self.lock:
+            self.fields = fields
 
     def size_bytes(self) -> int:
         """What all indexes take, about."""
-        return sum(index.size_bytes() for index in self.fields.values())
+        with self.lock:
+            return sum(index.size_bytes() for index in self.fields.values())
 
-    def remove(self, row: int, payload: bytes) -> None:
-        """Takes a row out; `payload` is what it was added with."""
-        for index, nodes in indexed_values(self.fields, payload):
-            index.remove(row, nodes)
+    def points(self, field: str) -> int:
+        """How many points have a value in the index of a field; 0 without one."""
+        with self.lock:
+            index = self.fields.get(field)
+            return 0 if index is None else index.points()
 
 
 def indexed_values(fields: Mapping[str, FieldIndex], payload: bytes) -> Iterator[tuple[FieldIndex, list[Any]]]:
@@ -405,6 +487,11 @@ def _bitmap(rows: np.ndarray[Any, np.dtype[np.uint32]]) -> BitMap:
     numbers = array.array("I")
     numbers.frombytes(rows.tobytes())
     return BitMap(numbers)
+
+
+def _place(floats: NDArray[np.float64], value: float, side: Side) -> int:
+    """Where a value would stand among sorted ones."""
+    return int(np.searchsorted(floats, _as_float(value), side))
 
 
 def _as_float(value: float) -> float:

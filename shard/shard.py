@@ -9,7 +9,6 @@ One thread applies; any thread reads.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import shutil
 import threading
@@ -41,8 +40,6 @@ from shard.view import ShardView
 
 log = logging.getLogger(__name__)
 
-_versions = itertools.count(1)
-
 Background = Callable[[Callable[[], None]], None]
 """Runs a long task later, elsewhere, one at a time."""
 
@@ -66,6 +63,7 @@ class Shard:
         self.store = Store(folder / "rows", _forms(collection.config))
         self.vectors = _indexes(folder / "segments", collection.config, self.lock)
         self._next_row = self.store.next_row()
+        self._homes = topics.home_partitions(collection.homes[number])
         self._progress: dict[TopicPartition, Progress] = {}
         for partition in self.home_partitions():
             self._progress[partition] = self.store.progress(partition) or Progress()
@@ -73,7 +71,7 @@ class Shard:
 
     def home_partitions(self) -> list[TopicPartition]:
         """The partitions that may hold records for this shard."""
-        return self._topics.home_partitions(self.collection.homes[self.number])
+        return self._homes
 
     def progress(self, partition: TopicPartition) -> Progress:
         """How far a home partition is applied here, durably up to a power loss."""
@@ -109,7 +107,7 @@ class Shard:
                 for index, values in indexed_values(new, row.payload):
                     index.add(row.row, values)
         with self.lock:
-            self.payload.fields = kept | new
+            self.payload.replace_fields(kept | new)
             self.collection = collection
             for name, vectors in self.vectors.items():
                 if isinstance(vectors, VectorIndex):
@@ -143,12 +141,6 @@ class Shard:
                 sizes[part] = sizes.get(part, 0) + size
         return sizes
 
-    def indexed_points(self, field: str) -> int:
-        """How many points have a value in the index of a field."""
-        with self.lock:
-            index = self.payload.fields.get(field)
-            return 0 if index is None else index.points()
-
     def close(self) -> None:
         """Stops planning builds and closes the files. The state stays."""
         for vectors in self.vectors.values():
@@ -164,7 +156,13 @@ class Shard:
     def _publish(self) -> None:
         """Makes what is applied visible to reads that begin now. Under the lock, by the thread that applies."""
         self.view = ShardView(
-            self.collection, self.store.view(), self.rows.view(), BitMap(self.alive), self._vector_views(), {}, next(_versions)
+            self.collection,
+            self.store.view(),
+            self.rows.view(),
+            BitMap(self.alive),
+            self._vector_views(),
+            self.payload,
+            self.payload.moment,
         )
 
     def _vector_views(self) -> dict[str, View]:
@@ -177,8 +175,7 @@ class Shard:
         with self.lock:
             if hasattr(self, "view"):  # not closed meanwhile
                 # A batch may be written and not yet published: the rows stay those of the view.
-                # What filters were found to select stands there in the places of the old segments, so it is found anew.
-                self.view = self.view._replace(vectors=self._vector_views(), selections={}, version=next(_versions))
+                self.view = self.view.with_vectors(self._vector_views())
         self.tend()
 
     def _load(self) -> None:
@@ -188,7 +185,8 @@ class Shard:
         for row in self.store.scan_rows():
             self.rows.put(row.row, row.id, row.stamp)
             self.alive.add(row.row)
-            self.payload.add(row.row, row.payload)
+            for index, nodes in indexed_values(self.payload.fields, row.payload):
+                index.add(row.row, nodes)
         alive = np.array(self.alive.to_array(), np.int64)
         for name, vectors in self.vectors.items():
             missing = vectors.load(alive, self._next_row)

@@ -1,27 +1,280 @@
-"""What a read sees of a shard: its state at one moment."""
+"""What a read sees of a shard: its state at one moment, whatever is applied meanwhile.
+
+A view answers by itself. Rows, vectors and liveness are its own and never change. The payload index is the shard's and moves on;
+a view asks it under its lock, learns which rows changed since its own moment, and tests these one by one, without the lock.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+import itertools
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from itertools import islice
+from typing import Any
 
+import orjson
 from pyroaring import BitMap
 
 from catalog.collection import Collection
+from payload.paths import as_number, values_at
+from payload.schema import FieldSchema
+from shard.deadline import NEVER, Deadline
+from shard.filters.subjects import Filter, PointSubject, Selection, ViewTest
+from shard.filters.where import Where
+from shard.payload_index import FieldIndex, Moment, PayloadIndex, ValueOfRow, bitmap_bytes
 from shard.rows import RowsView
-from shard.store import StoreView
+from shard.store import Row, StoreView
 from shard.vectors.index import RowSet, View
 
+MAX_SELECTIONS = 64
+MAX_SELECTION_BYTES = 32 << 20
+"""Filters whose rows a view remembers, and their texts and rows together."""
 
-class ShardView(NamedTuple):
-    """A shard at one moment: what a read sees from beginning to end, whatever is applied meanwhile."""
+ROWS_PER_STEP = 500
+"""Rows that are read and tested between two looks at the deadline."""
 
-    collection: Collection
-    rows: StoreView
-    known: RowsView
-    alive: BitMap
-    vectors: Mapping[str, View]
-    selections: dict[bytes, RowSet]
-    """What filters were found to select, by their text; reads put it here for those that come after."""
-    version: int
-    """Another one for every view of this process: equal versions mean equal answers."""
+KEYS_PER_STEP = 1000
+"""Values of a field that are counted while the payload index is locked."""
+
+Value = str | int | bool
+"""What can be counted of a payload field."""
+
+_versions = itertools.count(1)
+
+
+class OrderError(ValueError):
+    """A field has no index that knows an order. The text names it."""
+
+
+class ShardView:
+    """A shard at one moment. Any number of threads read it; it needs no lock, and none of its answers ever changes."""
+
+    def __init__(
+        self,
+        collection: Collection,
+        store: StoreView,
+        known: RowsView,
+        alive: BitMap,
+        vectors: Mapping[str, View],
+        payload: PayloadIndex,
+        moment: Moment,
+    ) -> None:
+        self.collection = collection
+        self.alive = alive
+        self.vectors = vectors
+        self.version = next(_versions)
+        """Another one for every view of this process: equal versions mean equal answers."""
+        self._store = store
+        self._known = known
+        self._payload = payload
+        self._moment = moment
+        self._selections = _Selections()
+
+    def with_vectors(self, vectors: Mapping[str, View]) -> ShardView:
+        """The same moment after graphs were built: the same vectors in other segments.
+
+        What filters were found to select is in terms of segments, so it is found anew.
+        """
+        return ShardView(self.collection, self._store, self._known, self.alive, vectors, self._payload, self._moment)
+
+    # Points.
+
+    def ids(self, rows: Sequence[int]) -> list[tuple[bytes, int]]:
+        """The id of each row, and the stamp of the latest write that shaped it."""
+        known = self._known.known(rows)
+        if all(id_ for id_, _ in known):
+            return known
+        return [(id_ or self._store.rows((row,))[0].id, stamp) for row, (id_, stamp) in zip(rows, known, strict=True)]
+
+    def find(self, ids: Iterable[bytes]) -> list[Row]:
+        """The points with these ids, in their order; ids that no point has are left out."""
+        return self._store.find(ids)
+
+    def points(self, rows: Iterable[int]) -> list[Row]:
+        """The points at these rows, which are alive here."""
+        return self._store.rows(rows)
+
+    def vectors_of(self, row: int) -> dict[str, Any]:
+        """The vectors of a point by name."""
+        return self._store.vectors(row)
+
+    def ids_from(self, start: bytes) -> Iterator[tuple[bytes, int]]:
+        """Ids and rows of all points in the order of their ids, from `start` on."""
+        return self._store.scan_points(start)
+
+    # Filters.
+
+    def select(self, where: Where | None, deadline: Deadline = NEVER) -> RowSet | None:
+        """The rows that pass a filter; None, for all rows, without a filter."""
+        if where is None:
+            return None
+        if (known := self._selections.get(where.text)) is not None:
+            return known
+        rows, exact = self.may_pass(where, deadline)
+        passing = RowSet(rows if exact else self.tested(rows, where.filter, deadline))
+        self._selections.put(where.text, passing)
+        return passing
+
+    def is_selected(self, where: Where | None) -> bool:
+        """Whether `select` has the rows of a filter at hand."""
+        return where is None or self._selections.get(where.text) is not None
+
+    def may_pass(self, where: Where, deadline: Deadline = NEVER) -> Selection:
+        """The rows that may pass a filter, as far as the indexes say; the bitmap is the caller's."""
+        if (known := self._selections.get(where.text)) is not None:
+            return Selection(BitMap(known.rows), True)
+        indexes = _Indexes(self, self._payload.fields, where.filter)
+        with self._payload.lock:
+            indexes.fields = self._payload.fields
+            rows, exact = where.filter.select(indexes)
+            rows = rows & self.alive
+            changed = self._changed()
+        if exact:
+            return Selection((rows - changed) | self.tested(changed, where.filter, deadline), True)
+        return Selection(rows | changed, False)
+
+    def tested(self, rows: BitMap, filter_: Filter, deadline: Deadline) -> BitMap:
+        """Those of the rows that pass, tested one by one."""
+        passed = BitMap()
+        for points in self._in_steps(rows, deadline):
+            passed.update(point.row for point in points if filter_.test(PointSubject(point, self)))
+        return passed
+
+    def passes(self, row: int, filter_: Filter) -> bool:
+        """Whether one point passes."""
+        return filter_.test(PointSubject(self._store.rows((row,))[0], self))
+
+    # Order and counts.
+
+    def in_order(self, key: str, descending: bool, start: float | None) -> Iterator[ValueOfRow]:
+        """Values of an indexed field with their rows, in order of value and then row, from value `start` on, itself included.
+
+        A row comes once for each of its values; moments are in microseconds since 1970.
+        Raises OrderError without a fitting index.
+        """
+        with self._payload.lock:
+            index = self.field_index(key, self._payload.fields)
+            if index is None or index.ordered is None:
+                raise OrderError(
+                    f"order_by.key: {key!r} has no index of type integer, float or datetime; create one to order by it"
+                )
+            order = index.ordered.order()
+            since = self._moment.changed_until(self._payload.moment)
+        pairs = [(value, row) for row, values in self.numbers(since & self.alive, key) for value in values]
+        return (pair for pair in order.ascending(start, descending, since, pairs) if pair[1] in self.alive)
+
+    def numbers(self, rows: BitMap, key: str, deadline: Deadline = NEVER) -> Iterator[tuple[int, list[float | int]]]:
+        """The numbers, or for a field of type datetime the moments, at a field of these rows, read from their payloads."""
+        schema = self.fields.get(key)
+        as_value = as_number if schema is None else schema.number
+        for points in self._in_steps(rows, deadline):
+            for point in points:
+                found = [number for value in _values(point, key) if (number := as_value(value)) is not None]
+                yield point.row, list(dict.fromkeys(found))
+
+    def facet(self, key: str, among: RowSet | None, deadline: Deadline = NEVER) -> Counter[tuple[str, Value]]:
+        """How many of the rows have each of the texts, integers and booleans at a field, by `facet_key`."""
+        rows = self.alive if among is None else among.rows
+        index = self.field_index(key, self._payload.fields)
+        counts: Counter[tuple[str, Value]] = Counter()
+        if index is not None and index.keeps_values:
+            rows = self._count_by_index(index, rows, counts, deadline)
+        for points in self._in_steps(rows, deadline):
+            for point in points:
+                counts.update({facet_key(value) for value in _values(point, key) if isinstance(value, Value)})
+        return counts
+
+    # What filters ask of a view.
+
+    @property
+    def fields(self) -> Mapping[str, FieldSchema]:
+        """The schemas of the collection's indexed fields."""
+        return self.collection.fields
+
+    def vector_names(self, row: int) -> Set[str]:
+        """The names of the vectors that a row has."""
+        return self._store.vectors(row).keys()
+
+    def field_index(self, path: str, indexes: Mapping[str, FieldIndex]) -> FieldIndex | None:
+        """The index of a field among `indexes`, if it is one that this view's collection knows."""
+        index = indexes.get(path)
+        return index if index is not None and index.schema == self.collection.fields.get(path) else None
+
+    def _changed(self) -> BitMap:
+        """Rows of this view that have another payload by now, or ended. Under the payload index's lock."""
+        return self._moment.changed_until(self._payload.moment) & self.alive
+
+    def _count_by_index(self, index: FieldIndex, rows: BitMap, counts: Counter[tuple[str, Value]], deadline: Deadline) -> BitMap:
+        """Counts by an index, a few values at a time. Returns the rows that changed since this moment: they are not counted."""
+        with self._payload.lock:
+            keys = index.postings.keys()
+        holders = []
+        for start in range(0, len(keys), KEYS_PER_STEP):
+            deadline.check()
+            with self._payload.lock:
+                holders += index.postings.holders(keys[start : start + KEYS_PER_STEP], rows)
+        with self._payload.lock:
+            changed = self._changed() & rows
+        counts.update({facet_key(key): count for key, held in holders if (count := len(held - changed if changed else held))})
+        return changed
+
+    def _in_steps(self, rows: BitMap, deadline: Deadline) -> Iterator[list[Row]]:
+        numbers = iter(rows)
+        while step := list(islice(numbers, ROWS_PER_STEP)):
+            deadline.check()
+            yield self._store.rows(step)
+
+
+def facet_key(value: Value) -> tuple[str, Value]:
+    """A value with its type, since Python takes True for 1."""
+    return type(value).__name__, value
+
+
+class _Indexes:
+    """What a filter may ask of a view and of the payload index, whose lock the caller holds.
+
+    What the view alone knows, and may take long, is asked before.
+    """
+
+    def __init__(self, view: ShardView, fields: Mapping[str, FieldIndex], filter_: Filter) -> None:
+        self.alive = view.alive
+        self.fields = fields
+        self._view = view
+        self._rows = {id(test): test.rows(view) for test in filter_.view_tests()}
+
+    def field(self, path: str) -> FieldIndex | None:
+        return self._view.field_index(path, self.fields)
+
+    def rows_of(self, test: ViewTest) -> BitMap:
+        return self._rows[id(test)]
+
+
+class _Selections:
+    """What filters were found to select in one view, by their texts; the least recently found leave. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[bytes, RowSet] = OrderedDict()
+        self._size_bytes = 0
+
+    def get(self, text: bytes) -> RowSet | None:
+        return self._kept.get(text)
+
+    def put(self, text: bytes, rows: RowSet) -> None:
+        with self._lock:
+            if text in self._kept or _weight(text, rows) > MAX_SELECTION_BYTES // 4:
+                return
+            self._kept[text] = rows
+            self._size_bytes += _weight(text, rows)
+            while len(self._kept) > MAX_SELECTIONS or self._size_bytes > MAX_SELECTION_BYTES:
+                self._size_bytes -= _weight(*self._kept.popitem(last=False))
+
+
+def _weight(text: bytes, rows: RowSet) -> int:
+    """Bytes of a text and its rows, which searches also want as an array."""
+    return len(text) + bitmap_bytes(rows.rows) + 8 * len(rows)
+
+
+def _values(point: Row, key: str) -> list[Any]:
+    return values_at(orjson.loads(point.payload), key) if point.payload else []

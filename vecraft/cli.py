@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"vecraft: {error}", file=sys.stderr)
         return EXIT_USAGE
     from journal.log import JournalError
-    from vecraft.node import StartError
+    from vecraft.roles import StartError
 
     try:
         return _run(command, settings, own)

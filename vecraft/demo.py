@@ -25,7 +25,8 @@ import orjson
 
 from journal.hlc import COUNTER_BITS, millis_of
 from vecraft import __version__
-from vecraft.node import Node, journal_folder
+from vecraft.node import Node
+from vecraft.roles import journal_folder
 from vecraft.settings import Settings
 
 try:

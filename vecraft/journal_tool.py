@@ -15,7 +15,7 @@ from journal.hlc import COUNTER_BITS, millis_of
 from journal.log import Entry, Journal, TopicPartition
 from journal.records import describe
 from journal.topics import Topics
-from vecraft.node import journal_folder, open_journal
+from vecraft.roles import journal_folder, open_journal
 from vecraft.settings import Settings
 
 REFRESH_S = 0.5

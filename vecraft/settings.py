@@ -49,6 +49,10 @@ class Settings(BaseSettings):
     append_timeout_s: float = Field(5.0, gt=0, le=300, description="longest wait for the log's acknowledgement")
     read_timeout_s: float = Field(5.0, gt=0, le=300, description="longest wait of a read for the state it demands")
 
+    search_timeout_s: float = Field(
+        2.0, gt=0, le=3600, description="longest work of a read that names no timeout, once that state is there"
+    )
+
     @model_validator(mode="after")
     def _guarded(self) -> Settings:
         if not self.insecure and not _is_loopback(self.host):

@@ -6,15 +6,14 @@ are no requests.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from catalog.collection import Collection
 from catalog.strict_mode import StrictMode
 from gateway.admission import strict_mode
 from gateway.admission.budget import status_bytes, total_bytes
-from gateway.admission.strict_mode import RateLimiter
+from gateway.admission.strict_mode import Rates
 from gateway.dialect.bodies import CountBody, FacetBody, OrderByBody, RetrieveBody, ScrollBody
 from gateway.dialect.queries import DEFAULT_LIMIT, prefetches_of
 from gateway.dialect.query_bodies import (
@@ -32,21 +31,18 @@ from gateway.dialect.query_bodies import (
     SearchParams,
 )
 from gateway.dialect.vectors import Packed, object_of
-from gateway.service import Call
+from gateway.reads import ReadService
+from gateway.request import ApiRequest
 from journal.records import PatchPayload, PatchVectors, PointOperation, ReplacePayload, Upsert, VectorColumn
 from payload.schema import FieldSchema
 from query import points
+from query.pinned import Pinned
 from shard.filters.conditions import Condition, parse_filter
 from shard.ranking.formula import FormulaBody, parse_formula
-from shard.shard import Shard
-from shard.view import ShardView
 
 GROUP_SIZE = 3
 SAMPLE, NEIGHBOURS = 10, 3
 """Defaults of groups, and of a distance matrix."""
-
-SAMPLED_ROWS = 64
-"""Points of a shard whose size stands for that of all."""
 
 _BATCHES = (SearchBatchBody, QueryBatchBody, RecommendBatchBody, DiscoverBatchBody)
 
@@ -54,20 +50,20 @@ _BATCHES = (SearchBatchBody, QueryBatchBody, RecommendBatchBody, DiscoverBatchBo
 # Reads.
 
 
-def check_read(call: Call, collection: Collection) -> None:
+def check_read(request: ApiRequest, rates: Rates, collection: Collection) -> None:
     """Refuses a read that asks for more than the collection allows."""
     strict = _limits_of(collection)
     if strict is None:
         return
-    body = call.body
+    body = request.body
     bodies = body.searches if isinstance(body, _BATCHES) else [body]
-    _check_rate(call, collection, "read_rate_limit", len(body.ids) if isinstance(body, RetrieveBody) else len(bodies))
-    strict_mode.check_timeout(strict, call.params.timeout)
+    rates.check(collection, "read_rate_limit", len(body.ids) if isinstance(body, RetrieveBody) else len(bodies))
+    strict_mode.check_timeout(strict, request.params.timeout)
     if isinstance(body, _BATCHES):
         strict_mode.check_batch(strict, len(bodies))
     for one in bodies:
         strict_mode.check_limit(strict, _limit(one))
-        _check_body(strict, collection.fields, one, call.packed)
+        _check_body(strict, collection.fields, one, request.packed)
 
 
 def _limit(body: Any) -> int | None:
@@ -135,18 +131,20 @@ def _key(order: str | OrderByBody) -> str:
 # Writes.
 
 
-def check_write(call: Call, collection: Collection, condition: Condition | None, points_given: int = 0) -> None:
+def check_write(
+    request: ApiRequest, rates: Rates, collection: Collection, condition: Condition | None, points_given: int = 0
+) -> None:
     """Refuses a write that asks for more than the collection allows; `condition` says which points are written."""
     strict = _limits_of(collection)
     if strict is None:
         return
-    _check_rate(call, collection, "write_rate_limit", 1)
-    strict_mode.check_timeout(strict, call.params.timeout)
+    rates.check(collection, "write_rate_limit", 1)
+    strict_mode.check_timeout(strict, request.params.timeout)
     strict_mode.check_upsert(strict, points_given)
     _check_filter(strict, collection.fields, condition, update=True)
 
 
-def check_added(call: Call, collection: Collection, operations: Sequence[PointOperation]) -> None:
+async def check_added(reads: ReadService, collection: Collection, operations: Sequence[PointOperation]) -> None:
     """Refuses to add data beyond what the collection may hold."""
     strict = _limits_of(collection)
     adding = [one for one in operations if isinstance(one, Upsert | PatchVectors | PatchPayload | ReplacePayload)]
@@ -155,21 +153,23 @@ def check_added(call: Call, collection: Collection, operations: Sequence[PointOp
     strict_mode.check_memory(strict, resident_percent)
     columns = [column for one in adding if isinstance(one, Upsert | PatchVectors) for column in one.vectors]
     strict_mode.check_vectors(strict, _lengths(columns, sparse=False), _lengths(columns, sparse=True))
-    shards = call.shards(collection)
+    bounds = strict.max_points_count, strict.max_collection_vector_size_bytes, strict.max_collection_payload_size_bytes
+    if bounds == (None, None, None):
+        return
+    pinned = await reads.pin_now(collection)
     if strict.max_points_count is not None:
-        strict_mode.check_collection_size(strict, _points_after(shards, adding), 0, 0)
-    if strict.max_collection_vector_size_bytes is not None or strict.max_collection_payload_size_bytes is not None:
-        vector_bytes, payload_bytes = held_bytes(shards)
-        vector_bytes += sum(len(column.data) for column in columns)
-        payload_bytes += sum(map(_payload_bytes, adding))
-        strict_mode.check_collection_size(strict, 0, vector_bytes, payload_bytes)
+        strict_mode.check_collection_size(strict, await _points_after(pinned, adding), 0, 0)
+    held = await pinned.all_of(lease.held() for lease in pinned.leases)
+    vector_bytes = sum(part.vector_bytes for part in held) + sum(len(column.data) for column in columns)
+    payload_bytes = sum(part.payload_bytes for part in held) + sum(map(_payload_bytes, adding))
+    strict_mode.check_collection_size(strict, 0, vector_bytes, payload_bytes)
 
 
-def check_index(call: Call, collection: Collection, field: str) -> None:
+def check_index(request: ApiRequest, collection: Collection, field: str) -> None:
     """Refuses an index beyond the number that the collection may have."""
     strict = _limits_of(collection)
     if strict is not None:
-        strict_mode.check_timeout(strict, call.params.timeout)
+        strict_mode.check_timeout(strict, request.params.timeout)
         strict_mode.check_payload_index_count(strict, len(collection.fields.keys() | {field}))
 
 
@@ -177,10 +177,10 @@ def _lengths(columns: Sequence[VectorColumn], sparse: bool) -> Iterable[tuple[st
     return ((column.name, length) for column in columns for length in column.lengths or () if (column.size == 0) == sparse)
 
 
-def _points_after(shards: Sequence[Shard], operations: Sequence[PointOperation]) -> int:
-    there = sum(len(shard.view.alive) for shard in shards)
+async def _points_after(pinned: Pinned, operations: Sequence[PointOperation]) -> int:
     given = {id_ for one in operations if isinstance(one, Upsert) for id_ in one.ids}
-    return there + len(given) - len(points.retrieve(shards, sorted(given))) if given else 0
+    there = await points.passing(pinned, sorted(given), None) if given else set()
+    return await points.count(pinned, None) + len(given) - len(there)
 
 
 def _payload_bytes(operation: PointOperation) -> int:
@@ -192,34 +192,9 @@ def _payload_bytes(operation: PointOperation) -> int:
     return 0
 
 
-def held_bytes(shards: Sequence[Shard]) -> tuple[int, int]:
-    """How many bytes of vectors and of payload a collection holds, estimated from some of its points."""
-    held = [_held_bytes(shard.view) for shard in shards]
-    return sum(vectors for vectors, _ in held), sum(payload for _, payload in held)
-
-
-def _held_bytes(view: ShardView) -> tuple[int, int]:
-    count = len(view.alive)
-    numbers = [view.alive[at] for at in range(0, count, max(1, count // SAMPLED_ROWS))]
-    if not numbers:
-        return 0, 0
-    share = count / len(numbers)
-    vectors = sum(vector.nbytes for number in numbers for vector in view.rows.vectors(number).values())
-    payload = sum(len(row.payload) for row in view.rows.rows(numbers))
-    return int(share * vectors), int(share * payload)
-
-
 def resident_percent() -> float:
     """The share of its memory that this process uses."""
     return 100 * status_bytes("VmRSS") / total_bytes()
-
-
-# Both.
-
-
-def _check_rate(call: Call, collection: Collection, limit: Literal["read_rate_limit", "write_rate_limit"], cost: int) -> None:
-    limiter = call.service.rates.setdefault((collection.id, limit), RateLimiter(limit))
-    limiter.check_rate(collection.config.strict_mode, time.monotonic(), cost)
 
 
 def _limits_of(collection: Collection) -> StrictMode | None:

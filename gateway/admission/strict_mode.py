@@ -12,22 +12,28 @@ the limit, the value and the bound. The statuses are the reference's: 400, 429 f
 from __future__ import annotations
 
 import threading
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from msgspec import UNSET
 
+from catalog.collection import Collection
 from catalog.strict_mode import MultivectorLimit, SparseLimit, StrictMode
 from gateway.http.errors import BadRequest, InsufficientStorage, TooManyRequests
 from payload.paths import as_uuid
 from payload.schema import FieldSchema, FieldType
 from shard.filters.conditions import Condition, Key
 from shard.filters.fields import Match, Range
-from shard.ranking.formula import Formula
+from shard.ranking.formula import CompiledFormula
 
 _TEXTS = frozenset({"text", "text_any", "phrase"})
 _GEO = frozenset({"geo_bounding_box", "geo_radius", "geo_polygon"})
 _CLAUSES = ("must", "should", "must_not")
+
+MAX_LIMITERS = 10_000
+"""Rates that are kept; those that were asked for longest ago leave."""
 
 
 # The JSON form: as the catalog's, but unknown fields are refused.
@@ -76,7 +82,7 @@ def check_search_params(
         raise BadRequest("params.exact is true, must be false (strict_mode_config.search_allow_exact)")
 
 
-def check_formula(strict: StrictMode | None, formula: Formula, fields: Mapping[str, FieldSchema]) -> None:
+def check_formula(strict: StrictMode | None, formula: CompiledFormula, fields: Mapping[str, FieldSchema]) -> None:
     """The conditions of a formula, and the payload paths it reads."""
     if _is_on(strict):
         for condition in formula.conditions:
@@ -296,6 +302,24 @@ class RateLimiter:
         kind = "Read" if self._limit == "read_rate_limit" else "Write"
         text = f"{kind} rate limit exceeded, at most {self._per_minute} a minute (strict_mode_config.{self._limit}): {advice}"
         return TooManyRequests(text, wait_s)
+
+
+class Rates:
+    """The limiters of all collections that limit their rates. Thread-safe."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._limiters: OrderedDict[tuple[int, str], RateLimiter] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def check(self, collection: Collection, limit: Literal["read_rate_limit", "write_rate_limit"], cost: int) -> None:
+        """Takes tokens for a request; see `RateLimiter.check_rate`."""
+        with self._lock:
+            limiter = self._limiters.setdefault((collection.id, limit), RateLimiter(limit))
+            self._limiters.move_to_end((collection.id, limit))
+            if len(self._limiters) > MAX_LIMITERS:  # of a collection that is gone, or not asked for a while: its bucket is full
+                self._limiters.popitem(last=False)
+        limiter.check_rate(collection.config.strict_mode, self._clock(), cost)
 
 
 def _is_on(strict: StrictMode | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -9,10 +10,8 @@ import orjson
 from gateway.dialect.bodies import PayloadSelector, WithPayload, WithVector
 from journal.ids import decode_id
 from journal.records import SPARSE, Vector
-from payload.paths import only, steps_of, without
-from query.search import Hit
-from shard.store import Row
-from shard.view import ShardView
+from query.points import Point
+from shard.replica import PayloadPart, RankedPoints
 
 
 def dumps(body: Any) -> bytes:
@@ -20,44 +19,47 @@ def dumps(body: Any) -> bytes:
     return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def point_answer(row: Row, view: ShardView, with_payload: WithPayload, with_vector: WithVector) -> dict[str, Any]:
-    """A point: its id, and what the selectors ask for."""
-    answer: dict[str, Any] = {"id": decode_id(row.id)}
-    if with_payload is True:
-        answer["payload"] = orjson.Fragment(row.payload or b"{}")
-    elif with_payload is not None and with_payload is not False:
-        answer["payload"] = selected_payload(orjson.loads(row.payload) if row.payload else {}, with_payload)
+def part_of(with_payload: WithPayload) -> PayloadPart | None:
+    """Which part of payloads is shown; None for no part."""
+    match with_payload:
+        case bool():
+            return PayloadPart() if with_payload else None
+        case PayloadSelector(include=include, exclude=exclude):
+            return PayloadPart(include, exclude)
+    return PayloadPart(list(with_payload))
+
+
+def point_answer(point: Point, with_payload: WithPayload, with_vector: WithVector) -> dict[str, Any]:
+    """A point as it was fetched: its id, and what was asked for."""
+    answer: dict[str, Any] = {"id": decode_id(point.id)}
+    if with_payload is not False:
+        answer["payload"] = orjson.Fragment(point.payload or b"{}")
     if with_vector:
-        answer["vector"] = _vectors(view, row.row, with_vector)
+        answer["vector"] = _vectors(point.vectors)
     return answer
 
 
-def hit_answer(hit: Hit, with_payload: WithPayload, with_vector: WithVector) -> dict[str, Any]:
-    """A point with its score; the version is the stamp of the latest write to it."""
-    answer: dict[str, Any] = {"id": decode_id(hit.point.id), "version": hit.point.stamp, "score": hit.score}
-    if hit.value is not None:
-        answer["order_value"] = hit.value
-    if with_payload or with_vector:
-        answer |= point_answer(hit.point, hit.view, with_payload, with_vector)
-    return answer
+def hit_answers(
+    ranked: RankedPoints, points: Mapping[bytes, Point] | None, with_payload: WithPayload, with_vector: WithVector
+) -> list[dict[str, Any]]:
+    """Points with their scores, in order; the version is the stamp of the latest write to each. `points` where more is shown."""
+    answers = [
+        {"id": decode_id(id_), "version": stamp, "score": score}
+        for id_, stamp, score in zip(ranked.ids, ranked.stamps, ranked.scores.tolist(), strict=True)
+    ]
+    if ranked.values is not None:
+        for answer, value in zip(answers, ranked.values, strict=True):
+            answer["order_value"] = value
+    if points is not None:
+        for answer, id_ in zip(answers, ranked.ids, strict=True):
+            answer.update(point_answer(points[id_], with_payload, with_vector))
+    return answers
 
 
-def selected_payload(payload: dict[str, Any], selector: list[str] | PayloadSelector) -> dict[str, Any]:
-    """The part of a payload that a selector names, by paths."""
-    part: dict[str, Any]
-    if isinstance(selector, PayloadSelector) and selector.exclude is not None:
-        part = without(payload, [steps_of(path) for path in selector.exclude])
-    else:
-        names = selector.include or [] if isinstance(selector, PayloadSelector) else selector
-        part = only(payload, [steps_of(path) for path in names])
-    return part
-
-
-def _vectors(view: ShardView, row: int, wanted: WithVector) -> Any:
-    """The stored vectors, as arrays: one for the unnamed one, an object by name otherwise."""
-    names = wanted if isinstance(wanted, list) else None
-    found = {name: _shown(vector) for name, vector in view.rows.vectors(row).items() if names is None or name in names}
-    return found[""] if set(found) == {""} else found
+def _vectors(vectors: Mapping[str, Vector]) -> Any:
+    """Vectors as arrays: one for the unnamed one, an object by name otherwise."""
+    shown = {name: _shown(vector) for name, vector in vectors.items()}
+    return shown[""] if set(shown) == {""} else shown
 
 
 def _shown(vector: Vector) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,7 +11,6 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
 
-from catalog.collection import Collection
 from gateway.dialect.bodies import OrderByBody
 from gateway.dialect.query_bodies import (
     AnyQuery,
@@ -32,42 +31,29 @@ from journal.ids import ExternalId, encode_id
 from journal.records import SPARSE, Vector
 from payload.paths import as_micros, as_number, steps_of
 from query import points
-from query.reading import Where, where
+from query.pinned import Pinned
 from query.search import prepare
-from query.stages import (
-    EF_SEARCH,
-    MAX_LIMIT,
+from query.stages import MAX_LIMIT, Diversity, Fusion, Query, Stage
+from shard.contract import name_error
+from shard.filters.conditions import Condition
+from shard.filters.where import Where, where
+from shard.ranking.formula import FormulaBody, formula_of
+from shard.ranking.rankings import (
+    DEFAULT_PARAMS,
     BestScore,
     ById,
     Context,
-    Diversity,
     Feedback,
-    Fusion,
     Nearest,
     OrderBy,
-    Params,
-    Query,
     Sample,
-    Stage,
     SumScores,
 )
-from query.stages import Discover as DiscoverQuery
-from shard.contract import name_error
-from shard.filters.conditions import Condition
-from shard.ranking.formula import FormulaBody, parse_formula
-from shard.shard import Shard
-from shard.vectors.graph import CodeUse
-from shard.vectors.segments import DEFAULT_USE
+from shard.ranking.rankings import Discover as DiscoverQuery
+from shard.ranking.rankings import SearchParams as SearchRequest
 
 DEFAULT_LIMIT = 10
 MAX_DEPTH = 16
-
-
-class Source(NamedTuple):
-    """A collection whose points can stand as examples."""
-
-    collection: Collection
-    shards: Sequence[Shard]
 
 
 def lookups_of(body: AnyQuery) -> set[str]:
@@ -76,15 +62,26 @@ def lookups_of(body: AnyQuery) -> set[str]:
     return mine.union(*(lookups_of(inner) for inner in prefetches_of(body)))
 
 
+def is_repeatable(body: Any, packed: bool) -> bool:
+    """Whether the answer to a search follows from the searched collection alone: no point is drawn at random, none looked up in
+    another collection."""
+    if getattr(body, "lookup_from", None) is not None:
+        return False
+    if not isinstance(body, AnyQuery):
+        return True
+    given = object_of(raw_of(body.query, packed), QueryObject)
+    return (given is None or given.sample is None) and all(is_repeatable(inner, packed) for inner in prefetches_of(body))
+
+
 @dataclass(frozen=True, slots=True)
 class Translator:
     """Makes stages for a collection. `lookups` are the other collections that examples come from, by name."""
 
-    source: Source
-    lookups: Mapping[str, Source]
+    source: Pinned
+    lookups: Mapping[str, Pinned]
     packed: bool = False
 
-    def stage(
+    async def stage(
         self,
         body: AnyQuery,
         limit: int,
@@ -96,25 +93,31 @@ class Translator:
         if depth > MAX_DEPTH:
             raise BadRequest(f"prefetch is nested deeper than {MAX_DEPTH}")
         condition = both(outer, body.filter)
-        query, examples = self._query(body, limit)
+        query, examples = await self._query(body)
         exclude = excluded | examples
         inner = [
-            self.stage(prefetch, DEFAULT_LIMIT if prefetch.limit is None else prefetch.limit, condition, exclude, depth + 1)
+            await self.stage(prefetch, DEFAULT_LIMIT if prefetch.limit is None else prefetch.limit, condition, exclude, depth + 1)
             for prefetch in prefetches_of(body)
         ]
         if inner and isinstance(query, ById):
             raise BadRequest("query is missing: it says how the points of the prefetch are ranked")
         if isinstance(query, Fusion) and query.weights is not None and len(query.weights) != len(inner):
             raise BadRequest(f"query.rrf.weights has {len(query.weights)} weights for {len(inner)} prefetches")
-        return Stage(query, limit, where(condition), params_of(body.params), body.score_threshold, exclude, inner)
+        if isinstance(query, Diverse):
+            query, mmr = query
+            diversity = Diversity(0.5 if mmr.diversity is None else mmr.diversity, mmr.candidates_limit or limit)
+        else:
+            diversity = None
+        params, corpus = params_of(body.params)
+        return Stage(query, limit, where(condition), params, body.score_threshold, exclude, inner, diversity, corpus)
 
     def nearest(self, name: str, raw: bytes, place: str) -> Nearest:
         """By a vector that the body holds."""
         return Nearest(name, self._prepared(name, vector_of(raw, place)))
 
-    def recommend(self, body: Recommend, using: str, lookup: LookupLocation | None) -> tuple[Query, frozenset[bytes]]:
+    async def recommend(self, body: Recommend, using: str, lookup: LookupLocation | None) -> tuple[Query, frozenset[bytes]]:
         """By examples; those of the collection itself are left out of the answer."""
-        examples = _Examples(self, using, lookup)
+        examples = await self._examples([*(body.positive or []), *(body.negative or [])], using, lookup)
         positive = [examples.vector(raw, f"positive[{at}]") for at, raw in enumerate(body.positive or [])]
         negative = [examples.vector(raw, f"negative[{at}]") for at, raw in enumerate(body.negative or [])]
         if body.strategy in (None, "average_vector"):
@@ -126,46 +129,48 @@ class Translator:
         kind = BestScore if body.strategy == "best_score" else SumScores
         return kind(using, self._all(using, positive), self._all(using, negative)), examples.met()
 
-    def discover(self, body: Discover, using: str, lookup: LookupLocation | None) -> tuple[Query, frozenset[bytes]]:
+    async def discover(self, body: Discover, using: str, lookup: LookupLocation | None) -> tuple[Query, frozenset[bytes]]:
         """By a target, among the points on the positive side of pairs."""
-        examples = _Examples(self, using, lookup)
+        pairs = _listed(body.context)
+        examples = await self._examples([body.target, *_of_pairs(pairs)], using, lookup)
         target = self._prepared(using, examples.vector(body.target, "target"))
-        return DiscoverQuery(using, target, self._pairs(body.context or [], using, examples)), examples.met()
+        return DiscoverQuery(using, target, self._pairs(pairs, using, examples)), examples.met()
 
-    def context(
-        self, context: Sequence[ContextPair] | ContextPair, using: str, lookup: LookupLocation | None
+    async def context(
+        self, context: list[ContextPair] | ContextPair, using: str, lookup: LookupLocation | None
     ) -> tuple[Query, frozenset[bytes]]:
         """By pairs alone."""
-        examples = _Examples(self, using, lookup)
-        pairs = self._pairs(context, using, examples)
+        given = _listed(context)
+        examples = await self._examples(_of_pairs(given), using, lookup)
+        pairs = self._pairs(given, using, examples)
         if not pairs:
             raise BadRequest("Wrong input: No target or context given")
         return Context(using, pairs), examples.met()
 
-    def _query(self, body: AnyQuery, limit: int) -> tuple[Query, frozenset[bytes]]:
+    async def _query(self, body: AnyQuery) -> tuple[Query | Diverse, frozenset[bytes]]:
         using, raw = body.using or "", self.raw(body.query)
         if raw in (b"", b"null", b"\xc0"):
             return ById(), frozenset()
         given = object_of(raw, QueryObject)
         if given is None:
-            return self._by_example(raw, using, body.lookup_from)
+            return await self._by_example(raw, using, body.lookup_from)
         kinds = [name for name in _KINDS if getattr(given, name) not in (None, UNSET)]
         if len(kinds) != 1:
             raise BadRequest(f"query: needs exactly one of {', '.join(_KINDS)}")
         match kinds[0]:
             case "nearest":
-                query, exclude = self._by_example(self.raw(given.nearest), using, body.lookup_from)
-                return _with_diversity(query, given.mmr, limit), exclude
+                query, exclude = await self._by_example(self.raw(given.nearest), using, body.lookup_from)
+                return query if given.mmr is None else Diverse(query, given.mmr), exclude
             case "recommend":
-                return self.recommend(_given(given.recommend), using, body.lookup_from)
+                return await self.recommend(_given(given.recommend), using, body.lookup_from)
             case "discover":
-                return self.discover(_given(given.discover), using, body.lookup_from)
+                return await self.discover(_given(given.discover), using, body.lookup_from)
             case "context":
-                return self.context(_given(given.context), using, body.lookup_from)
+                return await self.context(_given(given.context), using, body.lookup_from)
             case "relevance_feedback":
-                return self._feedback(_given(given.relevance_feedback), using, body.lookup_from)
+                return await self._feedback(_given(given.relevance_feedback), using, body.lookup_from)
             case "order_by":
-                return self.order_by(_given(given.order_by)), frozenset()
+                return order_by_of(_given(given.order_by)), frozenset()
             case "sample":
                 return Sample(random.getrandbits(32)), frozenset()
             case "indices":
@@ -176,33 +181,30 @@ class Translator:
         if not prefetches_of(body):
             raise BadRequest(f"query.{kinds[0]}: needs a prefetch")
         if kinds[0] == "formula":
-            return parse_formula(FormulaBody(_given(given.formula), given.defaults)), frozenset()
+            return formula_of(FormulaBody(_given(given.formula), given.defaults)), frozenset()
         rrf = given.rrf
         if rrf is not None:
             return Fusion("rrf", 2 if rrf.k is None else rrf.k, rrf.weights), frozenset()
         return Fusion(_given(given.fusion)), frozenset()
 
-    def order_by(self, body: str | OrderByBody) -> OrderBy:
-        """By a payload value."""
-        given = OrderByBody(body) if isinstance(body, str) else body
-        steps_of(given.key)
-        start = given.start_from
-        if start is not None:
-            start = as_micros(start) if isinstance(start, str) else as_number(start)
-            if start is None:
-                raise BadRequest(f"order_by.start_from {given.start_from!r} is neither a number nor a date and time")
-        return OrderBy(given.key, given.direction == "desc", start)
-
     def raw(self, part: msgspec.Raw | UnsetType) -> bytes:
         """A raw part of the body, that knows which form it has."""
         return raw_of(part, self.packed)
 
-    def _by_example(self, raw: bytes, using: str, lookup: LookupLocation | None) -> tuple[Nearest, frozenset[bytes]]:
+    async def _examples(self, raws: Iterable[RawPart], using: str, lookup: LookupLocation | None) -> _Examples:
+        """The examples of a query, read together where they are ids of points."""
         examples = _Examples(self, using, lookup)
+        await examples.read(raws)
+        return examples
+
+    async def _by_example(self, raw: bytes, using: str, lookup: LookupLocation | None) -> tuple[Nearest, frozenset[bytes]]:
+        examples = await self._examples([raw], using, lookup)
         return Nearest(using, self._prepared(using, examples.vector(raw, "query"))), examples.met()
 
-    def _feedback(self, body: RelevanceFeedback, using: str, lookup: LookupLocation | None) -> tuple[Query, frozenset[bytes]]:
-        examples = _Examples(self, using, lookup)
+    async def _feedback(
+        self, body: RelevanceFeedback, using: str, lookup: LookupLocation | None
+    ) -> tuple[Query, frozenset[bytes]]:
+        examples = await self._examples([body.target, *(item.example for item in body.feedback)], using, lookup)
         target = self._prepared(using, examples.vector(body.target, "target"))
         judged = [
             (self._prepared(using, examples.vector(item.example, f"feedback[{at}].example")), item.score)
@@ -211,10 +213,7 @@ class Translator:
         naive = body.strategy.naive
         return Feedback(using, target, judged, naive.a, naive.b, naive.c), examples.met()
 
-    def _pairs(
-        self, context: Sequence[ContextPair] | ContextPair, using: str, examples: _Examples
-    ) -> list[tuple[Vector, Vector]]:
-        pairs = [context] if isinstance(context, ContextPair) else context
+    def _pairs(self, pairs: Sequence[ContextPair], using: str, examples: _Examples) -> list[tuple[Vector, Vector]]:
         found = []
         for at, pair in enumerate(pairs):
             positive = examples.vector(pair.positive, f"context[{at}].positive")
@@ -245,6 +244,9 @@ _KINDS = (
 )
 
 
+RawPart = msgspec.Raw | UnsetType | bytes
+
+
 class _Examples:
     """Vectors of a query, given or those of points; notes which points of the searched collection were met."""
 
@@ -253,21 +255,29 @@ class _Examples:
         self._source = translator.source if lookup is None else translator.lookups[lookup.collection]
         self._name = using if lookup is None or lookup.vector is None else lookup.vector
         self._own = self._source.collection.id == translator.source.collection.id
+        self._stored: dict[bytes, dict[str, Vector]] = {}
         self._met: set[bytes] = set()
 
-    def vector(self, raw: msgspec.Raw | UnsetType | bytes, place: str) -> Vector:
+    async def read(self, raws: Iterable[RawPart]) -> None:
+        """Reads the points whose ids are among the raw parts."""
+        given = [_id_of(self._raw(raw)) for raw in raws]
+        ids = list(dict.fromkeys(encode_id(point_id) for point_id in given if point_id is not None))
+        if not ids:
+            return
+        if error := name_error(self._source.collection, self._name):
+            raise BadRequest(error)
+        for point in await points.retrieve(self._source, ids, vectors=[self._name]):
+            self._stored[point.id] = point.vectors
+
+    def vector(self, raw: RawPart, place: str) -> Vector:
         """As given, or as the point of that id has it."""
-        data = raw if isinstance(raw, bytes) else self._translator.raw(raw)
+        data = self._raw(raw)
         point_id = _id_of(data)
         if point_id is None:
             return vector_of(data, place)
-        if error := name_error(self._source.collection, self._name):
-            raise BadRequest(error)
         encoded = encode_id(point_id)
-        found = points.retrieve(self._source.shards, [encoded])
-        if not found:
+        if (vectors := self._stored.get(encoded)) is None:
             raise NotFound(f"Not found: No point with id {point_id} found")
-        vectors = found[0].view.rows.vectors(found[0].row.row)
         if self._name not in vectors:
             raise BadRequest(f"Wrong input: point {point_id} has no vector {self._name!r}")
         if self._own:
@@ -277,20 +287,47 @@ class _Examples:
     def met(self) -> frozenset[bytes]:
         return frozenset(self._met)
 
+    def _raw(self, raw: RawPart) -> bytes:
+        return raw if isinstance(raw, bytes) else self._translator.raw(raw)
 
-def params_of(body: SearchParams | None) -> Params:
-    """How a search may go about it."""
+
+def _listed(context: list[ContextPair] | ContextPair | None) -> list[ContextPair]:
+    return [context] if isinstance(context, ContextPair) else context or []
+
+
+def _of_pairs(pairs: Sequence[ContextPair]) -> list[RawPart]:
+    return [raw for pair in pairs for raw in (pair.positive, pair.negative)]
+
+
+class Diverse(NamedTuple):
+    """A query by one vector whose answer is to be diverse."""
+
+    query: Nearest
+    mmr: Mmr
+
+
+def params_of(body: SearchParams | None) -> tuple[SearchRequest, Where | None]:
+    """How a search may go about it, and the points that inverse document frequencies are counted over, None for all."""
     if body is None:
-        return Params()
+        return DEFAULT_PARAMS, None
     codes = body.quantization
-    among: Where | None = where(body.idf.corpus) if isinstance(body.idf, IdfCorpus) else None
-    return Params(
-        body.hnsw_ef or EF_SEARCH,
-        bool(body.exact),
-        codes is not None and bool(codes.ignore),
-        DEFAULT_USE if codes is None else CodeUse(codes.rescore is not False, codes.oversampling or DEFAULT_USE.oversampling),
-        among,
-    )
+    corpus = where(body.idf.corpus) if isinstance(body.idf, IdfCorpus) else None
+    if codes is None:
+        return SearchRequest(body.hnsw_ef, bool(body.exact)), corpus
+    oversampling = codes.oversampling or DEFAULT_PARAMS.oversampling
+    return SearchRequest(body.hnsw_ef, bool(body.exact), bool(codes.ignore), codes.rescore is not False, oversampling), corpus
+
+
+def order_by_of(body: str | OrderByBody) -> OrderBy:
+    """By a payload value."""
+    given = OrderByBody(body) if isinstance(body, str) else body
+    steps_of(given.key)
+    start = given.start_from
+    if start is not None:
+        start = as_micros(start) if isinstance(start, str) else as_number(start)
+        if start is None:
+            raise BadRequest(f"order_by.start_from {given.start_from!r} is neither a number nor a date and time")
+    return OrderBy(given.key, given.direction == "desc", start)
 
 
 def window(offset: int | None, limit: int | None) -> tuple[int, int]:
@@ -347,13 +384,6 @@ def _id_of(raw: bytes) -> ExternalId | None:
     else:
         return None
     return value if isinstance(value, int | str) else None
-
-
-def _with_diversity(query: Nearest, mmr: Mmr | None, limit: int) -> Nearest:
-    if mmr is None:
-        return query
-    diversity = 0.5 if mmr.diversity is None else mmr.diversity
-    return Nearest(query.name, query.vector, Diversity(diversity, mmr.candidates_limit or limit))
 
 
 def _given(value: Any) -> Any:

@@ -9,66 +9,70 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import Any
 
-from gateway.service import Call
+from gateway.request import ApiRequest, Response
+from gateway.services import Services
 from shard.vectors.segments import SEAL_ROWS
 
 
-async def status(call: Call) -> dict[str, str]:
+async def status(request: ApiRequest, response: Response, services: Services) -> dict[str, str]:
     """Whether this is a cluster in the dialect's sense: it is not."""
     return {"status": "disabled"}
 
 
-async def telemetry(call: Call) -> dict[str, Any]:
+async def telemetry(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
     """A few facts about this node; GET /metrics has the numbers."""
-    service = call.service
+    node = services.node
     return {
-        "id": service.node,
-        "app": {"name": "vecraft", "version": service.version, "startup": service.started.isoformat()},
-        "collections": {"number_of_collections": len(service.replayer.catalog.view.collections)},
+        "id": node.name,
+        "app": {"name": "vecraft", "version": node.version, "startup": node.started.isoformat()},
+        "collections": {"number_of_collections": len(services.reads.catalog.collections)},
         "cluster": {"enabled": False},
     }
 
 
-async def collection_status(call: Call) -> dict[str, Any]:
+async def collection_status(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
     """Where the shards of a collection are: all on this node."""
-    _, shards = await call.read(call.path["collection_name"])
+    pinned = await services.reads.pin(request, response, request.path["collection_name"])
+    counts = await pinned.all_of(lease.count(None) for lease in pinned.leases)
     return {
-        "peer_id": int.from_bytes(blake2b(call.service.node.encode(), digest_size=6).digest(), "big"),
-        "shard_count": len(shards),
+        "peer_id": int.from_bytes(blake2b(services.node.name.encode(), digest_size=6).digest(), "big"),
+        "shard_count": len(pinned.leases),
         "local_shards": [
-            {"shard_id": shard.number, "points_count": len(shard.view.alive), "state": "Active"} for shard in shards
+            {"shard_id": lease.shard, "points_count": count, "state": "Active"}
+            for lease, count in zip(pinned.leases, counts, strict=True)
         ],
         "remote_shards": [],
         "shard_transfers": [],
     }
 
 
-async def shard_keys(call: Call) -> dict[str, Any]:
+async def shard_keys(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
     """The shard keys of a collection: there are none, points are spread by their ids."""
-    await call.find(call.path["collection_name"])
+    await services.reads.find(request, request.path["collection_name"])
     return {"shard_keys": []}
 
 
-async def optimizations(call: Call) -> dict[str, Any]:
+async def optimizations(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
     """How much of a collection waits for a graph."""
-    _, shards = await call.read(call.path["collection_name"])
-    waiting = [status for shard in shards if (status := shard.status())["vectors"] - status["indexed"] >= SEAL_ROWS]
+    collection = await services.reads.find(request, request.path["collection_name"])
+    statuses = await services.reads.statuses(collection)
+    waiting = [status for status in statuses if status.vectors - status.indexed >= SEAL_ROWS]
     return {
         "summary": {
             "queued_optimizations": len(waiting),
             "queued_segments": len(waiting),
-            "queued_points": sum(status["vectors"] - status["indexed"] for status in waiting),
-            "idle_segments": sum(shard.status()["segments"] for shard in shards) - len(waiting),
+            "queued_points": sum(status.vectors - status.indexed for status in waiting),
+            "idle_segments": sum(status.segments for status in statuses) - len(waiting),
         },
         "running": [],
     }
 
 
-async def issues(call: Call) -> dict[str, Any]:
+async def issues(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
     """What the dialect's server would advise on: nothing is kept."""
     return {"issues": []}
 
 
-async def clear_issues(call: Call) -> bool:
+async def clear_issues(request: ApiRequest, response: Response, services: Services) -> bool:
     """Forgets the issues; there are none."""
     return True

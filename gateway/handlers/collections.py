@@ -14,7 +14,8 @@ from gateway.dialect import configs
 from gateway.dialect.bodies import AliasOperation, ChangeAliasesBody, ignored
 from gateway.handlers import field_indexes
 from gateway.http.errors import BadRequest
-from gateway.service import Call, Service
+from gateway.request import ApiRequest, Response
+from gateway.services import NodeState, Services
 from journal.records import (
     AliasAction,
     ChangeAliases,
@@ -27,93 +28,98 @@ from shard.vectors.segments import SEAL_ROWS
 QUEUE_WAIT_S = 1.0
 
 
-async def create(call: Call) -> bool:
+async def create(request: ApiRequest, response: Response, services: Services) -> bool:
     """Creates a collection."""
-    call.hints += [hint for params in configs.given_vectors(call.body).values() for hint in ignored(params)]
-    config = configs.created(call.body)
+    response.ignored += [hint for params in configs.given_vectors(request.body).values() for hint in ignored(params)]
+    config = configs.created(request.body)
     config.validate()
-    check_name("collection", call.path["collection_name"])
-    await call.catch_up_catalog()
-    homes = choose_homes(call.service.replayer.catalog.view, config.shard_number)
-    await call.command(CreateCollection(call.path["collection_name"], msgspec.json.encode(config), homes))
+    check_name("collection", request.path["collection_name"])
+    await services.reads.catch_up_catalog(request)
+    homes = choose_homes(services.reads.catalog, config.shard_number)
+    await services.writes.command(
+        request, response, CreateCollection(request.path["collection_name"], msgspec.json.encode(config), homes)
+    )
     return True
 
 
-async def update(call: Call) -> bool:
+async def update(request: ApiRequest, response: Response, services: Services) -> bool:
     """Changes what can be changed without changing the meaning of records in the log."""
-    collection = await call.find(call.path["collection_name"])
-    changes = configs.changes(call.body, collection.config)
-    await call.command(UpdateCollection(call.path["collection_name"], msgspec.json.encode(changes)))
+    collection = await services.reads.find(request, request.path["collection_name"])
+    changes = configs.changes(request.body, collection.config)
+    await services.writes.command(
+        request, response, UpdateCollection(request.path["collection_name"], msgspec.json.encode(changes))
+    )
     return True
 
 
-async def delete(call: Call) -> bool:
+async def delete(request: ApiRequest, response: Response, services: Services) -> bool:
     """Deletes a collection with all its points; false when there is none."""
-    outcome = await call.command(DeleteCollection(call.path["collection_name"]))
+    outcome = await services.writes.command(request, response, DeleteCollection(request.path["collection_name"]))
     return outcome.verdict is Verdict.DONE
 
 
-async def list_all(call: Call) -> dict[str, Any]:
+async def list_all(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
     """All collections."""
-    await call.catch_up_catalog()
-    return {"collections": [{"name": name} for name in sorted(call.service.replayer.catalog.view.collections)]}
+    await services.reads.catch_up_catalog(request)
+    return {"collections": [{"name": name} for name in sorted(services.reads.catalog.collections)]}
 
 
-async def exists(call: Call) -> dict[str, bool]:
+async def exists(request: ApiRequest, response: Response, services: Services) -> dict[str, bool]:
     """Whether there is a collection or alias of that name."""
-    await call.catch_up_catalog()
-    return {"exists": call.service.replayer.catalog.view.find(call.path["collection_name"]) is not None}
+    await services.reads.catch_up_catalog(request)
+    return {"exists": services.reads.catalog.find(request.path["collection_name"]) is not None}
 
 
-async def info(call: Call) -> dict[str, Any]:
+async def info(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
     """A collection's configuration and counts."""
-    collection, shards = await call.read(call.path["collection_name"])
-    counts = {"points": 0, "vectors": 0, "indexed": 0, "segments": 0}
-    for shard in shards:
-        for name, count in shard.status().items():
-            counts[name] += count
-    indexing = counts["vectors"] - counts["indexed"] >= SEAL_ROWS * len(shards)
+    pinned = await services.reads.pin(request, response, request.path["collection_name"])
+    collection = pinned.collection
+    statuses = await services.reads.statuses(collection)
+    indexed = sum(status.indexed for status in statuses)
+    indexing = sum(status.vectors for status in statuses) - indexed >= SEAL_ROWS * len(statuses)
     return {
         "status": "yellow" if indexing else "green",
         "optimizer_status": "ok",
-        "indexed_vectors_count": counts["indexed"],
-        "points_count": counts["points"],
-        "segments_count": counts["segments"],
+        "indexed_vectors_count": indexed,
+        "points_count": sum(status.points for status in statuses),
+        "segments_count": sum(status.segments for status in statuses),
         "config": configs.described(collection),
         "payload_schema": {
-            name: field_indexes.described(schema) | {"points": sum(shard.indexed_points(name) for shard in shards)}
+            name: field_indexes.described(schema) | {"points": sum(status.fields.get(name, 0) for status in statuses)}
             for name, schema in collection.fields.items()
         },
         "created_at": datetime.fromtimestamp(collection.created_ms / 1000, UTC).isoformat(),
-        **await _update_queue(call.service, collection),
+        **await _update_queue(services.node, collection),
     }
 
 
-async def _update_queue(service: Service, collection: Collection) -> dict[str, Any]:
+async def _update_queue(node: NodeState, collection: Collection) -> dict[str, Any]:
     """How many records of the collection's partitions are not applied here; nothing when the log does not say in time."""
     try:
-        lag = await asyncio.wait_for(asyncio.to_thread(service.measured_lag), QUEUE_WAIT_S)
+        lag = await asyncio.wait_for(asyncio.to_thread(node.measured_lag), QUEUE_WAIT_S)
     except TimeoutError:
         return {}
-    homes = service.homes(collection)
+    homes = {partition for home in collection.homes for partition in node.topics.home_partitions(home)}
     waiting = [measured.lag.records for home, measured in lag.items() if home in homes]
     return {"update_queue": {"length": sum(waiting)}} if waiting else {}
 
 
-async def change_aliases(call: Call) -> bool:
+async def change_aliases(request: ApiRequest, response: Response, services: Services) -> bool:
     """Creates, deletes and renames aliases: all of it or nothing."""
-    body: ChangeAliasesBody = call.body
-    await call.command(ChangeAliases([_alias_action(action, at) for at, action in enumerate(body.actions)]))
+    body: ChangeAliasesBody = request.body
+    await services.writes.command(
+        request, response, ChangeAliases([_alias_action(action, at) for at, action in enumerate(body.actions)])
+    )
     return True
 
 
-async def aliases(call: Call) -> dict[str, Any]:
+async def aliases(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
     """All aliases, or those of one collection."""
-    await call.catch_up_catalog()
-    wanted = call.path.get("collection_name")
+    await services.reads.catch_up_catalog(request)
+    wanted = request.path.get("collection_name")
     if wanted is not None:
-        wanted = (await call.find(wanted)).name
-    view = call.service.replayer.catalog.view
+        wanted = (await services.reads.find(request, wanted)).name
+    view = services.reads.catalog
     found = [(alias, name) for alias, name in sorted(view.aliases.items()) if wanted in (None, name)]
     return {"aliases": [{"alias_name": alias, "collection_name": name} for alias, name in found]}
 

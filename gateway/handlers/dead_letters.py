@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import orjson
 
 from gateway.http.errors import BadRequest, NotFound
-from gateway.service import Call, Service
+from gateway.request import ApiRequest, Response
+from gateway.services import NodeState, Services
+from gateway.writes import APPLY_S
 from journal import codec
 from journal.log import Entry, Indefinite
 from journal.records import describe
@@ -21,42 +24,42 @@ READS = 20
 """Polls without a record after which a letter's record is taken to be gone."""
 
 
-async def list_letters(call: Call) -> dict[str, Any]:
+async def list_letters(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
     """Dead letters, oldest first: of a collection, or of all; `collection=` without a name gives those of none."""
-    letters = _chosen(call)
-    return {"count": len(letters), "dead_letters": [_described(letter) for letter in letters[: call.params.limit]]}
+    letters = _chosen(request, services)
+    return {"count": len(letters), "dead_letters": [_described(letter) for letter in letters[: request.params.limit]]}
 
 
-async def show(call: Call) -> dict[str, Any]:
+async def show(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
     """One dead letter with its record: key, headers, and what its value holds, as far as that can be read."""
-    letter = _one(call)
-    return await call.in_pool(_shown, call.service, letter)
+    letter = _one(request, services)
+    return await services.reads.offload(False, partial(_shown, services.node, letter))
 
 
-async def retry(call: Call) -> dict[str, Any]:
+async def retry(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
     """Writes the record of a dead letter to where it came from once more, and takes the letter from the list."""
-    return await _retry(call, [_one(call)])
+    return await _retry(services, [_one(request, services)])
 
 
-async def retry_all(call: Call) -> dict[str, Any]:
+async def retry_all(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
     """Retries all dead letters, or those of a collection."""
-    return await _retry(call, _chosen(call))
+    return await _retry(services, _chosen(request, services))
 
 
-async def clear(call: Call) -> dict[str, Any]:
+async def clear(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
     """Takes a dead letter from the list for good."""
-    return await _clear(call, [_one(call)])
+    return await _clear(services, [_one(request, services)])
 
 
-async def clear_all(call: Call) -> dict[str, Any]:
+async def clear_all(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
     """Clears all dead letters, or those of a collection."""
-    return await _clear(call, _chosen(call))
+    return await _clear(services, _chosen(request, services))
 
 
-async def lag(call: Call) -> dict[str, Any]:
+async def lag(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
     """How far this node is behind the log: by partition, with the state of each, and by shard."""
-    service = call.service
-    measured = await call.in_pool(service.measured_lag)
+    node = services.node
+    measured = await services.reads.offload(False, node.measured_lag)
     by_partition = {
         partition: {
             "topic": partition.topic,
@@ -74,46 +77,46 @@ async def lag(call: Call) -> dict[str, Any]:
             "shard": shard.number,
             "partitions": [by_partition[p] for p in shard.home_partitions() if p in by_partition],
         }
-        for collection in service.replayer.catalog.view.collections.values()
-        for shard in service.shards.of(collection.id)
+        for collection in services.reads.catalog.collections.values()
+        for shard in node.shards.of(collection.id)
     ]
     return {"partitions": list(by_partition.values()), "shards": shards}
 
 
-async def _retry(call: Call, letters: Sequence[DeadLetter]) -> dict[str, Any]:
+async def _retry(services: Services, letters: Sequence[DeadLetter]) -> dict[str, Any]:
     def write_again() -> None:
-        journal = call.service.journal
-        entries = [original(entry, letter) for letter, entry in _read(call.service, letters)]
+        journal = services.node.journal
+        entries = [original(entry, letter) for letter, entry in _read(services.node, letters)]
         futures = [journal.append(entry.partition, entry.value, entry.key, entry.headers) for entry in entries]
         for future in futures:
             future.result(BURY_TIMEOUT_S)
 
-    await call.in_pool(write_again)
-    return {"retried": await _remove(call, letters, "retried")}
+    await services.reads.offload(False, write_again)
+    return {"retried": await _remove(services, letters, "retried")}
 
 
-async def _clear(call: Call, letters: Sequence[DeadLetter]) -> dict[str, Any]:
-    return {"cleared": await _remove(call, letters, "cleared")}
+async def _clear(services: Services, letters: Sequence[DeadLetter]) -> dict[str, Any]:
+    return {"cleared": await _remove(services, letters, "cleared")}
 
 
-async def _remove(call: Call, letters: Sequence[DeadLetter], why: str) -> int:
+async def _remove(services: Services, letters: Sequence[DeadLetter], why: str) -> int:
     """Takes letters from the list, here and on every node; returns once this node's list shows it."""
     if letters:
-        service = call.service
-        appended = await call.in_pool(remove, service.journal, service.topics, letters, why)
-        await service.gate.reached({appended.partition: appended.offset + 1}, service.timeouts.apply_s)
+        node = services.node
+        appended = await services.reads.offload(False, partial(remove, node.journal, node.topics, letters, why))
+        await services.gate.reached({appended.partition: appended.offset + 1}, APPLY_S)
     return len(letters)
 
 
-def _chosen(call: Call) -> list[DeadLetter]:
-    return call.service.letters().list(call.path.get("collection_name", call.params.collection))
+def _chosen(request: ApiRequest, services: Services) -> list[DeadLetter]:
+    return services.node.letters().list(request.path.get("collection_name", request.params.collection))
 
 
-def _one(call: Call) -> DeadLetter:
-    text = call.path["number"]
+def _one(request: ApiRequest, services: Services) -> DeadLetter:
+    text = request.path["number"]
     if not text.isascii() or not text.isdecimal():
         raise BadRequest(f"number {text[:32]!r} is not a dead letter's number")
-    if (letter := call.service.letters().get(int(text))) is None:
+    if (letter := services.node.letters().get(int(text))) is None:
         raise NotFound(f"Not found: there is no dead letter {text}")
     return letter
 
@@ -131,32 +134,32 @@ def _described(letter: DeadLetter) -> dict[str, Any]:
     }
 
 
-def _shown(service: Service, letter: DeadLetter) -> dict[str, Any]:
+def _shown(node: NodeState, letter: DeadLetter) -> dict[str, Any]:
     """A letter with its record; reads the log, and may ask the schema registry."""
-    ((_, entry),) = _read(service, [letter])
+    ((_, entry),) = _read(node, [letter])
     return _described(letter) | {
         "key": None if entry.key is None else entry.key.decode(errors="replace"),
         "headers": {name: value.decode(errors="replace") for name, value in entry.headers},
         "bytes": len(entry.value),
         "value_base64": b64encode(entry.value).decode(),
-        "decoded": _decoded(entry, service),
+        "decoded": _decoded(entry, node),
     }
 
 
-def _read(service: Service, letters: Sequence[DeadLetter]) -> list[tuple[DeadLetter, Entry]]:
+def _read(node: NodeState, letters: Sequence[DeadLetter]) -> list[tuple[DeadLetter, Entry]]:
     """The records of letters, in their order in the topic. Raises Indefinite when one cannot be found."""
     wanted = {letter.number: letter for letter in letters}
-    found = [(wanted[entry.offset], entry) for entry in _entries(service, wanted)]
+    found = [(wanted[entry.offset], entry) for entry in _entries(node, wanted)]
     if len(found) < len(wanted):
         raise Indefinite(f"{len(wanted) - len(found)} of {len(wanted)} dead letters cannot be read")
     return found
 
 
-def _entries(service: Service, wanted: dict[int, DeadLetter]) -> Iterator[Entry]:
+def _entries(node: NodeState, wanted: dict[int, DeadLetter]) -> Iterator[Entry]:
     if not wanted:
         return
-    partition = service.topics.dead_letter_partition
-    reader = service.journal.reader()
+    partition = node.topics.dead_letter_partition
+    reader = node.journal.reader()
     try:
         reader.assign({partition: min(wanted)})
         for _ in range(READS + len(wanted)):
@@ -168,7 +171,7 @@ def _entries(service: Service, wanted: dict[int, DeadLetter]) -> Iterator[Entry]
         reader.close()
 
 
-def _decoded(entry: Entry, service: Service) -> Any:
+def _decoded(entry: Entry, node: NodeState) -> Any:
     """What a record says, less its vectors; None when that cannot be told."""
     try:
         record = codec.decode(entry.value)
@@ -182,7 +185,7 @@ def _decoded(entry: Entry, service: Service) -> Any:
     except orjson.JSONDecodeError:
         pass
     try:
-        change = change_of(entry, service.ingest.registry)
+        change = change_of(entry, node.ingest.registry)
     except (NotIngestible, Indefinite):
         return None
     return {"collection": change.collection, "tier": change.tier, "operation": describe(change.operation)}

@@ -9,7 +9,8 @@ import msgspec
 from gateway.admission.limits import check_index
 from gateway.dialect.bodies import CreateIndexBody, FieldParams
 from gateway.http.errors import BadRequest
-from gateway.service import Call
+from gateway.request import ApiRequest, Response
+from gateway.services import Services
 from journal.records import CreatePayloadIndex, DeletePayloadIndex
 from payload.paths import steps_of
 from payload.schema import FieldSchema, FieldType, Tokenizer
@@ -26,19 +27,21 @@ _OPTIONS = {
 }
 
 
-async def create_index(call: Call) -> dict[str, Any]:
+async def create_index(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
     """Indexes a payload field."""
-    body: CreateIndexBody = call.body
+    body: CreateIndexBody = request.body
     steps_of(body.field_name)
     schema = msgspec.json.encode(field_schema(body))
-    check_index(call, await call.find(call.path["collection_name"]), body.field_name)
-    await call.command(CreatePayloadIndex(call.path["collection_name"], body.field_name, schema))
+    check_index(request, await services.reads.find(request, request.path["collection_name"]), body.field_name)
+    await services.writes.command(request, response, CreatePayloadIndex(request.path["collection_name"], body.field_name, schema))
     return {"operation_id": 0, "status": "completed"}
 
 
-async def delete_index(call: Call) -> dict[str, Any]:
+async def delete_index(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
     """Drops the index of a payload field."""
-    await call.command(DeletePayloadIndex(call.path["collection_name"], call.path["field_name"]))
+    await services.writes.command(
+        request, response, DeletePayloadIndex(request.path["collection_name"], request.path["field_name"])
+    )
     return {"operation_id": 0, "status": "completed"}
 
 

@@ -6,31 +6,30 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway.admission.budget import status_bytes
-from gateway.service import Call
-from shard.shard import Shard
+from gateway.request import ApiRequest, Response
+from gateway.services import Services
+from shard.replica import ShardStatus
 
 
-async def show(call: Call) -> dict[str, Any]:
+async def show(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
     """What takes memory: the process against its budget, and each collection by part, in all and by vector."""
-    service = call.service
-    collections = service.replayer.catalog.view.collections.values()
     return {
-        "budget_bytes": service.budget.bytes,
+        "budget_bytes": services.node.budget.bytes,
         "anonymous_bytes": status_bytes("RssAnon"),
         "mapped_bytes": status_bytes("RssFile"),
-        "result_cache_bytes": service.results.size_bytes(),
+        "result_cache_bytes": services.results.size_bytes(),
         "collections": {
-            collection.name: await call.in_pool(_of_collection, service.shards.of(collection.id)) for collection in collections
+            collection.name: _of_collection(await services.reads.statuses(collection))
+            for collection in services.reads.catalog.collections.values()
         },
     }
 
 
-def _of_collection(shards: Sequence[Shard]) -> dict[str, Any]:
+def _of_collection(statuses: Sequence[ShardStatus]) -> dict[str, Any]:
     parts: dict[str, int] = {}
-    vectors = 0
-    for shard in shards:
-        vectors += shard.status()["vectors"]
-        for part, size in shard.sizes_bytes().items():
+    vectors = sum(status.vectors for status in statuses)
+    for status in statuses:
+        for part, size in status.sizes.items():
             parts[part] = parts.get(part, 0) + size
     return {
         "vectors": vectors,

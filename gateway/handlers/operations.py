@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.http.errors import NotFound
-from gateway.service import Call
+from gateway.request import ApiRequest, Response
+from gateway.services import Services
 
 
-async def show(call: Call) -> dict[str, Any]:
+async def show(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
     """The records of a request: their positions, shards, stamps, and what became of each on this node."""
-    request_id = call.path["request_id"]
-    found = call.service.replayer.operations.of(request_id)
+    request_id = request.path["request_id"]
+    found = services.node.replayer.operations.of(request_id)
     if not found:
         raise NotFound(f"Not found: operation {request_id!r} is not among the latest on this node; see `vecraft journal show`")
     return {

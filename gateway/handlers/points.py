@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ import orjson
 
 from catalog.collection import Collection, Consistency
 from gateway.admission.limits import check_added, check_read, check_write
-from gateway.dialect.answers import point_answer
+from gateway.dialect.answers import part_of, point_answer
 from gateway.dialect.bodies import (
     BulkBody,
     CountBody,
@@ -21,275 +22,297 @@ from gateway.dialect.bodies import (
     RetrieveBody,
     ScrollBody,
     SetPayloadBody,
+    Shown,
     UpdateBatchBody,
     UpdateVectorsBody,
     UpsertBody,
 )
-from gateway.dialect.queries import Source, Translator
+from gateway.dialect.queries import order_by_of
 from gateway.dialect.upserts import GivenUpsert, encode_ids, vectors_patch_of
 from gateway.http.errors import BadRequest, NotFound
-from gateway.service import Call
+from gateway.reads import QUICK_POINTS
+from gateway.request import ApiRequest, Response
+from gateway.services import Services
+from gateway.writes import UpdateResult
 from journal.ids import decode_id, encode_id
 from journal.records import Delete, PatchPayload, PointOperation, ReplacePayload, UnsetVectors
 from journal.split import take
 from payload.paths import Step, merged, steps_of, without
 from query import points
-from query.reading import Where, where
+from query.pinned import Pinned
 from query.search import search
 from query.stages import Stage
-from shard.filters.conditions import Candidate
-from shard.shard import Shard
+from shard.filters.where import where
+from shard.replica import PayloadPart
 
 DEFAULT_PAGE = 10
 MAX_PAGE = 10_000
 """A page has at most this many points, whatever is asked; the next page goes on from there."""
-QUICK_POINTS = 100
+
+Answer = dict[str, Any]
+Edit = Callable[[Any, list[Step]], Any]
+"""(payload, path) -> the payload changed at the path."""
 
 
-async def upsert(call: Call) -> dict[str, Any]:
+# Reads.
+
+
+async def get(request: ApiRequest, response: Response, services: Services) -> Answer:
+    """One point by its id."""
+    text = request.path["point_id"]
+    pinned = await _pinned(request, response, services)
+    found = await points.retrieve(pinned, [encode_id(int(text) if text.isdecimal() else text)], PayloadPart(), True)
+    if not found:
+        raise NotFound(f"Not found: Point with id {text} does not exists!")
+    return point_answer(found[0], True, True)
+
+
+async def retrieve(request: ApiRequest, response: Response, services: Services) -> list[Answer]:
+    """Points by their ids; those that do not exist are left out."""
+    body: RetrieveBody = request.body
+    ids = await services.reads.offload(len(body.ids) <= QUICK_POINTS, partial(encode_ids, body.ids, "ids[{}]"))
+    pinned = await _pinned(request, response, services)
+    return await _shown(response, services, pinned, list(dict.fromkeys(ids)), body)
+
+
+async def scroll(request: ApiRequest, response: Response, services: Services) -> Answer:
+    """Points in the order of their ids, page by page."""
+    body: ScrollBody = request.body
+    wanted = where(body.filter)
+    start = b"" if body.offset is None else encode_id(body.offset)
+    limit = min(MAX_PAGE, DEFAULT_PAGE if body.limit is None else body.limit)
+    pinned = await _pinned(request, response, services)
+    if body.order_by is not None:
+        if body.offset is not None:
+            raise BadRequest("offset cannot be used with order_by; go on with order_by.start_from")
+        return await _ordered_page(response, services, pinned, Stage(order_by_of(body.order_by), limit, wanted), body)
+    ids, after = await points.scroll(pinned, wanted, start, limit)
+    shown = await _shown(response, services, pinned, ids, body)
+    return {"points": shown, "next_page_offset": None if after is None else decode_id(after)}
+
+
+async def count(request: ApiRequest, response: Response, services: Services) -> dict[str, int]:
+    """How many points there are, or pass a filter. Always exact."""
+    body: CountBody = request.body
+    wanted = where(body.filter)
+    return {"count": await points.count(await _pinned(request, response, services), wanted)}
+
+
+async def facet(request: ApiRequest, response: Response, services: Services) -> Answer:
+    """The most frequent values of a payload field. Always exact."""
+    body: FacetBody = request.body
+    wanted = where(body.filter)
+    steps_of(body.key)
+    pinned = await _pinned(request, response, services)
+    found = await points.facet(pinned, body.key, wanted, DEFAULT_PAGE if body.limit is None else body.limit)
+    return {"hits": [{"value": value, "count": number} for value, number in found]}
+
+
+async def _pinned(request: ApiRequest, response: Response, services: Services) -> Pinned:
+    """The collection of the path, when its limits allow the request."""
+    pinned = await services.reads.pin(request, response, request.path["collection_name"])
+    check_read(request, services.rates, pinned.collection)
+    return pinned
+
+
+async def _shown(response: Response, services: Services, pinned: Pinned, ids: Sequence[bytes], shown: Shown) -> list[Answer]:
+    """The points with these ids, with what is asked for of each."""
+    with_payload, with_vector = shown.payload_selector(True), shown.vector_selector()
+    found = await points.retrieve(pinned, ids, part_of(with_payload), with_vector)
+    quick = len(found) <= QUICK_POINTS
+    response.is_large = not quick
+    return await services.reads.offload(quick, lambda: [point_answer(point, with_payload, with_vector) for point in found])
+
+
+async def _ordered_page(response: Response, services: Services, pinned: Pinned, stage: Stage, body: ScrollBody) -> Answer:
+    """A page in the order of a payload value; the next one starts from the last value."""
+    ranked = await search(pinned, stage)
+    shown = await _shown(response, services, pinned, list(dict.fromkeys(ranked.ids)), body)
+    by_id = dict(zip(dict.fromkeys(ranked.ids), shown, strict=True))
+    values = ranked.values or []
+    page = [by_id[id_] | {"order_value": value} for id_, value in zip(ranked.ids, values, strict=True)]
+    return {"points": page, "next_page_offset": None}
+
+
+# Writes.
+
+
+async def upsert(request: ApiRequest, response: Response, services: Services) -> UpdateResult:
     """Inserts points, or replaces those that exist; `update_mode` and `update_filter` may leave some out."""
-    given = await call.given_upsert(UpsertBody)
-    return await _upsert(call, call.path["collection_name"], given)
+    given = await services.writes.given_upsert(request, UpsertBody)
+    return await _upsert(request, response, services, request.path["collection_name"], given)
 
 
-async def bulk(call: Call) -> dict[str, Any]:
+async def bulk(request: ApiRequest, response: Response, services: Services) -> UpdateResult:
     """Inserts or replaces points of the collection named in the body, at tier 2."""
-    given = await call.given_upsert(BulkBody)
-    return await _upsert(call, given.collection, given)
+    given = await services.writes.given_upsert(request, BulkBody)
+    return await _upsert(request, response, services, given.collection, given)
 
 
-async def batch(call: Call) -> list[dict[str, Any]]:
+async def batch(request: ApiRequest, response: Response, services: Services) -> list[UpdateResult]:
     """Several changes, one after the other; each sees those before it."""
-    body: UpdateBatchBody = call.body
+    body: UpdateBatchBody = request.body
     results = []
     for at, operation in enumerate(body.operations):
         given = [name for name in operation.__struct_fields__ if getattr(operation, name) is not None]
         if len(given) != 1:
             raise BadRequest(f"operations[{at}] needs exactly one of {', '.join(operation.__struct_fields__)}")
-        call.body = getattr(operation, given[0])
-        results.append(await _BATCHED[given[0]](call))
+        one = msgspec.structs.replace(request, body=getattr(operation, given[0]))
+        results.append(await _BATCHED[given[0]](one, response, services))
     return results
 
 
-async def delete(call: Call) -> dict[str, Any]:
+async def delete(request: ApiRequest, response: Response, services: Services) -> UpdateResult:
     """Deletes points by ids or by filter."""
-    collection, _, ids = await _selected(call, call.body)
-    return await call.write(collection, Delete(ids))
+    pinned, ids = await _selected(request, response, services)
+    return await services.writes.write(request, response, pinned.collection, Delete(ids))
 
 
-async def set_payload(call: Call) -> dict[str, Any]:
+async def set_payload(request: ApiRequest, response: Response, services: Services) -> UpdateResult:
     """Sets payload keys of points, leaving the others; a null removes a key. With `key`, those of the object at that path."""
-    body: SetPayloadBody = call.body
+    body: SetPayloadBody = request.body
     fields = _object(body.payload)
     if body.key is not None:
-        return await _edit(call, body, [steps_of(body.key)], lambda payload, steps: merged(payload, steps, fields))
+        edit: Edit = lambda payload, steps: merged(payload, steps, fields)  # noqa: E731
+        return await _edit(request, response, services, [steps_of(body.key)], edit)
     unset = [key for key, value in fields.items() if value is None]
     changes = orjson.dumps({key: value for key, value in fields.items() if value is not None})
-    return await _patch(call, body, lambda ids: PatchPayload(ids, changes, unset))
+    return await _patch(request, response, services, lambda ids: PatchPayload(ids, changes, unset))
 
 
-async def overwrite_payload(call: Call) -> dict[str, Any]:
+async def overwrite_payload(request: ApiRequest, response: Response, services: Services) -> UpdateResult:
     """Replaces the whole payload of points; with `key`, the object at that path."""
-    body: SetPayloadBody = call.body
+    body: SetPayloadBody = request.body
     fields = _object(body.payload)
     if body.key is not None:
-        return await _edit(call, body, [steps_of(body.key)], lambda payload, steps: merged(payload, steps, fields, replace=True))
-    return await _patch(call, body, lambda ids: ReplacePayload(ids, bytes(body.payload)))
+        edit: Edit = lambda payload, steps: merged(payload, steps, fields, replace=True)  # noqa: E731
+        return await _edit(request, response, services, [steps_of(body.key)], edit)
+    return await _patch(request, response, services, lambda ids: ReplacePayload(ids, bytes(body.payload)))
 
 
-async def delete_payload(call: Call) -> dict[str, Any]:
+async def delete_payload(request: ApiRequest, response: Response, services: Services) -> UpdateResult:
     """Removes payload keys, also below the top level."""
-    body: DeletePayloadBody = call.body
+    body: DeletePayloadBody = request.body
     paths = [steps_of(key) for key in body.keys]
     if any(len(path) > 1 for path in paths):
-        return await _edit(call, body, paths, lambda payload, steps: without(payload, [steps]))
-    return await _patch(call, body, lambda ids: PatchPayload(ids, unset=[str(path[0]) for path in paths]))
+        return await _edit(request, response, services, paths, lambda payload, steps: without(payload, [steps]))
+    return await _patch(request, response, services, lambda ids: PatchPayload(ids, unset=[str(path[0]) for path in paths]))
 
 
-async def clear_payload(call: Call) -> dict[str, Any]:
+async def clear_payload(request: ApiRequest, response: Response, services: Services) -> UpdateResult:
     """Removes all payload of points."""
-    return await _patch(call, call.body, lambda ids: ReplacePayload(ids, b"{}"))
+    return await _patch(request, response, services, lambda ids: ReplacePayload(ids, b"{}"))
 
 
-async def update_vectors(call: Call) -> dict[str, Any]:
+async def update_vectors(request: ApiRequest, response: Response, services: Services) -> UpdateResult:
     """Sets the given vectors of existing points, leaving their other vectors and payload."""
-    body: UpdateVectorsBody = call.body
-    collection, shards = await call.read(call.path["collection_name"], Consistency.STRONG)
-    check_write(call, collection, body.update_filter)
+    body: UpdateVectorsBody = request.body
+    name = request.path["collection_name"]
+    pinned = await services.reads.pin(request, response, name, Consistency.STRONG, for_write=True)
+    check_write(request, services.rates, pinned.collection, body.update_filter)
     if not body.points:
         raise BadRequest("Wrong input: Empty update request: no points are given")
-    patch = vectors_patch_of(body.points, call.packed)
-    found = {point.row.id: point for point in points.retrieve(shards, patch.ids)}
+    quick = len(body.points) <= QUICK_POINTS
+    patch = await services.reads.offload(quick, partial(vectors_patch_of, body.points, request.packed))
+    found = await points.passing(pinned, patch.ids, None)
     wanted = where(body.update_filter)
-    there = [index for index, point_id in enumerate(patch.ids) if (point := found.get(point_id)) and _passes(point, wanted)]
-    return _unless_missing(await _write(call, collection, take(patch, there)), patch.ids, set(found))
+    passing = found if wanted is None else await points.passing(pinned, sorted(found), wanted)
+    written = take(patch, [index for index, point_id in enumerate(patch.ids) if point_id in passing])
+    result = await _write(request, response, services, pinned.collection, written)
+    return _unless_missing(result, patch.ids, found)
 
 
-async def delete_vectors(call: Call) -> dict[str, Any]:
+async def delete_vectors(request: ApiRequest, response: Response, services: Services) -> UpdateResult:
     """Removes named vectors of points."""
-    body: DeleteVectorsBody = call.body
-    return await _patch(call, body, lambda ids: UnsetVectors(ids, body.vector))
+    body: DeleteVectorsBody = request.body
+    return await _patch(request, response, services, lambda ids: UnsetVectors(ids, body.vector))
 
 
-async def get(call: Call) -> dict[str, Any]:
-    """One point by its id."""
-    text = call.path["point_id"]
-    _, shards = await _read(call)
-    found = points.retrieve(shards, [encode_id(int(text) if text.isdecimal() else text)])
-    if not found:
-        raise NotFound(f"Not found: Point with id {text} does not exists!")
-    return point_answer(found[0].row, found[0].view, True, True)
-
-
-async def retrieve(call: Call) -> list[dict[str, Any]]:
-    """Points by their ids; those that do not exist are left out."""
-    body: RetrieveBody = call.body
-    ids = list(dict.fromkeys(encode_ids(body.ids, "ids[{}]")))
-    _, shards = await _read(call)
-
-    def answers() -> list[dict[str, Any]]:
-        return [
-            point_answer(row, view, body.payload_selector(True), body.vector_selector())
-            for row, view in points.retrieve(shards, ids)
-        ]
-
-    return answers() if len(ids) <= QUICK_POINTS else await call.in_pool(answers)
-
-
-async def scroll(call: Call) -> dict[str, Any]:
-    """Points in the order of their ids, page by page."""
-    body: ScrollBody = call.body
-    wanted = where(body.filter)
-    start = b"" if body.offset is None else encode_id(body.offset)
-    limit = min(MAX_PAGE, DEFAULT_PAGE if body.limit is None else body.limit)
-    collection, shards = await _read(call)
-    if body.order_by is not None:
-        if body.offset is not None:
-            raise BadRequest("offset cannot be used with order_by; go on with order_by.start_from")
-        by = Translator(Source(collection, shards), {}).order_by(body.order_by)
-        return await call.in_pool(_ordered_page, shards, Stage(by, limit, wanted), body)
-
-    def page() -> dict[str, Any]:
-        found, after = points.scroll(shards, wanted, start, limit)
-        shown = [point_answer(row, view, body.payload_selector(True), body.vector_selector()) for row, view in found]
-        return {"points": shown, "next_page_offset": None if after is None else decode_id(after)}
-
-    return await call.in_pool(page)
-
-
-async def count(call: Call) -> dict[str, int]:
-    """How many points there are, or pass a filter. Always exact."""
-    body: CountBody = call.body
-    wanted = where(body.filter)
-    _, shards = await _read(call)
-    return {"count": await call.in_pool(points.count, shards, wanted)}
-
-
-async def facet(call: Call) -> dict[str, Any]:
-    """The most frequent values of a payload field. Always exact."""
-    body: FacetBody = call.body
-    wanted = where(body.filter)
-    steps_of(body.key)
-    _, shards = await _read(call)
-    found = await call.in_pool(points.facet, shards, body.key, wanted, DEFAULT_PAGE if body.limit is None else body.limit)
-    return {"hits": [{"value": value, "count": number} for value, number in found]}
-
-
-async def _read(call: Call) -> tuple[Collection, list[Shard]]:
-    """The collection of the path and its shards, when its limits allow the request."""
-    collection, shards = await call.read(call.path["collection_name"])
-    check_read(call, collection)
-    return collection, shards
-
-
-async def _write(call: Call, collection: Collection, *operations: PointOperation) -> dict[str, Any]:
+async def _write(
+    request: ApiRequest, response: Response, services: Services, collection: Collection, *operations: PointOperation
+) -> UpdateResult:
     """Writes, when there is room for what is added."""
-    check_added(call, collection, operations)
-    return await call.write(collection, *operations)
+    await check_added(services.reads, collection, operations)
+    return await services.writes.write(request, response, collection, *operations)
 
 
-def _ordered_page(shards: list[Shard], stage: Stage, body: ScrollBody) -> dict[str, Any]:
-    """A page in the order of a payload value; the next one starts from the last value."""
-    shown = [
-        point_answer(hit.point, hit.view, body.payload_selector(True), body.vector_selector()) | {"order_value": hit.value}
-        for hit in search(shards, stage)
-    ]
-    return {"points": shown, "next_page_offset": None}
-
-
-async def _upsert(call: Call, name: str, given: GivenUpsert) -> dict[str, Any]:
+async def _upsert(request: ApiRequest, response: Response, services: Services, name: str, given: GivenUpsert) -> UpdateResult:
     operation = given.operation
     wanted = where(given.update_filter)
     if wanted is None and given.update_mode in (None, "upsert"):
-        collection = await call.find(name)
-        check_write(call, collection, None, len(operation.ids))
-        return await _write(call, collection, operation)
+        collection = await services.reads.find(request, name)
+        check_write(request, services.rates, collection, None, len(operation.ids))
+        return await _write(request, response, services, collection, operation)
     # A record carries results, not questions (I8): what the condition says of each point is decided here.
-    collection, shards = await call.read(name, Consistency.STRONG)
-    check_write(call, collection, given.update_filter, len(operation.ids))
-    found = {point.row.id: point for point in await call.in_pool(points.retrieve, shards, operation.ids)}
+    pinned = await services.reads.pin(request, response, name, Consistency.STRONG, for_write=True)
+    check_write(request, services.rates, pinned.collection, given.update_filter, len(operation.ids))
+    there = await points.passing(pinned, operation.ids, None)
+    passing = there if wanted is None else await points.passing(pinned, sorted(there), wanted)
 
     def is_wanted(point_id: bytes) -> bool:
-        point = found.get(point_id)
-        if point is None:
+        if point_id not in there:
             return given.update_mode != "update_only"
-        return given.update_mode != "insert_only" and _passes(point, wanted)
+        return given.update_mode != "insert_only" and point_id in passing
 
-    return await _write(call, collection, take(operation, [at for at, id_ in enumerate(operation.ids) if is_wanted(id_)]))
-
-
-def _passes(point: points.Point, wanted: Where | None) -> bool:
-    return wanted is None or wanted.filter.test(Candidate(point.row, point.view))
+    written = take(operation, [at for at, id_ in enumerate(operation.ids) if is_wanted(id_)])
+    return await _write(request, response, services, pinned.collection, written)
 
 
-_Selected = tuple[Collection, list[Shard], list[bytes]]
-
-
-async def _selected(call: Call, selector: PointsSelector) -> _Selected:
-    """The collection, its shards and the ids that a selector names, of all that was acknowledged before.
+async def _selected(request: ApiRequest, response: Response, services: Services) -> tuple[Pinned, list[bytes]]:
+    """The collection, and the ids that the body selects, of all that was acknowledged before.
 
     A filter is resolved here: records carry results, not questions (I8).
     """
+    selector: PointsSelector = request.body
     if (selector.points is None) == (selector.filter is None):
         raise BadRequest("body needs exactly one of points, filter")
     wanted = where(selector.filter)
-    given = None if selector.points is None else list(dict.fromkeys(encode_ids(selector.points)))
-    if given == []:
+    given = selector.points
+    ids = [] if given is None else await services.reads.offload(len(given) <= QUICK_POINTS, partial(encode_ids, given))
+    if given is not None and not ids:
         raise BadRequest("Wrong input: Empty update request: no points are given")
-    collection, shards = await call.read(call.path["collection_name"], Consistency.STRONG)
-    check_write(call, collection, selector.filter)
-    return collection, shards, await call.in_pool(points.matching_ids, shards, wanted) if given is None else given
+    name = request.path["collection_name"]
+    pinned = await services.reads.pin(request, response, name, Consistency.STRONG, for_write=True)
+    check_write(request, services.rates, pinned.collection, selector.filter)
+    return pinned, await points.matching_ids(pinned, wanted) if given is None else list(dict.fromkeys(ids))
 
 
-async def _patch(call: Call, selector: PointsSelector, make: Callable[[list[bytes]], PointOperation]) -> dict[str, Any]:
+async def _patch(
+    request: ApiRequest, response: Response, services: Services, make: Callable[[list[bytes]], PointOperation]
+) -> UpdateResult:
     """Writes a change of the selected points that exist; then says so when one does not."""
-    collection, shards, ids = await _selected(call, selector)
-    found = {point.row.id for point in points.retrieve(shards, ids)}
-    return _unless_missing(await _write(call, collection, make([i for i in ids if i in found])), ids, found)
+    pinned, ids = await _selected(request, response, services)
+    found = await points.passing(pinned, ids, None)
+    result = await _write(request, response, services, pinned.collection, make([id_ for id_ in ids if id_ in found]))
+    return _unless_missing(result, ids, found)
 
 
-async def _edit(
-    call: Call, selector: PointsSelector, paths: list[list[Step]], edit: Callable[[Any, list[Step]], Any]
-) -> dict[str, Any]:
+async def _edit(request: ApiRequest, response: Response, services: Services, paths: list[list[Step]], edit: Edit) -> UpdateResult:
     """Changes below the top level: reads each point, and writes the top-level keys that change, equal changes together.
 
     Of two such edits of one top-level key at the same time one may be lost; edits of different keys do not meet.
     """
-    collection, shards, ids = await _selected(call, selector)
+    pinned, ids = await _selected(request, response, services)
+    found = await points.retrieve(pinned, ids, PayloadPart())
+    patches = await services.reads.offload(len(found) <= QUICK_POINTS, partial(_patches, found, paths, edit))
+    result = await _write(request, response, services, pinned.collection, *patches)
+    return _unless_missing(result, ids, {point.id for point in found})
+
+
+def _patches(found: Sequence[points.Point], paths: list[list[Step]], edit: Edit) -> list[PatchPayload]:
+    """The writes of top-level keys that an edit of points comes to."""
     tops = list(dict.fromkeys(str(path[0]) for path in paths))
-    found = points.retrieve(shards, ids)
     groups: dict[tuple[bytes, tuple[str, ...]], list[bytes]] = {}
     for point in found:
-        payload = orjson.loads(point.row.payload) if point.row.payload else {}
+        payload = orjson.loads(point.payload) if point.payload else {}
         for path in paths:
             payload = edit(payload, path)
         changes = orjson.dumps({top: payload[top] for top in tops if top in payload})
-        groups.setdefault((changes, tuple(top for top in tops if top not in payload)), []).append(point.row.id)
-    patches = [PatchPayload(members, changes, list(unset)) for (changes, unset), members in groups.items()]
-    return _unless_missing(await _write(call, collection, *patches), ids, {point.row.id for point in found})
+        groups.setdefault((changes, tuple(top for top in tops if top not in payload)), []).append(point.id)
+    return [PatchPayload(members, changes, list(unset)) for (changes, unset), members in groups.items()]
 
 
-def _unless_missing(result: dict[str, Any], ids: list[bytes], found: set[bytes]) -> dict[str, Any]:
+def _unless_missing(result: UpdateResult, ids: Sequence[bytes], found: set[bytes]) -> UpdateResult:
     missing = next((point_id for point_id in ids if point_id not in found), None)
     if missing is not None:
         raise NotFound(f"Not found: No point with id {decode_id(missing)} found; all others are written")
@@ -303,7 +326,7 @@ def _object(raw: msgspec.Raw) -> dict[str, Any]:
     return fields
 
 
-_BATCHED: dict[str, Callable[[Call], Awaitable[dict[str, Any]]]] = {
+_BATCHED: dict[str, Callable[[ApiRequest, Response, Services], Awaitable[UpdateResult]]] = {
     "upsert": upsert,
     "delete": delete,
     "set_payload": set_payload,

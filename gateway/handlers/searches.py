@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
 import orjson
 
 from gateway.admission.limits import GROUP_SIZE, NEIGHBOURS, SAMPLE, check_read
-from gateway.dialect.answers import dumps, hit_answer, point_answer
-from gateway.dialect.bodies import Shown
-from gateway.dialect.queries import DEFAULT_LIMIT, Source, Translator, lookups_of, params_of, window
+from gateway.dialect.answers import dumps, hit_answers, part_of, point_answer
+from gateway.dialect.bodies import Shown, WithPayload, WithVector
+from gateway.dialect.queries import DEFAULT_LIMIT, Translator, is_repeatable, lookups_of, params_of, window
 from gateway.dialect.query_bodies import (
     CollectionSearchBody,
     Discover,
@@ -38,105 +40,110 @@ from gateway.dialect.query_bodies import (
 )
 from gateway.dialect.vectors import object_of
 from gateway.http.errors import BadRequest
-from gateway.service import Call
+from gateway.reads import QUICK_POINTS
+from gateway.request import ApiRequest, Response
+from gateway.services import Services
 from journal.ids import decode_id, encode_id
-from query import points
 from query.groups import Group, grouped
 from query.matrix import Matrix, matrix
-from query.reading import where
-from query.search import NO_TRACE, is_quick, search
+from query.pinned import Pinned
+from query.points import Point, retrieve
+from query.search import search
 from query.stages import Query, Stage
 from shard.contract import name_error
-from shard.shard import Shard
+from shard.filters.where import where
+from shard.ranking.execution import Steps
+from shard.replica import RankedPoints
 
 Answer = dict[str, Any]
 
+CACHED_BODY_BYTES = 64 << 10
+"""The answer to a larger request is not kept."""
 
-async def query_points(call: Call) -> Any:
+
+async def query_points(request: ApiRequest, response: Response, services: Services) -> Any:
     """The points that a query ranks first; without one, points in the order of their ids."""
-    source = await _source(call)
-    return await _remembered(call, source, partial(_query_answer, call, source))
+    searching = await _begun(request, response, services)
+    return await searching.remembered(searching.query_answer)
 
 
-async def query_batch(call: Call) -> list[Answer]:
+async def query_batch(request: ApiRequest, response: Response, services: Services) -> list[Answer]:
     """Several queries at once."""
-    body: QueryBatchBody = call.body
-    source = await _source(call)
-    return [{"points": await _query(call, source, one)} for one in body.searches]
+    body: QueryBatchBody = request.body
+    searching = await _begun(request, response, services)
+    return [{"points": await searching.query(one)} for one in body.searches]
 
 
-async def query_groups(call: Call) -> Answer:
+async def query_groups(request: ApiRequest, response: Response, services: Services) -> Answer:
     """The best hits of a query in groups by a payload value."""
-    body: QueryGroupsBody = call.body
-    source = await _source(call)
-    translator = await _translator(call, source, lookups_of(body))
-    stage = translator.stage(body, 1)
-    return await _grouped(call, source, stage, body, body)
+    body: QueryGroupsBody = request.body
+    searching = await _begun(request, response, services)
+    translator = await searching.translator(lookups_of(body))
+    return await searching.grouped(await translator.stage(body, 1), body)
 
 
-async def search_points(call: Call) -> Any:
+async def search_points(request: ApiRequest, response: Response, services: Services) -> Any:
     """The points closest to a vector."""
-    source = await _source(call)
-    return await _remembered(call, source, partial(_search, call, source, call.body))
+    searching = await _begun(request, response, services)
+    return await searching.remembered(partial(searching.search, request.body))
 
 
-async def search_named(call: Call) -> list[Answer]:
+async def search_named(request: ApiRequest, response: Response, services: Services) -> list[Answer]:
     """The points closest to a vector, of the collection named in the body."""
-    body: CollectionSearchBody = call.body
-    return await _search(call, await _source(call, body.collection), body)
+    body: CollectionSearchBody = request.body
+    searching = await _begun(request, response, services, body.collection)
+    return await searching.search(body)
 
 
-async def search_batch(call: Call) -> list[list[Answer]]:
+async def search_batch(request: ApiRequest, response: Response, services: Services) -> list[list[Answer]]:
     """Several searches at once."""
-    body: SearchBatchBody = call.body
-    source = await _source(call)
-    return [await _search(call, source, one) for one in body.searches]
+    body: SearchBatchBody = request.body
+    searching = await _begun(request, response, services)
+    return [await searching.search(one) for one in body.searches]
 
 
-async def search_groups(call: Call) -> Answer:
+async def search_groups(request: ApiRequest, response: Response, services: Services) -> Answer:
     """The points closest to a vector in groups by a payload value."""
-    body: SearchGroupsBody = call.body
-    source = await _source(call)
-    translator = Translator(source, {}, call.packed)
-    stage = _stage(_by_vector(translator, body.vector), body, 1)
-    return await _grouped(call, source, stage, body, body)
+    body: SearchGroupsBody = request.body
+    searching = await _begun(request, response, services)
+    return await searching.grouped(_stage(searching.by_vector(body.vector), body, 1), body)
 
 
-async def recommend(call: Call) -> list[Answer]:
+async def recommend(request: ApiRequest, response: Response, services: Services) -> list[Answer]:
     """Points like the positive examples and unlike the negative ones."""
-    return await _recommend(call, await _source(call), call.body)
+    return await (await _begun(request, response, services)).recommend(request.body)
 
 
-async def recommend_batch(call: Call) -> list[list[Answer]]:
+async def recommend_batch(request: ApiRequest, response: Response, services: Services) -> list[list[Answer]]:
     """Several recommendations at once."""
-    body: RecommendBatchBody = call.body
-    source = await _source(call)
-    return [await _recommend(call, source, one) for one in body.searches]
+    body: RecommendBatchBody = request.body
+    searching = await _begun(request, response, services)
+    return [await searching.recommend(one) for one in body.searches]
 
 
-async def recommend_groups(call: Call) -> Answer:
+async def recommend_groups(request: ApiRequest, response: Response, services: Services) -> Answer:
     """Recommendations in groups by a payload value."""
-    body: RecommendGroupsBody = call.body
-    source = await _source(call)
-    query, exclude = await _of_examples(call, source, body)
-    return await _grouped(call, source, _stage(query, body, 1, exclude), body, body)
+    body: RecommendGroupsBody = request.body
+    searching = await _begun(request, response, services)
+    query, exclude = await searching.of_examples(body)
+    return await searching.grouped(_stage(query, body, 1, exclude), body)
 
 
-async def discover(call: Call) -> list[Answer]:
+async def discover(request: ApiRequest, response: Response, services: Services) -> list[Answer]:
     """Points close to a target, on the positive side of pairs of examples."""
-    return await _discover(call, await _source(call), call.body)
+    return await (await _begun(request, response, services)).discover(request.body)
 
 
-async def discover_batch(call: Call) -> list[list[Answer]]:
+async def discover_batch(request: ApiRequest, response: Response, services: Services) -> list[list[Answer]]:
     """Several discoveries at once."""
-    body: DiscoverBatchBody = call.body
-    source = await _source(call)
-    return [await _discover(call, source, one) for one in body.searches]
+    body: DiscoverBatchBody = request.body
+    searching = await _begun(request, response, services)
+    return [await searching.discover(one) for one in body.searches]
 
 
-async def matrix_pairs(call: Call) -> Answer:
+async def matrix_pairs(request: ApiRequest, response: Response, services: Services) -> Answer:
     """How close the points of a random sample are to each other, as pairs."""
-    found = await _matrix(call)
+    found = await _matrix(request, response, services)
     ids = [decode_id(id_) for id_ in found.ids]
     pairs = [
         {"a": ids[at], "b": ids[other], "score": score} for at, nearest in enumerate(found.nearest) for other, score in nearest
@@ -144,9 +151,9 @@ async def matrix_pairs(call: Call) -> Answer:
     return {"pairs": pairs}
 
 
-async def matrix_offsets(call: Call) -> Answer:
+async def matrix_offsets(request: ApiRequest, response: Response, services: Services) -> Answer:
     """How close the points of a random sample are to each other, as a sparse matrix."""
-    found = await _matrix(call)
+    found = await _matrix(request, response, services)
     cells = [(at, other, score) for at, nearest in enumerate(found.nearest) for other, score in nearest]
     return {
         "offsets_row": [at for at, _, _ in cells],
@@ -156,151 +163,163 @@ async def matrix_offsets(call: Call) -> Answer:
     }
 
 
-async def _query_answer(call: Call, source: Source) -> Answer:
-    return {"points": await _query(call, source, call.body)}
-
-
-async def _remembered(call: Call, source: Source, answer: Callable[[], Awaitable[Any]]) -> Any:
-    """The answer to the same request on the same views, from the cache or from one that runs now; else makes and keeps it."""
-    if call.trace is not NO_TRACE or any(word in call.content for word in _NEVER_KEPT):
-        return await answer()
-    service = call.service
-    key = (type(call.body), call.content, source.collection.id, tuple(shard.view.version for shard in source.shards))
-    if (kept := service.results.get(key)) is not None:
-        return orjson.Fragment(kept)
-    if (running := service.running.get(key)) is not None:
-        return orjson.Fragment(await asyncio.shield(running))
-    running = service.running[key] = asyncio.get_running_loop().create_future()
-    try:
-        result = await answer()
-        made = await call.in_pool(dumps, result) if call.pooled else dumps(result)
-        call.pooled = False  # what is left to do is small
-    except BaseException as error:
-        running.set_exception(error if isinstance(error, Exception) else ConnectionError("the request was given up"))
-        running.exception()  # it is no concern of anyone's when nobody waits
-        raise
-    finally:
-        del service.running[key]
-    running.set_result(made)
-    service.results.put(key, made)
-    return orjson.Fragment(made)
-
-
-_NEVER_KEPT = (b"sample", b"lookup_from")
-"""In bodies of either form: answers that are meant to differ, or that other collections have a share in."""
-
-
-async def _source(call: Call, name: str | None = None) -> Source:
-    """The collection that is searched, when its limits allow the request."""
-    source = Source(*await call.read(call.path["collection_name"] if name is None else name))
-    check_read(call, source.collection)
-    return source
-
-
-async def _translator(call: Call, source: Source, lookups: set[str]) -> Translator:
-    return Translator(source, {name: Source(*await call.read(name)) for name in sorted(lookups)}, call.packed)
-
-
-async def _query(call: Call, source: Source, body: QueryBody) -> list[Answer]:
-    translator = await _translator(call, source, lookups_of(body))
-    offset, end = window(body.offset, body.limit)
-    return await _hits(call, source.shards, translator.stage(body, end), offset, body)
-
-
-async def _search(call: Call, source: Source, body: SearchBody) -> list[Answer]:
-    offset, end = window(body.offset, body.limit)
-    query = _by_vector(Translator(source, {}, call.packed), body.vector)
-    return await _hits(call, source.shards, _stage(query, body, end), offset, body)
-
-
-async def _recommend(call: Call, source: Source, body: RecommendBody) -> list[Answer]:
-    offset, end = window(body.offset, body.limit)
-    query, exclude = await _of_examples(call, source, body)
-    return await _hits(call, source.shards, _stage(query, body, end, exclude), offset, body)
-
-
-async def _of_examples(call: Call, source: Source, body: RecommendBody | RecommendGroupsBody) -> tuple[Query, frozenset[bytes]]:
-    translator = await _translator(call, source, _lookup_name(body.lookup_from))
-    return translator.recommend(Recommend(body.positive, body.negative, body.strategy), body.using or "", body.lookup_from)
-
-
-async def _discover(call: Call, source: Source, body: DiscoverBody) -> list[Answer]:
-    offset, end = window(body.offset, body.limit)
-    translator = await _translator(call, source, _lookup_name(body.lookup_from))
-    using = body.using or ""
-    if isinstance(body.target, msgspec.UnsetType) or translator.raw(body.target) in (b"null", b"\xc0"):
-        query, exclude = translator.context(body.context or [], using, body.lookup_from)
-    else:
-        query, exclude = translator.discover(Discover(body.target, body.context), using, body.lookup_from)
-    return await _hits(call, source.shards, _stage(query, body, end, exclude), offset, body)
-
-
-async def _matrix(call: Call) -> Matrix:
-    body: MatrixBody = call.body
-    source = await _source(call)
+async def _matrix(request: ApiRequest, response: Response, services: Services) -> Matrix:
+    body: MatrixBody = request.body
+    pinned = (await _begun(request, response, services)).pinned
     name = body.using or ""
-    if error := name_error(source.collection, name):
+    if error := name_error(pinned.collection, name):
         raise BadRequest(error)
     sample = SAMPLE if body.sample is None else body.sample
     limit = NEIGHBOURS if body.limit is None else body.limit
-    seed = random.getrandbits(32)
-    return await call.in_pool(matrix, source.shards, name, where(body.filter), sample, limit, seed)
+    return await matrix(pinned, name, body.filter, sample, limit, random.getrandbits(32))
 
 
-async def _hits(call: Call, shards: Sequence[Shard], stage: Stage, offset: int, shown: Shown) -> list[Answer]:
-    """Runs the stages, on the event loop when that takes no longer than a way through the pool."""
-    with_payload, with_vector = shown.payload_selector(False), shown.vector_selector()
-
-    def hits() -> list[Answer]:
-        found = search(shards, stage, call.trace, payloads=bool(with_payload))[offset:]
-        return [hit_answer(hit, with_payload, with_vector) for hit in found]
-
-    return hits() if is_quick(shards, stage) else await call.in_pool(hits)
+async def _begun(request: ApiRequest, response: Response, services: Services, name: str | None = None) -> _Searching:
+    """A search of the collection of the path, or of that name, when its limits allow the request."""
+    pinned = await services.reads.pin(request, response, request.path["collection_name"] if name is None else name)
+    check_read(request, services.rates, pinned.collection)
+    if response.steps is not None:
+        response.steps.append({"step": "view", "shards": len(pinned.leases), "ms": round(1000 * response.waited_s, 3)})
+    return _Searching(request, response, services, pinned)
 
 
-async def _grouped(call: Call, source: Source, stage: Stage, body: Grouped, shown: Shown) -> Answer:
-    groups = DEFAULT_LIMIT if body.limit is None else body.limit
-    size = GROUP_SIZE if body.group_size is None else body.group_size
-    found = await call.in_pool(grouped, source.shards, stage, body.group_by, groups, size)
-    with_payload, with_vector = shown.payload_selector(False), shown.vector_selector()
-    lookup = await _lookup(call, found, body.with_lookup)
-    return {
-        "groups": [
-            {"id": group.id, "hits": [hit_answer(hit, with_payload, with_vector) for hit in group.hits]}
-            | lookup.get(group.id, {})
-            for group in found
-        ]
-    }
+@dataclass(slots=True)
+class _Searching:
+    """One request for searches of a pinned collection."""
 
+    request: ApiRequest
+    response: Response
+    services: Services
+    pinned: Pinned
 
-async def _lookup(call: Call, groups: Sequence[Group], with_lookup: str | WithLookup | None) -> dict[str | int, Answer]:
-    """For each group the point of another collection that has the group's value as its id."""
-    if with_lookup is None:
-        return {}
-    wanted = WithLookup(with_lookup) if isinstance(with_lookup, str) else with_lookup
-    shown = Shown(with_payload=wanted.with_payload, with_vector=wanted.with_vectors)
-    _, shards = await call.read(wanted.collection)
-    answers = {}
-    for group in groups:
+    async def remembered(self, answer: Callable[[], Awaitable[Any]]) -> Any:
+        """The answer to the same request on the same state, from the cache or from one that runs now; else makes and keeps it."""
+        content, packed = self.request.content, self.request.packed
+        if self.response.steps is not None or len(content) > CACHED_BODY_BYTES or not is_repeatable(self.request.body, packed):
+            return await answer()
+        results, running = self.services.results, self.services.running
+        kind = f"{type(self.request.body).__name__} {packed} {self.pinned.collection.id} {self.pinned.version}\n"
+        key = blake2b(kind.encode() + content, digest_size=16).digest()
+        if (kept := results.get(key)) is not None:
+            return orjson.Fragment(kept)
+        if (made_now := running.get(key)) is not None:
+            return orjson.Fragment(await asyncio.shield(made_now))
+        future = running[key] = asyncio.get_running_loop().create_future()
         try:
-            found = points.retrieve(shards, [encode_id(group.id)])
-        except ValueError:  # no id
-            continue
-        for point in found:
-            shows = shown.payload_selector(True), shown.vector_selector()
-            answers[group.id] = {"lookup": point_answer(point.row, point.view, *shows)}
-    return answers
+            result = await answer()
+            made = await self.services.reads.offload(not self.response.is_large, partial(dumps, result))
+            self.response.is_large = False  # what is left to do is small
+        except BaseException as error:
+            future.set_exception(error if isinstance(error, Exception) else ConnectionError("the request was given up"))
+            future.exception()  # it is no concern of anyone's when nobody waits
+            raise
+        finally:
+            del running[key]
+        future.set_result(made)
+        results.put(key, made)
+        return orjson.Fragment(made)
+
+    async def query_answer(self) -> Answer:
+        return {"points": await self.query(self.request.body)}
+
+    async def query(self, body: QueryBody) -> list[Answer]:
+        translator = await self.translator(lookups_of(body))
+        offset, end = window(body.offset, body.limit)
+        return await self.hits(await translator.stage(body, end), offset, body)
+
+    async def search(self, body: SearchBody) -> list[Answer]:
+        offset, end = window(body.offset, body.limit)
+        return await self.hits(_stage(self.by_vector(body.vector), body, end), offset, body)
+
+    async def recommend(self, body: RecommendBody) -> list[Answer]:
+        offset, end = window(body.offset, body.limit)
+        query, exclude = await self.of_examples(body)
+        return await self.hits(_stage(query, body, end, exclude), offset, body)
+
+    async def of_examples(self, body: RecommendBody | RecommendGroupsBody) -> tuple[Query, frozenset[bytes]]:
+        translator = await self.translator(_lookup_name(body.lookup_from))
+        given = Recommend(body.positive, body.negative, body.strategy)
+        return await translator.recommend(given, body.using or "", body.lookup_from)
+
+    async def discover(self, body: DiscoverBody) -> list[Answer]:
+        offset, end = window(body.offset, body.limit)
+        translator = await self.translator(_lookup_name(body.lookup_from))
+        using = body.using or ""
+        if isinstance(body.target, msgspec.UnsetType) or translator.raw(body.target) in (b"null", b"\xc0"):
+            query, exclude = await translator.context(body.context or [], using, body.lookup_from)
+        else:
+            query, exclude = await translator.discover(Discover(body.target, body.context), using, body.lookup_from)
+        return await self.hits(_stage(query, body, end, exclude), offset, body)
+
+    async def translator(self, lookups: set[str]) -> Translator:
+        """Makes stages of bodies; examples may come from the collections `lookups` too."""
+        others = {name: await self.services.reads.pin(self.request, self.response, name) for name in sorted(lookups)}
+        return Translator(self.pinned, others, self.request.packed)
+
+    def by_vector(self, raw: msgspec.Raw) -> Query:
+        """A vector as it is, or as {name, vector}."""
+        translator = Translator(self.pinned, {}, self.request.packed)
+        data = translator.raw(raw)
+        named = object_of(data, NamedVector)
+        if named is None:
+            return translator.nearest("", data, "vector")
+        return translator.nearest(named.name, translator.raw(named.vector), "vector.vector")
+
+    async def hits(self, stage: Stage, offset: int, shown: Shown) -> list[Answer]:
+        """Runs the stages, and shows what they rank from `offset` on."""
+        ranked = await search(self.pinned, stage, self.response.steps)
+        return await self.shown(ranked.since(offset), shown)
+
+    async def shown(self, ranked: RankedPoints, shown: Shown) -> list[Answer]:
+        """Ranked points with what is asked for of each."""
+        with_payload, with_vector = shown.payload_selector(False), shown.vector_selector()
+        steps = Steps() if self.response.steps is None else self.response.steps
+        with steps.step(step="points", points=len(ranked.ids)):
+            return await self._shown(ranked, with_payload, with_vector)
+
+    async def _shown(self, ranked: RankedPoints, with_payload: WithPayload, with_vector: WithVector) -> list[Answer]:
+        points = None
+        if with_payload is not False or with_vector:
+            found = await retrieve(self.pinned, ranked.ids, part_of(with_payload), with_vector)
+            points = {point.id: point for point in found}
+        quick = len(ranked.ids) <= QUICK_POINTS
+        self.response.is_large = self.response.is_large or not quick
+        return await self.services.reads.offload(quick, partial(hit_answers, ranked, points, with_payload, with_vector))
+
+    async def grouped(self, stage: Stage, body: Grouped) -> Answer:
+        groups = DEFAULT_LIMIT if body.limit is None else body.limit
+        size = GROUP_SIZE if body.group_size is None else body.group_size
+        ranked, found = await grouped(self.pinned, stage, body.group_by, groups, size)
+        ranked = ranked.since(0, max((hit + 1 for group in found for hit in group.hits), default=0))
+        hits = await self.shown(ranked, body)
+        lookup = await self._lookup(found, body.with_lookup)
+        return {
+            "groups": [{"id": group.id, "hits": [hits[at] for at in group.hits]} | lookup.get(group.id, {}) for group in found]
+        }
+
+    async def _lookup(self, groups: Sequence[Group], with_lookup: str | WithLookup | None) -> Mapping[str | int, Answer]:
+        """For each group the point of another collection that has the group's value as its id."""
+        if with_lookup is None:
+            return {}
+        wanted = WithLookup(with_lookup) if isinstance(with_lookup, str) else with_lookup
+        shown = Shown(with_payload=wanted.with_payload, with_vector=wanted.with_vectors)
+        with_payload, with_vector = shown.payload_selector(True), shown.vector_selector()
+        pinned = await self.services.reads.pin(self.request, self.response, wanted.collection)
+        ids = {group.id: id_ for group in groups if (id_ := _id_of_group(group)) is not None}
+        found: dict[bytes, Point] = {
+            point.id: point for point in await retrieve(pinned, list(ids.values()), part_of(with_payload), with_vector)
+        }
+        return {
+            group: {"lookup": point_answer(found[id_], with_payload, with_vector)} for group, id_ in ids.items() if id_ in found
+        }
 
 
-def _by_vector(translator: Translator, raw: msgspec.Raw) -> Query:
-    """A vector as it is, or as {name, vector}."""
-    data = translator.raw(raw)
-    named = object_of(data, NamedVector)
-    return (
-        translator.nearest("", data, "vector")
-        if named is None
-        else translator.nearest(named.name, translator.raw(named.vector), "vector.vector")
-    )
+def _id_of_group(group: Group) -> bytes | None:
+    """The group's value as a point's id; None when it cannot be one."""
+    try:
+        return encode_id(group.id)
+    except ValueError:
+        return None
 
 
 def _stage(
@@ -310,7 +329,8 @@ def _stage(
     exclude: frozenset[bytes] = frozenset(),
 ) -> Stage:
     threshold = None if isinstance(body, DiscoverBody) else body.score_threshold
-    return Stage(query, limit, where(body.filter), params_of(body.params), threshold, exclude)
+    params, corpus = params_of(body.params)
+    return Stage(query, limit, where(body.filter), params, threshold, exclude, corpus=corpus)
 
 
 def _lookup_name(lookup: LookupLocation | None) -> set[str]:

@@ -15,7 +15,7 @@ from gateway.handlers.unsupported import REFUSED
 from gateway.http import metrics, openapi
 from gateway.http.endpoint import Endpoint
 from gateway.http.routes import POINTS, ROUTES, Route
-from gateway.service import Service
+from gateway.services import NodeState, Services
 
 TITLE = "Vecraft DB"
 DIALECT_VERSION = "1.20.0"
@@ -43,32 +43,34 @@ class HotPath:
         await self._app(scope, receive, send)
 
 
-def create_app(service: Service) -> ASGIApp:
-    """The ASGI application that serves `service`."""
-    app = FastAPI(title=TITLE, version=service.version, redoc_url=None)
-    endpoints = {route: Endpoint(route, service) for route in ROUTES}
+def create_app(services: Services) -> ASGIApp:
+    """The ASGI application that serves `services`."""
+    node = services.node
+    app = FastAPI(title=TITLE, version=node.version, redoc_url=None)
+    endpoints = {route: Endpoint(route, services) for route in ROUTES}
     for prefix in ("", "/v1"):
         for route, endpoint in endpoints.items():
             app.router.routes.append(StarletteRoute(prefix + route.path, endpoint, methods=[route.method]))
         for refused in REFUSED:
             app.router.routes.append(StarletteRoute(prefix + refused.path, refused, methods=[refused.method]))
-    _add_pages(app, service)
-    document = openapi.document(TITLE, service.version)
+    _add_pages(app, services)
+    document = openapi.document(TITLE, node.version)
     app.openapi = lambda: document  # type: ignore[method-assign]
     app.add_exception_handler(HTTPException, _plain_error)
     return HotPath(app, endpoints)
 
 
-def _add_pages(app: FastAPI, service: Service) -> None:
+def _add_pages(app: FastAPI, services: Services) -> None:
     """Pages for people and probes; not of the dialect but for `/`."""
+    node = services.node
 
     @app.get("/")
     async def root() -> dict[str, str]:
-        return {"title": TITLE, "version": DIALECT_VERSION, "vecraft": service.version, "node": service.node}
+        return {"title": TITLE, "version": DIALECT_VERSION, "vecraft": node.version, "node": node.name}
 
     @app.get("/healthz")
     async def healthz() -> Response:
-        return _probe(service.replayer.failure is None, _state(service))
+        return _probe(node.replayer.failure is None, _state(node))
 
     @app.get("/livez")
     async def livez() -> Response:
@@ -76,17 +78,17 @@ def _add_pages(app: FastAPI, service: Service) -> None:
 
     @app.get("/readyz")
     async def readyz() -> Response:
-        return _probe(service.ready(), _state(service))
+        return _probe(node.ready(), _state(node))
 
     @app.get("/metrics")
     def metrics_page() -> Response:
-        return Response(metrics.exposition(service), media_type="text/plain; version=0.0.4")
+        return Response(metrics.exposition(services), media_type="text/plain; version=0.0.4")
 
 
-def _state(service: Service) -> dict[str, Any]:
-    done, total = service.replayer.behind()
-    failure = service.replayer.failure
-    state: dict[str, Any] = {"ready": service.ready(), "replayed": done, "to_replay": total}
+def _state(node: NodeState) -> dict[str, Any]:
+    done, total = node.replayer.behind()
+    failure = node.replayer.failure
+    state: dict[str, Any] = {"ready": node.ready(), "replayed": done, "to_replay": total}
     return state | ({"failure": str(failure)} if failure is not None else {})
 
 

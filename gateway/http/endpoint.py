@@ -1,4 +1,4 @@
-"""One route as an ASGI application: from bytes to a `Call`, from its result or error to bytes.
+"""One route as an ASGI application: from bytes to a request, from its result or error to bytes.
 
 Raw ASGI, since the routes of the dialect are hot; FastAPI's router finds them, and its documentation shows them.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+from functools import partial
 from secrets import token_hex
 from typing import Any
 from urllib.parse import parse_qsl
@@ -23,12 +24,12 @@ from gateway.dialect.query_bodies import octet_search
 from gateway.http.errors import BadRequest, TooLarge, retry_after, status_of
 from gateway.http.metrics import APPEND_SECONDS, REQUEST_SECONDS
 from gateway.http.routes import Route
-from gateway.service import Call, Service
+from gateway.request import ApiRequest, Response
+from gateway.services import Services
 from journal.log import Positions
 from journal.token import Token, merge, parse_token
 from journal.topics import TIERS
-from journal.writer import Request
-from query.search import NO_TRACE, Trace
+from journal.writer import Request as Origin
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +45,11 @@ _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 
 
 class Endpoint:
-    """Serves `route` on `service`."""
+    """Serves `route` with `services`."""
 
-    def __init__(self, route: Route, service: Service) -> None:
+    def __init__(self, route: Route, services: Services) -> None:
         self._route = route
-        self._service = service
+        self._services = services
         self._decode = None if route.body is None else msgspec.json.Decoder(route.body).decode
         self._unpack = None if route.body is None else msgspec.msgpack.Decoder(route.body).decode
         self._last_served: tuple[int, Positions, bytes] | None = None
@@ -58,21 +59,23 @@ class Endpoint:
         started_s = time.perf_counter()
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         request_id = headers.get("x-request-id", "")
-        call = None
+        response = request = None
         try:
             request_id = _checked_key("X-Request-Id", request_id) or token_hex(16)
-            call = self._call(scope, headers, request_id, await read_body(receive, headers))
-            result = await self._route.handler(call)
+            request, response = await self._understood(scope, headers, request_id, await read_body(receive, headers))
+            result = await self._route.handler(request, response, self._services)
         except Exception as error:  # each kind has its status; what has none is a defect, and is logged
-            await self._refuse(error, call, request_id, started_s, send)
+            await self._refuse(error, response, request_id, started_s, send)
         else:
-            await self._answer(result, call, started_s, send)
+            await self._answer(result, request, response, started_s, send)
         self._seconds.observe(time.perf_counter() - started_s)
-        if call is not None and call.acknowledged_s is not None:
-            APPEND_SECONDS[call.tier].observe(call.acknowledged_s)
+        if request is not None and response is not None and response.acknowledged_s is not None:
+            APPEND_SECONDS[request.tier].observe(response.acknowledged_s)
 
-    def _call(self, scope: Scope, headers: dict[str, str], request_id: str, body: bytes) -> Call:
-        service = self._service
+    async def _understood(
+        self, scope: Scope, headers: dict[str, str], request_id: str, body: bytes
+    ) -> tuple[ApiRequest, Response]:
+        """The request that the bytes ask for. Raises what makes it a bad one."""
         params, unknown = _params(scope["query_string"], self._route.params)
         content_type = headers.get("content-type", "")
         packed = content_type in _MSGPACK
@@ -81,32 +84,22 @@ class Endpoint:
                 body = octet_search(body, params.limit, params.using)
             else:
                 unknown += [name for name in ("limit", "using") if getattr(params, name) is not None]
-        parsed = self._body(body, packed)
+        if len(body) > LARGE_BODY_BYTES:
+            parsed = await self._services.reads.offload(False, partial(self._body, body, packed))
+        else:
+            parsed = self._body(body, packed)
         token = self._token(headers)
         if token.hlc:
-            service.clock.observe(token.hlc)
-        request = Request(
+            self._services.node.clock.observe(token.hlc)
+        origin = Origin(
             request_id,
             _checked_key("Idempotency-Key", headers.get("idempotency-key", "")),
             traceparent=headers.get("traceparent", ""),
         )
-        api_key = headers.get("api-key", "")
         tier = _tier(headers.get("x-vecraft-tier"), self._route.tier)
-        trace = Trace() if getattr(params, "explain", False) else NO_TRACE
-        return Call(
-            service,
-            scope["path_params"],
-            params,
-            parsed,
-            body,
-            request,
-            token,
-            tier,
-            api_key,
-            hints=ignored(parsed) + unknown,
-            packed=packed,
-            trace=trace,
-        )
+        api_key = headers.get("api-key", "")
+        request = ApiRequest(scope["path_params"], params, parsed, body, packed, origin, token, tier, api_key)
+        return request, Response(ignored(parsed) + unknown, getattr(params, "explain", False))
 
     def _body(self, body: bytes, packed: bool) -> Any:
         if self._decode is None or self._unpack is None:
@@ -119,48 +112,45 @@ class Endpoint:
 
     def _token(self, headers: dict[str, str]) -> Token:
         """The client's position: as it says itself, or as remembered for its API key."""
-        topics = self._service.topics
+        topics = self._services.node.topics
         if text := headers.get(POSITION_HEADER):
             return parse_token(text, topics)
         if (cookie := headers.get("cookie")) and (match := _COOKIE.search(cookie)):
             return parse_token(match[1], topics)
-        if (api_key := headers.get("api-key")) and (known := self._service.sessions.get(api_key)):
+        if (api_key := headers.get("api-key")) and (known := self._services.sessions.get(api_key)):
             return known
         return Token(0, {})
 
-    async def _answer(self, result: Any, call: Call, started_s: float, send: Send) -> None:
+    async def _answer(self, result: Any, request: ApiRequest, response: Response, started_s: float, send: Send) -> None:
         body = {"result": result, "status": "ok", "time": round(time.perf_counter() - started_s, 9)}
-        if call.trace is not NO_TRACE:
-            body["explain"] = call.trace.steps
-        headers = [(b"x-request-id", call.request.id.encode())]
-        service = self._service
-        if call.wrote is not None:
-            token = merge([call.token, call.wrote])
-            text = token.text(service.topics).encode()
+        if response.steps is not None:
+            body["explain"] = response.steps
+        headers = [(b"x-request-id", request.origin.id.encode())]
+        if response.wrote is not None:
+            token = merge([request.token, response.wrote])
+            text = token.text(self._services.node.topics).encode()
             headers.append((POSITION_HEADER.encode(), text))
             headers.append((b"set-cookie", POSITION_COOKIE.encode() + b"=" + text + b"; Path=/; HttpOnly; SameSite=Strict"))
-            if call.api_key:
-                service.sessions.advance(call.api_key, token)
-        elif call.served is not None:
-            headers.append((POSITION_HEADER.encode(), self._served_text(call.served)))
-            status = f"level={call.level.value if call.level else ''}; waited_ms={call.waited_s * 1000:.3f}"
-            headers.append((b"x-vecraft-sync", status.encode()))
-        if call.hints:
-            headers.append((b"x-vecraft-ignored", ", ".join(dict.fromkeys(call.hints)).encode()))
-        await _send(send, 200, await self._dumped(body, call), headers)
+            if request.api_key:
+                self._services.sessions.advance(request.api_key, token)
+        elif response.served is not None:
+            headers.append((POSITION_HEADER.encode(), self._served_text(response.served)))
+            level = response.level.value if response.level else ""
+            sync = f"level={level}; waited_ms={response.waited_s * 1000:.3f}{response.note}"
+            headers.append((b"x-vecraft-sync", sync.encode()))
+        if response.ignored:
+            headers.append((b"x-vecraft-ignored", ", ".join(dict.fromkeys(response.ignored)).encode()))
+        content = await self._services.reads.offload(not response.is_large, partial(dumps, body))
+        await _send(send, 200, content, headers)
 
     def _served_text(self, served: Positions) -> bytes:
         """The token of a read; mostly that of the read before."""
-        hlc = self._service.clock.last
+        hlc = self._services.node.clock.last
         if self._last_served is None or self._last_served[:2] != (hlc, served):
-            self._last_served = hlc, served, Token(hlc, served).text(self._service.topics).encode()
+            self._last_served = hlc, served, Token(hlc, served).text(self._services.node.topics).encode()
         return self._last_served[2]
 
-    async def _dumped(self, body: dict[str, Any], call: Call) -> bytes:
-        """The answer's bytes; of one that took the pool to make, in the pool too."""
-        return await call.in_pool(dumps, body) if call.pooled else dumps(body)
-
-    async def _refuse(self, error: Exception, call: Call | None, request_id: str, started_s: float, send: Send) -> None:
+    async def _refuse(self, error: Exception, response: Response | None, request_id: str, started_s: float, send: Send) -> None:
         status, text, retry_s = status_of(error)
         if status == 500:
             log.error("%s %s failed, request %s", self._route.method, self._route.path, request_id, exc_info=error)
@@ -168,8 +158,8 @@ class Endpoint:
         headers = [(b"x-request-id", request_id.encode("latin-1", "replace"))]
         if retry_s is not None:
             headers.append((b"retry-after", retry_after(retry_s).encode()))
-        if call is not None and call.wrote is not None:
-            headers.append((POSITION_HEADER.encode(), call.wrote.text(self._service.topics).encode()))
+        if response is not None and response.wrote is not None:
+            headers.append((POSITION_HEADER.encode(), response.wrote.text(self._services.node.topics).encode()))
         await _send(send, status, orjson.dumps(body), headers)
 
 

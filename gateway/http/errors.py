@@ -24,6 +24,7 @@ from journal.hlc import ClockDriftError
 from journal.log import Definite, Indefinite, Overloaded
 from journal.split import PointTooLarge
 from query.consistency import NotCaughtUp
+from shard.deadline import DeadlineExceeded
 
 _NULL_ONLY = re.compile(r"Expected `null`, got `\w+` - at `\$\.(.+)`")
 
@@ -81,6 +82,8 @@ def status_of(error: Exception) -> tuple[int, str, float | None]:
             return 429, str(error), error.retry_after_s
         case NotCaughtUp():
             return 503, str(error), 1.0
+        case DeadlineExceeded():
+            return 408, f"Timeout: {error}", None
         case Definite():
             return 503, f"nothing was written: {error}", 1.0
         case Indefinite():

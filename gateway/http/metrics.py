@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from gateway.service import Service
+from gateway.services import NodeState, Services
 from journal.log import TopicPartition
 from journal.topics import TIERS
 
@@ -36,24 +36,24 @@ _PARTITION = ["topic", "partition"]
 
 
 class _NodeMetrics(Collector):
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
     def collect(self) -> Iterator[Metric]:
-        service = self._service
-        yield from _lag(service)
-        yield from _ingest(service)
-        yield from _dead_letters(service)
-        yield CounterMetricFamily("vecraft_result_cache_hits", "Searches answered from the result cache.", service.results.hits)
-        yield CounterMetricFamily("vecraft_result_cache_misses", "Searches that the cache did not have.", service.results.misses)
-        clock = service.clock
+        results, node = self._services.results, self._services.node
+        yield from _lag(node)
+        yield from _ingest(node)
+        yield from _dead_letters(node)
+        yield CounterMetricFamily("vecraft_result_cache_hits", "Searches answered from the result cache.", results.hits)
+        yield CounterMetricFamily("vecraft_result_cache_misses", "Searches that the cache did not have.", results.misses)
+        clock = node.clock
         yield GaugeMetricFamily("vecraft_hlc_drift_ms", "How far the clock is ahead of physical time.", clock.drift_ms())
         yield CounterMetricFamily("vecraft_hlc_drift_errors", "Stamps refused for drift.", clock.drift_errors)
-        yield GaugeMetricFamily("vecraft_ready", "Whether the node is ready.", int(service.ready()))
+        yield GaugeMetricFamily("vecraft_ready", "Whether the node is ready.", int(node.ready()))
         for name in ("points", "vectors", "indexed", "segments"):
             counts = [
-                ([collection.name], sum(shard.status()[name] for shard in service.shards.of(collection.id)))
-                for collection in service.replayer.catalog.view.collections.values()
+                ([collection.name], sum(shard.status()[name] for shard in node.shards.of(collection.id)))
+                for collection in node.replayer.catalog.view.collections.values()
             ]
             yield _gauge(f"vecraft_{name}", f"Number of {name}, by collection.", ["collection"], counts)
 
@@ -75,12 +75,12 @@ def _counter(name: str, text: str, labels: list[str], values: _Values) -> Metric
     return counter
 
 
-def _lag(service: Service) -> Iterator[Metric]:
+def _lag(node: NodeState) -> Iterator[Metric]:
     """How far this node has come, and how far it is behind: by partition, and by shard in each of its home partitions."""
-    applied = service.replayer.applied.get()
+    applied = node.replayer.applied.get()
     positions = [(_names(p), offset) for p, offset in applied.items()]
     yield _gauge("vecraft_applied_offset", "Next offset to apply.", _PARTITION, positions)
-    measured = service.measured_lag()
+    measured = node.measured_lag()
     reached = float(measured.keys() == applied.keys() and bool(applied))
     yield GaugeMetricFamily(
         "vecraft_journal_reachable", "Whether the journal says where it ends: without, no lag is known.", reached
@@ -91,8 +91,8 @@ def _lag(service: Service) -> Iterator[Metric]:
     yield _gauge("vecraft_replay_lag_state", "0 normal, 1 warning, 2 critical, 3 back-pressure.", _PARTITION, states)
     shards = [
         (collection.name, shard.number, partition)
-        for collection in service.replayer.catalog.view.collections.values()
-        for shard in service.shards.of(collection.id)
+        for collection in node.replayer.catalog.view.collections.values()
+        for shard in node.shards.of(collection.id)
         for partition in shard.home_partitions()
         if partition in measured
     ]
@@ -112,17 +112,17 @@ _MEASURES = {
 }
 
 
-def _ingest(service: Service) -> Iterator[Metric]:
-    ingest = service.ingest
+def _ingest(node: NodeState) -> Iterator[Metric]:
+    ingest = node.ingest
     outcomes = [(["written"], ingest.written), (["dead"], ingest.dead)]
     yield _counter("vecraft_ingest_records", "Records read from the ingest topic, by outcome.", ["outcome"], outcomes)
-    lag = [(_names(p), records) for p, records in service.ingest_lag().items()]
+    lag = [(_names(p), records) for p, records in node.ingest_lag().items()]
     yield _gauge("vecraft_ingest_lag_records", "Records of the ingest topic that no node has written yet.", _PARTITION, lag)
 
 
-def _dead_letters(service: Service) -> Iterator[Metric]:
-    letters = service.letters()
-    yield CounterMetricFamily("vecraft_dead_letters", "Records this node has written to the dead letters.", service.buried())
+def _dead_letters(node: NodeState) -> Iterator[Metric]:
+    letters = node.letters()
+    yield CounterMetricFamily("vecraft_dead_letters", "Records this node has written to the dead letters.", node.buried())
     for name, text, counts in (
         ("evictions", "Dead letters that left for newer ones.", letters.evictions),
         ("expirations", "Dead letters that left for their age.", letters.expirations),
@@ -137,8 +137,8 @@ def _names(partition: TopicPartition) -> list[str]:
     return [partition.topic, str(partition.partition)]
 
 
-def exposition(service: Service) -> bytes:
+def exposition(services: Services) -> bytes:
     """All metrics in Prometheus' text format."""
     registry = CollectorRegistry()
-    registry.register(_NodeMetrics(service))
+    registry.register(_NodeMetrics(services))
     return generate_latest(REGISTRY) + generate_latest(registry)

@@ -13,6 +13,7 @@ from gateway.http.routes import ROUTES, Route
 _ERRORS = {
     "400": "The request is wrong; the text names the field and the bound. Nothing was written.",
     "404": "There is no such thing.",
+    "408": "The read took longer than its timeout.",
     "409": "It exists already.",
     "413": f"The body is above {MAX_BODY_BYTES} bytes.",
     "429": "Too much is in flight; try again after Retry-After seconds. Nothing was written.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ from gateway.dialect import bodies
 from gateway.dialect import query_bodies as queries
 from gateway.dialect.bodies import DeadLetterParams, ReadParams, SearchReadParams, WriteParams
 from gateway.handlers import cluster, collections, dead_letters, field_indexes, memory, operations, points, searches
-from gateway.service import Call
+from gateway.services import Handler
 
 DEFAULT_TIER = 1
 BULK_TIER = 2
@@ -26,7 +25,7 @@ class Route:
 
     method: str
     path: str
-    handler: Callable[[Call], Awaitable[Any]]
+    handler: Handler
     tag: str
     body: Any = None
     params: type = ReadParams

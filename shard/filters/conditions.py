@@ -5,8 +5,9 @@ What a condition is made of, `test` and `select`, is told in `subjects`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from msgspec import UNSET, Struct, UnsetType
 from pyroaring import BitMap
@@ -14,15 +15,19 @@ from pyroaring import BitMap
 from journal.ids import ExternalId, encode_id
 from payload.paths import nodes_at, steps_of
 from shard.filters import fields
-from shard.filters.fields import Match as Match
-from shard.filters.fields import Range as Range
 from shard.filters.siphash import siphash
-from shard.filters.subjects import Candidate as Candidate
-from shard.filters.subjects import Element, Path, Subject
-from shard.filters.subjects import Filter as Filter
-from shard.filters.subjects import FilterError as FilterError
-from shard.filters.subjects import Selection as Selection
-from shard.shard import Shard
+from shard.filters.subjects import (
+    Element,
+    Filter,
+    FilterError,
+    Indexes,
+    Path,
+    PayloadTest,
+    PinnedRows,
+    Selection,
+    Subject,
+    ViewTest,
+)
 
 MAX_DEPTH = 32
 
@@ -95,8 +100,14 @@ class IdTest:
     def test(self, subject: Subject) -> bool:
         return subject.id in self.ids
 
-    def select(self, shard: Shard) -> Selection:
-        return Selection(BitMap(row.row for row in shard.view.rows.find(sorted(self.ids))), True)
+    def select(self, indexes: Indexes) -> Selection:
+        return Selection(indexes.rows_of(self), True)
+
+    def view_tests(self) -> Iterable[ViewTest]:
+        return (self,)
+
+    def rows(self, view: PinnedRows) -> BitMap:
+        return BitMap(point.row for point in view.find(sorted(self.ids)))
 
 
 @dataclass(frozen=True)
@@ -108,13 +119,19 @@ class VectorTest:
     def test(self, subject: Subject) -> bool:
         return self.name in subject.vector_names
 
-    def select(self, shard: Shard) -> Selection:
-        vectors = shard.view.vectors.get(self.name)
-        return Selection(BitMap() if vectors is None else vectors.all_rows(), True)
+    def select(self, indexes: Indexes) -> Selection:
+        return Selection(indexes.rows_of(self), True)
+
+    def view_tests(self) -> Iterable[ViewTest]:
+        return (self,)
+
+    def rows(self, view: PinnedRows) -> BitMap:
+        vectors = view.vectors.get(self.name)
+        return BitMap() if vectors is None else vectors.all_rows()
 
 
 @dataclass(frozen=True)
-class SliceTest:
+class SliceTest(PayloadTest):
     """The point's id falls into a slice of all ids; an element of an array falls into none."""
 
     total: int
@@ -127,8 +144,8 @@ class SliceTest:
         data = subject.id[:0:-1] if number else subject.id[1:]
         return siphash(data) % self.total == self.index
 
-    def select(self, shard: Shard) -> Selection:
-        return Selection(shard.alive, False)
+    def select(self, indexes: Indexes) -> Selection:
+        return Selection(indexes.alive, False)
 
 
 @dataclass(frozen=True)
@@ -143,8 +160,11 @@ class NestedTest:
         elements = [element for array in arrays for element in array if isinstance(element, dict)]
         return any(self.filter.test(Element(element, subject.fields)) for element in elements)
 
-    def select(self, shard: Shard) -> Selection:
-        return Selection(self.filter.select(shard).rows, False)
+    def select(self, indexes: Indexes) -> Selection:
+        return Selection(self.filter.select(indexes).rows, False)
+
+    def view_tests(self) -> Iterable[ViewTest]:
+        return self.filter.view_tests()
 
 
 @dataclass(frozen=True)
@@ -169,24 +189,28 @@ class Clauses:
             and sum(condition.test(subject) for condition in self.min_should) >= self.min_count
         )
 
-    def select(self, shard: Shard) -> Selection:
-        rows, exact = BitMap(shard.alive), True
-        for selection in [condition.select(shard) for condition in self.must]:
+    def select(self, indexes: Indexes) -> Selection:
+        rows, exact = BitMap(indexes.alive), True
+        for selection in [condition.select(indexes) for condition in self.must]:
             rows &= selection.rows
             exact &= selection.exact
         if self.should:
-            selections = [condition.select(shard) for condition in self.should]
+            selections = [condition.select(indexes) for condition in self.should]
             rows &= BitMap.union(*(selection.rows for selection in selections))
             exact &= all(selection.exact for selection in selections)
-        for selection in [condition.select(shard) for condition in self.must_not]:
+        for selection in [condition.select(indexes) for condition in self.must_not]:
             if selection.exact and not self.nested:
                 rows -= selection.rows
             exact &= selection.exact
         if self.min_count > 0:
-            selections = [condition.select(shard) for condition in self.min_should]
+            selections = [condition.select(indexes) for condition in self.min_should]
             rows &= _in_at_least(self.min_count, [selection.rows for selection in selections])
             exact &= all(selection.exact for selection in selections)
         return Selection(rows, exact)
+
+    def view_tests(self) -> Iterable[ViewTest]:
+        inner = (*self.must, *self.should, *self.must_not, *self.min_should)
+        return chain.from_iterable(condition.view_tests() for condition in inner)
 
 
 def _in_at_least(count: int, sets: Sequence[BitMap]) -> BitMap:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -14,9 +15,8 @@ from payload.geo import MAX_LAT, MAX_LON, Area, Box, Circle, Coordinates, Polygo
 from payload.paths import as_micros, as_number, as_uuid, nodes_at, values_at
 from payload.schema import FieldSchema, FieldType
 from payload.text import Analyzer, analyzer_of
-from shard.filters.subjects import Filter, FilterError, Path, Selection, Subject
+from shard.filters.subjects import Filter, FilterError, Indexes, Path, PayloadTest, Selection, Subject
 from shard.payload_index import FieldIndex
-from shard.shard import Shard
 
 MAX_RING_POINTS = 10_000
 
@@ -96,7 +96,7 @@ class GeoPolygon(Struct, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True)
-class ValueTest:
+class ValueTest(PayloadTest):
     """Some value of a field passes `accepts`; `lookup` asks the field's index."""
 
     path: Path
@@ -106,14 +106,14 @@ class ValueTest:
     def test(self, subject: Subject) -> bool:
         return any(self.accepts(value) for value in values_at(subject.payload, self.path.key))
 
-    def select(self, shard: Shard) -> Selection:
-        index = shard.payload.fields.get(self.path.place)
+    def select(self, indexes: Indexes) -> Selection:
+        index = indexes.field(self.path.place)
         rows = None if index is None else self.lookup(index)
-        return Selection(shard.alive, False) if rows is None else Selection(rows, True)
+        return Selection(indexes.alive, False) if rows is None else Selection(rows, True)
 
 
 @dataclass(frozen=True)
-class MatchTest:
+class MatchTest(PayloadTest):
     """Some value of a field equals one of `wanted`, in value and type. In a field of type uuid, UUIDs equal in any notation."""
 
     path: Path
@@ -124,10 +124,10 @@ class MatchTest:
         uuids = self._uuids(subject.fields)
         return any(self._equals(value, uuids) for value in values_at(subject.payload, self.path.key))
 
-    def select(self, shard: Shard) -> Selection:
-        index = shard.payload.fields.get(self.path.place)
+    def select(self, indexes: Indexes) -> Selection:
+        index = indexes.field(self.path.place)
         rows = None if index is None else index.matching(value for _, value in self.wanted)
-        return Selection(shard.alive, False) if rows is None else Selection(rows, True)
+        return Selection(indexes.alive, False) if rows is None else Selection(rows, True)
 
     def _uuids(self, fields: Mapping[str, FieldSchema]) -> frozenset[str]:
         schema = fields.get(self.path.place) if self.uuids else None
@@ -148,13 +148,13 @@ class ExceptTest(MatchTest):
         values = values_at(subject.payload, self.path.key)
         return any(value is not None and not self._equals(value, uuids) for value in values)
 
-    def select(self, shard: Shard) -> Selection:
-        index = shard.payload.fields.get(self.path.place)
-        return Selection(shard.alive if index is None else index.filled, False)
+    def select(self, indexes: Indexes) -> Selection:
+        index = indexes.field(self.path.place)
+        return Selection(indexes.alive if index is None else index.filled, False)
 
 
 @dataclass(frozen=True)
-class TextTest:
+class TextTest(PayloadTest):
     """Some text of a field has all words of a query, any of them, or the phrase; cut as the field's text index says."""
 
     path: Path
@@ -168,10 +168,10 @@ class TextTest:
         analyzer, wanted = _words_of(subject.fields.get(self.path.place), self.query)
         return any(self._holds(analyzer, wanted, text) for text in texts)
 
-    def select(self, shard: Shard) -> Selection:
-        index = shard.payload.fields.get(self.path.place)
+    def select(self, indexes: Indexes) -> Selection:
+        index = indexes.field(self.path.place)
         if index is None or index.schema.type is not FieldType.TEXT:
-            return Selection(shard.alive, False)
+            return Selection(indexes.alive, False)
         _, wanted = _words_of(index.schema, self.query)
         rows, in_one_text = index.any_word(wanted) if self.mode == "any" else index.all_words(wanted)
         return Selection(rows, in_one_text and (self.mode != "phrase" or len(wanted) < 2))
@@ -190,7 +190,7 @@ def _words_of(schema: FieldSchema | None, query: str) -> tuple[Analyzer, list[st
 
 
 @dataclass(frozen=True)
-class CountTest:
+class CountTest(PayloadTest):
     """How many values a field has passes `accepts`; one of the counts, where the path runs through arrays."""
 
     path: Path
@@ -200,12 +200,12 @@ class CountTest:
         nodes = nodes_at(subject.payload, self.path.key)
         return any(self.accepts(_count(node)) for node in nodes) if nodes else self.accepts(0)
 
-    def select(self, shard: Shard) -> Selection:
-        return Selection(shard.alive, False)
+    def select(self, indexes: Indexes) -> Selection:
+        return Selection(indexes.alive, False)
 
 
 @dataclass(frozen=True)
-class EmptyTest:
+class EmptyTest(PayloadTest):
     """Nothing stands at a field but nulls and empty arrays."""
 
     path: Path
@@ -213,15 +213,15 @@ class EmptyTest:
     def test(self, subject: Subject) -> bool:
         return all(node is None or node == [] for node in nodes_at(subject.payload, self.path.key))
 
-    def select(self, shard: Shard) -> Selection:
-        index = shard.payload.fields.get(self.path.place)
+    def select(self, indexes: Indexes) -> Selection:
+        index = indexes.field(self.path.place)
         if index is None or self.path.key != self.path.place:  # of one element the index says nothing
-            return Selection(shard.alive, False)
-        return Selection(shard.alive - index.filled, True)
+            return Selection(indexes.alive, False)
+        return Selection(indexes.alive - index.filled, True)
 
 
 @dataclass(frozen=True)
-class NullTest:
+class NullTest(PayloadTest):
     """A null stands at a field, or within an array there."""
 
     path: Path
@@ -229,9 +229,9 @@ class NullTest:
     def test(self, subject: Subject) -> bool:
         return None in values_at(subject.payload, self.path.key)
 
-    def select(self, shard: Shard) -> Selection:
-        index = shard.payload.fields.get(self.path.place)
-        return Selection(shard.alive, False) if index is None else Selection(index.nulls, True)
+    def select(self, indexes: Indexes) -> Selection:
+        index = indexes.field(self.path.place)
+        return Selection(indexes.alive, False) if index is None else Selection(index.nulls, True)
 
 
 # From the JSON forms to tests.
@@ -264,6 +264,9 @@ def parse_match(match: Match, path: Path, label: str) -> Filter:
 def parse_range(range_: Range, path: Path, label: str) -> Filter:
     """Raises FilterError."""
     given = {name: bound for name in range_.__struct_fields__ if (bound := getattr(range_, name)) is not None}
+    for name, bound in given.items():
+        if isinstance(bound, float) and not math.isfinite(bound):
+            raise FilterError(f"{label}.{name} is {bound}, must be a finite number")
     moments = {name: bound for name, bound in given.items() if isinstance(bound, str)}
     if not moments:
         return _parse_numbers(range_, given, path)
@@ -304,7 +307,7 @@ def parse_box(box: GeoBoundingBox, path: Path, label: str) -> Filter:
 def parse_radius(circle: GeoRadius, path: Path, label: str) -> Filter:
     """Raises FilterError."""
     center = _place(circle.center, f"{label}.center")
-    if circle.radius < 0:
+    if not 0 <= circle.radius < math.inf:
         raise FilterError(f"{label}.radius is {circle.radius}, must be at least 0")
     return _in_area(path, Circle(center, circle.radius))
 

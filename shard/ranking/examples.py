@@ -11,7 +11,8 @@ from itertools import permutations
 import numpy as np
 
 from journal.records import Vector, Vectors
-from query.stages import BestScore, Context, Discover, Feedback, SumScores
+from shard.deadline import Deadline
+from shard.ranking.rankings import BestScore, Context, Discover, Feedback, SumScores
 from shard.vectors.graph import as_similarity
 from shard.vectors.index import Rows, RowSet, ScoredRows, View
 from shard.vectors.sparse import SparseView
@@ -19,24 +20,24 @@ from shard.vectors.sparse import SparseView
 EPSILON = np.float32(1.1920929e-7)
 """The least difference of float32 at 1."""
 
-Scored = BestScore | SumScores | Discover | Context | Feedback
+ByExamples = BestScore | SumScores | Discover | Context | Feedback
 
 
-def scored(view: View, query: Scored, rows: RowSet | None) -> ScoredRows:
+def scored(view: View, query: ByExamples, rows: RowSet | None, deadline: Deadline) -> ScoredRows:
     """All points that have the vector, among `rows` or all, with their scores, the higher the better."""
     match query:
         case BestScore(_, positive, negative) | SumScores(_, positive, negative):
-            found, near = _similarities(view, [*positive, *negative], rows)
+            found, near = _similarities(view, [*positive, *negative], rows, deadline)
             good, bad = near[: len(positive)], near[len(positive) :]
             score = _best(good, bad) if isinstance(query, BestScore) else good.sum(axis=0) - bad.sum(axis=0)
         case Discover(_, target, pairs):
-            found, near = _similarities(view, [target, *_flat(pairs)], rows)
+            found, near = _similarities(view, [target, *_flat(pairs)], rows, deadline)
             score = np.sign(near[1::2] - near[2::2]).sum(axis=0) + _squashed(near[0])
         case Context(_, pairs):
-            found, near = _similarities(view, _flat(pairs), rows)
+            found, near = _similarities(view, _flat(pairs), rows, deadline)
             score = _sigmoid(np.minimum(near[0::2] - near[1::2] - EPSILON, 0)).sum(axis=0)
         case Feedback(_, target, judged):
-            found, near = _similarities(view, [target, *(example for example, _ in judged)], rows)
+            found, near = _similarities(view, [target, *(example for example, _ in judged)], rows, deadline)
             score = query.a * near[0]
             for (better, high), (worse, low) in permutations(enumerate(score for _, score in judged), 2):
                 if high > low:
@@ -51,10 +52,13 @@ def _best(good: Vectors, bad: Vectors) -> Vectors:
     return best
 
 
-def _similarities(view: View, examples: Sequence[Vector], rows: RowSet | None) -> tuple[Rows, Vectors]:
+def _similarities(view: View, examples: Sequence[Vector], rows: RowSet | None, deadline: Deadline) -> tuple[Rows, Vectors]:
     """All rows that have the vector, and similarities of shape (examples, rows). A sparse vector that shares no index with an
     example has the similarity 0."""
-    found = [view.compare(example, rows) for example in examples]
+    found = []
+    for example in examples:
+        deadline.check()
+        found.append(view.compare(example, rows))
     every = found[0].rows
     if isinstance(view, SparseView):
         having = view.all_rows()

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import msgspec
 from msgspec import UNSET, Struct
 
 from journal.ids import decode_id
@@ -24,7 +25,8 @@ from payload.geo import as_coordinates, distance_m
 from payload.paths import as_micros, as_number, steps_of, values_at
 from shard.filters.conditions import Condition, parse_filter
 from shard.filters.fields import GeoPoint
-from shard.filters.subjects import Candidate
+from shard.filters.subjects import PointSubject
+from shard.filters.where import Compiled
 
 MAX_DEPTH = 32
 
@@ -108,7 +110,7 @@ class FormulaBody(Struct, forbid_unknown_fields=True):
 class Scope(NamedTuple):
     """What an expression sees: the point, and its score in each prefetch."""
 
-    candidate: Candidate
+    candidate: PointSubject
     scores: Sequence[float | None]
 
     @property
@@ -121,14 +123,14 @@ Evaluate = Callable[[Scope], float]
 
 
 @dataclass(frozen=True)
-class Formula:
-    """A parsed formula, the payload paths it reads and the conditions in it."""
+class CompiledFormula:
+    """What a formula means, the payload paths it reads and the conditions in it."""
 
     evaluate: Evaluate
     keys: frozenset[str]
     conditions: tuple[Condition, ...]
 
-    def score(self, candidate: Candidate, scores: Sequence[float | None]) -> float:
+    def score(self, candidate: PointSubject, scores: Sequence[float | None]) -> float:
         """The point's score, as exact as a float32; `scores[i]` is that in the i-th prefetch, None where it is not in it.
 
         Raises FormulaError where a variable has no value, or an operation or the score itself is not a finite number.
@@ -142,11 +144,31 @@ class Formula:
         return rounded
 
 
-def parse_formula(body: FormulaBody) -> Formula:
-    """The formula of a request. Raises FormulaError."""
+def parse_formula(body: FormulaBody) -> CompiledFormula:
+    """What a formula means. Raises FormulaError."""
     parser = _Parser(_parse_defaults(body.defaults or {}))
     evaluate = parser.parse(body.formula, "formula", 1)
-    return Formula(evaluate, frozenset(parser.keys), tuple(parser.conditions))
+    return CompiledFormula(evaluate, frozenset(parser.keys), tuple(parser.conditions))
+
+
+class Formula:
+    """A formula as a value: its text, which can be sent, and what it means, compiled once for equal texts."""
+
+    __slots__ = ("compiled", "text")
+
+    def __init__(self, text: bytes) -> None:
+        """From the JSON text of a FormulaBody. Raises FormulaError or msgspec.MsgspecError."""
+        self.text = text
+        self.compiled = _compiled.of(text)
+
+
+def formula_of(body: FormulaBody) -> Formula:
+    """The formula of a request. Raises FormulaError."""
+    parse_formula(body)  # before it becomes JSON, which knows no infinite numbers
+    return Formula(msgspec.json.encode(body))
+
+
+_compiled = Compiled(lambda text: parse_formula(msgspec.json.decode(text, type=FormulaBody)))
 
 
 def _sum(*values: float) -> float:

@@ -16,6 +16,9 @@ from journal.records import Vector, Vectors
 Rows = NDArray[np.int64]
 T = TypeVar("T")
 
+MAX_TIES = 10_000
+"""Points that tie with the last of an answer and are looked at to order them by id."""
+
 MAX_DEAD_SHARE = 0.2
 MIN_DEAD = 1_000
 """Fewer dead points than this are not worth making an index in memory anew."""
@@ -139,14 +142,23 @@ def is_worth_compacting(dead: int, count: int) -> bool:
 
 
 def best(distance: Distance, scores: Vectors, limit: int) -> Rows:
-    """The indexes of the `limit` closest scores, closest first."""
+    """The indexes of the `limit` closest scores, closest first, and of those that are as close as the last of them.
+
+    Which of these belong to an answer is decided by their ids; of more than MAX_TIES, by chance.
+    """
     order = -scores if distance.higher_is_closer else scores
-    chosen = np.argpartition(order, limit - 1)[:limit] if limit < len(order) else np.arange(len(order))
+    if limit >= len(order):
+        return np.argsort(order, kind="stable")
+    chosen = np.argpartition(order, limit - 1)[:limit]
+    last = order[chosen].max()
+    ties = np.flatnonzero(order == last)
+    if len(ties) > 1:
+        chosen = np.concatenate([chosen[order[chosen] < last], ties[: max(limit, MAX_TIES)]])
     return chosen[np.argsort(order[chosen], kind="stable")]
 
 
 def closest(distance: Distance, found: ScoredRows, limit: int) -> ScoredRows:
-    """The `limit` closest of what was found, closest first."""
+    """The `limit` closest of what was found, closest first, and those that tie with the last: see `best`."""
     chosen = best(distance, found.scores, limit)
     return ScoredRows(found.rows[chosen], found.scores[chosen])
 

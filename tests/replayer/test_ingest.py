@@ -19,6 +19,8 @@ from journal.registry import SchemaRegistry
 from journal.writer import Request
 from query import points
 from replayer.ingest import Ingest
+from shard.replica import PayloadPart
+from tests.reading import now, pinned
 from tests.replayer.test_verdicts import TOPICS, Rig
 
 SHARDS = [[0, 2, 0, 0], [1, 3, 1, 1]]
@@ -62,8 +64,9 @@ class IngestRig(Rig):
             pass
 
     def payloads(self, collection: int = 1) -> dict[bytes, object]:
-        found = points.scroll(self.shards.of(collection), None, b"", 100)[0]
-        return {point.row.id: orjson.loads(point.row.payload or b"{}") for point in found}
+        view = pinned(self.shards.of(collection))
+        found = now(points.retrieve(view, now(points.scroll(view, None, b"", 100))[0], PayloadPart()))
+        return {point.id: orjson.loads(point.payload or b"{}") for point in found}
 
     def records(self, tier: int = 2) -> list[tuple[Ingested | None, object]]:
         """What stands in a tier of the journal."""

@@ -33,6 +33,7 @@ from replayer.dead_letters import DeadLetters
 from replayer.replayer import Replayer
 from shard.batch import Limits
 from shard.shards import Shards
+from tests.reading import now, pinned
 
 NOW_MS = 1_700_000_000_000
 TOPICS = Topics("v")
@@ -68,7 +69,7 @@ class Rig:
         return reader.poll(0).entries
 
     def ids(self) -> list[bytes]:
-        return points.matching_ids(self.shards.of(0), None)
+        return now(points.matching_ids(pinned(self.shards.of(0)), None))
 
 
 @pytest.fixture
@@ -153,7 +154,7 @@ def test_a_replica_behind_in_the_catalog_waits_for_it(rig: Rig, tmp_path: Path) 
     value = rig.record(GOOD, collection=1, catalog_position=2)
     entry = Entry(HOME, 0, NOW_MS, None, value, ())
     rig.replayer._apply_data([entry])
-    assert points.matching_ids(rig.shards.of(1), None) == [encode_id(1)]
+    assert now(points.matching_ids(pinned(rig.shards.of(1)), None)) == [encode_id(1)]
 
 
 def test_records_of_a_deleted_collection_are_dropped_in_silence(rig: Rig) -> None:

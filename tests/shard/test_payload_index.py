@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyroaring import BitMap
 
 import shard.payload_index
 from payload.geo import Box, Circle, Coordinates, Polygon
@@ -70,14 +71,14 @@ def test_a_walk_gives_every_value_once_in_order_from_its_start_on(
         list(ordered.between(lambda _: False, None, None))  # sorts when it is time
     pairs = {(value, row) for row, values in rows.items() for value in values}
     kept = [p for p in pairs if start is None or (p[0] <= start if descending else p[0] >= start)]
-    assert list(ordered.ascending(start, descending)) == sorted(kept, reverse=descending)
+    assert list(ordered.order().ascending(start, descending, BitMap(), [])) == sorted(kept, reverse=descending)
 
 
 def test_a_walk_is_lazy() -> None:
     ordered = RangeIndex()
     for row in range(1000):
         ordered.add(row, [row % 10])
-    walk = ordered.ascending(start=3)
+    walk = ordered.order().ascending(3, False, BitMap(), [])
     assert [next(walk) for _ in range(3)] == [(3, 3), (3, 13), (3, 23)]
 
 

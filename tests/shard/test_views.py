@@ -16,10 +16,12 @@ from journal.log import Entry, TopicPartition
 from journal.records import Record, Upsert, VectorColumn
 from journal.topics import TIERS, Topics
 from query.search import search
-from query.stages import Nearest, Stage
+from query.stages import Stage
 from shard.batch import Limits
+from shard.ranking.rankings import Nearest
 from shard.shard import Shard
 from shard.store import Changes
+from tests.reading import now, pinned
 
 TOPICS = Topics()
 HOME = TopicPartition(TOPICS.tier(1), 0)
@@ -43,16 +45,15 @@ def test_a_build_that_ends_while_a_batch_is_written_shows_nothing_of_it(tmp_path
     (build,) = later
     write = mine.store.write
     shown: list[int] = []
+    everything = Stage(Nearest("", np.ones(8, np.float32)), COUNT)
 
     def write_slowly(changes: Changes) -> None:
         write(changes)
         build()
-        hits = search([mine], Stage(Nearest("", np.ones(8, np.float32)), COUNT))
-        shown.extend(hit.point.stamp for hit in hits)
+        shown.extend(now(search(pinned([mine]), everything)).stamps)
 
     monkeypatch.setattr(mine.store, "write", write_slowly)
     mine.apply([upsert(1)])
     assert shown == [stamp_at(1000)] * COUNT, "all of the old, none of the new"
-    hits = search([mine], Stage(Nearest("", np.ones(8, np.float32)), COUNT))
-    assert [hit.point.stamp for hit in hits] == [stamp_at(1001)] * COUNT
+    assert now(search(pinned([mine]), everything)).stamps == [stamp_at(1001)] * COUNT
     mine.close()

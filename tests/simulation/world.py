@@ -46,15 +46,21 @@ from journal.topics import INGEST_PARTITIONS, TIERS, Topics
 from journal.writer import Destination, Receipt, Request, Writer
 from payload.schema import FieldSchema, FieldType
 from query import points
-from query.reading import where
+from query.pinned import Pinned
 from query.search import prepare, search
-from query.stages import Nearest, Params, Stage
+from query.stages import Stage
 from replayer.dead_letters import DeadLetters
 from replayer.ingest import Ingest
 from replayer.replayer import Replayer
 from shard.batch import Limits
-from shard.filters.conditions import Condition, Key, Match, Range
+from shard.filters.conditions import Condition, Key
+from shard.filters.fields import Match, Range
+from shard.filters.where import where
+from shard.ranking.rankings import Nearest, SearchParams
+from shard.replica import PayloadPart
 from shard.shards import Shards
+from tests.reading import now
+from tests.reading import pinned as pinned_shards
 from tests.simulation.model import ModelPoint, State, expected_state
 
 TOPICS = Topics("sim")
@@ -90,6 +96,10 @@ class Node:
         self.folder = folder
         self.skew_ms = world.random.choice((0, 0, -3000, 100, 400))
         self.start()
+
+    def pinned(self, collection: Collection) -> Pinned:
+        """A collection as this node sees it now."""
+        return pinned_shards(self.shards.of(collection.id))
 
     def start(self) -> None:
         self.tasks: list[Callable[[], None]] = []
@@ -487,40 +497,40 @@ class World:
 
 def check_collection(node: Node, collection: Collection, expected: State, choose: random.Random) -> None:
     """Gets, scrolls, counts and exact searches of one collection against the model's points."""
-    shards = node.shards.of(collection.id)
-    found = points.retrieve(shards, IDS)
-    assert [point.row.id for point in found] == [point_id for point_id in IDS if point_id in expected]
+    pinned = node.pinned(collection)
+    found = now(points.retrieve(pinned, IDS, PayloadPart(), True))
+    assert [point.id for point in found] == [point_id for point_id in IDS if point_id in expected]
     for point in found:
-        model = expected[point.row.id]
-        assert (orjson.loads(point.row.payload) if point.row.payload else {}) == model.payload
-        vectors = point.view.rows.vectors(point.row.row)
-        assert vectors.keys() == model.vectors.keys()
-        for name, vector in vectors.items():
+        model = expected[point.id]
+        assert (orjson.loads(point.payload) if point.payload else {}) == model.payload
+        assert point.vectors.keys() == model.vectors.keys()
+        for name, vector in point.vectors.items():
             assert vector.tobytes() == model.vectors[name].tobytes() or np.allclose(vector, model.vectors[name], atol=1e-6)
-    scrolled, after = points.scroll(shards, None, b"", len(IDS))
-    assert [point.row.id for point in scrolled] == sorted(expected)
+    scrolled, after = now(points.scroll(pinned, None, b"", len(IDS)))
+    assert scrolled == sorted(expected)
     assert after is None
     tagged = where(Condition(must=Condition(key="tag", match=Match(value="x"))))
     few = where(Condition(must=[Condition(key="n", range=Range(gte=2))], must_not=[Condition(is_empty=Key("tag"))]))
-    assert points.count(shards, tagged) == sum(point.payload.get("tag") == "x" for point in expected.values())
+    assert now(points.count(pinned, tagged)) == sum(point.payload.get("tag") == "x" for point in expected.values())
     counted = sum(point.payload.get("n", -1) >= 2 and "tag" in point.payload for point in expected.values())
-    assert points.count(shards, few) == counted
+    assert now(points.count(pinned, few)) == counted
     for name in [*collection.config.vectors, *collection.config.sparse_vectors]:
-        _check_search(shards, collection, name, expected, choose)
+        _check_search(pinned, name, expected, choose)
 
 
-def _check_search(shards: list, collection: Collection, name: str, expected: State, choose: random.Random) -> None:  # type: ignore[type-arg]
+def _check_search(pinned: Pinned, name: str, expected: State, choose: random.Random) -> None:
     """min(k, matches) hits with the right scores, through whatever plan the search takes."""
+    collection = pinned.collection
     vector = prepare(collection, name, any_vector(choose, collection, name))
     limit = choose.choice((1, 3, 20))
-    hits = search(shards, Stage(Nearest(name, vector), limit, params=Params(exact=choose.random() < 0.5)))
+    hits = now(search(pinned, Stage(Nearest(name, vector), limit, params=SearchParams(exact=choose.random() < 0.5))))
     having = {id_: point.vectors[name] for id_, point in expected.items() if name in point.vectors}
     scores = {id_: score for id_, found in having.items() if (score := _score(collection, name, found, vector)) is not None}
     dense = collection.config.vectors.get(name)
     best = sorted(scores.values(), reverse=dense is None or dense.distance.higher_is_closer)[:limit]
-    assert len(hits) == len(best)
-    assert np.allclose([hit.score for hit in hits], best, atol=1e-3)
-    assert all(np.isclose(hit.score, scores[hit.point.id], atol=1e-3) for hit in hits)
+    assert len(hits.ids) == len(best)
+    assert np.allclose(hits.scores, best, atol=1e-3)
+    assert all(np.isclose(score, scores[id_], atol=1e-3) for id_, score in zip(hits.ids, hits.scores, strict=True))
 
 
 def any_vector(choose: random.Random, collection: Collection, name: str) -> Vector:

@@ -110,7 +110,7 @@ def all_bodies() -> list[type[Body]]:
 
 def heeded() -> str:
     """The code that takes requests apart."""
-    return "".join(path.read_text() for path in sorted(Path(gateway.__file__).parent.glob("*.py")))
+    return "".join(path.read_text() for path in sorted(Path(gateway.__file__).parent.rglob("*.py")))
 
 
 WITHIN_HINTS = (bodies.SparseIndexBody, bodies.OptimizersBody, bodies.WalBody, bodies.PlaceBody, query_bodies.Acorn)

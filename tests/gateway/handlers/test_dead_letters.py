@@ -39,9 +39,9 @@ def create(http: httpx.Client, name: str) -> None:
 
 def write(node: Node, value: bytes | dict[str, object], partition: TopicPartition = INGEST) -> None:
     """Puts a record into a topic, as a foreign producer does."""
-    assert node._service is not None
+    assert node._services is not None
     data = value if isinstance(value, bytes) else orjson.dumps(value)
-    node._service.journal.append(partition, data, b"the key", [("trace", b"abc")]).result(WAIT_S)
+    node._services.node.journal.append(partition, data, b"the key", [("trace", b"abc")]).result(WAIT_S)
 
 
 def letters(http: httpx.Client, **params: str) -> list[dict[str, object]]:

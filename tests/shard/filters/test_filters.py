@@ -21,10 +21,11 @@ from journal.records import PatchPayload, Record, Upsert
 from journal.topics import Topics
 from payload.schema import FieldSchema, FieldType
 from query import points
-from query.reading import where
 from shard.batch import Limits
 from shard.filters.conditions import Condition
+from shard.filters.where import where
 from shard.shard import Shard
+from tests.reading import now, pinned
 from tests.shard.filters.model import nodes, same, values
 
 INDEXES = {
@@ -201,7 +202,7 @@ def test_indexed_unindexed_and_model_agree(
 def matching(shards: tuple[Shard, Shard], condition: dict[str, Any]) -> tuple[list[int], list[int]]:
     """The numbers of the points that pass, without and with indexes."""
     wanted = where(msgspec.convert(condition, Condition))
-    found = [sorted(int.from_bytes(i[1:], "big") for i in points.matching_ids([one], wanted)) for one in shards]
+    found = [sorted(int.from_bytes(i[1:], "big") for i in now(points.matching_ids(pinned([one]), wanted))) for one in shards]
     return found[0], found[1]
 
 

@@ -43,7 +43,7 @@ def test_local_mode_agrees(one: Shard, seed: int) -> None:
     for _ in range(25):
         condition = comparable(dice.filter())
         scrolled, _ = client.scroll("c", models.Filter.model_validate({"must": [condition]}), limit=COUNT)
-        assert {point.id for point in scrolled} == found(one, condition), condition
+        assert {point.id for point in scrolled} == found(one.view, condition), condition
     client.close()
 
 

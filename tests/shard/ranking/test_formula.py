@@ -15,10 +15,9 @@ from qdrant_client import models
 from qdrant_client.hybrid.formula import evaluate_expression, parse_defaults
 
 from journal.ids import encode_id
-from shard.filters.conditions import Candidate
+from shard.filters.subjects import PointSubject, Source
 from shard.ranking.formula import MAX_DEPTH, FormulaBody, FormulaError, parse_formula
 from shard.store import Row
-from shard.view import ShardView
 
 BERLIN = {"lon": 13.4050, "lat": 52.5200}
 LONDON = {"lon": -0.1278, "lat": 51.5074}
@@ -40,10 +39,9 @@ PAYLOAD = {
 NEW_YEAR_S = 1_704_067_200.0
 
 
-def candidate(payload: Any, point_id: int = 7, vectors: tuple[str, ...] = ("image",)) -> Candidate:
-    rows = SimpleNamespace(vectors=lambda row: dict.fromkeys(vectors))
-    view = SimpleNamespace(collection=SimpleNamespace(fields={}), rows=rows)
-    return Candidate(Row(0, encode_id(point_id), orjson.dumps(payload), 0), cast(ShardView, view))
+def candidate(payload: Any, point_id: int = 7, vectors: tuple[str, ...] = ("image",)) -> PointSubject:
+    source = SimpleNamespace(fields={}, vector_names=lambda row: set(vectors))
+    return PointSubject(Row(0, encode_id(point_id), orjson.dumps(payload), 0), cast(Source, source))
 
 
 def score(formula: Any, *scores: float | None, defaults: Any = None, payload: Any = PAYLOAD) -> float:

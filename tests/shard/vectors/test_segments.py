@@ -11,7 +11,7 @@ from pyroaring import BitMap
 
 import shard.vectors.segments
 from catalog.collection import Distance
-from query.stages import EF_SEARCH
+from shard.ranking.execution import EF_SEARCH
 from shard.vectors.graph import GraphSpec
 from shard.vectors.index import RowSet
 from shard.vectors.segments import VectorIndex

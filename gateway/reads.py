@@ -1,0 +1,165 @@
+"""The read service: finds collections, waits for the state that a read demands, and pins their shards for it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from catalog.catalog import CatalogView
+from catalog.collection import Collection, Consistency
+from gateway.dialect.bodies import ReadParams
+from gateway.http.errors import BadRequest, NotFound, Unavailable
+from gateway.request import ApiRequest, Response
+from journal.topics import Topics
+from query.consistency import Demand, Gate
+from query.pinned import Pinned, all_of, pin
+from replayer.replayer import Replayer
+from shard.deadline import Deadline
+from shard.local import LocalReplica, pool_of
+from shard.replica import Replica, ShardStatus
+from shard.shard import Shard
+from shard.shards import AppliedPositions, Shards
+
+T = TypeVar("T")
+
+QUICK_POINTS = 100
+"""So many points are put into an answer by the event loop; more by a thread of the pool."""
+
+WORK_S = 30.0
+"""How long a read may work on which a write depends."""
+
+_LEVELS = {
+    **{level.value: level for level in Consistency},
+    "majority": Consistency.STRONG,
+    "quorum": Consistency.STRONG,
+    "all": Consistency.STRONG,
+}
+
+MakeReplica = Callable[[Shard, AppliedPositions, Gate, Executor], Replica]
+"""The replica of a shard that is here."""
+
+
+def local_replica(shard: Shard, applied: AppliedPositions, gate: Gate, executor: Executor) -> Replica:
+    """As it is: answers come from this process."""
+    return LocalReplica(shard, applied, gate.reached, pool_of(executor))
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTimeouts:
+    """Bounds of reads that name no timeout, in seconds: on the wait for the state they demand, and on their work."""
+
+    wait_s: float = 5.0
+    work_s: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReadService:
+    """Belongs to one event loop."""
+
+    replayer: Replayer
+    shards: Shards
+    gate: Gate
+    topics: Topics
+    executor: Executor
+    timeouts: ReadTimeouts
+    make_replica: MakeReplica = local_replica
+
+    @property
+    def catalog(self) -> CatalogView:
+        """The catalog as far as it is replayed here."""
+        return self.replayer.catalog.view
+
+    async def pin(
+        self, request: ApiRequest, response: Response, name: str, level: Consistency | None = None, for_write: bool = False
+    ) -> Pinned:
+        """The shards of a collection at one moment, as new as the request demands, or as `level` does.
+
+        `for_write`: a write depends on the read, which may therefore work for longer.
+        """
+        started_s = time.perf_counter()
+        collection = await self.find(request, name)
+        level = level or self._level(request, collection)
+        self._check_replayed(response, level)
+        params = _params(request)
+        wait_s = request.timeout_s or self.timeouts.wait_s
+        required = await self.gate.required(Demand(level, request.token.positions, params.max_staleness_ms))
+        system = self.topics.system_partition
+        if system in required:
+            await self.gate.reached({system: required[system]}, wait_s)
+            collection = _found(self.catalog.find(name), name)
+        replicas = self.replicas(collection)
+        work_s = WORK_S if for_write else request.timeout_s or self.timeouts.work_s
+        pinned = await pin(collection, replicas, required, wait_s, work_s)
+        waited_s = time.perf_counter() - started_s
+        response.saw(pinned.positions, level, waited_s)
+        return pinned
+
+    async def pin_now(self, collection: Collection) -> Pinned:
+        """The shards of a collection as they are now, for a write that depends on them."""
+        return await pin(collection, self.replicas(collection), {}, 0, WORK_S)
+
+    async def find(self, request: ApiRequest, name: str) -> Collection:
+        """The collection of that name or alias; a node that does not know it asks the log before it says so."""
+        if (collection := self.catalog.find(name)) is None:
+            await self.catch_up_catalog(request)
+            collection = self.catalog.find(name)
+        return _found(collection, name)
+
+    async def catch_up_catalog(self, request: ApiRequest) -> None:
+        """Returns once all catalog commands are applied that the log held when this was called."""
+        system = self.topics.system_partition
+        required = await self.gate.required(Demand(Consistency.STRONG, {}))
+        await self.gate.reached({system: required.get(system, 0)}, request.timeout_s or self.timeouts.wait_s)
+
+    def replicas(self, collection: Collection) -> list[Replica]:
+        """A replica of each shard of a collection."""
+        shards = self.shards.of(collection.id)
+        if not shards:
+            if collection.id in self.catalog.by_id:
+                raise Unavailable("the collection's state is being opened", retry_after_s=1.0)
+            _found(None, collection.name)
+        return [self.make_replica(shard, self.replayer.applied, self.gate, self.executor) for shard in shards]
+
+    async def statuses(self, collection: Collection) -> list[ShardStatus]:
+        """What there is to know of each shard of a collection."""
+        return await all_of((replica.status() for replica in self.replicas(collection)), Deadline(self.timeouts.work_s))
+
+    async def offload(self, quick: bool, work: Callable[[], T]) -> T:
+        """Runs work that may take longer than a millisecond in the pool."""
+        return work() if quick else await asyncio.get_running_loop().run_in_executor(self.executor, work)
+
+    def _check_replayed(self, response: Response, level: Consistency) -> None:
+        """Refuses a read while this node replays what the log held at its start; one that takes whatever is here is told so."""
+        if self.replayer.caught_up():
+            return
+        done, total = self.replayer.behind()
+        if level is not Consistency.EVENTUAL:
+            raise Unavailable(f"this node is replaying the log: {done} of {total} records are applied", retry_after_s=1.0)
+        response.note = f"; replayed={done}/{total}"
+
+    def _level(self, request: ApiRequest, collection: Collection) -> Consistency:
+        asked = _params(request).consistency
+        if asked is None:
+            return collection.config.consistency
+        if asked.isdigit():
+            return Consistency.STRONG if int(asked) > 1 else collection.config.consistency
+        if asked not in _LEVELS:
+            raise BadRequest(f"consistency {asked[:32]!r} must be one of {', '.join(_LEVELS)}, or a number of replicas")
+        return _LEVELS[asked]
+
+
+def _params(request: ApiRequest) -> ReadParams:
+    return request.params if isinstance(request.params, ReadParams) else _DEFAULTS
+
+
+_DEFAULTS = ReadParams()
+
+
+def _found(what: T | None, name: str) -> T:
+    if what is None:
+        raise NotFound(f"Not found: Collection `{name}` doesn't exist!")
+    return what

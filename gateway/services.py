@@ -1,0 +1,124 @@
+"""What handlers get: services to read and to write through, and what is known of the node."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from gateway.admission.budget import Budget
+from gateway.admission.strict_mode import Rates
+from gateway.reads import ReadService
+from gateway.result_cache import ResultCache
+from gateway.writes import WriteService
+from journal.hlc import Clock
+from journal.log import Journal, JournalError, Positions, TopicPartition
+from journal.token import Token, merge
+from journal.topics import INGEST_PARTITIONS, Topics
+from query.consistency import Gate
+from replayer.dead_letters import DeadLetters
+from replayer.ingest import Ingest
+from replayer.lag import Measured
+from replayer.replayer import Replayer
+from shard.shards import Shards
+
+RESULT_CACHE_BYTES = 16 << 20
+
+MAX_SESSIONS = 10_000
+"""API keys whose last position is remembered; the least recently used leave."""
+
+
+class Sessions:
+    """The last position of each API key, for clients that hand back neither header nor cookie."""
+
+    def __init__(self) -> None:
+        self._tokens: OrderedDict[str, Token] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, api_key: str) -> Token | None:
+        return self._tokens.get(api_key)
+
+    def advance(self, api_key: str, token: Token) -> None:
+        with self._lock:
+            known = self._tokens.pop(api_key, None)
+            self._tokens[api_key] = token if known is None else merge([known, token])
+            if len(self._tokens) > MAX_SESSIONS:
+                self._tokens.popitem(last=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """The node as people, probes and dashboards see it. Thread-safe; the event loops share it."""
+
+    name: str
+    version: str
+    journal: Journal
+    topics: Topics
+    clock: Clock
+    replayer: Replayer
+    ingest: Ingest
+    shards: Shards
+    budget: Budget
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+    def ready(self) -> bool:
+        """Whether this node has replayed what the log held at its start, and is not on its way out."""
+        return not self.stopping.is_set() and self.replayer.failure is None and self.replayer.caught_up()
+
+    def letters(self) -> DeadLetters:
+        """The dead letters, less those that have been kept long enough."""
+        letters = self.replayer.letters
+        letters.expire(self.clock.physical_ms())
+        return letters
+
+    def buried(self) -> int:
+        """Records that this node has written to the dead letters."""
+        return self.replayer.buried + self.ingest.dead
+
+    def measured_lag(self) -> dict[TopicPartition, Measured]:
+        """How far the replay is behind, by partition; nothing when the log cannot be asked."""
+        applied = self.replayer.applied.get()
+        try:
+            ends = self.journal.end_offsets(list(applied))
+        except JournalError:
+            return {}
+        return self.replayer.lag.measure(ends, applied, self.clock.physical_ms())
+
+    def ingest_lag(self) -> Positions:
+        """Records of the ingest topic that are not written yet, by partition; nothing when the log cannot be asked."""
+        partitions = [TopicPartition(self.topics.ingest, number) for number in range(INGEST_PARTITIONS)]
+        try:
+            ends = self.journal.end_offsets(partitions)
+            done = self.journal.start_offsets(partitions) | self.journal.committed(self.ingest.group, partitions)
+        except JournalError:
+            return {}
+        return {partition: max(0, end - done[partition]) for partition, end in ends.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What handlers on one event loop work with; `sessions`, `results` and `rates` are shared by all loops."""
+
+    node: NodeState
+    reads: ReadService
+    writes: WriteService
+    gate: Gate
+    sessions: Sessions = field(default_factory=Sessions)
+    results: ResultCache = field(default_factory=lambda: ResultCache(RESULT_CACHE_BYTES))
+    rates: Rates = field(default_factory=Rates)
+    running: dict[bytes, asyncio.Future[bytes]] = field(default_factory=dict)
+    """Searches that run now on this loop, for those that ask the same meanwhile."""
+
+    def on_this_loop(self) -> Services:
+        """The same for the event loop that runs now."""
+        gate = self.gate.on_this_loop()
+        return replace(self, gate=gate, reads=replace(self.reads, gate=gate), writes=replace(self.writes, gate=gate), running={})
+
+
+Handler = Callable[..., Awaitable[Any]]
+"""(request, response, services) -> the result of the answer."""

@@ -1,0 +1,109 @@
+"""The write service: hands operations to the journal and waits for what the client wants to be told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+
+from catalog.catalog import Outcome, Verdict
+from catalog.collection import Collection
+from gateway.admission.budget import Budget
+from gateway.dialect.bodies import UpsertBody
+from gateway.dialect.bulk_parser import BulkParser
+from gateway.dialect.upserts import GivenUpsert, given_upsert
+from gateway.http.errors import BadRequest, Conflict, NotFound
+from gateway.request import ApiRequest, Response
+from journal.log import Indefinite
+from journal.records import CatalogOperation, Delete, PointOperation, UnsetVectors
+from journal.writer import Destination, Receipt, Writer
+from query.consistency import Gate, NotCaughtUp
+from replayer.replayer import Replayer
+from shard.contract import contract_error
+
+UpdateResult = dict[str, object]
+"""The dialect's answer to a change of points."""
+
+QUICK_WRITES = 50
+"""Points that are checked and encoded on the event loop; more by a thread of the pool."""
+
+APPLY_S = 30.0
+"""How long a write with `wait` waits to be applied, if the client does not say so."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteService:
+    """Belongs to one event loop."""
+
+    replayer: Replayer
+    gate: Gate
+    writer: Writer
+    executor: Executor
+    bulk_parser: BulkParser
+    budget: Budget
+    append_s: float
+
+    async def given_upsert(self, request: ApiRequest, kind: type[UpsertBody]) -> GivenUpsert:
+        """What the body asks for; a large one is read by the process for bulk bodies."""
+        if request.body is not None:
+            return given_upsert(request.body, request.packed)
+        return await asyncio.wrap_future(self.bulk_parser.parse(request.content, request.packed, kind))
+
+    async def write(
+        self, request: ApiRequest, response: Response, collection: Collection, *operations: PointOperation
+    ) -> UpdateResult:
+        """Writes operations on points; with `wait` returns once they are applied here."""
+        if not any(operation.ids for operation in operations):
+            return {"operation_id": 0, "status": "completed"}
+        if sum(len(operation.ids) for operation in operations) > QUICK_WRITES:
+            loop = asyncio.get_running_loop()
+            writing = await loop.run_in_executor(self.executor, self._begin, request, collection, operations)
+        else:
+            writing = self._begin(request, collection, operations)
+        receipt = await self._acknowledged(response, writing)
+        offset = receipt.written[-1].appended.offset
+        if request.params.wait:
+            try:
+                await self.gate.reached(receipt.token().positions, request.timeout_s or APPLY_S)
+            except NotCaughtUp:
+                return {"operation_id": offset, "status": "acknowledged"}  # durable, and the token tells where
+        return {"operation_id": offset, "status": "completed" if request.params.wait else "acknowledged"}
+
+    async def command(self, request: ApiRequest, response: Response, operation: CatalogOperation) -> Outcome:
+        """Writes a catalog command and returns its outcome, decided by replay. Raises for an outcome that is an error."""
+        receipt = await self._acknowledged(response, self.writer.write_catalog(operation, request.origin))
+        await self.gate.reached(receipt.token().positions, request.timeout_s or APPLY_S)
+        outcome = self.replayer.catalog.outcome(receipt.written[0].appended.offset)
+        if outcome is None:
+            raise Indefinite("the command is applied, but its outcome is no longer kept")
+        match outcome.verdict:
+            case Verdict.EXISTS:
+                raise Conflict(f"Wrong input: {outcome.text}")
+            case Verdict.NOT_FOUND:
+                raise NotFound(outcome.text)
+            case Verdict.INVALID:
+                raise BadRequest(f"Wrong input: {outcome.text}")
+        return outcome
+
+    def _begin(self, request: ApiRequest, collection: Collection, operations: Sequence[PointOperation]) -> Future[Receipt]:
+        """Checks operations and hands them to the journal. From any thread."""
+        for operation in operations:
+            if not isinstance(operation, Delete | UnsetVectors):
+                self.budget.check()
+            if error := contract_error(collection, operation):
+                raise BadRequest(error)
+        position = self.replayer.catalog.view.position
+        destination = Destination("", collection.id, position, collection.homes)
+        return self.writer.write_points(destination, operations, request.tier, request.origin)
+
+    async def _acknowledged(self, response: Response, writing: Future[Receipt]) -> Receipt:
+        started_s = time.perf_counter()
+        try:
+            receipt = await asyncio.wait_for(asyncio.wrap_future(writing), self.append_s)
+        except TimeoutError:
+            raise Indefinite(f"no acknowledgement within {self.append_s} s") from None
+        response.acknowledged_s = time.perf_counter() - started_s
+        response.wrote = receipt.token()
+        return receipt

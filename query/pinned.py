@@ -1,0 +1,95 @@
+"""A collection as one request sees it: every shard pinned at one moment by a lease (I13), and how all of them are asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Hashable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from catalog.collection import Collection
+from journal.log import Positions, TopicPartition
+from journal.topics import shard_of
+from shard.deadline import Deadline
+from shard.replica import Answer, Lease, Replica
+
+T = TypeVar("T")
+
+
+class Pinned:
+    """The leases on a collection's shards, at least one, and the time by which the request must be answered."""
+
+    __slots__ = ("_by_shard", "collection", "deadline", "leases")
+
+    def __init__(self, collection: Collection, leases: Sequence[Lease], deadline: Deadline) -> None:
+        self.collection = collection
+        self.leases = leases
+        self.deadline = deadline
+        self._by_shard = {lease.shard: lease for lease in leases}
+
+    @property
+    def version(self) -> Hashable:
+        """Equal versions mean equal answers."""
+        return tuple((lease.shard, lease.version) for lease in self.leases)
+
+    @property
+    def positions(self) -> Positions:
+        """What is in the answers: everything below these offsets of the collection's home partitions."""
+        if len(self.leases) == 1:
+            return self.leases[0].positions
+        positions: Positions = {}
+        for lease in self.leases:
+            for partition, offset in lease.positions.items():  # shards may share a home: the one that is behind counts
+                positions[partition] = min(offset, positions.get(partition, offset))
+        return positions
+
+    def by_lease(self, ids: Iterable[bytes]) -> list[tuple[Lease, list[bytes]]]:
+        """The ids of each shard that has some of them; each in the order given."""
+        if len(self.leases) == 1:
+            return [(self.leases[0], list(ids))]
+        count = self.collection.config.shard_number
+        by_shard: dict[int, list[bytes]] = {}
+        for id_ in ids:
+            by_shard.setdefault(shard_of(id_, count), []).append(id_)
+        return [(self._by_shard[shard], mine) for shard, mine in by_shard.items()]
+
+    async def all_of(self, answers: Iterable[Answer[T]]) -> list[T]:
+        """The values of answers that were asked for together. Raises DeadlineExceeded when they take too long."""
+        return await all_of(answers, self.deadline)
+
+    def release(self) -> None:
+        """Ends all leases."""
+        for lease in self.leases:
+            lease.release()
+
+
+async def pin(
+    collection: Collection, replicas: Sequence[Replica], positions: Mapping[TopicPartition, int], wait_s: float, work_s: float
+) -> Pinned:
+    """Leases on all shards of a collection, each on a moment at which everything below `positions` is applied.
+
+    It is waited for that for `wait_s` at most, and then the request has `work_s`. Raises NotCaughtUp.
+    """
+    asked = Deadline(wait_s + work_s)
+    leases = await all_of((replica.read(positions, wait_s, work_s) for replica in replicas), asked)
+    return Pinned(collection, leases, Deadline(work_s))
+
+
+async def all_of(answers: Iterable[Answer[T]], deadline: Deadline) -> list[T]:
+    """The values of answers. What is at hand needs no event loop; for the rest it is waited until the deadline."""
+    started: list[Answer[T]] = []
+    try:
+        started.extend(answers)
+        return [await _in_time(answer, deadline) if isinstance(answer, Awaitable) else answer for answer in started]
+    except BaseException:
+        for answer in started:
+            if isinstance(answer, asyncio.Future):
+                answer.cancel()  # what has begun ends at its next look at the deadline
+        raise
+
+
+async def _in_time(answer: Awaitable[T], deadline: Deadline) -> T:
+    remaining_s = deadline.remaining_s()
+    try:
+        return await (answer if remaining_s == float("inf") else asyncio.wait_for(answer, remaining_s))
+    except TimeoutError as error:
+        raise deadline.exceeded() from error

@@ -1,0 +1,225 @@
+"""The replica of a shard in this process. What is quick is answered at once, by the caller's thread; the rest in a pool."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+import orjson
+from pyroaring import BitMap
+
+from journal.log import Positions, TopicPartition
+from journal.records import Vectors
+from payload.paths import only, steps_of, values_at, without
+from shard.deadline import Deadline
+from shard.filters.subjects import PointSubject
+from shard.filters.where import Where
+from shard.ranking.execution import Steps, is_quick, rank
+from shard.ranking.formula import Formula
+from shard.ranking.rankings import Ranking
+from shard.replica import Answer, FacetCount, Held, Lease, PayloadPart, Points, RankedPoints, ShardStatus, Terms
+from shard.shard import Shard
+from shard.shards import AppliedPositions
+from shard.store import Row
+from shard.vectors.sparse import SparseView
+from shard.view import ROWS_PER_STEP, ShardView
+
+T = TypeVar("T")
+
+QUICK_POINTS = 100
+"""So many points are fetched at once, by the caller's thread."""
+
+SAMPLED_POINTS = 64
+"""Points of a shard whose size stands for that of all."""
+
+Pool = Callable[[Callable[[], T]], Awaitable[T]]
+"""Runs work in another thread."""
+
+Reached = Callable[[Mapping[TopicPartition, int], float], Awaitable[None]]
+"""Returns once everything below some positions is applied; raises NotCaughtUp after so many seconds."""
+
+
+class LocalReplica:
+    """A shard of this process. Without a `pool` everything is answered at once, and nothing is waited for."""
+
+    def __init__(
+        self, shard: Shard, applied: AppliedPositions, reached: Reached | None = None, pool: Pool[Any] | None = None
+    ) -> None:
+        self.shard = shard.number
+        self._shard = shard
+        self._applied = applied
+        self._reached = reached
+        self._pool = pool
+
+    def read(self, positions: Mapping[TopicPartition, int], wait_s: float, work_s: float) -> Answer[Lease]:
+        if positions:
+            homes = self._shard.home_partitions()
+            positions = {partition: offset for partition, offset in positions.items() if partition in homes}
+        if self._reached is None or self._applied.covers(positions):
+            return self._lease(work_s)
+        return self._later(self._reached, positions, wait_s, work_s)
+
+    def status(self) -> Answer[ShardStatus]:
+        return self._status() if self._pool is None else self._pool(self._status)
+
+    def _status(self) -> ShardStatus:
+        shard = self._shard
+        counts = shard.status()
+        fields = {name: shard.payload.points(name) for name in shard.collection.fields}
+        return ShardStatus(**counts, fields=fields, sizes=shard.sizes_bytes())
+
+    async def _later(self, reached: Reached, positions: Mapping[TopicPartition, int], wait_s: float, work_s: float) -> Lease:
+        await reached(positions, wait_s)
+        return self._lease(work_s)
+
+    def _lease(self, work_s: float) -> Lease:
+        applied = self._applied.get()  # asked before the view is taken, which therefore shows at least that
+        positions = {partition: applied.get(partition, 0) for partition in self._shard.home_partitions()}
+        return LocalLease(self.shard, self._shard.view, positions, Deadline(work_s), self._pool)
+
+
+class LocalLease:
+    """A view of a shard of this process; it ends when nobody refers to it."""
+
+    def __init__(self, shard: int, view: ShardView, positions: Positions, deadline: Deadline, pool: Pool[Any] | None) -> None:
+        self.shard = shard
+        self.version = view.version
+        self.positions = positions
+        self._view = view
+        self._deadline = deadline
+        self._pool = pool
+        self._rows: dict[bytes, int] = {}
+        """Rows of points that were ranked, since they are likely to be asked for next."""
+
+    def rank(self, ranking: Ranking, among: Sequence[bytes] | None = None) -> Answer[RankedPoints]:
+        return self._answer(among is None and is_quick(self._view, ranking), partial(self._rank, ranking, among))
+
+    def score(self, formula: Formula, ids: Sequence[bytes], scores: Sequence[Sequence[float | None]]) -> Answer[Vectors]:
+        return self._answer(len(ids) <= QUICK_POINTS, partial(self._score, formula, ids, scores))
+
+    def terms(self, name: str, indexes: Sequence[int], where: Where | None) -> Answer[Terms]:
+        return self._answer(self._view.is_selected(where), partial(self._terms, name, indexes, where))
+
+    def fetch(
+        self, ids: Sequence[bytes], payload: PayloadPart | None = None, vectors: bool | Sequence[str] = False
+    ) -> Answer[Points]:
+        return self._answer(len(ids) <= QUICK_POINTS, partial(self._fetch, ids, payload, vectors))
+
+    def values(self, ids: Sequence[bytes], key: str) -> Answer[list[list[Any]]]:
+        return self._answer(len(ids) <= QUICK_POINTS, partial(self._values, ids, key))
+
+    def count(self, where: Where | None) -> Answer[int]:
+        return self._answer(self._view.is_selected(where), partial(self._count, where))
+
+    def facet(self, key: str, where: Where | None) -> Answer[list[FacetCount]]:
+        return self._answer(False, partial(self._facet, key, where))
+
+    def held(self) -> Answer[Held]:
+        return self._answer(True, self._held)
+
+    def release(self) -> None:
+        pass
+
+    def _answer(self, quick: bool, work: Callable[[], T]) -> Answer[T]:
+        return work() if quick or self._pool is None else self._pool(work)
+
+    def _rank(self, ranking: Ranking, among: Sequence[bytes] | None) -> RankedPoints:
+        steps = Steps()
+        rows = None if among is None else BitMap(self._rows_of(among).values())
+        ranked = rank(self._view, ranking, rows, self._deadline, steps)
+        known = self._view.ids(ranked.rows)
+        ids = [id_ for id_, _ in known]
+        self._rows.update(zip(ids, ranked.rows, strict=True))
+        stamps = [stamp for _, stamp in known]
+        return RankedPoints(ids, ranked.scores, stamps, ranked.values, steps if ranking.explain else [])
+
+    def _score(self, formula: Formula, ids: Sequence[bytes], scores: Sequence[Sequence[float | None]]) -> Vectors:
+        found = np.empty(len(ids), np.float32)
+        for at, point in enumerate(self._points(ids)):
+            found[at] = formula.compiled.score(PointSubject(point, self._view), scores[at])
+        return found
+
+    def _terms(self, name: str, indexes: Sequence[int], where: Where | None) -> Terms:
+        vectors = self._view.vectors[name]
+        assert isinstance(vectors, SparseView)
+        return Terms(*vectors.frequencies(indexes, self._view.select(where, self._deadline)))
+
+    def _fetch(self, ids: Sequence[bytes], payload: PayloadPart | None, vectors: bool | Sequence[str]) -> Points:
+        points = Points([], [], [], [])
+        for point in self._points(ids):
+            points.ids.append(point.id)
+            points.stamps.append(point.stamp)
+            points.payloads.append(b"" if payload is None else part_of(point.payload, payload))
+            points.vectors.append(self._vectors(point.row, vectors))
+        return points
+
+    def _values(self, ids: Sequence[bytes], key: str) -> list[list[Any]]:
+        return [values_at(orjson.loads(point.payload), key) if point.payload else [] for point in self._points(ids)]
+
+    def _count(self, where: Where | None) -> int:
+        return len(self._view.alive if where is None else self._select(where))
+
+    def _facet(self, key: str, where: Where | None) -> list[FacetCount]:
+        counts = self._view.facet(key, self._view.select(where, self._deadline), self._deadline)
+        return [FacetCount(value, count) for (_, value), count in counts.items()]
+
+    def _held(self) -> Held:
+        alive = self._view.alive
+        rows = [alive[at] for at in range(0, len(alive), max(1, len(alive) // SAMPLED_POINTS))]
+        if not rows:
+            return Held(0, 0)
+        share = len(alive) / len(rows)
+        vectors = sum(vector.nbytes for row in rows for vector in self._view.vectors_of(row).values())
+        payload = sum(len(point.payload) for point in self._view.points(rows))
+        return Held(int(share * vectors), int(share * payload))
+
+    def _select(self, where: Where) -> BitMap:
+        selected = self._view.select(where, self._deadline)
+        assert selected is not None
+        return selected.rows
+
+    def _points(self, ids: Sequence[bytes]) -> Iterable[Row]:
+        """The points with these ids, in their order."""
+        for start in range(0, len(ids), ROWS_PER_STEP):
+            self._deadline.check()
+            step = ids[start : start + ROWS_PER_STEP]
+            rows = self._rows_of(step)
+            yield from self._view.points(rows[id_] for id_ in step if id_ in rows)
+
+    def _rows_of(self, ids: Sequence[bytes]) -> dict[bytes, int]:
+        """The rows of those of the ids that there are."""
+        known = self._rows
+        found = {id_: known[id_] for id_ in ids if id_ in known}
+        if len(found) < len(ids):
+            found |= {point.id: point.row for point in self._view.find(id_ for id_ in ids if id_ not in found)}
+        return found
+
+    def _vectors(self, row: int, names: bool | Sequence[str]) -> dict[str, Any]:
+        if not names:
+            return {}
+        vectors = self._view.vectors_of(row)
+        return vectors if names is True else {name: vector for name, vector in vectors.items() if name in names}
+
+
+def part_of(payload: bytes, part: PayloadPart) -> bytes:
+    """A part of a payload, both as JSON; a payload of nothing is empty."""
+    if not payload or (part.include is None and part.exclude is None):
+        return payload
+    fields = orjson.loads(payload)
+    if part.exclude is not None:
+        fields = without(fields, [steps_of(path) for path in part.exclude])
+    else:
+        fields = only(fields, [steps_of(path) for path in part.include or []])
+    return orjson.dumps(fields)
+
+
+def pool_of(executor: Any) -> Pool[Any]:
+    """A pool whose answers are awaited on the event loop that asks."""
+
+    def run(work: Callable[[], Any]) -> Awaitable[Any]:
+        return asyncio.get_running_loop().run_in_executor(executor, work)
+
+    return run

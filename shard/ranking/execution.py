@@ -1,0 +1,254 @@
+"""Ranking on one view: the plan, and its execution.
+
+The plan of a search by one vector: a filter becomes a set of rows; few of them are compared one by one; otherwise the graphs are
+asked, with the set as their selector, and when they find too few the answer comes from comparing all after all. So a search
+gives min(limit, matches) points, with exact scores (I10). Scores of several examples are computed for every row.
+
+Points with equal scores are ordered by their ids, also where the limit cuts between them, so that an answer does not depend on
+rows, segments or shards.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from pyroaring import BitMap
+
+from catalog.collection import Distance
+from journal.records import Vectors
+from shard.deadline import Deadline
+from shard.ranking.examples import ByExamples, scored
+from shard.ranking.rankings import ById, Nearest, OrderBy, Ranking, Sample, SearchParams
+from shard.vectors.graph import CodeUse
+from shard.vectors.index import MAX_TIES, RowSet, ScoredRows, View, closest
+from shard.vectors.segments import VectorView
+from shard.view import ROWS_PER_STEP, ShardView
+
+EF_SEARCH = 88
+"""Candidates a graph looks at unless the request says otherwise: recall 0.985 on real embeddings, where 128 gives 0.99."""
+
+EXACT_BELOW = 10_000
+"""Matches of a filter that are compared one by one."""
+
+MAX_WIDENING = 4.0
+"""How many times more candidates a walk keeps under a filter that few points pass."""
+
+QUICK_FLOATS = 8_000_000
+"""A search that compares fewer floats than this one by one takes about a millisecond."""
+
+QUICK_LIMIT = 100
+
+SORTED_BELOW = 5_000
+"""Fewer rows than these are read and sorted by id; of more, all points are walked through in the order of ids."""
+
+
+class RankedRows(NamedTuple):
+    """Rows in the order of a ranking, their scores (float32) or, for an order or a sample, their values."""
+
+    rows: list[int]
+    scores: Vectors
+    values: list[float | int] | None = None
+
+
+class Plan(NamedTuple):
+    """How a search by one vector goes about it, and about how many floats it compares."""
+
+    method: Literal["scan", "graph"]
+    ef: int
+    floats: int
+
+
+class Steps(list[dict[str, Any]]):
+    """What was done to answer, step by step, with times; for people (`?explain=true`)."""
+
+    @contextmanager
+    def step(self, **facts: Any) -> Iterator[dict[str, Any]]:
+        """Times a step; what is put into the dictionary given is shown too."""
+        begun_s = time.perf_counter()
+        yield facts
+        self.append(facts | {"ms": round(1000 * (time.perf_counter() - begun_s), 3)})
+
+
+def planned(index: View, by: Nearest, params: SearchParams, rows: RowSet | None) -> Plan:
+    """The plan of a search of `rows`, or of all."""
+    size = index.size() if rows is None else len(rows)
+    if params.exact or params.ignore_codes or not isinstance(index, VectorView) or (rows is not None and size <= EXACT_BELOW):
+        return Plan("scan", 0, index.floats(by.vector, rows))
+    ef = params.ef or EF_SEARCH
+    if rows is not None:  # where few points pass, the graph must look at more to meet as many of them
+        ef = int(ef * min(MAX_WIDENING, max(1.0, index.size() / size)))
+    return Plan("graph", ef, index.flat_floats())
+
+
+def is_quick(view: ShardView, ranking: Ranking) -> bool:
+    """Whether the ranking surely takes about a millisecond, so that it may run on an event loop."""
+    by = ranking.by
+    if not isinstance(by, Nearest) or ranking.limit > QUICK_LIMIT or not view.is_selected(ranking.where):
+        return False
+    rows = view.select(ranking.where)
+    plan = planned(view.vectors[by.name], by, ranking.params, rows)
+    if plan.method == "graph" and (rows is not None or plan.ef > 2 * EF_SEARCH):
+        return False
+    return plan.floats < QUICK_FLOATS
+
+
+def rank(view: ShardView, ranking: Ranking, among: BitMap | None, deadline: Deadline, steps: Steps | None = None) -> RankedRows:
+    """The first `ranking.limit` rows, of `among` or of all, in order."""
+    deadline.check()
+    steps = Steps() if steps is None else steps
+    without = BitMap(point.row for point in view.find(ranking.without)) if ranking.without else _NO_ROWS
+    if isinstance(ranking.by, OrderBy) and among is None:
+        return _in_order(view, ranking, ranking.by, without, deadline)
+    rows = _rows(view, ranking, among, deadline, steps)
+    match ranking.by:
+        case Nearest() as by:
+            found = _nearest(view, ranking, by, rows, len(without), steps)
+        case OrderBy() as by:
+            return _by_values(view, ranking, by, (view.alive if rows is None else rows.rows) - without, deadline)
+        case Sample(seed):
+            return _sampled((view.alive if rows is None else rows.rows) - without, ranking.limit, seed)
+        case ById(start):
+            return _unscored(list(islice(_by_id(view, rows, start, without, deadline), ranking.limit)))
+        case by:
+            found = _by_examples(view, ranking, by, rows, len(without), deadline, steps)
+    if without:
+        keep = np.array([row not in without for row in found.rows.tolist()], np.bool_)
+        found = ScoredRows(found.rows[keep], found.scores[keep])
+    higher_first = not isinstance(ranking.by, Nearest) or view.vectors[ranking.by.name].distance.higher_is_closer
+    return _cut(view, found, ranking.limit, higher_first)
+
+
+_NO_ROWS = BitMap()
+
+
+def _rows(view: ShardView, ranking: Ranking, among: BitMap | None, deadline: Deadline, steps: Steps) -> RowSet | None:
+    """The rows to rank; None for all."""
+    if ranking.where is None:
+        return None if among is None else RowSet(among)
+    if among is not None and not view.is_selected(ranking.where):  # few points: cheaper to test than to select from all
+        rows, exact = view.may_pass(ranking.where, deadline)
+        return RowSet(rows & among if exact else view.tested(rows & among, ranking.where.filter, deadline))
+    with steps.step(step="filter") as facts:
+        selected = view.select(ranking.where, deadline)
+        assert selected is not None
+        facts["matches"] = len(selected)
+    return selected if among is None else RowSet(selected.rows & among)
+
+
+def _nearest(view: ShardView, ranking: Ranking, by: Nearest, rows: RowSet | None, more: int, steps: Steps) -> ScoredRows:
+    """The closest rows, `more` than the limit, and those that tie with the last."""
+    index, limit, params = view.vectors[by.name], ranking.limit + more, ranking.params
+    size = index.size() if rows is None else len(rows)
+    with steps.step(step="search", among=size) as facts:
+        plan = planned(index, by, params, rows)
+        facts["plan"] = plan.method
+        if plan.method == "scan":
+            return index.scan(by.vector, limit, rows)
+        assert isinstance(index, VectorView)
+        facts["ef"] = plan.ef
+        found = index.search(by.vector, limit, plan.ef, rows, CodeUse(params.rescore, params.oversampling))
+        if len(found.rows) < min(limit, size):
+            facts["plan"] = "graph, then scan"
+            found = index.scan(by.vector, limit, rows)
+        return found
+
+
+def _by_examples(
+    view: ShardView, ranking: Ranking, by: ByExamples, rows: RowSet | None, more: int, deadline: Deadline, steps: Steps
+) -> ScoredRows:
+    with steps.step(step="score", query=type(by).__name__):
+        return closest(Distance.DOT, scored(view.vectors[by.name], by, rows, deadline), ranking.limit + more)
+
+
+def _cut(view: ShardView, found: ScoredRows, limit: int, higher_first: bool) -> RankedRows:
+    """At most `limit` of rows that are in order of their scores already, equal ones in the order of their ids."""
+    scores = found.scores
+    if len(scores) > 1 and (scores[1:] == scores[:-1]).any():
+        rows = found.rows.tolist()
+        keys = np.empty(len(rows), object)
+        keys[:] = [id_ for id_, _ in view.ids(rows)]
+        sign = -1 if higher_first else 1
+        order = sorted(range(len(rows)), key=lambda at: (sign * scores[at], keys[at]))[:limit]
+        return RankedRows([rows[at] for at in order], scores[order])
+    return RankedRows(found.rows[:limit].tolist(), scores[:limit])
+
+
+def _in_order(view: ShardView, ranking: Ranking, by: OrderBy, without: BitMap, deadline: Deadline) -> RankedRows:
+    """By an index, as far as the limit wants it. A filter that no index answers is tested on the way."""
+    items = view.in_order(by.key, by.descending, by.start)
+    items = (item for item in items if item[1] not in without)
+    if ranking.where is not None:
+        rows, exact = view.may_pass(ranking.where, deadline)
+        items = (item for item in items if item[1] in rows)
+        if not exact:
+            passes = ranking.where.filter
+            items = (item for item in items if view.passes(item[1], passes))
+    return _first(view, _checked(items, deadline), ranking.limit, by.descending)
+
+
+def _by_values(view: ShardView, ranking: Ranking, by: OrderBy, rows: BitMap, deadline: Deadline) -> RankedRows:
+    """Of given points, whose values are read from their payloads."""
+    found: list[tuple[float | int, int]] = []
+    for row, numbers in view.numbers(rows, by.key, deadline):
+        if by.start is not None:
+            start = by.start
+            numbers = [number for number in numbers if (number <= start if by.descending else number >= start)]
+        found.extend((number, row) for number in numbers)
+    found.sort(reverse=by.descending)
+    return _first(view, iter(found), ranking.limit, by.descending)
+
+
+def _first(view: ShardView, items: Iterator[tuple[float | int, int]], limit: int, descending: bool) -> RankedRows:
+    """The first `limit` of items in order, equal values in the order of their ids."""
+    found = list(islice(items, limit))
+    if len(found) == limit:
+        for item in islice(items, MAX_TIES):
+            if item[0] != found[-1][0]:
+                break
+            found.append(item)
+    ids = view.ids([row for _, row in found])
+    sign = -1 if descending else 1
+    ordered = sorted(zip(found, ids, strict=True), key=lambda pair: (sign * pair[0][0], pair[1][0]))[:limit]
+    rows = [row for (_, row), _ in ordered]
+    return RankedRows(rows, np.ones(len(rows), np.float32), [value for (value, _), _ in ordered])
+
+
+def _checked(items: Iterator[tuple[float | int, int]], deadline: Deadline) -> Iterator[tuple[float | int, int]]:
+    for count, item in enumerate(items):
+        if count % ROWS_PER_STEP == 0:
+            deadline.check()
+        yield item
+
+
+def _sampled(rows: BitMap, limit: int, seed: int) -> RankedRows:
+    """Rows at random, with the least of as many exponentially distributed numbers as there are rows, in ascending order.
+
+    Merged by these numbers, the samples of several shards are a sample of all: each row has the same chance (Rényi, 1953).
+    """
+    chance = np.random.default_rng(seed)
+    count = min(limit, len(rows))
+    chosen = chance.permutation(chance.choice(len(rows), count, replace=False)).tolist()
+    values = np.cumsum(chance.exponential(size=count) / (len(rows) - np.arange(count)))
+    return RankedRows([rows[at] for at in chosen], np.ones(count, np.float32), values.tolist())
+
+
+def _by_id(view: ShardView, rows: RowSet | None, start: bytes, without: BitMap, deadline: Deadline) -> Iterator[int]:
+    if rows is not None and len(rows) < SORTED_BELOW:
+        numbers = rows.rows.to_array().tolist()
+        found = sorted((id_, row) for row, (id_, _) in zip(numbers, view.ids(numbers), strict=True))
+        yield from (row for id_, row in found if id_ >= start and row not in without)
+        return
+    for count, (_, row) in enumerate(view.ids_from(start)):
+        if count % ROWS_PER_STEP == 0:
+            deadline.check()
+        if (rows is None or row in rows.rows) and row not in without:
+            yield row
+
+
+def _unscored(rows: Sequence[int]) -> RankedRows:
+    return RankedRows(list(rows), np.ones(len(rows), np.float32))

@@ -1,0 +1,142 @@
+"""The one place where the parts of a node are wired together, each role by a function of its own.
+
+storage   replays the journal into the catalog and the shards, and builds their graphs
+ingest    writes what foreign producers put into the ingest topic
+gateway   what handlers of requests work with
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from gateway.admission.budget import budget_of
+from gateway.dialect.bulk_parser import BulkParser
+from gateway.reads import MakeReplica, ReadService, ReadTimeouts
+from gateway.services import NodeState, Services
+from gateway.writes import WriteService
+from journal.embedded import EmbeddedJournal
+from journal.hlc import Clock
+from journal.kafka import KafkaJournal
+from journal.log import Journal
+from journal.registry import SchemaRegistry
+from journal.topics import Topics
+from journal.writer import Writer
+from query.consistency import Gate
+from replayer.dead_letters import DeadLetters
+from replayer.ingest import Ingest
+from replayer.replayer import Replayer
+from shard.batch import Limits
+from shard.shards import Shards
+from vecraft import __version__
+from vecraft.background import BackgroundThread
+from vecraft.settings import Settings
+
+STOP_S = 4.0
+DAY_MS = 24 * 3600 * 1000
+POOL_THREADS = 8
+"""Longer reads at a time; those that scan the same vectors are run together."""
+
+
+class StartError(Exception):
+    """The node cannot start here; the text says why."""
+
+
+class Roles:
+    """All roles in one process, which is what `vecraft serve` runs. To be made and stopped on the event loop that serves."""
+
+    def __init__(self, settings: Settings, make_replica: MakeReplica) -> None:
+        self.topics = Topics(settings.topic_prefix, settings.preset)
+        self.clock = Clock(wall_clock_ms, settings.max_drift_ms)
+        self.journal = open_journal(settings)
+        self.writer = Writer(self.journal, self.topics, self.clock, settings.max_drift_ms)
+        self.builder = BackgroundThread("index-build")
+        self.shards, self.replayer = self._storage(settings)
+        self.registry = SchemaRegistry(settings.schema_registry_url)
+        self.ingest = self._ingest(settings)
+        self.services = self._gateway(settings, make_replica)
+        self._replaying = threading.Thread(target=self.replayer.run, name="replay", daemon=True)
+        self._ingesting = threading.Thread(target=self.ingest.run, name="ingest", daemon=True)
+
+    def start(self) -> None:
+        """Begins to replay; returns at once."""
+        self._replaying.start()
+
+    def start_ingest(self) -> None:
+        """Takes a share of the ingest topic; for when the replay has caught up."""
+        self._ingesting.start()
+
+    async def stop(self) -> None:
+        """Ends all roles, the journal last. Each gets its share of STOP_S."""
+        for role in (self.ingest, self.replayer):
+            role.stop()
+        deadline_s = time.monotonic() + STOP_S
+        for thread in (self._ingesting, self._replaying):
+            if thread.ident is not None:
+                await asyncio.to_thread(thread.join, max(0.0, deadline_s - time.monotonic()))
+        self.builder.stop()
+        self.services.writes.bulk_parser.stop()
+        self.services.reads.executor.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self.journal.close)
+        self.registry.close()
+
+    def _storage(self, settings: Settings) -> tuple[Shards, Replayer]:
+        limits = Limits(settings.max_drift_ms, settings.max_lateness_ms, settings.idempotency_window_s * 1000)
+        shards = Shards(settings.data_dir / "state", self.topics, limits, self.builder.submit)
+        letters = DeadLetters(settings.dead_letters_max, int(settings.dead_letters_days * DAY_MS))
+        group = f"{settings.topic_prefix}.replayer.{settings.node}"
+        return shards, Replayer(self.journal, self.topics, self.clock, shards, group, limits, letters)
+
+    def _ingest(self, settings: Settings) -> Ingest:
+        return Ingest(
+            self.journal,
+            self.topics,
+            self.writer,
+            self.registry,
+            lambda: self.replayer.catalog.view,
+            self.replayer.applied,
+            settings.node,
+            wall_clock_ms,
+        )
+
+    def _gateway(self, settings: Settings, make_replica: MakeReplica) -> Services:
+        executor = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="pool")
+        budget = budget_of(settings.memory_budget_mb)
+        gate = Gate(self.journal, self.topics, self.replayer.applied, settings.read_timeout_s)
+        node = NodeState(
+            settings.node,
+            __version__,
+            self.journal,
+            self.topics,
+            self.clock,
+            self.replayer,
+            self.ingest,
+            self.shards,
+            budget,
+        )
+        timeouts = ReadTimeouts(settings.read_timeout_s, settings.search_timeout_s)
+        reads = ReadService(self.replayer, self.shards, gate, self.topics, executor, timeouts, make_replica)
+        writes = WriteService(self.replayer, gate, self.writer, executor, BulkParser(), budget, settings.append_timeout_s)
+        return Services(node, reads, writes, gate)
+
+
+def wall_clock_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def open_journal(settings: Settings) -> Journal:
+    """The journal that the settings name. Raises StartError when an embedded one cannot be opened."""
+    if settings.journal == "kafka":
+        return KafkaJournal(settings.bootstrap_servers, settings.append_timeout_s, settings.in_flight_mb << 20)
+    try:
+        return EmbeddedJournal(journal_folder(settings), wall_clock_ms, settings.in_flight_mb << 20)
+    except Exception as error:  # RocksDB's errors have no class of their own
+        raise StartError(f"cannot open the journal in {journal_folder(settings)}: {error}") from error
+
+
+def journal_folder(settings: Settings) -> Path:
+    """Where the embedded log lies."""
+    return settings.data_dir / "journal"
