@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
 import httpx
 import pytest
 
+from gateway.reads import MakeReplica, local_replica
 from vecraft.node import Node
 from vecraft.settings import load_settings
 
@@ -18,9 +20,9 @@ START_S = 30
 READY_S = 120
 
 
-def start_node(data_dir: Path, **settings: object) -> tuple[Node, threading.Thread]:
+def start_node(data_dir: Path, make_replica: MakeReplica = local_replica, **settings: object) -> tuple[Node, threading.Thread]:
     """A node in a thread of this process, listening on a free port and ready."""
-    node = Node(load_settings({"data_dir": data_dir, "port": 0, **settings}))
+    node = Node(load_settings({"data_dir": data_dir, "port": 0, **settings}), make_replica)
     thread = threading.Thread(target=node.run, daemon=True)
     thread.start()
     assert node.started.wait(START_S)
@@ -48,14 +50,21 @@ def until(holds: Callable[[], bool], seconds: float) -> float:
     return time.monotonic() - started_s
 
 
-@pytest.fixture(scope="session")
-def node_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an embedded node."""
-    node, thread = start_node(tmp_path_factory.mktemp("node"))
+@contextmanager
+def running(data_dir: Path, make_replica: MakeReplica = local_replica) -> Iterator[str]:
+    """The address of an embedded node, which is stopped in the end."""
+    node, thread = start_node(data_dir, make_replica)
     yield node.url
     node.stop()
     thread.join(15)
     assert not thread.is_alive(), "the node did not stop"
+
+
+@pytest.fixture(scope="session")
+def node_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an embedded node."""
+    with running(tmp_path_factory.mktemp("node")) as url:
+        yield url
 
 
 @pytest.fixture

@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
-from query.pinned import Pinned
-from shard.deadline import NEVER, Deadline
+from query.pinned import Pinned, pin
 from shard.local import LocalReplica
-from shard.replica import Lease
+from shard.replica import Replica
 from shard.shard import Shard
 from shard.shards import AppliedPositions
+from tests.encoding_replica import EncodingReplica
 
 T = TypeVar("T")
 
 
-def pinned(shards: Sequence[Shard], deadline: Deadline = NEVER) -> Pinned:
-    """The shards of a collection as they are now."""
-    leases: list[Lease] = []
-    for shard in shards:
-        lease = LocalReplica(shard, AppliedPositions()).read({}, 0, float("inf"))
-        assert not hasattr(lease, "__await__")
-        leases.append(lease)  # type: ignore[arg-type]
-    return Pinned(shards[0].collection, leases, deadline)
+def pinned(shards: Sequence[Shard], encoding: bool = False) -> Pinned:
+    """The shards of a collection as they are now; with `encoding`, requests and results go through bytes."""
+    replicas: list[Replica] = [LocalReplica(shard, AppliedPositions()) for shard in shards]
+    if encoding:
+        replicas = [EncodingReplica(replica) for replica in replicas]
+    return now(pin(shards[0].collection, replicas, {}, 0, float("inf")))
 
 
 def now(read: Coroutine[Any, Any, T]) -> T:

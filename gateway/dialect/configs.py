@@ -35,13 +35,15 @@ from shard.vectors.segments import MAX_DEAD_SHARE, SEAL_ROWS
 
 _HNSW_KEPT = HnswBody.hints
 
+DEFAULT_SHARDS = 1
+
 
 def created(body: CreateCollectionBody) -> CollectionConfig:
     """The configuration that a request asks for. Raises BadRequest."""
     default = CollectionConfig()
     return CollectionConfig(
         vectors={name: _vector_params(name, params) for name, params in given_vectors(body).items()},
-        shard_number=default.shard_number if body.shard_number is None else body.shard_number,
+        shard_number=DEFAULT_SHARDS if body.shard_number is None else body.shard_number,
         hnsw=_hnsw(body.hnsw_config, default.hnsw),
         consistency=body.consistency or default.consistency,
         sparse_vectors={name: _sparse_params(params) for name, params in (body.sparse_vectors or {}).items()},

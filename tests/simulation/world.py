@@ -99,7 +99,7 @@ class Node:
 
     def pinned(self, collection: Collection) -> Pinned:
         """A collection as this node sees it now."""
-        return pinned_shards(self.shards.of(collection.id))
+        return pinned_shards(self.shards.of(collection.id), encoding=self.world.random.random() < 0.5)
 
     def start(self) -> None:
         self.tasks: list[Callable[[], None]] = []

@@ -1,0 +1,97 @@
+"""A replica that encodes and decodes every request and every result on its way, as one on another node would (I13).
+
+What it is asked, and what it answers, is made of bytes: nothing in this process can be meant by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Hashable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from journal.log import Positions, TopicPartition
+from journal.records import Vectors
+from shard.filters.where import Where
+from shard.ranking.formula import Formula
+from shard.ranking.rankings import Ranking
+from shard.replica import Answer, FacetCount, Held, Lease, PayloadPart, Points, RankedPoints, Replica, ShardStatus, Terms
+from shard.wire import decode, encode
+
+T = TypeVar("T")
+
+
+def passed(value: Any, kind: Any) -> Any:
+    """A value as it arrives on the other side."""
+    return decode(encode(value), kind)
+
+
+def answered(answer: Answer[Any], kind: Any) -> Answer[Any]:
+    """An answer as it comes back."""
+
+    async def later(awaitable: Awaitable[Any]) -> Any:
+        return passed(await awaitable, kind)
+
+    return later(answer) if isinstance(answer, Awaitable) else passed(answer, kind)
+
+
+class EncodingReplica:
+    def __init__(self, inner: Replica) -> None:
+        self.shard = inner.shard
+        self._inner = inner
+
+    def read(self, positions: Mapping[TopicPartition, int], wait_s: float, work_s: float) -> Answer[Lease]:
+        sent = passed([(*partition, offset) for partition, offset in positions.items()], list[tuple[str, int, int]])
+        answer = self._inner.read({TopicPartition(topic, number): at for topic, number, at in sent}, wait_s, work_s)
+
+        async def later(awaitable: Awaitable[Lease]) -> Lease:
+            return EncodingLease(await awaitable)
+
+        return later(answer) if isinstance(answer, Awaitable) else EncodingLease(answer)
+
+    def status(self) -> Answer[ShardStatus]:
+        return answered(self._inner.status(), ShardStatus)
+
+
+class EncodingLease:
+    def __init__(self, inner: Lease) -> None:
+        self._inner = inner
+        self.shard = inner.shard
+
+    @property
+    def version(self) -> Hashable:
+        return self._inner.version
+
+    @property
+    def positions(self) -> Positions:
+        return self._inner.positions
+
+    def rank(self, ranking: Ranking, among: Sequence[bytes] | None = None) -> Answer[RankedPoints]:
+        sent = passed((ranking, among), tuple[Ranking, list[bytes] | None])
+        return answered(self._inner.rank(*sent), RankedPoints)
+
+    def score(self, formula: Formula, ids: Sequence[bytes], scores: Sequence[Sequence[float | None]]) -> Answer[Vectors]:
+        sent = passed((formula, ids, scores), tuple[Formula, list[bytes], list[list[float | None]]])
+        return answered(self._inner.score(*sent), Vectors)
+
+    def terms(self, name: str, indexes: Sequence[int], where: Where | None) -> Answer[Terms]:
+        return answered(self._inner.terms(*passed((name, indexes, where), tuple[str, list[int], Where | None])), Terms)
+
+    def fetch(
+        self, ids: Sequence[bytes], payload: PayloadPart | None = None, vectors: bool | Sequence[str] = False
+    ) -> Answer[Points]:
+        sent = passed((ids, payload, vectors), tuple[list[bytes], PayloadPart | None, bool | list[str]])
+        return answered(self._inner.fetch(*sent), Points)
+
+    def values(self, ids: Sequence[bytes], key: str) -> Answer[list[list[Any]]]:
+        return answered(self._inner.values(*passed((ids, key), tuple[list[bytes], str])), list[list[Any]])
+
+    def count(self, where: Where | None) -> Answer[int]:
+        return answered(self._inner.count(passed(where, Where | None)), int)
+
+    def facet(self, key: str, where: Where | None) -> Answer[list[FacetCount]]:
+        return answered(self._inner.facet(*passed((key, where), tuple[str, Where | None])), list[FacetCount])
+
+    def held(self) -> Answer[Held]:
+        return answered(self._inner.held(), Held)
+
+    def release(self) -> None:
+        self._inner.release()
