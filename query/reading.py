@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from itertools import islice
 from typing import NamedTuple
 
@@ -23,14 +24,15 @@ from shard.vectors.index import RowSet
 from shard.view import ShardView
 
 MAX_SELECTIONS = 64
-"""Filters whose rows a view remembers."""
+MAX_SELECTED_ROWS = 4_000_000
+"""Filters whose rows a view remembers, and rows of all of them together: each may take some 30 bytes in the indexes' forms."""
 
 _TEST_CHUNK = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """A filter, and the text that is the same for equal filters."""
+    """A filter, and a digest of its text, by which equal filters are known."""
 
     key: bytes
     filter: Filter = field(compare=False)
@@ -39,7 +41,7 @@ class Where:
 def where(condition: Condition | None) -> Where | None:
     """The filter of a request. Raises FilterError."""
     filter_ = parse_filter(condition)
-    return None if filter_ is None else Where(msgspec.json.encode(condition), filter_)
+    return None if filter_ is None else Where(blake2b(msgspec.json.encode(condition), digest_size=16).digest(), filter_)
 
 
 class Place(NamedTuple):
@@ -90,9 +92,8 @@ class Reading:
         if isinstance(found, Selection):
             view = self.views[shard]
             found = RowSet(found.rows if found.exact else _tested(view, found.rows, wanted.filter))
-            for key in list(view.selections)[MAX_SELECTIONS - 1 :]:
-                view.selections.pop(key, None)
-            self._selected[shard][wanted.key] = view.selections[wanted.key] = found
+            self._selected[shard][wanted.key] = found
+            _remember(view, wanted.key, found)
         return found
 
     def passing(self, shard: int, wanted: Where | None) -> BitMap:
@@ -146,6 +147,18 @@ def _select(shard: Shard, view: ShardView, key: bytes, filter_: Filter) -> RowSe
         return known
     rows, exact = filter_.select(shard)
     return Selection(BitMap(rows), exact)
+
+
+def _remember(view: ShardView, key: bytes, found: RowSet) -> None:
+    """Keeps what a filter selects, instead of the latest of those kept before where there is no room."""
+    room = MAX_SELECTED_ROWS - len(found)
+    if room < 0:
+        return
+    for count, (kept, rows) in enumerate(list(view.selections.items()), 1):
+        room -= len(rows)
+        if room < 0 or count >= MAX_SELECTIONS:
+            view.selections.pop(kept, None)
+    view.selections[key] = found
 
 
 def _in_order(

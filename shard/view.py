@@ -22,6 +22,6 @@ class ShardView(NamedTuple):
     alive: BitMap
     vectors: Mapping[str, View]
     selections: dict[bytes, RowSet]
-    """What filters were found to select, by their text; reads put it here for those that come after."""
+    """What filters were found to select, by a digest of their text; reads put it here for those that come after."""
     version: int
     """Another one for every view of this process: equal versions mean equal answers."""
