@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+from hashlib import blake2b
 from secrets import token_hex
 from typing import Any
 from urllib.parse import parse_qsl
@@ -40,6 +41,7 @@ POSITION_COOKIE = "vecraft_position"
 _OCTETS = "application/octet-stream"
 _MSGPACK = ("application/msgpack", "application/x-msgpack", "application/vnd.msgpack")
 _COOKIE = re.compile(POSITION_COOKIE + r"=([0-9a-z.\-]+)")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 
 
@@ -88,7 +90,7 @@ class Endpoint:
         request = Request(
             request_id,
             _checked_key("Idempotency-Key", headers.get("idempotency-key", "")),
-            traceparent=headers.get("traceparent", ""),
+            traceparent=_traceparent(headers),
         )
         api_key = headers.get("api-key", "")
         tier = _tier(headers.get("x-vecraft-tier"), self._route.tier)
@@ -124,7 +126,7 @@ class Endpoint:
             return parse_token(text, topics)
         if (cookie := headers.get("cookie")) and (match := _COOKIE.search(cookie)):
             return parse_token(match[1], topics)
-        if (api_key := headers.get("api-key")) and (known := self._service.sessions.get(api_key)):
+        if (api_key := headers.get("api-key")) and (known := self._service.sessions.get(_session(api_key))):
             return known
         return Token(0, {})
 
@@ -140,7 +142,7 @@ class Endpoint:
             headers.append((POSITION_HEADER.encode(), text))
             headers.append((b"set-cookie", POSITION_COOKIE.encode() + b"=" + text + b"; Path=/; HttpOnly; SameSite=Strict"))
             if call.api_key:
-                service.sessions.advance(call.api_key, token)
+                service.sessions.advance(_session(call.api_key), token)
         elif call.served is not None:
             headers.append((POSITION_HEADER.encode(), self._served_text(call.served)))
             status = f"level={call.level.value if call.level else ''}; waited_ms={call.waited_s * 1000:.3f}"
@@ -217,6 +219,17 @@ def _checked_key(name: str, value: str) -> str:
     if value and (len(value) > MAX_KEY_CHARS or not _PRINTABLE.fullmatch(value)):
         raise BadRequest(f"{name} must have at most {MAX_KEY_CHARS} printable ASCII characters without blanks")
     return value
+
+
+def _session(api_key: str) -> str:
+    """What an API key is remembered by, which is short, and does not tell the key."""
+    return blake2b(api_key.encode("latin-1"), digest_size=16).hexdigest()
+
+
+def _traceparent(headers: dict[str, str]) -> str:
+    """The header of that name, empty when it is not what W3C's Trace Context says; it is written to the log."""
+    text = headers.get("traceparent", "")
+    return text if _TRACEPARENT.fullmatch(text) else ""
 
 
 def _tier(text: str | None, default: int) -> int:
