@@ -50,7 +50,7 @@ from shard.shards import Shards
 from shard.store import Store
 from tests.conftest import until
 from tests.kafka_server import KAFKA_VERSION, KafkaCluster, KafkaServer, why_not_java
-from vecraft.node import wall_clock_ms
+from vecraft.roles import wall_clock_ms
 
 WRITE_P99_MS = 25.0
 """What V15 promises of tier 0."""

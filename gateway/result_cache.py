@@ -2,21 +2,40 @@
 
 New entries pass through a small window; from there they enter the main part only if they are asked for more often than what they
 would drive out, so that a run of questions asked once drives out nothing. Keys hold the versions of the shards that answered:
-an entry is never stale, it is only never found again.
+an entry is never stale, it is only never found again. They should be short, as `digest_of` makes them: they count as values do.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
+from hashlib import blake2b
+from sys import getsizeof
 
 WINDOW_SHARE = 0.01
 PROTECTED_SHARE = 0.8
 """Of the main part: what was found again there; the rest is on probation."""
 
-ENTRY_BYTES = 200
-"""What an entry takes beside its value."""
+ENTRY_BYTES = 90
+"""What an entry takes beside its key and its value, on average over the growth of a dict."""
+
+MAX_BODY_BYTES = 128 << 10
+"""Requests with larger bodies are not kept: they hardly come twice, and a digest would take longer than it is worth."""
+
+
+def digest_of(route: str, body: bytes, collection: int, versions: Iterable[Hashable]) -> bytes | None:
+    """The key of a request's answer: 16 bytes over the route, the body as it came, and the views that answer; None for no key.
+
+    Equal bodies mean different things on different routes, and in JSON and msgpack: `route` must tell these apart. `versions` are
+    those of the shards' leases, in the order of the shards.
+    """
+    if len(body) > MAX_BODY_BYTES:
+        return None
+    digest = blake2b(f"{route} {collection} {','.join(map(str, versions))}\n".encode(), digest_size=16)
+    digest.update(body)
+    return digest.digest()
+
 
 _ROWS = 4
 _MAX_COUNT = 15
@@ -67,7 +86,7 @@ class ResultCache:
 
     def put(self, key: Hashable, value: bytes) -> None:
         """Keeps a value, unless it is larger than a part of the cache."""
-        if len(value) + ENTRY_BYTES > self._probation.bound:
+        if _size(key, value) > self._probation.bound:
             return
         with self._lock:
             self._window.put(key, value)
@@ -91,11 +110,12 @@ class ResultCache:
         return found
 
     def size_bytes(self) -> int:
+        """What the entries take."""
         return self._window.size + self._probation.size + self._protected.size
 
     def _admit(self, key: Hashable, value: bytes) -> None:
         """Into the main part, if asked for more often than what must go."""
-        need = len(value) + ENTRY_BYTES
+        need = _size(key, value)
         while self._probation.entries and self._probation.size + need > self._probation.bound:
             victim, kept = self._probation.oldest()
             if self._frequencies.of(victim) >= self._frequencies.of(key):
@@ -106,6 +126,12 @@ class ResultCache:
     def _trim(self) -> None:
         while self._probation.is_full():
             self._probation.oldest()
+
+
+def _size(key: Hashable, value: bytes) -> int:
+    """What an entry takes."""
+    parts = key if isinstance(key, tuple) else ()
+    return ENTRY_BYTES + getsizeof(key) + sum(map(getsizeof, parts)) + getsizeof(value)
 
 
 class _Part:
@@ -125,18 +151,18 @@ class _Part:
     def put(self, key: Hashable, value: bytes) -> None:
         self.pop(key)
         self.entries[key] = value
-        self.size += len(value) + ENTRY_BYTES
+        self.size += _size(key, value)
 
     def pop(self, key: Hashable) -> bytes | None:
         found = self.entries.pop(key, None)
         if found is not None:
-            self.size -= len(found) + ENTRY_BYTES
+            self.size -= _size(key, found)
         return found
 
     def oldest(self) -> tuple[Hashable, bytes]:
         """Takes out what was not asked for the longest."""
         key, value = self.entries.popitem(last=False)
-        self.size -= len(value) + ENTRY_BYTES
+        self.size -= _size(key, value)
         return key, value
 
     def is_full(self) -> bool:

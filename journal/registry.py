@@ -12,8 +12,11 @@ from fastavro.schema import parse_schema
 
 from journal.log import Indefinite
 
-MAX_SCHEMAS = 1_000
-"""Schemas remembered; what an id stands for never changes."""
+MAX_SCHEMAS = 500
+"""Schemas remembered, by number and by GUID; what an id stands for never changes."""
+
+MAX_SCHEMA_CHARS = 256 << 10
+"""A longer one is not read: parsed, it would take several times as much for as long as it is remembered."""
 
 TIMEOUT_S = 5.0
 _NO_BYTES = ({"type": "null"}, {"type": "fixed", "size": 0})
@@ -59,7 +62,7 @@ class SchemaRegistry:
             raise Indefinite(f"the schema registry does not answer: {type(error).__name__} {error}") from error
         if answer.status_code == 404:
             raise UnknownSchema(f"{what} is not in the schema registry")
-        if not isinstance(found, dict) or "schema" not in found:
+        if not isinstance(found, dict) or not isinstance(found.get("schema"), str):
             raise Indefinite(f"the schema registry answers with status {answer.status_code} and no schema")
         return _parsed(what, found.get("schemaType", "AVRO"), found["schema"])
 
@@ -67,6 +70,8 @@ class SchemaRegistry:
 def _parsed(what: str, kind: str, text: str) -> WriterSchema:
     if kind == "JSON":
         return WriterSchema(None)
+    if len(text) > MAX_SCHEMA_CHARS:
+        raise UnknownSchema(f"{what} has {len(text)} characters, the bound is {MAX_SCHEMA_CHARS}")
     if kind != "AVRO":
         raise UnknownSchema(f"{what} is of type {kind}, only AVRO and JSON are read")
     try:

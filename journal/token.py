@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from journal.hlc import MAX_STAMP
 from journal.log import Positions, TopicPartition
-from journal.topics import TIERS, Topics
+from journal.topics import TIER_PARTITIONS, TIERS, Topics
 
 MAX_TOKEN_CHARS = 1024
 _PART = re.compile(r"([0-3s])-([0-9a-z]{1,3})-([0-9a-z]{1,12})")
@@ -43,7 +43,9 @@ def parse_token(text: str, topics: Topics) -> Token:
         if not (match := _PART.fullmatch(part)):
             raise ValueError(f"not a position token: {text[:64]!r}")
         code, partition, offset = match.groups()
-        topic = topics.system if code == "s" else topics.tier(int(code))
+        topic, count = (topics.system, 1) if code == "s" else (topics.tier(int(code)), TIER_PARTITIONS[int(code)])
+        if int(partition, 36) >= count:
+            raise ValueError(f"not a position token, {topic} has {count} partitions: {text[:64]!r}")
         positions[TopicPartition(topic, int(partition, 36))] = int(offset, 36)
     return Token(int(clock, 36), positions)
 

@@ -1,4 +1,4 @@
-"""The writer: operations in, stamped and encoded records out, each at its partition of the journal.
+"""The writer: operations in, encoded and stamped records out, each at its partition of the journal.
 
 One per process. Thread-safe; what it returns are futures, resolved by the journal's threads.
 """
@@ -18,7 +18,7 @@ import msgspec
 from journal import codec
 from journal.hlc import Clock, ClockDriftError
 from journal.log import Appended, Definite, Headers, Indefinite, Journal, JournalError, Positions, TopicPartition
-from journal.records import CatalogOperation, Ingested, Operation, PointOperation, Record
+from journal.records import CatalogOperation, Ingested, PointOperation, Record
 from journal.split import Part, split
 from journal.stamps import drift_error
 from journal.token import Token, advance
@@ -67,6 +67,20 @@ class Receipt:
         return Token(max((record.hlc for record in self.written), default=0), positions)
 
 
+UNSTAMPED = 0
+"""The stamp of a record that has none yet."""
+
+
+class _Draft(NamedTuple):
+    """A record that is encoded but for its stamp, and where it goes."""
+
+    partition: TopicPartition
+    key: bytes
+    shard: int
+    kind: str
+    unstamped: codec.Unstamped
+
+
 class Writer:
     """Writes operations to the journal. `max_drift_ms` is the bound that replicas will hold the records to (I6)."""
 
@@ -85,15 +99,15 @@ class Writer:
         Raises Definite when nothing was written. The future fails with Definite when nothing was written or nothing will be
         applied, and with Indefinite otherwise, also when only some of several parts were.
         """
-        parts = [part for operation in operations for part in split(operation, len(destination.homes))]
         topic = self._topics.tier(tier)
-        gathering = _Gathering(len(parts), self._max_drift_ms)
-        with self._lock:  # so that the order of stamps is the order of the log
-            keys = _part_keys(request, [part.operation for part in parts])
-            for hlc, key, part in zip(self._stamps(len(parts)), keys, parts, strict=True):
-                record = _record(destination, part, hlc, request, key)
-                self._append(TopicPartition(topic, destination.homes[part.shard][tier]), record, request, gathering)
-        return gathering.future
+        seen: Counter[str] = Counter()
+        drafts = []
+        for operation in operations:
+            for part in split(operation, len(destination.homes)):
+                partition = TopicPartition(topic, destination.homes[part.shard][tier])
+                key = _part_key(request, part.operation, seen)
+                drafts.append(_draft(partition, _record(destination, part, request, key)))
+        return self._append(drafts, request)
 
     def write_ingested(
         self, destination: Destination, part: Part, tier: int, ingested: Ingested, request: Request
@@ -103,37 +117,31 @@ class Writer:
         Of parts from the same log to the same partition the next may be written only once this one is acknowledged: replicas
         drop what is not above the last offset they saw.
         """
-        gathering = _Gathering(1, self._max_drift_ms)
-        with self._lock:
-            record = _record(destination, part, self._stamps(1)[0], request, "", ingested)
-            partition = TopicPartition(self._topics.tier(tier), destination.homes[part.shard][tier])
-            self._append(partition, record, request, gathering)
-        return gathering.future
+        partition = TopicPartition(self._topics.tier(tier), destination.homes[part.shard][tier])
+        return self._append([_draft(partition, _record(destination, part, request, "", ingested))], request)
 
     def write_catalog(self, operation: CatalogOperation, request: Request) -> Future[Receipt]:
         """Writes a catalog command; resolves when it is durable. Its outcome is known once it is applied."""
-        gathering = _Gathering(1, self._max_drift_ms)
-        with self._lock:
-            record = Record(hlc=self._stamps(1)[0], operation=operation, request_id=request.id, origin=request.principal)
-            self._append(self._topics.system_partition, record, request, gathering)
+        record = Record(hlc=UNSTAMPED, operation=operation, request_id=request.id, origin=request.principal)
+        return self._append([_draft(self._topics.system_partition, record)], request)
+
+    def _append(self, drafts: Sequence[_Draft], request: Request) -> Future[Receipt]:
+        """Stamps the records of a request, all before any is written, and appends them."""
+        gathering = _Gathering(len(drafts), self._max_drift_ms)
+        with self._lock:  # so that the order of stamps is the order of the log; whatever takes long was done before
+            try:
+                stamps = [self._clock.now() for _ in drafts]
+            except ClockDriftError as error:
+                raise Definite(str(error)) from error
+            for draft, hlc in zip(drafts, stamps, strict=True):
+                value = draft.unstamped.stamped(hlc)
+                try:
+                    future = self._journal.append(draft.partition, value, draft.key, _headers(draft, hlc, request))
+                except JournalError as error:
+                    gathering.failed(error)
+                else:
+                    future.add_done_callback(gathering.expect(hlc, draft.shard))
         return gathering.future
-
-    def _stamps(self, count: int) -> list[int]:
-        """All stamps of a request, before any of it is written."""
-        try:
-            return [self._clock.now() for _ in range(count)]
-        except ClockDriftError as error:
-            raise Definite(str(error)) from error
-
-    def _append(self, partition: TopicPartition, record: Record, request: Request, gathering: _Gathering) -> None:
-        value = codec.encode(record)
-        key = f"{record.collection}/{record.shard}".encode()
-        try:
-            future = self._journal.append(partition, value, key, _headers(record, request, partition.topic))
-        except JournalError as error:
-            gathering.failed(error)
-        else:
-            future.add_done_callback(gathering.expect(record.hlc, record.shard))
 
 
 class _Gathering:
@@ -188,11 +196,9 @@ class _Gathering:
             self.future.set_exception(Indefinite(f"{len(self._receipt.written)} parts are written, the rest is unknown: {texts}"))
 
 
-def _record(
-    destination: Destination, part: Part, hlc: int, request: Request, key: str, ingested: Ingested | None = None
-) -> Record:
+def _record(destination: Destination, part: Part, request: Request, key: str, ingested: Ingested | None = None) -> Record:
     return Record(
-        hlc=hlc,
+        hlc=UNSTAMPED,
         operation=part.operation,
         collection=destination.collection,
         catalog_position=destination.catalog_position,
@@ -205,27 +211,30 @@ def _record(
     )
 
 
-def _part_keys(request: Request, parts: Sequence[PointOperation]) -> list[str]:
-    """The client's key, the content, and which of several equal parts it is: only the same write again is taken for a retry."""
+def _draft(partition: TopicPartition, record: Record) -> _Draft:
+    key = f"{record.collection}/{record.shard}".encode()
+    return _Draft(partition, key, record.shard, type(record.operation).__name__, codec.Unstamped(record))
+
+
+def _part_key(request: Request, part: PointOperation, seen: Counter[str]) -> str:
+    """The client's key, the content, and which of several equal parts it is: only the same write again is taken for a retry.
+
+    `seen` counts the parts of the request so far by their content.
+    """
     if not request.idempotency_key:
-        return [""] * len(parts)
-    seen: Counter[str] = Counter()
-    keys = []
-    for part in parts:
-        digest = blake2b(msgspec.msgpack.encode((type(part).__name__, part)), digest_size=8).hexdigest()
-        keys.append(f"{request.idempotency_key}/{digest}/{seen[digest]}")
-        seen[digest] += 1
-    return keys
+        return ""
+    digest = blake2b(msgspec.msgpack.encode((type(part).__name__, part)), digest_size=8).hexdigest()
+    seen[digest] += 1
+    return f"{request.idempotency_key}/{digest}/{seen[digest] - 1}"
 
 
-def _headers(record: Record, request: Request, topic: str) -> Headers:
-    operation: Operation = record.operation
+def _headers(draft: _Draft, hlc: int, request: Request) -> Headers:
     headers = [
         ("ce_specversion", b"1.0"),
-        ("ce_id", f"{record.request_id}/{record.hlc}".encode()),
-        ("ce_source", f"/{topic}".encode()),
-        ("ce_type", f"vecraft.v1.{type(operation).__name__}".encode()),
-        ("hlc", str(record.hlc).encode()),
+        ("ce_id", f"{request.id}/{hlc}".encode()),
+        ("ce_source", f"/{draft.partition.topic}".encode()),
+        ("ce_type", f"vecraft.v1.{draft.kind}".encode()),
+        ("hlc", str(hlc).encode()),
         ("content-type", codec.CONTENT_TYPE),
     ]
     return [*headers, ("traceparent", request.traceparent.encode())] if request.traceparent else headers

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from sys import getsizeof
 from typing import Any
 from uuid import UUID
+
+from payload.remembered import remembered
 
 _MOMENT = re.compile(
     r"\s*(\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)?)(Z| UTC| ?[+-]\d{2}(?::?\d{2})?)?\s*",
@@ -13,6 +16,7 @@ _MOMENT = re.compile(
 )
 _KEY = re.compile(r'"((?:[^"\\]|\\.)*)"|([^.\[\]"]+)')
 
+MAX_PATH_CHARS = 4_096
 
 Step = str | int | None
 """A key, an index, or None for every element of an array."""
@@ -27,6 +31,8 @@ def split_path(path: str) -> list[Step]:
 
     Raises PathError.
     """
+    if len(path) > MAX_PATH_CHARS:
+        raise PathError(f"key {path[:64]!r}… has {len(path)} characters, the bound is {MAX_PATH_CHARS}")
     steps: list[Step] = []
     at = 0
     while at < len(path):
@@ -51,19 +57,14 @@ def split_path(path: str) -> list[Step]:
     return steps
 
 
-_paths: dict[str, list[Step]] = {}
-MAX_CACHED_PATHS = 10_000
+def _path_bytes(path: str, steps: list[Step]) -> int:
+    return getsizeof(path) + getsizeof(steps) + sum(map(getsizeof, steps))
 
 
-def steps_of(path: str) -> list[Step]:
-    """`split_path`, remembered."""
-    steps = _paths.get(path)
-    if steps is None:
-        steps = split_path(path)
-        if len(_paths) >= MAX_CACHED_PATHS:
-            _paths.clear()
-        _paths[path] = steps
-    return steps
+MAX_PATHS_BYTES = 4 << 20
+
+steps_of = remembered(split_path, _path_bytes, MAX_PATHS_BYTES)
+"""`split_path`, remembered."""
 
 
 def nodes_at(payload: Any, path: str) -> list[Any]:

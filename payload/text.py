@@ -12,13 +12,21 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from importlib import resources
+from sys import getsizeof
 
 import snowballstemmer
 
-from payload.schema import FieldSchema, FieldType, Language, Stopwords, Tokenizer
+from payload.remembered import remembered
+from payload.schema import FieldSchema, FieldType, Language, StemmerLanguage, Stopwords, Tokenizer
 
 MAX_PREFIX_CHARS = 255
 """Tokenizer `prefix` tells longer words apart by so many characters only, lest one long word fill the index."""
+
+MAX_STEMS_BYTES = 8 << 20
+"""Of each language: about 30,000 words."""
+
+MAX_ANALYZERS_BYTES = 16 << 20
+_ANALYZER_BYTES = 2_000
 
 _MARKS = "".join(chr(code) for code in range(0x300, 0x1E00) if unicodedata.category(chr(code)).startswith("M"))
 _WORD = re.compile(rf"[^\W_]+(?:[{_MARKS}]+[^\W_]*)*")
@@ -49,7 +57,11 @@ class Analyzer:
             self._max_chars = min(self._max_chars or MAX_PREFIX_CHARS, MAX_PREFIX_CHARS)
         self._dropped = frozenset(self._normalised(word) for word in _stopwords(schema.stopwords))
         language = schema.stemmer.language if schema.stemmer else None
-        self._stem = _stemmer(language.value) if language else None
+        self._stem = _stemmer(language) if language else None
+
+    def size_bytes(self) -> int:
+        """What it takes, about, with the schema that it is remembered by."""
+        return _ANALYZER_BYTES + 2 * (getsizeof(self._dropped) + sum(map(getsizeof, self._dropped)))
 
     def words(self, text: str) -> list[str]:
         """The words of a stored text, in their order."""
@@ -100,9 +112,7 @@ def analyzer_of(schema: FieldSchema | None) -> Analyzer:
     return _analyzer(schema) if schema is not None and schema.type is FieldType.TEXT else _PLAIN
 
 
-@lru_cache(maxsize=1024)
-def _analyzer(schema: FieldSchema) -> Analyzer:
-    return Analyzer(schema)
+_analyzer = remembered(Analyzer, lambda _, analyzer: analyzer.size_bytes(), MAX_ANALYZERS_BYTES)
 
 
 def folded(text: str) -> str:
@@ -116,17 +126,16 @@ def _folded_char(char: str) -> str:
     return _LETTERS.get(char) or (bare if bare.isascii() and bare else char)
 
 
-@lru_cache(maxsize=64)
-def _stemmer(language: str) -> Callable[[str], str]:
-    stemmer = snowballstemmer.stemmer(language)
+@lru_cache(maxsize=len(StemmerLanguage))
+def _stemmer(language: StemmerLanguage) -> Callable[[str], str]:
+    stemmer = snowballstemmer.stemmer(language.value)
 
-    @lru_cache(maxsize=100_000)
     def stem(word: str) -> str:
         with _stemming:
             stemmed: str = stemmer.stemWord(word)
             return stemmed
 
-    return stem
+    return remembered(stem, lambda word, stemmed: getsizeof(word) + getsizeof(stemmed), MAX_STEMS_BYTES)
 
 
 def _stopwords(stopwords: Language | Stopwords | None) -> list[str]:

@@ -27,9 +27,9 @@ class Pinned:
         self._by_shard = {lease.shard: lease for lease in leases}
 
     @property
-    def version(self) -> Hashable:
-        """Equal versions mean equal answers."""
-        return tuple((lease.shard, lease.version) for lease in self.leases)
+    def versions(self) -> list[Hashable]:
+        """Those of the leases, in their order: equal ones mean equal answers."""
+        return [lease.version for lease in self.leases]
 
     @property
     def positions(self) -> Positions:

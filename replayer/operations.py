@@ -12,7 +12,8 @@ MAX_REQUESTS = 10_000
 """Requests remembered by a node; the oldest leave. Older ones are found with `vecraft journal show`."""
 
 MAX_RECORDS = 1_000
-"""Records remembered of one request."""
+MAX_ALL_RECORDS = 100_000
+"""Records remembered of one request, and of all of them."""
 
 
 class AppliedRecord(NamedTuple):
@@ -35,15 +36,19 @@ class Operations:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._requests: OrderedDict[str, dict[tuple[TopicPartition, int], AppliedRecord]] = OrderedDict()
+        self._count = 0
 
     def note(self, request_id: str, record: AppliedRecord) -> None:
         """Remembers what became of a record; a redelivery changes nothing."""
         with self._lock:
             records = self._requests.setdefault(request_id, {})
-            if len(records) < MAX_RECORDS:
-                records.setdefault((record.partition, record.offset), record)
-            if len(self._requests) > MAX_REQUESTS:
-                self._requests.popitem(last=False)
+            place = (record.partition, record.offset)
+            if len(records) < MAX_RECORDS and place not in records:
+                records[place] = record
+                self._count += 1
+            while len(self._requests) > MAX_REQUESTS or self._count > MAX_ALL_RECORDS:
+                _, oldest = self._requests.popitem(last=False)
+                self._count -= len(oldest)
 
     def of(self, request_id: str) -> list[AppliedRecord]:
         """The applied records of a request, in log order; none when it is unknown or forgotten."""

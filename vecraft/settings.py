@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
+from tomllib import TOMLDecodeError
 from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -84,6 +85,8 @@ def load_settings(flags: dict[str, object], toml_file: Path | None = None) -> Se
     _toml_file = toml_file
     try:
         return Settings(**flags)  # type: ignore[arg-type]
+    except TOMLDecodeError as error:
+        raise SettingsError(f"config {toml_file} is not TOML: {error}") from error
     except ValidationError as error:
         raise SettingsError("; ".join(_plain(detail) for detail in error.errors())) from error  # type: ignore[arg-type]
 

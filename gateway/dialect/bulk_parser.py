@@ -1,18 +1,19 @@
 """A process that parses bulk bodies for the server: JSON holds the interpreter lock, and searches would wait for it.
 
-It is started by the first large body and ends by itself when there are none for a while. Until it is up, and whenever it fails,
-bodies are parsed by a thread of this process: it makes bulk writes gentler, never possible.
+It is started by the first large body and ends by itself when there are none for a while. Until it is up, and whenever it fails
+or does not answer in time, bodies are parsed by a thread of this process: bulk writes work without it, but slow searches down.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 
 import msgspec
 
@@ -20,10 +21,21 @@ from gateway.dialect.bodies import BulkBody, UpsertBody
 from gateway.dialect.upserts import GivenUpsert, given_upsert
 from gateway.http.errors import BadRequest, status_of
 
+log = logging.getLogger(__name__)
+
 LARGE_BODY_BYTES = 256 << 10
 """Bodies above it are parsed here."""
 
 IDLE_S = 3.0
+RESTART_S = 10.0
+"""A process is started at most so often: one that fails again and again must not cost a start for each body."""
+
+START_S = 10.0
+ANSWER_S = 3.0
+ANSWER_BYTES_PER_S = 2 << 20
+"""A process is killed that does not say that it is up within START_S, or does not answer within ANSWER_S and the time for the
+bytes of the body. Parsing takes a third of that for the smallest points, and a hundredth for usual ones."""
+
 _NICENESS = 5
 _SIZE_BYTES = 8
 
@@ -33,9 +45,7 @@ class BulkParser:
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bulk")
-        self._process: subprocess.Popen[bytes] | None = None
-        self._channel: socket.socket | None = None
-        self._ready = threading.Event()
+        self._helper: _Helper | None = None
 
     def parse(self, content: bytes, packed: bool, kind: type[UpsertBody]) -> Future[GivenUpsert]:
         """What an upsert body of this kind asks for. The future raises BadRequest for one that means nothing."""
@@ -44,45 +54,60 @@ class BulkParser:
     def stop(self) -> None:
         """Ends the process; to be called once, last."""
         self._thread.shutdown(wait=False, cancel_futures=True)
-        self._drop()
+        if self._helper is not None:
+            self._helper.kill()
 
     def _parse(self, content: bytes, packed: bool, kind: type[UpsertBody]) -> GivenUpsert:
-        if self._process is None or self._process.poll() is not None:
-            self._start()
-        if self._ready.is_set() and self._channel is not None:
+        helper = self._helper
+        if helper is None or (helper.has_ended() and time.monotonic() > helper.started_s + RESTART_S):
+            helper = self._helper = _Helper()
+        if helper.ready.is_set():
             try:
-                _send(self._channel, bytes((packed, kind is BulkBody)), content)
-                return _answer_of(_receive(self._channel))
-            except OSError:  # it went away, perhaps for being idle
-                self._drop()
+                return _answer_of(helper.ask(bytes((packed, kind is BulkBody)), content))
+            except OSError as error:  # it went away, perhaps for being idle, or did not answer in time
+                if isinstance(error, TimeoutError):
+                    log.warning("the process that parses bulk bodies did not answer in time and is killed")
+                helper.kill()
         return _parsed(content, packed, kind)
 
-    def _start(self) -> None:
-        self._drop()
-        mine, its = socket.socketpair()
+
+class _Helper:
+    """A started process and the channel to it."""
+
+    def __init__(self) -> None:
+        self.started_s = time.monotonic()
+        self.ready = threading.Event()
+        self._channel, its = socket.socketpair()
         command = [sys.executable, "-m", "gateway.dialect.bulk_parser", str(its.fileno())]
         self._process = subprocess.Popen(command, pass_fds=[its.fileno()], stdin=subprocess.DEVNULL)
         its.close()
-        self._channel = mine
-        arguments = (self._process, mine, self._ready)
-        threading.Thread(target=self._accompany, args=arguments, name="bulk-helper", daemon=True).start()
+        threading.Thread(target=self._accompany, name="bulk-helper", daemon=True).start()
 
-    @staticmethod
-    def _accompany(process: subprocess.Popen[bytes], channel: socket.socket, ready: threading.Event) -> None:
-        """Says when the process is up, and takes its leave when it ends."""
-        with suppress(OSError):
-            if _receive(channel) == b"ready":
-                ready.set()
-        process.wait()
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
 
-    def _drop(self) -> None:
-        self._ready = threading.Event()
-        if self._channel is not None:
-            self._channel.close()
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait()
-        self._channel = self._process = None
+    def ask(self, head: bytes, content: bytes) -> bytearray:
+        """The answer to a body. Raises OSError when the process is gone, TimeoutError when it takes too long."""
+        deadline_s = time.monotonic() + ANSWER_S + len(content) / ANSWER_BYTES_PER_S
+        self._channel.settimeout(ANSWER_S)
+        _send(self._channel, head, content)
+        return _receive(self._channel, deadline_s)
+
+    def kill(self) -> None:
+        """Ends the process, also one that is stopped and would not take a milder signal. Its last answer is lost."""
+        self.ready.clear()
+        self._process.kill()
+        self._channel.close()
+
+    def _accompany(self) -> None:
+        """Notes when the process is up, kills it when it does not come up, and collects its exit status."""
+        try:
+            if _receive(self._channel, time.monotonic() + START_S) == b"ready":
+                self.ready.set()
+        except OSError:
+            self.kill()
+        self._process.wait()
+        self.ready.clear()
 
 
 def _parsed(content: bytes, packed: bool, kind: type[UpsertBody]) -> GivenUpsert:
@@ -116,15 +141,20 @@ def _send(channel: socket.socket, *parts: bytes) -> None:
         channel.sendall(part)
 
 
-def _receive(channel: socket.socket) -> bytearray:
-    size = int.from_bytes(_exactly(channel, _SIZE_BYTES), "big")
-    return _exactly(channel, size)
+def _receive(channel: socket.socket, deadline_s: float | None = None) -> bytearray:
+    """The next message. With a deadline, on the monotonic clock, raises TimeoutError when it is not there by then."""
+    size = int.from_bytes(_exactly(channel, _SIZE_BYTES, deadline_s), "big")
+    return _exactly(channel, size, deadline_s)
 
 
-def _exactly(channel: socket.socket, size: int) -> bytearray:
+def _exactly(channel: socket.socket, size: int, deadline_s: float | None) -> bytearray:
     data = bytearray(size)
     view, at = memoryview(data), 0
     while at < size:
+        if deadline_s is not None:
+            if (left_s := deadline_s - time.monotonic()) <= 0:
+                raise TimeoutError("the other side did not answer in time")
+            channel.settimeout(left_s)
         read = channel.recv_into(view[at:])
         if not read:
             raise ConnectionError("the other side is gone")

@@ -7,7 +7,6 @@ import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -42,6 +41,7 @@ from gateway.dialect.vectors import object_of
 from gateway.http.errors import BadRequest
 from gateway.reads import QUICK_POINTS
 from gateway.request import ApiRequest, Response
+from gateway.result_cache import digest_of
 from gateway.services import Services
 from journal.ids import decode_id, encode_id
 from query.groups import Group, grouped
@@ -56,9 +56,6 @@ from shard.ranking.execution import Steps
 from shard.replica import RankedPoints
 
 Answer = dict[str, Any]
-
-CACHED_BODY_BYTES = 64 << 10
-"""The answer to a larger request is not kept."""
 
 
 async def query_points(request: ApiRequest, response: Response, services: Services) -> Any:
@@ -194,12 +191,12 @@ class _Searching:
 
     async def remembered(self, answer: Callable[[], Awaitable[Any]]) -> Any:
         """The answer to the same request on the same state, from the cache or from one that runs now; else makes and keeps it."""
-        content, packed = self.request.content, self.request.packed
-        if self.response.steps is not None or len(content) > CACHED_BODY_BYTES or not is_repeatable(self.request.body, packed):
+        request, pinned = self.request, self.pinned
+        route = f"{type(request.body).__name__} {request.packed}"
+        key = digest_of(route, request.content, pinned.collection.id, pinned.versions)
+        if key is None or self.response.steps is not None or not is_repeatable(request.body, request.packed):
             return await answer()
         results, running = self.services.results, self.services.running
-        kind = f"{type(self.request.body).__name__} {packed} {self.pinned.collection.id} {self.pinned.version}\n"
-        key = blake2b(kind.encode() + content, digest_size=16).digest()
         if (kept := results.get(key)) is not None:
             return orjson.Fragment(kept)
         if (made_now := running.get(key)) is not None:

@@ -9,6 +9,7 @@ import logging
 import re
 import time
 from functools import partial
+from hashlib import blake2b
 from secrets import token_hex
 from typing import Any
 from urllib.parse import parse_qsl
@@ -41,6 +42,7 @@ POSITION_COOKIE = "vecraft_position"
 _OCTETS = "application/octet-stream"
 _MSGPACK = ("application/msgpack", "application/x-msgpack", "application/vnd.msgpack")
 _COOKIE = re.compile(POSITION_COOKIE + r"=([0-9a-z.\-]+)")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 
 
@@ -94,7 +96,7 @@ class Endpoint:
         origin = Origin(
             request_id,
             _checked_key("Idempotency-Key", headers.get("idempotency-key", "")),
-            traceparent=headers.get("traceparent", ""),
+            traceparent=_traceparent(headers),
         )
         tier = _tier(headers.get("x-vecraft-tier"), self._route.tier)
         api_key = headers.get("api-key", "")
@@ -117,7 +119,7 @@ class Endpoint:
             return parse_token(text, topics)
         if (cookie := headers.get("cookie")) and (match := _COOKIE.search(cookie)):
             return parse_token(match[1], topics)
-        if (api_key := headers.get("api-key")) and (known := self._services.sessions.get(api_key)):
+        if (api_key := headers.get("api-key")) and (known := self._services.sessions.get(_session(api_key))):
             return known
         return Token(0, {})
 
@@ -132,7 +134,7 @@ class Endpoint:
             headers.append((POSITION_HEADER.encode(), text))
             headers.append((b"set-cookie", POSITION_COOKIE.encode() + b"=" + text + b"; Path=/; HttpOnly; SameSite=Strict"))
             if request.api_key:
-                self._services.sessions.advance(request.api_key, token)
+                self._services.sessions.advance(_session(request.api_key), token)
         elif response.served is not None:
             headers.append((POSITION_HEADER.encode(), self._served_text(response.served)))
             level = response.level.value if response.level else ""
@@ -207,6 +209,17 @@ def _checked_key(name: str, value: str) -> str:
     if value and (len(value) > MAX_KEY_CHARS or not _PRINTABLE.fullmatch(value)):
         raise BadRequest(f"{name} must have at most {MAX_KEY_CHARS} printable ASCII characters without blanks")
     return value
+
+
+def _session(api_key: str) -> str:
+    """What an API key is remembered by, which is short, and does not tell the key."""
+    return blake2b(api_key.encode("latin-1"), digest_size=16).hexdigest()
+
+
+def _traceparent(headers: dict[str, str]) -> str:
+    """The header of that name, empty when it is not what W3C's Trace Context says; it is written to the log."""
+    text = headers.get("traceparent", "")
+    return text if _TRACEPARENT.fullmatch(text) else ""
 
 
 def _tier(text: str | None, default: int) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
@@ -160,19 +159,21 @@ class TextTest(PayloadTest):
     path: Path
     query: str
     mode: Literal["all", "any", "phrase"]
+    _latest: list[tuple[FieldSchema | None, Analyzer, list[str]]] = field(default_factory=list, init=False, compare=False)
+    """The query's words as they were cut last, and by what; of all points of a shard it is the same schema."""
 
     def test(self, subject: Subject) -> bool:
         texts = [value for value in values_at(subject.payload, self.path.key) if isinstance(value, str)]
         if not texts:
             return False
-        analyzer, wanted = _words_of(subject.fields.get(self.path.place), self.query)
+        analyzer, wanted = self._words(subject.fields.get(self.path.place))
         return any(self._holds(analyzer, wanted, text) for text in texts)
 
     def select(self, indexes: Indexes) -> Selection:
         index = indexes.field(self.path.place)
         if index is None or index.schema.type is not FieldType.TEXT:
             return Selection(indexes.alive, False)
-        _, wanted = _words_of(index.schema, self.query)
+        _, wanted = self._words(index.schema)
         rows, in_one_text = index.any_word(wanted) if self.mode == "any" else index.all_words(wanted)
         return Selection(rows, in_one_text and (self.mode != "phrase" or len(wanted) < 2))
 
@@ -182,11 +183,15 @@ class TextTest(PayloadTest):
         terms = analyzer.terms(text)
         return bool(wanted) and (any if self.mode == "any" else all)(word in terms for word in wanted)
 
-
-@lru_cache(maxsize=1024)
-def _words_of(schema: FieldSchema | None, query: str) -> tuple[Analyzer, list[str]]:
-    analyzer = analyzer_of(schema)
-    return analyzer, analyzer.wanted(query)
+    def _words(self, schema: FieldSchema | None) -> tuple[Analyzer, list[str]]:
+        """What cuts the texts of a field, and the query's words so cut."""
+        for known, analyzer, wanted in self._latest:
+            if known is schema:
+                return analyzer, wanted
+        analyzer = analyzer_of(schema)
+        wanted = analyzer.wanted(self.query)
+        self._latest[:] = [(schema, analyzer, wanted)]
+        return analyzer, wanted
 
 
 @dataclass(frozen=True)

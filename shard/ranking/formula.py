@@ -23,12 +23,15 @@ from msgspec import UNSET, Struct
 from journal.ids import decode_id
 from payload.geo import as_coordinates, distance_m
 from payload.paths import as_micros, as_number, steps_of, values_at
+from payload.remembered import remembered
 from shard.filters.conditions import Condition, parse_filter
 from shard.filters.fields import GeoPoint
 from shard.filters.subjects import PointSubject
-from shard.filters.where import Compiled
 
 MAX_DEPTH = 32
+
+COMPILED_BYTES = 4 << 20
+"""What the formulas that were compiled lately may take, estimated at eight times their texts."""
 
 _SCORE = re.compile(r"\$score(?:\[(\d{1,9})\])?", re.ASCII)
 _FLOAT32 = struct.Struct("<f")
@@ -159,7 +162,7 @@ class Formula:
     def __init__(self, text: bytes) -> None:
         """From the JSON text of a FormulaBody. Raises FormulaError or msgspec.MsgspecError."""
         self.text = text
-        self.compiled = _compiled.of(text)
+        self.compiled = _compiled(text)
 
 
 def formula_of(body: FormulaBody) -> Formula:
@@ -168,7 +171,11 @@ def formula_of(body: FormulaBody) -> Formula:
     return Formula(msgspec.json.encode(body))
 
 
-_compiled = Compiled(lambda text: parse_formula(msgspec.json.decode(text, type=FormulaBody)))
+def _compile(text: bytes) -> CompiledFormula:
+    return parse_formula(msgspec.json.decode(text, type=FormulaBody))
+
+
+_compiled = remembered(_compile, lambda text, _: 8 * len(text), COMPILED_BYTES)
 
 
 def _sum(*values: float) -> float:

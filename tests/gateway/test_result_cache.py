@@ -1,10 +1,14 @@
 """The result cache: bounded, and not driven out by questions that are asked once (T4)."""
 
 import random
+import tracemalloc
+from collections.abc import Callable, Hashable
+from sys import getsizeof
 
 import httpx
+import pytest
 
-from gateway.result_cache import ENTRY_BYTES, ResultCache
+from gateway.result_cache import ENTRY_BYTES, MAX_BODY_BYTES, ResultCache, digest_of
 from tests.conftest import result
 
 VALUE = bytes(300)
@@ -29,9 +33,65 @@ def test_it_stays_within_its_bound() -> None:
     assert cache.get("huge") is None
 
 
+@pytest.mark.parametrize("count", [10_000, 12_000])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (lambda number: digest_of("search", b"%d" % number, 1, (1,)), bytes(10)),
+        (lambda number: ("search", b"%d" % number + bytes(2_000), 1), bytes(10)),
+        (lambda number: digest_of("search", b"%d" % number, 1, (1,)), bytes(1_000)),
+    ],
+    ids=["small", "long keys", "long values"],
+)
+def test_it_knows_what_it_takes(key: Callable[[int], Hashable], value: bytes, count: int) -> None:
+    """I11: by what Python has allocated."""
+    cache = ResultCache(1 << 30)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(count):
+            cache.put(key(number), bytes(bytearray(value)))
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert taken / 1.3 <= cache.size_bytes() <= taken * 1.3
+
+
+def test_long_keys_leave_room_for_fewer() -> None:
+    """I11"""
+    cache = ResultCache(200_000)
+    for number in range(1_000):
+        cache.put(("search", b"%d" % number + bytes(2_000)), b"")
+        assert cache.size_bytes() <= 200_000
+    assert sum(cache.get(("search", b"%d" % number + bytes(2_000))) is not None for number in range(1_000)) < 100
+
+
+def test_a_key_tells_requests_apart() -> None:
+    """T4, I14: by route, body, collection, and the views that answer."""
+    requests = [
+        ("search", b"{}", 1, (1, 2)),
+        ("query", b"{}", 1, (1, 2)),
+        ("search", b"{ }", 1, (1, 2)),
+        ("search", b"{}", 2, (1, 2)),
+        ("search", b"{}", 1, (2, 1)),
+        ("search", b"{}", 1, (12,)),
+        ("search", b"{}", 11, (2,)),
+    ]
+    keys = {digest_of(*request) for request in requests}
+    assert len(keys) == len(requests)
+    assert all(key is not None and len(key) == 16 for key in keys)
+    assert digest_of(*requests[0]) in keys
+
+
+def test_a_request_with_a_large_body_has_no_key() -> None:
+    """I11: its digest would take longer than it is worth."""
+    assert digest_of("search", bytes(MAX_BODY_BYTES), 1, (1,)) is not None
+    assert digest_of("search", bytes(MAX_BODY_BYTES + 1), 1, (1,)) is None
+
+
 def test_questions_asked_once_drive_out_nothing() -> None:
     """T4: of a hundred popular questions nearly all are still there after ten thousand that nobody asks again."""
-    cache = ResultCache(150 * (len(VALUE) + ENTRY_BYTES))
+    cache = ResultCache(150 * (getsizeof(VALUE) + ENTRY_BYTES + getsizeof((0, 0))))
     chance = random.Random(1)
     for _ in range(3_000):
         key = chance.randrange(100)

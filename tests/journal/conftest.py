@@ -1,6 +1,5 @@
 """What the journal's tests share: the broker, and Hypothesis without a clock of its own."""
 
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -12,15 +11,6 @@ pytest.register_assert_rewrite("tests.journal.contract")
 
 settings.register_profile("journal", deadline=None)  # a shared machine is slow at times; that is no failure
 settings.load_profile("journal")
-
-
-@pytest.fixture
-def hasty_threads() -> Iterator[None]:
-    """Threads that interrupt each other all the time, so that a race shows."""
-    interval_s = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval_s)
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,19 @@
 """Records as bytes: they come back, old ones stay readable, and nothing else gets in."""
 
 import contextlib
+import io
 import json
 from pathlib import Path
 
+import fastavro
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 import schemas
-from journal.codec import HEADER_BYTES, MAGIC, DecodeError, decode, encode
+from journal.codec import HEADER_BYTES, MAGIC, DecodeError, Unstamped, decode, encode
+from journal.hlc import MAX_STAMP
 from journal.records import CATALOG_OPERATIONS, POINT_OPERATIONS, Delete, Operation, Record
 from tests.journal.golden.generate import GOLDEN, SAMPLES, plain, record, write
 from tests.journal.operations import records
@@ -95,3 +99,24 @@ def test_a_record_of_an_unknown_schema_says_how_it_starts() -> None:
     unknown = MAGIC + bytes(8) + encode(record(Delete([])))[HEADER_BYTES:]
     with pytest.raises(DecodeError, match=unknown[:HEADER_BYTES].hex()):
         decode(unknown)
+
+
+@given(records)
+@example(Record(hlc=0, operation=Delete([])))
+@example(Record(hlc=-1, operation=Delete([])))
+@example(Record(hlc=63, operation=Delete([])))
+@example(Record(hlc=64, operation=Delete([])))
+@example(Record(hlc=2**55 - 1, operation=Delete([])))
+@example(Record(hlc=2**55, operation=Delete([])))
+@example(Record(hlc=2**62, operation=Delete([])))
+@example(Record(hlc=MAX_STAMP, operation=Delete([])))
+@example(Record(hlc=-MAX_STAMP - 1, operation=Delete([])))
+def test_a_stamp_given_last_makes_the_bytes_that_the_schema_says(sent: Record) -> None:
+    """I8: the same as Avro's own writer makes of the whole record."""
+    body = {name: getattr(sent, name) for name in sent.__struct_fields__}
+    body["operation"] = f"vecraft.v1.{type(sent.operation).__name__}", msgspec.to_builtins(sent.operation, builtin_types=(bytes,))
+    body["ingested"] = None if sent.ingested is None else msgspec.to_builtins(sent.ingested)
+    whole = io.BytesIO()
+    fastavro.schemaless_writer(whole, fastavro.parse_schema(schemas.load(schemas.RECORD_SCHEMAS[-1])), body)
+    unstamped = Unstamped(msgspec.structs.replace(sent, hlc=1))
+    assert unstamped.stamped(sent.hlc) == HEADER + whole.getvalue()

@@ -3,15 +3,19 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
+import fastavro
 import pytest
 
+import journal.writer
 from journal import codec
 from journal.hlc import Clock, millis_of, stamp_at
 from journal.ids import encode_id
 from journal.log import Definite, Entry, Indefinite, JournalError, TopicPartition
 from journal.memory import AppendFault, MemoryJournal
-from journal.records import CreateCollection, Delete, PatchPayload, PointOperation, Record, UpdateCollection, Upsert
+from journal.records import CreateCollection, Delete, Ingested, PatchPayload, PointOperation, Record, UpdateCollection, Upsert
+from journal.split import Part
 from journal.topics import Topics, shard_of
 from journal.writer import Destination, Receipt, Request, Writer
 from tests.journal.contract import read
@@ -175,6 +179,35 @@ def test_stamps_follow_the_order_of_each_partition(world: World) -> None:
     for partition in {entry.partition for entry, _ in found}:
         mine = [record.hlc for entry, record in found if entry.partition == partition]
         assert mine == sorted(mine)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda writer: writer.write_points(DESTINATION, [EVERYWHERE], 0, Request("r", idempotency_key="once")),
+        lambda writer: writer.write_ingested(DESTINATION, Part(0, [0], Delete(ids_of(0))), 0, Ingested("log", [0]), REQUEST),
+        lambda writer: writer.write_catalog(UpdateCollection("docs", b"{}"), REQUEST),
+    ],
+    ids=["points", "ingested", "catalog"],
+)
+def test_nobody_waits_while_a_record_is_encoded(
+    world: World, write: Callable[[Writer], Future[Receipt]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bulk write takes long to encode, and the event loop writes too: only stamps and appends need the lock."""
+    locked: list[bool] = []
+
+    def watched(work: Callable[..., Any]) -> Callable[..., Any]:
+        def watch(*args: Any, **named: Any) -> Any:
+            locked.append(world.writer._lock.locked())
+            return work(*args, **named)
+
+        return watch
+
+    monkeypatch.setattr(fastavro, "schemaless_writer", watched(fastavro.schemaless_writer))
+    monkeypatch.setattr(journal.writer, "blake2b", watched(journal.writer.blake2b))
+    write(world.writer).result(0)
+    assert locked
+    assert not any(locked)
 
 
 REFUSED, LOST, FINE = AppendFault.REFUSED, AppendFault.ACK_LOST, None

@@ -1,4 +1,4 @@
-"""The dialect is the same whoever answers: its tests run on nodes whose shards are asked through bytes, and with several shards."""
+"""The dialect is the same whoever answers: its tests also run with shards that are asked through bytes, and with several."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
@@ -22,7 +23,8 @@ from journal.topics import Topics
 from payload.schema import FieldSchema, FieldType
 from query import points
 from shard.batch import Limits
-from shard.filters.conditions import Condition
+from shard.filters.conditions import Condition, parse_filter
+from shard.filters.subjects import Element
 from shard.filters.where import where
 from shard.shard import Shard
 from tests.reading import now, pinned
@@ -210,3 +212,24 @@ def test_the_model_can_tell_wrong_from_right() -> None:
     assert passes({"key": "int", "match": {"value": 1}}, 0, {"int": [2, 1]})
     assert not passes({"key": "int", "match": {"value": True}}, 0, {"int": 1})
     assert not math.isnan(moment("2024-01-01T00:00:00Z") or math.nan)
+
+
+def test_a_text_that_was_asked_for_is_forgotten_with_its_filter() -> None:
+    """I11: it may be as long as a body."""
+
+    def ask(number: int) -> None:
+        text = f"{number} " * 50_000
+        asked = parse_filter(msgspec.convert({"must": [{"key": "t", "match": {"text_any": text}}]}, Condition))
+        assert asked is not None
+        assert asked.test(Element({"t": str(number)}, {}))
+
+    ask(0)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(1, 6):
+            ask(number)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 200_000

@@ -1,4 +1,4 @@
-"""`vecraft demo`: a node with real input, shown over HTTP as any client would use it.
+"""The show of `vecraft demo`: real input, searches, a change, and the journal's record of it, all over HTTP.
 
 The node runs in the main thread, since it handles the signals; the show runs beside it and talks to it by URL only. A second run
 on the same data folder writes the same points again.
@@ -21,21 +21,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import orjson
+from tqdm import tqdm
 
 from journal.hlc import COUNTER_BITS, millis_of
 from vecraft import __version__
+from vecraft.demo.corpus import DIMENSIONS, Docstring, LatentSemantics, standard_library
+from vecraft.http_client import Client, RequestFailed, Unreachable
 from vecraft.node import Node
 from vecraft.roles import journal_folder
 from vecraft.settings import Settings
-
-try:
-    import httpx
-    from tqdm import tqdm
-
-    from vecraft.demo_corpus import DIMENSIONS, Docstring, LatentSemantics, standard_library
-except ModuleNotFoundError as error:
-    raise SystemExit(f"vecraft demo: needs {error.name}, which comes with: pip install 'vecraft[demo]'") from None
 
 COLLECTION = f"python-{platform.python_version()}"
 """By version, since another version's texts span another space."""
@@ -51,7 +45,6 @@ BULK_TIER = "2"
 SUMMARY_CHARS = 64
 
 READY_TIMEOUT_S = 60.0
-READY_EVERY_S = 0.05
 ANSWER_TIMEOUT_S = 60
 JOIN_S = 2.0
 
@@ -124,12 +117,10 @@ class Show:
         try:
             self._play()
             self.over = True
-        except DemoError as error:
-            self.problem = str(error)
-        except httpx.TimeoutException:
-            self.problem = f"the node did not answer within {ANSWER_TIMEOUT_S} s"
-        except httpx.TransportError:
+        except Unreachable:
             self.problem = "the node stopped before the end of the show"
+        except (DemoError, RequestFailed) as error:
+            self.problem = str(error)
         finally:
             if self._once or not self.over:
                 self.node.stop()
@@ -139,9 +130,8 @@ class Show:
     def _play(self) -> None:
         if not self.node.started.wait(READY_TIMEOUT_S):
             raise DemoError(f"the node did not start within {READY_TIMEOUT_S:.0f} s")
-        with httpx.Client(base_url=self.node.url, timeout=ANSWER_TIMEOUT_S, trust_env=False) as http:
-            client = Client(http)
-            client.wait_until_ready()
+        with Client(self.node.url, ANSWER_TIMEOUT_S) as client:
+            client.wait_until_ready(READY_TIMEOUT_S)
             say(f"Vecraft DB {__version__} serves {self.node.url}; {_journal_place(self.node.settings)}")
             corpus, space = _read_input()
             create_collection(client)
@@ -151,34 +141,6 @@ class Show:
         say(f"\nAPI docs: {self.node.url}/docs")
         if not self._once:
             say("The node serves on; Ctrl-C stops it.")
-
-
-class Client:
-    """The node's REST API: sends JSON, gives the answer's result, and raises DemoError with the answer's text otherwise."""
-
-    def __init__(self, http: httpx.Client) -> None:
-        self._http = http
-
-    def wait_until_ready(self) -> None:
-        """Returns once the node has replayed its journal."""
-        deadline_s = time.monotonic() + READY_TIMEOUT_S
-        while not (answer := self._http.get("/readyz")).is_success:
-            if time.monotonic() > deadline_s:
-                raise DemoError(f"the node is not ready after {READY_TIMEOUT_S:.0f} s: {answer.text}")
-            time.sleep(READY_EVERY_S)
-
-    def call(self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> Any:
-        """The result of a request."""
-        return self.answer(method, path, body, headers).json()["result"]
-
-    def answer(self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> httpx.Response:
-        """The whole answer of a request."""
-        content = None if body is None else orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
-        answer = self._http.request(method, path, content=content, headers=headers)
-        if not answer.is_success:
-            raise DemoError(f"{method} {path} got {answer.status_code}: {answer.text}")
-        self._http.cookies.clear()  # they carry positions too, and the show is to prove the header's
-        return answer
 
 
 def _read_input() -> tuple[list[Docstring], LatentSemantics]:

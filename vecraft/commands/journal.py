@@ -1,0 +1,200 @@
+"""`vecraft journal tail|show`: the log as text for people."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+from journal import codec
+from journal.embedded import EmbeddedJournal
+from journal.hlc import COUNTER_BITS, millis_of
+from journal.log import Entry, Journal, JournalError, TopicPartition
+from journal.records import describe
+from journal.topics import Topics
+from vecraft.commands import CommandError
+from vecraft.flags import add_settings
+from vecraft.settings import Settings
+
+DESCRIPTION = """\
+Prints records of the log: of a folder, also while a node serves it, or of Kafka. Takes the settings of `vecraft serve`."""
+EXAMPLES = """\
+examples:
+  vecraft journal tail --data-dir data --follow
+  vecraft journal show vecraft.tier1/0/42 --data-dir data
+  vecraft journal show my-request-id --journal kafka --bootstrap-servers broker1:9092
+"""
+SHOWN = ("data_dir", "journal", "bootstrap_servers", "topic_prefix")
+REFRESH_S = 0.5
+MAX_DIGITS = 18
+"""Of an offset, which has 63 bits."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description, parser.epilog = DESCRIPTION, EXAMPLES
+    actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
+    text = "print the latest records of all topics, in the order of their time"
+    tail = actions.add_parser("tail", help=text, description=f"{text.capitalize()}.")
+    tail.add_argument("--count", type=_count, default=10, metavar="N", help="how many (default: 10)")
+    tail.add_argument("--follow", action="store_true", help="go on with new ones until Ctrl-C (default: end)")
+    add_settings(tail, SHOWN)
+    text = "print a record in full, or all records of a request"
+    show = actions.add_parser("show", help=text, description=f"{text.capitalize()}; of vectors only that they are there.")
+    show.add_argument("what", metavar="WHAT", help="a position (topic/partition/offset), or a request id")
+    add_settings(show, SHOWN)
+
+
+def run(settings: Settings, options: argparse.Namespace) -> int:
+    """Prints what is asked for. Raises CommandError when there is no such journal or no such record."""
+    try:
+        with ExitStack() as stack:
+            if options.action == "tail":
+                _tail(_opened(settings, stack), _partitions(settings), options.count, options.follow)
+            else:
+                _show(settings, stack, options.what)
+    except JournalError as error:
+        raise CommandError(str(error)) from error
+    return 0
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 0 < len(text) <= MAX_DIGITS or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of records, must be 1 or more")
+    return int(text)
+
+
+def _tail(journal: Journal, partitions: list[TopicPartition], count: int, follow: bool) -> None:
+    """Prints the last `count` records of the whole journal in the order of their time; with `follow` goes on."""
+    ends = journal.end_offsets(partitions)
+    starts = {partition: max(0, end - count) for partition, end in ends.items()}
+    entries = sorted(_read(journal, starts, ends), key=lambda entry: (entry.time_ms, entry.partition, entry.offset))
+    for entry in entries[-count:]:
+        print(line(entry), flush=True)
+    while follow:
+        time.sleep(REFRESH_S)
+        if isinstance(journal, EmbeddedJournal):
+            journal.refresh()
+        starts, ends = ends, journal.end_offsets(partitions)
+        for entry in _read(journal, starts, ends):
+            print(line(entry), flush=True)
+
+
+def _show(settings: Settings, stack: ExitStack, what: str) -> None:
+    """Prints the record at a position, or all records of a request id."""
+    position = _position(what) if "/" in what else None
+    journal = _opened(settings, stack)
+    if position is not None:
+        found = [_record_at(journal, _partitions(settings), *position)]
+    else:
+        ends = journal.end_offsets(_partitions(settings))
+        found = [entry for entry in _read(journal, dict.fromkeys(ends, 0), ends) if _request_id(entry) == what]
+        if not found:
+            raise CommandError(f"the journal has no record of request {what!r}")
+    for entry in found:
+        print(details(entry))
+
+
+def _position(text: str) -> tuple[TopicPartition, int]:
+    parts = text.split("/")
+    if len(parts) != 3 or not all(part.isdecimal() and len(part) <= MAX_DIGITS for part in parts[1:]):
+        raise CommandError(f"{text!r} is not a position: topic/partition/offset, such as vecraft.tier1/0/42")
+    return TopicPartition(parts[0], int(parts[1])), int(parts[2])
+
+
+def _record_at(journal: Journal, partitions: list[TopicPartition], partition: TopicPartition, offset: int) -> Entry:
+    name = f"{partition.topic}/{partition.partition}"
+    if partition not in partitions:
+        topics = ", ".join(dict.fromkeys(known.topic for known in partitions))
+        raise CommandError(f"the journal has no partition {name}, its topics are {topics}")
+    end = journal.end_offsets([partition])[partition]
+    if offset >= end:
+        raise CommandError(f"{name} has no record at {offset}, " + (f"its last is at {end - 1}" if end else "it is empty"))
+    return next(_read(journal, {partition: offset}, {partition: offset + 1}))
+
+
+def line(entry: Entry) -> str:
+    """One record in one line."""
+    moment = _text_of(entry.time_ms)
+    place = f"{entry.partition.topic}/{entry.partition.partition}/{entry.offset}"
+    try:
+        record = codec.decode(entry.value)
+    except codec.DecodeError as error:
+        return f"{moment}  {place}  not a record: {error}"
+    return f"{moment}  {place}  {record.request_id or '-'}  {describe(record.operation)}"
+
+
+def details(entry: Entry) -> str:
+    """One record in full, less its vectors."""
+    rows = [
+        ("position", f"{entry.partition.topic}/{entry.partition.partition}/{entry.offset}"),
+        ("appended", _text_of(entry.time_ms)),
+        ("bytes", str(len(entry.value))),
+    ]
+    try:
+        record = codec.decode(entry.value)
+    except codec.DecodeError as error:
+        rows.append(("content", f"not a record: {error}"))
+    else:
+        counter = record.hlc & (1 << COUNTER_BITS) - 1
+        rows += [
+            ("hlc", f"{record.hlc} ({_text_of(millis_of(record.hlc))}, counter {counter})"),
+            ("request", record.request_id or "-"),
+            ("idempotency key", record.idempotency_key or "-"),
+            ("collection", str(record.collection)),
+            ("shard", str(record.shard)),
+            ("catalog position", str(record.catalog_position)),
+            ("operation", describe(record.operation)),
+        ]
+    return "\n".join(f"{name:>17}  {value}" for name, value in rows)
+
+
+def _opened(settings: Settings, stack: ExitStack) -> Journal:
+    """The journal to read; an embedded one may be open in a running node."""
+    from vecraft.roles import journal_folder, open_journal
+
+    if settings.journal == "kafka":
+        journal = open_journal(settings)
+    else:
+        folder = journal_folder(settings)
+        if not (folder / "CURRENT").is_file():  # RocksDB would begin to make one there
+            raise CommandError(f"there is no journal in {folder}: --data-dir names the folder of a node")
+        try:
+            journal = EmbeddedJournal.follow(folder, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        except Exception as error:  # RocksDB's errors have no class of their own
+            raise CommandError(f"cannot read the journal in {folder}: {error}") from error
+    stack.callback(journal.close)
+    return journal
+
+
+def _partitions(settings: Settings) -> list[TopicPartition]:
+    topics = Topics(settings.topic_prefix)
+    return [topics.system_partition, *topics.data_partitions()]
+
+
+def _read(journal: Journal, starts: dict[TopicPartition, int], ends: dict[TopicPartition, int]) -> Iterator[Entry]:
+    """The entries from `starts` up to `ends`, which the log must hold."""
+    reader = journal.reader()
+    try:
+        reader.assign({p: offset for p, offset in starts.items() if offset < ends[p]})
+        while True:
+            batch = reader.poll(1.0)
+            yield from (entry for entry in batch.entries if entry.offset < ends[entry.partition])
+            if all(offset >= ends[p] for p, offset in batch.positions.items()):
+                return
+    finally:
+        reader.close()
+
+
+def _request_id(entry: Entry) -> str:
+    try:
+        return codec.decode(entry.value).request_id
+    except codec.DecodeError:
+        return ""
+
+
+def _text_of(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,86 @@
+"""`vecraft topics create|describe|check`: the journal's topics on Kafka, beside what the preset promises."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from journal.log import JournalError
+from journal.topics import PRESETS, TIERS, Topics
+from vecraft.commands import CommandError
+from vecraft.flags import add_settings
+from vecraft.settings import Settings
+
+if TYPE_CHECKING:
+    from journal.topic_check import TopicFacts
+
+DESCRIPTION = """\
+The journal's topics on Kafka. `vecraft serve` creates and checks them by itself; here this is done without starting a node.
+Takes the settings of `vecraft serve`."""
+EXAMPLES = """\
+examples:
+  vecraft topics check --bootstrap-servers broker1:9092,broker2:9092 --preset prod
+  vecraft topics create --bootstrap-servers broker1:9092,broker2:9092 --preset prod
+"""
+ACTIONS = {
+    "create": "create those that are missing, and check all",
+    "describe": "print what they are like",
+    "check": "say which promises of the preset they would break",
+}
+SHOWN = ("bootstrap_servers", "topic_prefix", "preset", "append_timeout_s")
+COLUMNS = ("topic", "partitions", "copies", "min ISR", "time", "retention", "cleanup", "compression")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description, parser.epilog = DESCRIPTION, EXAMPLES
+    actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
+    for action, text in ACTIONS.items():
+        add_settings(actions.add_parser(action, help=text, description=f"Topics of the journal: {text}."), SHOWN)
+
+
+def run(settings: Settings, options: argparse.Namespace) -> int:
+    """Creates or checks as asked, and prints what the topics are like."""
+    from journal.kafka import KafkaJournal
+
+    topics = Topics(settings.topic_prefix, settings.preset)
+    try:
+        journal = KafkaJournal(settings.bootstrap_servers, settings.append_timeout_s)
+        try:
+            if options.action == "create":
+                journal.ensure_topics(topics.all())
+            elif options.action == "check":
+                journal.check_topics(topics.all())
+            _print_table(topics, journal.describe_topics(list(topics.all())))
+        finally:
+            journal.close()
+    except JournalError as error:
+        raise CommandError(str(error)) from error
+    _print_amplification(settings.preset)
+    return 0
+
+
+def _print_table(topics: Topics, found: dict[str, TopicFacts]) -> None:
+    rows = [COLUMNS, *(_row(topic, found.get(topic)) for topic in topics.all())]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    for row in rows:
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _row(topic: str, facts: TopicFacts | None) -> tuple[str, ...]:
+    if facts is None:
+        return (topic, "missing", *[""] * (len(COLUMNS) - 2))
+    retention = "for ever" if facts.retention_ms < 0 else f"{facts.retention_ms / 86_400_000:g} days"
+    time = "LogAppendTime" if facts.log_times else "CreateTime"
+    numbers = (facts.partitions, facts.replication, facts.min_insync)
+    return (topic, *map(str, numbers), time, retention, facts.cleanup, facts.compression)
+
+
+def _print_amplification(name: str) -> None:
+    """Write amplification: a write goes to so many brokers, and once to every node that keeps its shard."""
+    preset = PRESETS[name]
+    print(f"\npreset {name}: each write is written")
+    for tier in TIERS:
+        total = preset.write_amplification(tier)
+        print(
+            f"  tier {tier}: {total} times ({preset.tiers[tier]} in the journal, {preset.storage} by nodes that keep the shard)"
+        )
