@@ -43,10 +43,10 @@ from journal.kafka import KafkaJournal, KafkaReader
 from journal.topic_check import config_of
 from journal.topics import Topics
 from replayer import replayer
-from replayer.dead_letters import DeadLetters
+from replayer.projections.dead_letters import DeadLetters
 from shard.batch import Limits
+from shard.batch import WriteBatch as Stage
 from shard.shard import Shard
-from shard.shard import _Stage as Stage
 from shard.shards import Shards
 from shard.store import Store
 from tests.conftest import until

@@ -34,9 +34,9 @@ from journal.topics import INGEST_PARTITIONS, Topics
 from journal.writer import Destination, Receipt, Request, Writer
 from query.consistency import Demand, Gate, NotCaughtUp
 from query.search import NO_TRACE, Trace
-from replayer.dead_letters import DeadLetters
-from replayer.ingest import Ingest
+from replayer.ingest.member import Ingest
 from replayer.lag import Measured
+from replayer.projections.dead_letters import DeadLetters
 from replayer.replayer import Replayer
 from shard.contract import contract_error
 from shard.shard import Shard

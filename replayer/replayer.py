@@ -21,10 +21,10 @@ from journal.log import Batch, Entry, Journal, JournalError, Positions, Reader, 
 from journal.records import CATALOG_OPERATIONS, POINT_OPERATIONS, CatalogOperation, Ingested, Record
 from journal.stamps import drift_error
 from journal.topics import Topics, shard_of
-from replayer.dead_letters import Burial, DeadLetters, bury
 from replayer.failures import log_failure
 from replayer.lag import LagMeter
 from replayer.operations import AppliedRecord, Operations
+from replayer.projections.dead_letters import Burial, DeadLetters, bury
 from shard.batch import Limits
 from shard.contract import contract_error
 from shard.shard import Shard

@@ -28,8 +28,8 @@ from journal.registry import SchemaRegistry
 from journal.topics import Topics
 from journal.writer import Writer
 from query.consistency import Gate
-from replayer.dead_letters import DeadLetters
-from replayer.ingest import Ingest
+from replayer.ingest.member import Ingest
+from replayer.projections.dead_letters import DeadLetters
 from replayer.replayer import Replayer
 from shard.batch import Limits
 from shard.shards import Shards

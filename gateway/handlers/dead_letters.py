@@ -13,8 +13,8 @@ from gateway.service import Call, Service
 from journal import codec
 from journal.log import Entry, Indefinite
 from journal.records import describe
-from replayer.dead_letters import BURY_TIMEOUT_S, DeadLetter, original, remove
-from replayer.ingest_format import NotIngestible, change_of
+from replayer.ingest.format import NotIngestible, change_of
+from replayer.projections.dead_letters import BURY_TIMEOUT_S, DeadLetter, original, remove
 
 READ_TIMEOUT_S = 0.5
 READS = 20

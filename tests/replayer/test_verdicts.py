@@ -29,7 +29,7 @@ from journal.records import (
 from journal.topics import Topics
 from journal.writer import Request, Writer
 from query import points
-from replayer.dead_letters import DeadLetters
+from replayer.projections.dead_letters import DeadLetters
 from replayer.replayer import Replayer
 from shard.batch import Limits
 from shard.shards import Shards

@@ -49,8 +49,8 @@ from query import points
 from query.reading import where
 from query.search import prepare, search
 from query.stages import Nearest, Params, Stage
-from replayer.dead_letters import DeadLetters
-from replayer.ingest import Ingest
+from replayer.ingest.member import Ingest
+from replayer.projections.dead_letters import DeadLetters
 from replayer.replayer import Replayer
 from shard.batch import Limits
 from shard.filters.conditions import Condition, Key, Match, Range

@@ -24,9 +24,9 @@ from journal.registry import SchemaRegistry
 from journal.split import Part, PointTooLarge, split
 from journal.topics import Topics
 from journal.writer import Destination, Receipt, Request, Writer
-from replayer.dead_letters import Burial, bury
 from replayer.failures import log_failure
-from replayer.ingest_format import Change, NotIngestible, change_of
+from replayer.ingest.format import Change, NotIngestible, change_of
+from replayer.projections.dead_letters import Burial, bury
 from shard.contract import contract_error
 from shard.shards import AppliedPositions
 

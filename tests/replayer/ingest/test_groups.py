@@ -8,12 +8,12 @@ from pathlib import Path
 
 import orjson
 import pytest
+from tests.replayer.test_ingest import IngestRig, upsert
 
 from journal.ids import encode_id
 from journal.log import Batch, Indefinite, JournalError
 from journal.topics import INGEST_PARTITIONS
-from replayer.ingest import Ingest
-from tests.replayer.test_ingest import IngestRig, upsert
+from replayer.ingest.member import Ingest
 
 CHANGES = 1_000
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from journal.log import Entry, TopicPartition
 from journal.memory import MemoryJournal
 from journal.topics import Topics
-from replayer.dead_letters import Burial, DeadLetters, bury, original, remove
+from replayer.projections.dead_letters import Burial, DeadLetters, bury, original, remove
 
 TOPICS = Topics("v")
 FROM = TopicPartition(TOPICS.ingest, 3)

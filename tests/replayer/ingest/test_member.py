@@ -18,7 +18,7 @@ from journal.records import CreateCollection, Delete, DeleteCollection, Ingested
 from journal.registry import SchemaRegistry
 from journal.writer import Request
 from query import points
-from replayer.ingest import Ingest
+from replayer.ingest.member import Ingest
 from tests.replayer.test_verdicts import TOPICS, Rig
 
 SHARDS = [[0, 2, 0, 0], [1, 3, 1, 1]]
