@@ -40,7 +40,7 @@ from replayer.projections.dead_letters import DeadLetters
 from replayer.replayer import Replayer
 from shard.contract import contract_error
 from shard.shard import Shard
-from shard.shards import Shards
+from shard.shards import Shards, ShardUnavailable
 
 T = TypeVar("T")
 
@@ -121,13 +121,17 @@ class Service:
         return replace(self, gate=gate, running={})
 
     def ready(self) -> bool:
-        """Whether this node has replayed what the log held at its start, and is not on its way out."""
-        return not self.stopping.is_set() and self.replayer.failure is None and self.replayer.caught_up()
+        """Whether this node has replayed what the log held at its start, and is not on its way out.
+
+        Shards in quarantine do not change that while others are served.
+        """
+        served = bool(self.shards.all()) or not self.shards.quarantined()
+        return not self.stopping.is_set() and self.replayer.failure is None and self.replayer.caught_up() and served
 
     def letters(self) -> DeadLetters:
         """The dead letters, less those that have been kept long enough."""
         letters = self.replayer.letters
-        letters.expire(self.clock.physical_ms())
+        letters.expire(self.clock.physical_ms(), self.replayer.catalog.view.collections)
         return letters
 
     def homes(self, collection: Collection) -> frozenset[TopicPartition]:
@@ -203,7 +207,8 @@ class Call:
                 collection = _found(self._known(name), name)
                 homes = service.homes(collection)
             await service.gate.reached({p: offset for p, offset in required.items() if p in homes}, timeout_s)
-        applied = service.replayer.applied.get()
+        if not (applied := service.replayer.applied.get()):
+            raise Unavailable("the node is opening its state", retry_after_s=1.0)
         self.served = (self.served or {}) | {partition: applied[partition] for partition in homes}
         self.waited_s = time.perf_counter() - started_s
         return collection, self.shards(collection)
@@ -246,6 +251,7 @@ class Call:
         """Writes operations on points; with `wait` returns once they are applied here. Gives the dialect's update result."""
         if not any(operation.ids for operation in operations):
             return {"operation_id": 0, "status": "completed"}
+        self.service.shards.of(collection.id)  # raises when one of them is in quarantine
         if sum(len(operation.ids) for operation in operations) > QUICK_WRITES:
             loop = asyncio.get_running_loop()
             writing = await loop.run_in_executor(self.service.pool, self._begin, collection, operations)
@@ -256,7 +262,8 @@ class Call:
         if self.params.wait:
             try:
                 await self.service.gate.reached(receipt.token().positions, self._timeout_s(self.service.timeouts.apply_s))
-            except NotCaughtUp:
+                self.service.shards.of(collection.id)  # one in quarantine has not applied it
+            except (NotCaughtUp, ShardUnavailable):
                 return {"operation_id": offset, "status": "acknowledged"}  # durable, and the token tells where
         return {"operation_id": offset, "status": "completed" if self.params.wait else "acknowledged"}
 

@@ -6,7 +6,8 @@ import threading
 from collections import OrderedDict
 from typing import NamedTuple
 
-from journal.log import TopicPartition
+from journal.log import Entry, TopicPartition
+from journal.records import Record
 
 MAX_REQUESTS = 10_000
 """Requests remembered by a node; the oldest leave. Older ones are found with `vecraft journal show`."""
@@ -44,6 +45,17 @@ class Operations:
                 records.setdefault((record.partition, record.offset), record)
             if len(self._requests) > MAX_REQUESTS:
                 self._requests.popitem(last=False)
+
+    def note_entry(self, entry: Entry, record: Record, stamp: int, verdict: str, reason: str = "") -> None:
+        """Remembers what became of the record in `entry`; one that names no request is nobody's to ask for."""
+        if record.request_id:
+            operation = type(record.operation).__name__
+            self.note(
+                record.request_id,
+                AppliedRecord(
+                    entry.partition, entry.offset, record.collection, record.shard, operation, record.hlc, stamp, verdict, reason
+                ),
+            )
 
     def of(self, request_id: str) -> list[AppliedRecord]:
         """The applied records of a request, in log order; none when it is unknown or forgotten."""

@@ -11,7 +11,7 @@ import orjson
 from gateway.http.errors import BadRequest, NotFound
 from gateway.service import Call, Service
 from journal import codec
-from journal.log import Entry, Indefinite
+from journal.log import Entry, Indefinite, acknowledged
 from journal.records import describe
 from replayer.ingest.format import NotIngestible, change_of
 from replayer.projections.dead_letters import BURY_TIMEOUT_S, DeadLetter, original, remove
@@ -75,7 +75,7 @@ async def lag(call: Call) -> dict[str, Any]:
             "partitions": [by_partition[p] for p in shard.home_partitions() if p in by_partition],
         }
         for collection in service.replayer.catalog.view.collections.values()
-        for shard in service.shards.of(collection.id)
+        for shard in service.shards.served(collection.id)
     ]
     return {"partitions": list(by_partition.values()), "shards": shards}
 
@@ -86,7 +86,7 @@ async def _retry(call: Call, letters: Sequence[DeadLetter]) -> dict[str, Any]:
         entries = [original(entry, letter) for letter, entry in _read(call.service, letters)]
         futures = [journal.append(entry.partition, entry.value, entry.key, entry.headers) for entry in entries]
         for future in futures:
-            future.result(BURY_TIMEOUT_S)
+            acknowledged(future, BURY_TIMEOUT_S)
 
     await call.in_pool(write_again)
     return {"retried": await _remove(call, letters, "retried")}

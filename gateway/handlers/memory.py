@@ -20,7 +20,8 @@ async def show(call: Call) -> dict[str, Any]:
         "mapped_bytes": status_bytes("RssFile"),
         "result_cache_bytes": service.results.size_bytes(),
         "collections": {
-            collection.name: await call.in_pool(_of_collection, service.shards.of(collection.id)) for collection in collections
+            collection.name: await call.in_pool(_of_collection, service.shards.served(collection.id))
+            for collection in collections
         },
     }
 

@@ -87,6 +87,8 @@ def _state(service: Service) -> dict[str, Any]:
     done, total = service.replayer.behind()
     failure = service.replayer.failure
     state: dict[str, Any] = {"ready": service.ready(), "replayed": done, "to_replay": total}
+    if quarantined := service.shards.quarantined().values():
+        state["quarantined"] = [{"collection": q.collection, "shard": q.number, "reason": q.reason} for q in quarantined]
     return state | ({"failure": str(failure)} if failure is not None else {})
 
 

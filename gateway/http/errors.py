@@ -24,6 +24,8 @@ from journal.hlc import ClockDriftError
 from journal.log import Definite, Indefinite, Overloaded
 from journal.split import PointTooLarge
 from query.consistency import NotCaughtUp
+from shard.shard import ShardClosed
+from shard.shards import ShardUnavailable
 
 _NULL_ONLY = re.compile(r"Expected `null`, got `\w+` - at `\$\.(.+)`")
 
@@ -79,7 +81,9 @@ def status_of(error: Exception) -> tuple[int, str, float | None]:
             return 400, str(error), None
         case Overloaded():
             return 429, str(error), error.retry_after_s
-        case NotCaughtUp():
+        case ShardUnavailable():
+            return 503, str(error), error.retry_after_s
+        case NotCaughtUp() | ShardClosed():
             return 503, str(error), 1.0
         case Definite():
             return 503, f"nothing was written: {error}", 1.0

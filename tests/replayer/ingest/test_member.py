@@ -19,7 +19,7 @@ from journal.registry import SchemaRegistry
 from journal.writer import Request
 from query import points
 from replayer.ingest.member import Ingest
-from tests.replayer.test_verdicts import TOPICS, Rig
+from tests.replayer.rig import TOPICS, Rig
 
 SHARDS = [[0, 2, 0, 0], [1, 3, 1, 1]]
 
