@@ -251,9 +251,11 @@ class ShardsProjection(Projection):
         for partition, (_, needs) in list(self._waiting.items()):
             if self._catalog.catalog.view.position >= needs.position or self._never_came(needs):
                 del self._waiting[partition]
+        self._schedule()
         self._retry()
         for key in list(self._catch_ups):
             self._catch_up(key)
+        self._schedule()  # what has failed again just now
         return {partition: where.offset for partition, where in self._waiting.items()}
 
     def due_s(self) -> float:
@@ -290,14 +292,17 @@ class ShardsProjection(Projection):
                 catching_up.close()
             self._shards.quarantine(shard, error)
 
+    def _schedule(self) -> None:
+        """Says of each shard in quarantine when it is tried again: once for each of its failures."""
+        now_s = self._monotonic_s()
+        self._retries = {
+            key: retry if (retry := self._retries.get(key)) and retry.failures == found.failures else _at(found, now_s)
+            for key, found in self._shards.quarantined().items()
+        }
+
     def _retry(self) -> None:
         """Opens shards again whose delay is over."""
         now_s = self._monotonic_s()
-        quarantined = self._shards.quarantined()
-        self._retries = {
-            key: retry if (retry := self._retries.get(key)) and retry.failures == found.failures else _at(found, now_s)
-            for key, found in quarantined.items()
-        }
         for key, retry in self._retries.items():
             if retry.at_s <= now_s and key not in self._catch_ups and len(self._catch_ups) < CATCH_UPS:
                 self._reopen(*key)

@@ -289,8 +289,9 @@ class World:
 
     def catch_up(self, node: Node) -> None:
         for _ in range(10_000):
+            waits = bool(node.replayer._held or node.shards.quarantined())
             if not node.step():
-                if not (node.replayer._held or node.shards.quarantined()):
+                if not waits:
                     break
                 self.now_ms += 20_000  # until claims are too late, and shards are tried again
         assert not node.shards.quarantined()

@@ -29,14 +29,9 @@ class IngestRig(Rig):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.create("d", 2)
-        self.ingest = self.member()
-
-    def create(self, name: str, shard_number: int = 1) -> None:
-        config = CollectionConfig(vectors={"": VectorParams(2, Distance.DOT)}, shard_number=shard_number)
-        command = CreateCollection(name, msgspec.json.encode(config), SHARDS[:shard_number])
-        self.writer.write_catalog(command, Request("create")).result()
+        self.create("d", *SHARDS)
         self.replayer.step(0)
+        self.ingest = self.member()
 
     def member(self) -> Ingest:
         ingest = Ingest(
@@ -193,7 +188,8 @@ def test_a_collection_that_is_made_anew_begins_with_what_comes_then(rig: IngestR
     rig.settle()
     rig.writer.write_catalog(DeleteCollection("d"), Request("delete")).result()
     rig.replayer.step(0)
-    rig.create("d", 2)
+    rig.create("d", *SHARDS)
+    rig.replayer.step(0)
     rig.produce(upsert(2, 2))
     rig.settle()
     assert rig.payloads(3) == {encode_id(2): {"n": 2}}
