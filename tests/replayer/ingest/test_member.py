@@ -12,7 +12,7 @@ import pytest
 from catalog.collection import CollectionConfig, Distance, VectorParams
 from journal import codec
 from journal.ids import encode_id
-from journal.log import Headers, TopicPartition
+from journal.log import Headers, Indefinite, TopicPartition, pending
 from journal.memory import AppendFault
 from journal.records import CreateCollection, Delete, DeleteCollection, Ingested, Upsert
 from journal.registry import SchemaRegistry
@@ -229,3 +229,12 @@ def test_a_restart_remembers_what_was_ingested(rig: IngestRig, tmp_path: Path) -
     rig.append(again, home)
     assert [part.verdict for part in rig.replayer.operations.of("again")] == ["repeated"]
     assert rig.payloads() == {encode_id(1): {"n": 1}}
+
+
+def test_a_write_that_is_not_acknowledged_in_time_is_indefinite(rig: IngestRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the member begins again at the last commit, as after any failure of the journal."""
+    monkeypatch.setattr("replayer.ingest.member.ACKNOWLEDGE_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(rig.writer, "write_ingested", lambda *_: pending())
+    rig.produce(upsert(1, 1))
+    with pytest.raises(Indefinite):
+        rig.ingest.step(0)

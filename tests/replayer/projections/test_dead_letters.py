@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from journal.log import Entry, TopicPartition
+from collections.abc import Callable
+
+import pytest
+
+from catalog.collection import MAX_NAME_CHARS
+from journal.log import Entry, Indefinite, TopicPartition, pending
 from journal.memory import MemoryJournal
 from journal.topics import Topics
-from replayer.projections.dead_letters import Burial, DeadLetters, bury, original, remove
+from replayer.projections import dead_letters
+from replayer.projections.dead_letters import IN_ALL, Burial, DeadLetters, bury, original, remove
 
 TOPICS = Topics("v")
 KNOWN = ("c", "few", "many")
@@ -90,3 +96,63 @@ def test_whatever_else_stands_in_the_topic_is_passed_over() -> None:
         cemetery.journal.append(TOPICS.dead_letter_partition, b"{}", None, headers).result()
     cemetery.bury(1)
     assert len(cemetery.folded().list()) == 1
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda cemetery: cemetery.bury(1),
+        lambda cemetery: remove(cemetery.journal, TOPICS, [], "cleared"),
+    ],
+)
+def test_an_append_that_takes_too_long_is_indefinite(
+    write: Callable[[Cemetery], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure of the journal as others are: not one that throws state away, and 504 over HTTP."""
+    monkeypatch.setattr(dead_letters, "BURY_TIMEOUT_S", 0.0)
+    cemetery = Cemetery()
+    monkeypatch.setattr(cemetery.journal, "append", lambda *_, **__: pending())
+    with pytest.raises(Indefinite, match="no acknowledgement within 0 s"):
+        write(cemetery)
+
+
+def test_names_that_producers_choose_take_no_room_of_their_own() -> None:
+    """I11: the list is bounded in all, and what it counts by name are collections that exist."""
+    cemetery = Cemetery()
+    for offset in range(3 * IN_ALL):
+        cemetery.bury(offset, f"made up {offset}")
+    letters = cemetery.folded(most=2)
+    assert [letter.offset for letter in letters.list()] == list(range(IN_ALL, 3 * IN_ALL)), "the oldest leave"
+    assert letters.evictions == {"": IN_ALL}
+    assert letters.sizes(KNOWN) == {"": 2 * IN_ALL, "c": 0, "few": 0, "many": 0}
+    letters.expire(cemetery.now_ms + 1000, KNOWN)
+    assert letters.expirations == {"": 2 * IN_ALL}
+    assert not letters._by_collection
+
+
+def test_counters_have_a_bound_also_for_collections_that_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead_letters, "MAX_COUNTED", 1)
+    cemetery = Cemetery()
+    for offset in range(6):
+        cemetery.bury(offset, ("c", "few")[offset % 2])
+    assert cemetery.folded(most=1).evictions == {"c": 2, "": 2}
+
+
+def test_texts_of_producers_are_cut() -> None:
+    cemetery = Cemetery()
+    entry = Entry(FROM, 1, 500, None, b"", ())
+    bury(cemetery.journal, TOPICS, [Burial(entry, "é" * 1_000_000, "ü" * 1_000_000)], cemetery.now_ms)
+    (buried,) = cemetery.entries()
+    assert sum(len(value) for _, value in buried.headers) < 3_000
+    (letter,) = cemetery.folded().list()
+    assert (len(letter.reason), len(letter.collection)) == (dead_letters.MAX_REASON_CHARS, MAX_NAME_CHARS)
+
+
+@pytest.mark.parametrize("header", ["topic", "partition", "offset"])
+def test_a_forged_letter_is_none_when_it_cannot_be_shown(header: str) -> None:
+    cemetery = Cemetery()
+    cemetery.bury(1)
+    (entry,) = cemetery.entries()
+    headers = [(name, b"9" * 1000 if name.endswith(f".{header}") else value) for name, value in entry.headers]
+    cemetery.journal.append(TOPICS.dead_letter_partition, b"", None, headers).result()
+    assert [letter.number for letter in cemetery.folded().list()] == [0]
