@@ -42,6 +42,7 @@ from journal.hlc import Clock
 from journal.kafka import KafkaJournal, KafkaReader
 from journal.topic_check import config_of
 from journal.topics import Topics
+from replayer import verdicts
 from replayer.loop import COMMIT_EVERY_S
 from replayer.projections.dead_letters import DeadLetters
 from replayer.projections.shards import ShardsProjection
@@ -286,7 +287,7 @@ class Profile:
         ("open: topics, catalog, positions", Replayer, "open"),
         ("poll: fetch, and wait for it", KafkaReader, "poll"),
         ("judge: decode Avro", codec, "decode"),
-        ("judge: the contract", replayer, "contract_error"),
+        ("judge: the contract", verdicts, "contract_error"),
         ("judge: drift, catalog position, home", ShardsProjection, "_judge"),
         ("apply: stage and join", Stage, "join"),
         ("apply: look the points up (RocksDB read)", Store, "point"),
