@@ -149,7 +149,6 @@ class Loop:
 
     def open(self) -> None:
         """Sees to the topics, opens the projections one after the other, and finds where each partition is to be read on."""
-        self.applied.suspend()
         self._journal.ensure_topics(self._specs)
         reader = self._reader = self._journal.reader()
         partitions = list(self._pass_of)
@@ -176,7 +175,7 @@ class Loop:
         return len(batch.entries)
 
     def close(self) -> None:
-        """Lets go of reader and projections. Their state stays on disk."""
+        """Lets go of reader and projections. Their state stays on disk; nothing counts as applied until `open` is done."""
         self.applied.suspend()
         if self._reader is not None:
             self._reader.close()

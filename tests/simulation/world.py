@@ -161,6 +161,7 @@ class Node:
             lambda: self.world.now_ms / 1000,
         )
         self.lost_share = False
+        self.ingesting = False
         self.ingest = Ingest(
             self.world.journal,
             TOPICS,
@@ -186,6 +187,7 @@ class Node:
     def ingest_step(self) -> bool:
         """One step of the ingest, which begins again when anything fails, as `Ingest.run` does. Whether anything came."""
         ingest = self.ingest
+        self.ingesting = True
         try:
             if self.lost_share:
                 ingest.close()
@@ -196,6 +198,8 @@ class Node:
         except (Definite, Indefinite):
             ingest.close()
             return True
+        finally:
+            self.ingesting = False
 
     def lose_share(self) -> None:
         """The group takes this node for dead while it is only slow; it goes on with what it has."""
@@ -465,7 +469,7 @@ class World:
             self._interrupted = True  # in the middle of whatever is writing here
             one, other = self.random.sample(self.nodes, 2)
             one.lose_share()
-            if not other.writer._lock.locked():
+            if not (other.ingesting or other.writer._lock.locked()):  # a node has one thread that ingests
                 other.ingest_step()
             self._interrupted = False
         if self.random.random() >= self.fault_rate:

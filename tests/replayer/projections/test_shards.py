@@ -86,9 +86,9 @@ def test_a_restart_does_not_bury_again(rig: Rig) -> None:
 
 
 def test_only_the_partition_of_a_record_that_waits_for_the_catalog_is_held_up(rig: Rig) -> None:
-    rig.append(rig.record(GOOD, collection=1, catalog_position=2))
+    rig.journal.append(HOME, rig.record(GOOD, collection=1, catalog_position=2)).result()
     for number in (2, 3):
-        rig.append(rig.record(upsert(1, 2, point_id=encode_id(number))))
+        rig.journal.append(HOME, rig.record(upsert(1, 2, point_id=encode_id(number)))).result()
     rig.append(rig.record(upsert(1, 2, point_id=encode_id(4))), TIER0)
     assert rig.ids() == [encode_id(4)]
     assert (rig.replayer.applied.get()[HOME], rig.replayer.applied.get()[TIER0]) == (0, 1)
@@ -331,20 +331,35 @@ def test_a_long_way_behind_is_read_in_small_steps_while_the_rest_goes_on(rig: Ri
     rig.create("d")
     rig.replayer.step(0)
     broken = Broken(monkeypatch, 0, 0)
-    for number in range(7):
-        rig.append(rig.record(upsert(1, 2, point_id=encode_id(number))), HOME if number % 2 else TIER3)
+    for number in range(20):
+        rig.append(rig.record(upsert(1, 2, point_id=encode_id(number))), TIER3 if number % 3 else HOME)
     broken.mend()
     rig.now_ms += 1000
     steps = 0
     while rig.shards.quarantined():
         other = upsert(1, 2, point_id=encode_id(100 + steps))
         rig.append(rig.record(other, collection=1, catalog_position=2))
-        rig.append(rig.record(other), TIER0)
+        rig.append(rig.record(other), (HOME, TIER0, TIER3)[steps % 3])
         assert rig.ids(1)[-1] == encode_id(100 + steps)
         steps += 1
-        assert steps < 20
+        assert steps < 40
     assert steps > 1
-    assert rig.ids() == [*(encode_id(number) for number in range(7)), *(encode_id(100 + step) for step in range(steps))]
+    assert rig.ids() == [*(encode_id(number) for number in range(20)), *(encode_id(100 + step) for step in range(steps))]
+
+
+def test_a_shard_that_catches_up_takes_new_settings_too(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projection, "CATCH_UP_RECORDS", 1)
+    broken = Broken(monkeypatch, 0, 0)
+    for number in range(4):
+        rig.append(rig.record(upsert(1, 2, point_id=encode_id(number), payload=b'{"n":1}')))
+    broken.mend()
+    rig.now_ms += 1000
+    rig.replayer.step(0)
+    assert rig.shards.quarantined()
+    rig.writer.write_catalog(CreatePayloadIndex("c", "n", b'{"type":"integer"}'), Request("index")).result()
+    for _ in range(10):
+        rig.replayer.step(0)
+    assert rig.shards.of(0)[0].indexed_points("n") == 4
 
 
 def test_a_journal_that_fails_while_a_shard_catches_up_is_no_fault_of_the_shard(
