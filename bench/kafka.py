@@ -42,8 +42,11 @@ from journal.hlc import Clock
 from journal.kafka import KafkaJournal, KafkaReader
 from journal.topic_check import config_of
 from journal.topics import Topics
-from replayer import replayer
-from replayer.dead_letters import DeadLetters
+from replayer import verdicts
+from replayer.loop import COMMIT_EVERY_S
+from replayer.projections.dead_letters import DeadLetters
+from replayer.projections.shards import ShardsProjection
+from replayer.replayer import Replayer
 from shard.batch import Limits, WriteBatch
 from shard.shard import Shard
 from shard.shards import Shards
@@ -280,18 +283,18 @@ class Profile:
     """While entered: the seconds in each part of a replay, less those in other parts that it calls. For one thread."""
 
     PARTS: Sequence[tuple[str, Any, str]] = (
-        ("open: topics, catalog, positions", replayer.Replayer, "open"),
+        ("open: topics, catalog, positions", Replayer, "open"),
         ("poll: fetch, and wait for it", KafkaReader, "poll"),
         ("judge: decode Avro", codec, "decode"),
-        ("judge: the contract", replayer, "contract_error"),
-        ("judge: drift, catalog position, home", replayer.Replayer, "_judge"),
+        ("judge: the contract", verdicts, "contract_error"),
+        ("judge: drift, catalog position, home", ShardsProjection, "_judge"),
         ("apply: stage and join", WriteBatch, "join"),
         ("apply: look the points up (RocksDB read)", Store, "point"),
         ("apply: encode what changes", WriteBatch, "changes"),
         ("apply: write to RocksDB", Store, "write"),
         ("apply: in-memory indexes", WriteBatch, "publish"),
         ("apply: publish views", Shard, "_publish"),
-        ("commit for the dashboards", replayer.Replayer, "_commit"),
+        ("commit for the dashboards", Replayer, "_tend"),
     )
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -330,12 +333,12 @@ def _replay_s(bootstrap: str, topics: Topics, folder: Path) -> float:
     shards = Shards(folder, topics, limits, lambda task: None)
     group = f"{topics.prefix}.{folder.name}"
     with closing(KafkaJournal(bootstrap)) as journal:
-        replaying = replayer.Replayer(journal, topics, Clock(wall_clock_ms), shards, group, limits, DeadLetters())
+        replaying = Replayer(journal, topics, Clock(wall_clock_ms), shards, group, limits, DeadLetters())
         with closing(replaying):
             begun_s = time.perf_counter()
             replaying.open()
             while not replaying.caught_up():
-                replaying.step(replayer.COMMIT_EVERY_S)
+                replaying.step(COMMIT_EVERY_S)
             return time.perf_counter() - begun_s
 
 

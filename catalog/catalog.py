@@ -17,6 +17,7 @@ from catalog.collection import (
     check_homes,
     check_name,
 )
+from catalog.commands import CommandTimes, CreatedIds
 from catalog.errors import InvalidConfig
 from journal.records import (
     AliasAction,
@@ -75,8 +76,8 @@ class Catalog:
     def __init__(self) -> None:
         self.view = CatalogView()
         self._outcomes: OrderedDict[int, Outcome] = OrderedDict()
-        self._times: list[int] = []
-        self._ever: dict[int, Collection] = {}
+        self._times = CommandTimes()
+        self._created = CreatedIds()
 
     def apply(self, offset: int, time_ms: int, operation: CatalogOperation | None) -> Outcome:
         """Applies the command at `offset` of the system topic; None for a record that holds no command."""
@@ -87,18 +88,18 @@ class Catalog:
                 view, outcome = _fold(view, offset, time_ms, operation)
             except (InvalidConfig, msgspec.MsgspecError, ValueError, RecursionError) as error:
                 outcome = Outcome(Verdict.INVALID, str(error))
-        self._times.extend([time_ms] * (offset + 1 - len(self._times)))
+        self._times.add(offset, time_ms)
         self._outcomes[offset] = outcome
         if len(self._outcomes) > MAX_OUTCOMES:
             self._outcomes.popitem(last=False)
-        if created := view.by_id.get(offset):
-            self._ever[offset] = created
+        if offset in view.by_id:
+            self._created.add(offset)
         self.view = view._replace(position=offset + 1)
         return outcome
 
-    def ever(self, collection_id: int) -> Collection | None:
-        """The collection with this id as it was created, also when it is deleted since."""
-        return self._ever.get(collection_id)
+    def created(self, collection_id: int) -> bool:
+        """Whether a collection with this id was ever created, also when it is deleted since."""
+        return collection_id in self._created
 
     def outcome(self, offset: int) -> Outcome | None:
         """The outcome of the command at `offset`, while it is kept."""
@@ -106,7 +107,7 @@ class Catalog:
 
     def known_at_ms(self, position: int) -> int:
         """The log's time of the last command below `position`, which must be applied; 0 for none."""
-        return self._times[min(position, len(self._times)) - 1] if position and self._times else 0
+        return self._times.below_ms(position)
 
 
 def choose_homes(view: CatalogView, shard_number: int) -> list[list[int]]:

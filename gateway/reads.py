@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -122,11 +122,15 @@ class ReadService:
             if collection.id in self.catalog.by_id:
                 raise Unavailable("the collection's state is being opened", retry_after_s=1.0)
             _found(None, collection.name)
+        return self._made(shards)
+
+    def _made(self, shards: Sequence[Shard]) -> list[Replica]:
         return [self.make_replica(shard, self.replayer.applied, self.gate, self.executor) for shard in shards]
 
     async def statuses(self, collection: Collection) -> list[ShardStatus]:
-        """What there is to know of each shard of a collection."""
-        return await all_of((replica.status() for replica in self.replicas(collection)), Deadline(self.timeouts.work_s))
+        """What there is to know of each shard of a collection that is served."""
+        replicas = self._made(self.shards.served(collection.id))
+        return await all_of((replica.status() for replica in replicas), Deadline(self.timeouts.work_s))
 
     async def offload(self, quick: bool, work: Callable[[], T]) -> T:
         """Runs work that may take longer than a millisecond in the pool."""
@@ -136,6 +140,8 @@ class ReadService:
         """Refuses a read while this node replays what the log held at its start; one that takes whatever is here is told so."""
         if self.replayer.caught_up():
             return
+        if not self.replayer.applied.get():
+            raise Unavailable("this node is opening its state", retry_after_s=1.0)
         done, total = self.replayer.behind()
         if level is not Consistency.EVENTUAL:
             raise Unavailable(f"this node is replaying the log: {done} of {total} records are applied", retry_after_s=1.0)

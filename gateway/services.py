@@ -20,9 +20,9 @@ from journal.log import Journal, JournalError, Positions, TopicPartition
 from journal.token import Token, merge
 from journal.topics import INGEST_PARTITIONS, Topics
 from query.consistency import Gate
-from replayer.dead_letters import DeadLetters
-from replayer.ingest import Ingest
+from replayer.ingest.member import Ingest
 from replayer.lag import Measured
+from replayer.projections.dead_letters import DeadLetters
 from replayer.replayer import Replayer
 from shard.shards import Shards
 
@@ -67,13 +67,17 @@ class NodeState:
     stopping: threading.Event = field(default_factory=threading.Event)
 
     def ready(self) -> bool:
-        """Whether this node has replayed what the log held at its start, and is not on its way out."""
-        return not self.stopping.is_set() and self.replayer.failure is None and self.replayer.caught_up()
+        """Whether this node has replayed what the log held at its start, and is not on its way out.
+
+        Shards in quarantine do not change that while others are served.
+        """
+        served = bool(self.shards.all()) or not self.shards.quarantined()
+        return not self.stopping.is_set() and self.replayer.failure is None and self.replayer.caught_up() and served
 
     def letters(self) -> DeadLetters:
         """The dead letters, less those that have been kept long enough."""
         letters = self.replayer.letters
-        letters.expire(self.clock.physical_ms())
+        letters.expire(self.clock.physical_ms(), self.replayer.catalog.view.collections)
         return letters
 
     def buried(self) -> int:

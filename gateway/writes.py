@@ -22,6 +22,7 @@ from journal.writer import Destination, Receipt, Writer
 from query.consistency import Gate, NotCaughtUp
 from replayer.replayer import Replayer
 from shard.contract import contract_error
+from shard.shards import Shards, ShardUnavailable
 
 UpdateResult = dict[str, object]
 """The dialect's answer to a change of points."""
@@ -38,6 +39,7 @@ class WriteService:
     """Belongs to one event loop."""
 
     replayer: Replayer
+    shards: Shards
     gate: Gate
     writer: Writer
     executor: Executor
@@ -57,6 +59,7 @@ class WriteService:
         """Writes operations on points; with `wait` returns once they are applied here."""
         if not any(operation.ids for operation in operations):
             return {"operation_id": 0, "status": "completed"}
+        self.shards.of(collection.id)  # raises ShardUnavailable when one of them is in quarantine
         if sum(len(operation.ids) for operation in operations) > QUICK_WRITES:
             loop = asyncio.get_running_loop()
             writing = await loop.run_in_executor(self.executor, self._begin, request, collection, operations)
@@ -67,7 +70,8 @@ class WriteService:
         if request.params.wait:
             try:
                 await self.gate.reached(receipt.token().positions, request.timeout_s or APPLY_S)
-            except NotCaughtUp:
+                self.shards.of(collection.id)  # one in quarantine has not applied it
+            except (NotCaughtUp, ShardUnavailable):
                 return {"operation_id": offset, "status": "acknowledged"}  # durable, and the token tells where
         return {"operation_id": offset, "status": "completed" if request.params.wait else "acknowledged"}
 

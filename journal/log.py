@@ -14,7 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
+
+T = TypeVar("T")
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -99,6 +101,14 @@ class Overloaded(Definite):
 
 class Indefinite(JournalError):
     """The record may or may not have been written."""
+
+
+def acknowledged(future: Future[T], timeout_s: float) -> T:
+    """What a write that is under way gives. Raises JournalError: Indefinite when nothing is known after `timeout_s`."""
+    try:
+        return future.result(timeout_s)
+    except TimeoutError:
+        raise Indefinite(f"no acknowledgement within {timeout_s:g} s") from None
 
 
 class Reader(Protocol):

@@ -6,7 +6,8 @@ import threading
 from collections import OrderedDict
 from typing import NamedTuple
 
-from journal.log import TopicPartition
+from journal.log import Entry, TopicPartition
+from journal.records import Record
 
 MAX_REQUESTS = 10_000
 """Requests remembered by a node; the oldest leave. Older ones are found with `vecraft journal show`."""
@@ -49,6 +50,17 @@ class Operations:
             while len(self._requests) > MAX_REQUESTS or self._count > MAX_ALL_RECORDS:
                 _, oldest = self._requests.popitem(last=False)
                 self._count -= len(oldest)
+
+    def note_entry(self, entry: Entry, record: Record, stamp: int, verdict: str, reason: str = "") -> None:
+        """Remembers what became of the record in `entry`; one that names no request is nobody's to ask for."""
+        if record.request_id:
+            operation = type(record.operation).__name__
+            self.note(
+                record.request_id,
+                AppliedRecord(
+                    entry.partition, entry.offset, record.collection, record.shard, operation, record.hlc, stamp, verdict, reason
+                ),
+            )
 
     def of(self, request_id: str) -> list[AppliedRecord]:
         """The applied records of a request, in log order; none when it is unknown or forgotten."""

@@ -44,6 +44,10 @@ Background = Callable[[Callable[[], None]], None]
 """Runs a long task later, elsewhere, one at a time."""
 
 
+class ShardClosed(Exception):
+    """The shard was closed after the caller looked it up: its collection was dropped, or the shard failed. Look it up again."""
+
+
 class Shard:
     """Shard `number` of a collection, in `folder`."""
 
@@ -60,14 +64,24 @@ class Shard:
         self._topics = topics
         self._limits = limits
         self._background = background
-        self.store = Store(folder / "rows", _forms(collection.config))
-        self.vectors = _indexes(folder / "segments", collection.config, self.lock)
-        self._next_row = self.store.next_row()
         self._homes = topics.home_partitions(collection.homes[number])
         self._progress: dict[TopicPartition, Progress] = {}
-        for partition in self.home_partitions():
-            self._progress[partition] = self.store.progress(partition) or Progress()
-        self._load()
+        self._view: ShardView | None = None
+        self.store = Store(folder / "rows", _forms(collection.config))
+        try:
+            self.vectors = _indexes(folder / "segments", collection.config, self.lock)
+            self._load()
+        except BaseException:
+            self._view = None
+            self.store.close()  # or RocksDB's lock would keep the next attempt out
+            raise
+
+    @property
+    def view(self) -> ShardView:
+        """The shard as it is now, for a read. Raises ShardClosed after `close`."""
+        if (view := self._view) is None:
+            raise ShardClosed(f"shard {self.number} of collection {self.collection.name!r} is closed")
+        return view
 
     def home_partitions(self) -> list[TopicPartition]:
         """The partitions that may hold records for this shard."""
@@ -145,7 +159,7 @@ class Shard:
         """Stops planning builds and closes the files. The state stays."""
         for vectors in self.vectors.values():
             vectors.abandon()
-        del self.view  # with its snapshots; RocksDB keeps its lock while a read still holds one
+        self._view = None  # with its snapshots; RocksDB keeps its lock while a read still holds one
         self.store.close()
 
     def drop(self) -> None:
@@ -155,7 +169,7 @@ class Shard:
 
     def _publish(self) -> None:
         """Makes what is applied visible to reads that begin now. Under the lock, by the thread that applies."""
-        self.view = ShardView(
+        self._view = ShardView(
             self.collection,
             self.store.view(),
             self.rows.view(),
@@ -173,12 +187,15 @@ class Shard:
     def _run(self, vectors: Index, build: Build) -> None:
         vectors.run(build)
         with self.lock:
-            if hasattr(self, "view"):  # not closed meanwhile
+            if self._view is not None:  # not closed meanwhile
                 # A batch may be written and not yet published: the rows stay those of the view.
-                self.view = self.view.with_vectors(self._vector_views())
+                self._view = self._view.with_vectors(self._vector_views())
         self.tend()
 
     def _load(self) -> None:
+        self._next_row = self.store.next_row()
+        for partition in self.home_partitions():
+            self._progress[partition] = self.store.progress(partition) or Progress()
         oldest = min((progress.stamp for progress in self._progress.values() if progress.stamp), default=0)
         self.store.forget_idempotency_keys(oldest - (self._limits.idempotency_window_ms << COUNTER_BITS))
         self.payload.fields = {name: FieldIndex(schema) for name, schema in self.collection.fields.items()}

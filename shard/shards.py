@@ -1,4 +1,4 @@
-"""All shards of this process, and how far their partitions are applied."""
+"""All shards of this process, which of them are in quarantine, and how far their partitions are applied."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from catalog.collection import Collection
 from journal.log import Positions, TopicPartition
@@ -20,42 +21,113 @@ _IDENTITY = "identity"
 """A file that says whose state this is: after a log is restored or replaced, an id may mean another collection."""
 
 
+FIRST_DELAY_S = 1.0
+MAX_DELAY_S = 60.0
+MAX_REASON_CHARS = 500
+
+
+class Quarantine(NamedTuple):
+    """A shard that is not served because something failed inside it, and for how many failures in a row."""
+
+    collection: str
+    number: int
+    reason: str
+    failures: int
+
+    @property
+    def delay_s(self) -> float:
+        """How long after the last failure the shard is tried again."""
+        return min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** min(self.failures - 1, 10))
+
+
+class ShardUnavailable(Exception):
+    """A shard is in quarantine, so its collection is neither read nor written here. Try again after `retry_after_s`."""
+
+    def __init__(self, quarantine: Quarantine) -> None:
+        super().__init__(
+            f"shard {quarantine.number} of collection {quarantine.collection!r} is not served: {quarantine.reason}; "
+            f"it is tried again within {quarantine.delay_s:g} s"
+        )
+        self.retry_after_s = quarantine.delay_s
+
+
 class Shards:
-    """The open shards, in folders `<collection id>/<number>` below `folder`. One thread opens and drops, any thread looks up."""
+    """The shards of this process, in folders `<collection id>/<number>` below `folder`.
+
+    One thread opens, quarantines and drops; any thread looks up. A shard that fails is closed and put into quarantine, the others
+    of its collection stay open: what is new in the log is applied to them, but reads and writes find the whole collection
+    unavailable.
+    """
 
     def __init__(self, folder: Path, topics: Topics, limits: Limits, background: Background) -> None:
         self._folder = folder
         self._topics = topics
         self._limits = limits
         self._background = background
-        self._open: dict[int, list[Shard]] = {}
+        self._places: dict[int, tuple[Shard | Quarantine, ...]] = {}
+        self._quarantined: dict[tuple[int, int], Quarantine] = {}
 
-    def open(self, collection: Collection) -> list[Shard]:
-        """Opens all shards of a collection, loading what state there is; that of another one with the same id is removed."""
-        folder = self._folder / str(collection.id)
-        identity = f"{collection.name} {collection.created_ms}"
-        if not (folder / _IDENTITY).is_file() or (folder / _IDENTITY).read_text() != identity:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            (folder / _IDENTITY).write_text(identity)
-        shards = [
-            Shard(folder / str(number), collection, number, self._topics, self._limits, self._background)
-            for number in range(collection.config.shard_number)
-        ]
-        self._open = {**self._open, collection.id: shards}
-        return shards
+    # Looking up.
 
     def of(self, collection_id: int) -> list[Shard]:
-        """The shards of a collection, by number; none when it is not open here."""
-        return self._open.get(collection_id, [])
+        """The shards of a collection, by number; none when it is not open here. Raises ShardUnavailable."""
+        shards = []
+        for place in self._places.get(collection_id, ()):
+            if isinstance(place, Quarantine):
+                raise ShardUnavailable(place)
+            shards.append(place)
+        return shards
+
+    def served(self, collection_id: int) -> list[Shard]:
+        """The shards of a collection that are not in quarantine."""
+        return [place for place in self._places.get(collection_id, ()) if isinstance(place, Shard)]
+
+    def find(self, collection_id: int, number: int) -> Shard | None:
+        """The shard, unless it is in quarantine or not here."""
+        places = self._places.get(collection_id, ())
+        place = places[number] if number < len(places) else None
+        return place if isinstance(place, Shard) else None
 
     def all(self) -> list[Shard]:
-        return [shard for shards in self._open.values() for shard in shards]
+        """All shards that are not in quarantine."""
+        return [place for places in self._places.values() for place in places if isinstance(place, Shard)]
+
+    def quarantined(self) -> Mapping[tuple[int, int], Quarantine]:
+        """What is in quarantine, by the collection's id and the shard's number."""
+        return self._quarantined
+
+    # Changing.
+
+    def open(self, collection: Collection) -> None:
+        """Opens all shards of a collection, loading what state there is; one that cannot be opened goes into quarantine."""
+        places = tuple(self._opened(collection, number, 0) for number in range(collection.config.shard_number))
+        self._set(collection.id, places)
+
+    def reopen(self, collection: Collection, number: int) -> Shard | None:
+        """Opens a shard that is in quarantine, which it leaves by `serve`. None when that fails, which is noted."""
+        place = self._opened(collection, number, self._failures(collection.id, number))
+        if isinstance(place, Shard):
+            return place
+        self._put(collection.id, number, place)
+        return None
+
+    def serve(self, shard: Shard) -> None:
+        """Ends the quarantine of a shard that was opened again and misses nothing."""
+        self._put(shard.collection.id, shard.number, shard)
+
+    def quarantine(self, shard: Shard, error: Exception) -> None:
+        """Closes a shard in which something failed, and serves it no more. Its state stays, and may lack what failed."""
+        id_, number = shard.collection.id, shard.number
+        self._put(id_, number, _quarantine(shard.collection, number, error, self._failures(id_, number)))
+        try:
+            shard.close()
+        except Exception as closing:  # whatever is broken in there must not spread
+            log.warning("closing shard %d of collection %s: %s", number, shard.collection.name, closing)
 
     def drop(self, collection_id: int) -> None:
         """Closes a collection's shards and removes their state."""
-        dropped = self.of(collection_id)
-        self._open = {id_: shards for id_, shards in self._open.items() if id_ != collection_id}
+        dropped = self.served(collection_id)
+        self._set(collection_id, ())
         for shard in dropped:
             shard.drop()
         shutil.rmtree(self._folder / str(collection_id), ignore_errors=True)
@@ -69,13 +141,64 @@ class Shards:
 
     def close(self) -> None:
         """Closes all shards; their state stays."""
-        closing, self._open = self.all(), {}
+        closing = self.all()
+        self._places, self._quarantined = {}, {}
         for shard in closing:
             shard.close()
 
+    def _opened(self, collection: Collection, number: int, failures: int) -> Shard | Quarantine:
+        try:
+            self._claim_folder(collection)
+            return self._new_shard(collection, number)
+        except Exception as error:  # RocksDB's errors have no class of their own
+            return _quarantine(collection, number, error, failures)
+
+    def _new_shard(self, collection: Collection, number: int) -> Shard:
+        folder = self._folder / str(collection.id) / str(number)
+        return Shard(folder, collection, number, self._topics, self._limits, self._background)
+
+    def _claim_folder(self, collection: Collection) -> None:
+        """Makes the collection's folder; what lies there of another collection with the same id is removed."""
+        folder = self._folder / str(collection.id)
+        identity = f"{collection.name} {collection.created_ms}"
+        if (folder / _IDENTITY).is_file() and (folder / _IDENTITY).read_text() == identity:
+            return
+        if not self.served(collection.id):
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _IDENTITY).write_text(identity)
+
+    def _failures(self, collection_id: int, number: int) -> int:
+        place = self._places[collection_id][number]
+        return place.failures if isinstance(place, Quarantine) else 0
+
+    def _put(self, collection_id: int, number: int, place: Shard | Quarantine) -> None:
+        places = self._places[collection_id]
+        self._set(collection_id, (*places[:number], place, *places[number + 1 :]))
+
+    def _set(self, collection_id: int, places: tuple[Shard | Quarantine, ...]) -> None:
+        """Makes these the shards of a collection, none for a dropped one. New objects, so that readers need no lock."""
+        others = {id_: found for id_, found in self._places.items() if id_ != collection_id}
+        self._places = others | {collection_id: places} if places else others
+        left = {key: found for key, found in self._quarantined.items() if key[0] != collection_id}
+        mine = {(collection_id, number): place for number, place in enumerate(places) if isinstance(place, Quarantine)}
+        self._quarantined = left | mine
+
+
+def _quarantine(collection: Collection, number: int, error: Exception, failures: int) -> Quarantine:
+    reason = f"{type(error).__name__}: {error}"[:MAX_REASON_CHARS]
+    found = Quarantine(collection.name, number, reason, failures + 1)
+    level = logging.ERROR if failures == 0 else logging.WARNING
+    log.log(level, "shard %d of collection %s is in quarantine: %s", number, collection.name, reason, exc_info=failures == 0)
+    return found
+
 
 class AppliedPositions:
-    """How far this process has applied each partition. Whoever must see a write waits for its position here."""
+    """How far this process has applied each partition. Whoever must see a write waits for its position here.
+
+    While the process opens its state, nothing is applied: `get` gives no positions, and `covers` holds for none.
+    A partition counts as applied also where a shard in quarantine lacks some of it; `Shards.of` refuses that one.
+    """
 
     def __init__(self) -> None:
         self._moved = threading.Condition()
@@ -83,7 +206,7 @@ class AppliedPositions:
         self._listeners: list[Callable[[], None]] = []
 
     def get(self) -> Positions:
-        """Next offsets by partition, as of now."""
+        """Next offsets by partition, as of now; empty while the state is being opened."""
         return self._positions
 
     def advance(self, to: Mapping[TopicPartition, int]) -> None:
@@ -96,6 +219,10 @@ class AppliedPositions:
             self._moved.notify_all()
         self._tell()
 
+    def suspend(self) -> None:
+        """Nothing is applied until `restart`: the state is being opened."""
+        self.restart({})
+
     def restart(self, positions: Positions) -> None:
         """Begins anew at these positions, which may lie below what was announced."""
         with self._moved:
@@ -105,7 +232,8 @@ class AppliedPositions:
 
     def covers(self, positions: Mapping[TopicPartition, int]) -> bool:
         """Whether everything below `positions` is applied."""
-        return all(self._positions.get(partition, 0) >= offset for partition, offset in positions.items())
+        done = self._positions
+        return bool(done) and all(done.get(partition, 0) >= offset for partition, offset in positions.items())
 
     def wait(self, positions: Mapping[TopicPartition, int], timeout_s: float) -> bool:
         """Waits until everything below `positions` is applied; whether it is."""

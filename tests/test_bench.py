@@ -21,7 +21,7 @@ from bench.peers import PEERS
 from bench.report import DOWN, ROWS, UP, Row, _advantages, _verdicts, advantage
 from journal.log import Entry, TopicPartition
 from journal.registry import SchemaRegistry
-from replayer.ingest_format import change_of
+from replayer.ingest.format import change_of
 
 VECTORS = 400
 SMALL = ["--data", "generated", "--vectors", str(VECTORS)]

@@ -26,8 +26,8 @@ from journal.registry import SchemaRegistry
 from journal.topics import Topics
 from journal.writer import Writer
 from query.consistency import Gate
-from replayer.dead_letters import DeadLetters
-from replayer.ingest import Ingest
+from replayer.ingest.member import Ingest
+from replayer.projections.dead_letters import DeadLetters
 from replayer.replayer import Replayer
 from shard.batch import Limits
 from shard.shards import Shards
@@ -119,7 +119,9 @@ class Roles:
         )
         timeouts = ReadTimeouts(settings.read_timeout_s, settings.search_timeout_s)
         reads = ReadService(self.replayer, self.shards, gate, self.topics, executor, timeouts, make_replica)
-        writes = WriteService(self.replayer, gate, self.writer, executor, BulkParser(), budget, settings.append_timeout_s)
+        writes = WriteService(
+            self.replayer, self.shards, gate, self.writer, executor, BulkParser(), budget, settings.append_timeout_s
+        )
         return Services(node, reads, writes, gate)
 
 

@@ -14,10 +14,10 @@ from gateway.request import ApiRequest, Response
 from gateway.services import NodeState, Services
 from gateway.writes import APPLY_S
 from journal import codec
-from journal.log import Entry, Indefinite
+from journal.log import Entry, Indefinite, acknowledged
 from journal.records import describe
-from replayer.dead_letters import BURY_TIMEOUT_S, DeadLetter, original, remove
-from replayer.ingest_format import NotIngestible, change_of
+from replayer.ingest.format import NotIngestible, change_of
+from replayer.projections.dead_letters import BURY_TIMEOUT_S, DeadLetter, original, remove
 
 READ_TIMEOUT_S = 0.5
 READS = 20
@@ -78,7 +78,7 @@ async def lag(request: ApiRequest, response: Response, services: Services) -> di
             "partitions": [by_partition[p] for p in shard.home_partitions() if p in by_partition],
         }
         for collection in services.reads.catalog.collections.values()
-        for shard in node.shards.of(collection.id)
+        for shard in node.shards.served(collection.id)
     ]
     return {"partitions": list(by_partition.values()), "shards": shards}
 
@@ -89,7 +89,7 @@ async def _retry(services: Services, letters: Sequence[DeadLetter]) -> dict[str,
         entries = [original(entry, letter) for letter, entry in _read(services.node, letters)]
         futures = [journal.append(entry.partition, entry.value, entry.key, entry.headers) for entry in entries]
         for future in futures:
-            future.result(BURY_TIMEOUT_S)
+            acknowledged(future, BURY_TIMEOUT_S)
 
     await services.reads.offload(False, write_again)
     return {"retried": await _remove(services, letters, "retried")}

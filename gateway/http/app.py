@@ -89,6 +89,8 @@ def _state(node: NodeState) -> dict[str, Any]:
     done, total = node.replayer.behind()
     failure = node.replayer.failure
     state: dict[str, Any] = {"ready": node.ready(), "replayed": done, "to_replay": total}
+    if quarantined := node.shards.quarantined().values():
+        state["quarantined"] = [{"collection": q.collection, "shard": q.number, "reason": q.reason} for q in quarantined]
     return state | ({"failure": str(failure)} if failure is not None else {})
 
 

@@ -25,6 +25,8 @@ from journal.log import Definite, Indefinite, Overloaded
 from journal.split import PointTooLarge
 from query.consistency import NotCaughtUp
 from shard.deadline import DeadlineExceeded
+from shard.shard import ShardClosed
+from shard.shards import ShardUnavailable
 
 _NULL_ONLY = re.compile(r"Expected `null`, got `\w+` - at `\$\.(.+)`")
 
@@ -80,7 +82,9 @@ def status_of(error: Exception) -> tuple[int, str, float | None]:
             return 400, str(error), None
         case Overloaded():
             return 429, str(error), error.retry_after_s
-        case NotCaughtUp():
+        case ShardUnavailable():
+            return 503, str(error), error.retry_after_s
+        case NotCaughtUp() | ShardClosed():
             return 503, str(error), 1.0
         case DeadlineExceeded():
             return 408, f"Timeout: {error}", None

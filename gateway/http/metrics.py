@@ -50,9 +50,12 @@ class _NodeMetrics(Collector):
         yield GaugeMetricFamily("vecraft_hlc_drift_ms", "How far the clock is ahead of physical time.", clock.drift_ms())
         yield CounterMetricFamily("vecraft_hlc_drift_errors", "Stamps refused for drift.", clock.drift_errors)
         yield GaugeMetricFamily("vecraft_ready", "Whether the node is ready.", int(node.ready()))
+        quarantined = [([q.collection, str(q.number)], 1) for q in node.shards.quarantined().values()]
+        text = "Shards that are not served because something failed inside them."
+        yield _gauge("vecraft_quarantined_shards", text, ["collection", "shard"], quarantined)
         for name in ("points", "vectors", "indexed", "segments"):
             counts = [
-                ([collection.name], sum(shard.status()[name] for shard in node.shards.of(collection.id)))
+                ([collection.name], sum(shard.status()[name] for shard in node.shards.served(collection.id)))
                 for collection in node.replayer.catalog.view.collections.values()
             ]
             yield _gauge(f"vecraft_{name}", f"Number of {name}, by collection.", ["collection"], counts)
@@ -92,7 +95,7 @@ def _lag(node: NodeState) -> Iterator[Metric]:
     shards = [
         (collection.name, shard.number, partition)
         for collection in node.replayer.catalog.view.collections.values()
-        for shard in node.shards.of(collection.id)
+        for shard in node.shards.served(collection.id)
         for partition in shard.home_partitions()
         if partition in measured
     ]
@@ -121,16 +124,18 @@ def _ingest(node: NodeState) -> Iterator[Metric]:
 
 
 def _dead_letters(node: NodeState) -> Iterator[Metric]:
+    """By collection only for those that exist: producers may write any name."""
     letters = node.letters()
+    sizes = letters.sizes(node.replayer.catalog.view.collections)
     yield CounterMetricFamily("vecraft_dead_letters", "Records this node has written to the dead letters.", node.buried())
     for name, text, counts in (
         ("evictions", "Dead letters that left for newer ones.", letters.evictions),
         ("expirations", "Dead letters that left for their age.", letters.expirations),
     ):
-        values = [([collection], counts.get(collection, 0)) for collection in letters.sizes()]
+        values = [([collection], counts.get(collection, 0)) for collection in sizes]
         yield _counter(f"vecraft_dlq_{name}", text, ["collection"], values)
-    sizes = [([collection], size) for collection, size in letters.sizes().items()]
-    yield _gauge("vecraft_dlq_size", "Dead letters, by collection; empty for records of none.", ["collection"], sizes)
+    values = [([collection], size) for collection, size in sizes.items()]
+    yield _gauge("vecraft_dlq_size", "Dead letters, by collection; empty for those of none that exists.", ["collection"], values)
 
 
 def _names(partition: TopicPartition) -> list[str]:

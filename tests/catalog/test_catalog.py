@@ -45,7 +45,7 @@ def test_a_collection_made_anew_has_another_id() -> None:
     for command in (CreateCollection("a", CONFIG, HOME), DeleteCollection("a"), CreateCollection("a", CONFIG, HOME)):
         fold(command)
     assert fold.catalog.view.collections["a"].id == 2
-    assert fold.catalog.ever(0) is not None
+    assert [fold.catalog.created(id_) for id_ in range(4)] == [True, False, True, False]
     assert set(fold.catalog.view.by_id) == {2}
 
 

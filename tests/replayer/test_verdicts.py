@@ -1,178 +1,146 @@
-"""I6: what no replica can apply goes to the dead letters with its origin and the reason, and stops nothing."""
+"""I6: every replica decides alike about a record, by nothing but the log."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
+from catalog.catalog import Catalog
 from catalog.collection import CollectionConfig, Distance, VectorParams
 from journal import codec
-from journal.hlc import Clock, stamp_at
+from journal.hlc import stamp_at
 from journal.ids import encode_id
 from journal.log import Entry, TopicPartition
-from journal.memory import MemoryJournal
 from journal.records import (
+    CatalogOperation,
     CreateCollection,
-    Delete,
     DeleteCollection,
     Ingested,
     Operation,
     PatchPayload,
     Record,
-    Upsert,
     VectorColumn,
 )
 from journal.topics import Topics
-from journal.writer import Request, Writer
-from query import points
-from replayer.dead_letters import DeadLetters
-from replayer.replayer import Replayer
+from replayer.verdicts import Accepted, Dropped, NeedsCatalog, Refused, Verdict, claim_failed, judge, judge_command
 from shard.batch import Limits
-from shard.shards import Shards
-from tests.reading import now, pinned
+from tests.replayer.rig import upsert
 
 NOW_MS = 1_700_000_000_000
+LIMITS = Limits()
 TOPICS = Topics("v")
 HOME = TopicPartition(TOPICS.tier(1), 2)
-
-
-class Rig:
-    """A replayer over a memory journal, and a collection `c` at home in partition 2 of tier 1."""
-
-    def __init__(self, folder: Path) -> None:
-        self.now_ms = NOW_MS
-        self.journal = MemoryJournal(lambda: self.now_ms)
-        self.clock = Clock(lambda: self.now_ms)
-        self.shards = Shards(folder, TOPICS, Limits(), lambda task: None)
-        self.replayer = Replayer(self.journal, TOPICS, self.clock, self.shards, "g", Limits(), DeadLetters(), lambda: self.now_ms)
-        self.replayer.open()
-        self.writer = Writer(self.journal, TOPICS, self.clock)
-        config = msgspec.json.encode(CollectionConfig(vectors={"": VectorParams(2, Distance.DOT)}))
-        self.writer.write_catalog(CreateCollection("c", config, [[0, 2, 0, 0]]), Request("create")).result()
-        self.replayer.step(0)
-
-    def record(self, operation: Operation, **changes: object) -> bytes:
-        good: dict[str, object] = {"hlc": self.clock.now(), "collection": 0, "catalog_position": 1, "request_id": "r"}
-        return codec.encode(Record(operation=operation, **(good | changes)))  # type: ignore[arg-type]
-
-    def append(self, value: bytes, partition: TopicPartition = HOME) -> None:
-        self.journal.append(partition, value, b"key", [("from", b"test")]).result()
-        self.replayer.step(0)
-
-    def dead_letters(self) -> list[Entry]:
-        reader = self.journal.reader()
-        reader.assign({TOPICS.dead_letter_partition: 0})
-        return reader.poll(0).entries
-
-    def ids(self) -> list[bytes]:
-        return now(points.matching_ids(pinned(self.shards.of(0)), None))
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    rig = Rig(tmp_path)
-    yield rig
-    rig.replayer.close()
-
-
-def upsert(*numbers: float, size: int = 2, point_id: bytes = encode_id(1), payload: bytes = b"") -> Upsert:
-    return Upsert([point_id], [VectorColumn.of("", np.array([numbers], np.float32).reshape(-1, size))], [payload])
-
-
+CONFIG = msgspec.json.encode(CollectionConfig(vectors={"": VectorParams(2, Distance.DOT)}))
 GOOD = upsert(1, 2)
+TWO_POINTS = msgspec.structs.replace(
+    GOOD, ids=[encode_id(1), encode_id(2)], vectors=[VectorColumn.of("", np.ones((2, 2), np.float32))], payloads=[b"", b""]
+)
+
+
+def catalog(*commands: tuple[int, CatalogOperation | None]) -> Catalog:
+    """Collection `c` with id 0, at home in HOME, and what these commands make of it, each with the log's time for it."""
+    found = Catalog()
+    for time_ms, command in [(NOW_MS, CreateCollection("c", CONFIG, [[0, 2, 0, 0]])), *commands]:
+        found.apply(found.view.position, time_ms, command)
+    return found
+
+
+def entry(value: bytes, partition: TopicPartition = HOME) -> Entry:
+    return Entry(partition, 0, NOW_MS, None, value, ())
+
+
+def encoded(operation: Operation, **changes: object) -> bytes:
+    good: dict[str, object] = {"hlc": stamp_at(NOW_MS), "collection": 0, "catalog_position": 1}
+    return codec.encode(Record(operation=operation, **(good | changes)))  # type: ignore[arg-type]
+
+
+def verdict(value: bytes, known: Catalog | None = None, partition: TopicPartition = HOME) -> Verdict:
+    return judge(entry(value, partition), known or catalog(), TOPICS, LIMITS)
+
+
 BAD = {
-    "no framing": (lambda rig: b"poison", "framing"),
-    "empty": (lambda rig: b"", "framing"),
-    "cut off": (lambda rig: rig.record(GOOD)[:-5], "not a record"),
-    "drift": (lambda rig: rig.record(GOOD, hlc=stamp_at(NOW_MS + 501)), "501 ms ahead of its append time, the bound is 500 ms"),
-    "dimension": (lambda rig: rig.record(upsert(1, 2, 3, size=3)), "expected dim: 2, got 3"),
-    "not finite": (lambda rig: rig.record(upsert(float("nan"), 1)), "not finite"),
-    "payload": (lambda rig: rig.record(upsert(1, 2, payload=b"[1]")), "must be an object"),
-    "broken payload": (lambda rig: rig.record(upsert(1, 2, payload=b"{")), ""),
-    "id": (lambda rig: rig.record(upsert(1, 2, point_id=b"\x09")), "not a point id"),
-    "collection": (lambda rig: rig.record(GOOD, collection=7), "collection 7 cannot be known"),
-    "shard": (lambda rig: rig.record(GOOD, shard=1), "shard 1"),
-    "never created": (lambda rig: rig.record(GOOD, collection=7, catalog_position=8), "catalog position 8"),
-    "negative position": (lambda rig: rig.record(GOOD, collection=-1, catalog_position=-5), "cannot be known"),
-    "empty patch": (lambda rig: rig.record(PatchPayload([encode_id(1)], b"")), "it is empty"),
-    "too deep": (lambda rig: rig.record(upsert(1, 2, payload=b'{"a":' * 300 + b"1" + b"}" * 300)), "300 deep, the bound is 100"),
-    "command": (lambda rig: rig.record(DeleteCollection("c")), "does not belong"),
-    "origins": (lambda rig: rig.record(GOOD, ingested=Ingested("log", [1, 2])), "origins are given for 2"),
-    "keys": (lambda rig: rig.record(GOOD, ingested=Ingested("log", [1], ["a", "b"])), "keys for 2 of 1 points"),
-    "order of origins": (lambda rig: rig.record(GOOD, ingested=Ingested("log", [-1])), "do not ascend from 0"),
-    "before its collection": (lambda rig: rig.record(GOOD, catalog_position=0), "cannot be known at catalog position 0"),
+    "no framing": (b"poison", "framing"),
+    "empty": (b"", "framing"),
+    "cut off": (encoded(GOOD)[:-5], "not a record"),
+    "drift": (encoded(GOOD, hlc=stamp_at(NOW_MS + 501)), "501 ms ahead of its append time, the bound is 500 ms"),
+    "dimension": (encoded(upsert(1, 2, 3, size=3)), "expected dim: 2, got 3"),
+    "not finite": (encoded(upsert(float("nan"), 1)), "not finite"),
+    "payload": (encoded(upsert(1, 2, payload=b"[1]")), "must be an object"),
+    "broken payload": (encoded(upsert(1, 2, payload=b"{")), ""),
+    "id": (encoded(upsert(1, 2, point_id=b"\x09")), "not a point id"),
+    "collection": (encoded(GOOD, collection=7), "collection 7 cannot be known"),
+    "shard": (encoded(GOOD, shard=1), "shard 1"),
+    "negative shard": (encoded(GOOD, shard=-1), "shard -1"),
+    "negative position": (encoded(GOOD, collection=-1, catalog_position=-5), "cannot be known"),
+    "before its collection": (encoded(GOOD, catalog_position=0), "cannot be known at catalog position 0"),
+    "empty patch": (encoded(PatchPayload([encode_id(1)], b"")), "it is empty"),
+    "too deep": (encoded(upsert(1, 2, payload=b'{"a":' * 300 + b"1" + b"}" * 300)), "300 deep, the bound is 100"),
+    "command": (encoded(DeleteCollection("c")), "does not belong"),
+    "origins": (encoded(GOOD, ingested=Ingested("log", [1, 2])), "origins are given for 2"),
+    "keys": (encoded(GOOD, ingested=Ingested("log", [1], ["a", "b"])), "keys for 2 of 1 points"),
+    "order of origins": (encoded(TWO_POINTS, ingested=Ingested("log", [2, 1])), "do not ascend from 0"),
+    "negative origin": (encoded(GOOD, ingested=Ingested("log", [-1])), "do not ascend from 0"),
 }
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_poison_goes_to_the_dead_letters_and_stops_nothing(rig: Rig, kind: str) -> None:
-    make, reason = BAD[kind]
-    value = make(rig)
-    rig.journal.append(HOME, value, b"key", [("from", b"test")]).result()
-    rig.now_ms += Limits().max_lateness_ms + 1  # for the record whose claim may still come true
-    rig.replayer.step(0)
-    rig.append(rig.record(upsert(3, 4, point_id=encode_id(2))))
-    (letter,) = rig.dead_letters()
-    headers = dict(letter.headers)
-    assert letter.value == value
-    assert (letter.key, letter.time_ms) == (b"key", NOW_MS)
-    assert headers["__connect.errors.topic"] == HOME.topic.encode()
-    assert (headers["__connect.errors.partition"], headers["__connect.errors.offset"]) == (b"2", b"0")
-    assert reason in headers["__connect.errors.exception.message"].decode()
-    assert headers["from"] == b"test"
-    assert rig.ids() == [encode_id(2)], "the next record is applied, the poisoned one is not"
-    assert rig.replayer.applied.get()[HOME] == 2
+def test_what_no_replica_applies(kind: str) -> None:
+    value, reason = BAD[kind]
+    found = verdict(value)
+    assert isinstance(found, Refused)
+    assert reason in found.reason
 
 
-def test_a_record_away_from_home(rig: Rig) -> None:
-    rig.append(rig.record(GOOD), TopicPartition(TOPICS.tier(1), 0))
-    assert b"not at home" in dict(rig.dead_letters()[0].headers)["__connect.errors.exception.message"]
+def test_what_every_replica_applies() -> None:
+    found = verdict(encoded(TWO_POINTS, ingested=Ingested("log", [0, 1], ["a", "b"])))
+    assert isinstance(found, Accepted)
+    assert found.record.operation == TWO_POINTS
 
 
-def test_points_in_the_system_topic(rig: Rig) -> None:
-    rig.append(rig.record(GOOD), TOPICS.system_partition)
-    assert len(rig.dead_letters()) == 1
-    assert rig.replayer.catalog.view.position == 2
+def test_a_record_away_from_home() -> None:
+    found = verdict(encoded(GOOD), partition=TopicPartition(TOPICS.tier(1), 0))
+    assert isinstance(found, Refused)
+    assert "not at home" in found.reason
 
 
-def test_a_claim_on_a_catalog_that_is_not_there_is_refused_once_it_is_too_late(rig: Rig) -> None:
-    value = rig.record(GOOD, catalog_position=5)
-    rig.journal.append(HOME, value).result()
-    rig.now_ms += Limits().max_lateness_ms + 1
-    rig.replayer.step(0)
-    assert b"catalog position 5" in dict(rig.dead_letters()[0].headers)["__connect.errors.exception.message"]
+def test_a_point_in_the_wrong_shard() -> None:
+    both = catalog((NOW_MS, CreateCollection("d", CONFIG.replace(b"{", b'{"shard_number":2,', 1), [[0, 2, 0, 0]] * 2)))
+    kinds = {type(verdict(encoded(GOOD, collection=1, catalog_position=2, shard=shard), both)) for shard in (0, 1)}
+    assert kinds == {Accepted, Refused}
 
 
-def test_a_replica_behind_in_the_catalog_waits_for_it(rig: Rig, tmp_path: Path) -> None:
-    """The record comes before the command in what one poll brings; it is applied all the same."""
-    config = msgspec.json.encode(CollectionConfig(vectors={"": VectorParams(2, Distance.DOT)}))
-    rig.writer.write_catalog(CreateCollection("d", config, [[0, 2, 0, 0]]), Request("create")).result()
-    value = rig.record(GOOD, collection=1, catalog_position=2)
-    entry = Entry(HOME, 0, NOW_MS, None, value, ())
-    rig.replayer._apply_data([entry])
-    assert now(points.matching_ids(pinned(rig.shards.of(1)), None)) == [encode_id(1)]
+def test_a_collection_that_was_never_created() -> None:
+    """The command at position 1 failed, so no collection has the id 1."""
+    found = verdict(encoded(GOOD, collection=1, catalog_position=2), catalog((NOW_MS, None)))
+    assert isinstance(found, Refused)
+    assert "collection 1 does not exist at catalog position 2" in found.reason
 
 
-def test_records_of_a_deleted_collection_are_dropped_in_silence(rig: Rig) -> None:
-    rig.writer.write_catalog(DeleteCollection("c"), Request("delete")).result()
-    rig.replayer.step(0)
-    rig.append(rig.record(Delete([encode_id(1)])))
-    assert not rig.dead_letters()
-    assert [part.verdict for part in rig.replayer.operations.of("r")] == ["dropped"]
+@pytest.mark.parametrize("operation", [GOOD, upsert(1, 2, 3, size=3)])
+def test_what_is_for_a_deleted_collection_is_dropped_whatever_it_says(operation: Operation) -> None:
+    assert isinstance(verdict(encoded(operation), catalog((NOW_MS, DeleteCollection("c")))), Dropped)
 
 
-def test_a_restart_does_not_bury_again(rig: Rig) -> None:
-    rig.append(b"poison")
-    rig.append(b"poison", TOPICS.system_partition)
-    assert len(rig.dead_letters()) == 2
-    while rig.replayer.step(0):
-        pass  # until it is idle, and commits
-    rig.replayer.close()
-    rig.replayer.open()
-    while rig.replayer.step(0):
-        pass
-    assert len(rig.dead_letters()) == 2
+def test_a_record_whose_writer_knew_more_of_the_catalog_waits() -> None:
+    found = verdict(encoded(GOOD, catalog_position=3))
+    assert isinstance(found, NeedsCatalog)
+    assert (found.position, found.latest_ms) == (3, NOW_MS + LIMITS.max_lateness_ms)
+
+
+@pytest.mark.parametrize(("late_ms", "kind"), [(0, Accepted), (1, Refused)])
+def test_a_claim_on_the_catalog_must_have_come_true_in_time(late_ms: int, kind: type) -> None:
+    """Also for a replica that reads both much later, and one that has read far beyond."""
+    at_ms = NOW_MS + LIMITS.max_lateness_ms + late_ms
+    for after in ([], [(at_ms + 1_000_000, None)] * 5):
+        found = verdict(encoded(GOOD, catalog_position=2), catalog((at_ms, None), *after))
+        assert type(found) is kind
+        if isinstance(found, Refused):
+            assert found.record is not None
+            assert found == claim_failed(found.record), "as a replica decides that waited in vain"
+
+
+def test_commands() -> None:
+    assert isinstance(judge_command(entry(encoded(DeleteCollection("c")), TOPICS.system_partition), LIMITS), Accepted)
+    for value in (b"poison", encoded(GOOD), encoded(DeleteCollection("c"), hlc=stamp_at(NOW_MS + 501))):
+        assert isinstance(judge_command(entry(value, TOPICS.system_partition), LIMITS), Refused)

@@ -49,7 +49,7 @@ def expected_state(entries: list[Entry], reach: Reach, topics: Topics, limits: L
     origins: set[tuple[object, ...]] = set()
     for entry in seen:
         record = _admissible(entry, limits)
-        if record is None or entry.partition == topics.system_partition or not _allowed(record, entry, catalog, topics):
+        if record is None or entry.partition == topics.system_partition or not _allowed(record, entry, catalog, topics, limits):
             continue
         if entry.offset >= reach(entry.partition, record):
             continue
@@ -108,13 +108,14 @@ def _admissible(entry: Entry, limits: Limits) -> Record | None:
     return None if too_far else record
 
 
-def _allowed(record: Record, entry: Entry, catalog: Catalog, topics: Topics) -> bool:
-    collection = catalog.ever(record.collection)
+def _allowed(record: Record, entry: Entry, catalog: Catalog, topics: Topics, limits: Limits) -> bool:
+    collection = catalog.view.by_id.get(record.collection)
     if collection is None or not hasattr(record.operation, "ids"):
         return False
     tier = topics.tier_of(entry.partition.topic)
     return (
         record.catalog_position <= catalog.view.position
+        and catalog.known_at_ms(record.catalog_position) <= entry.time_ms + limits.max_lateness_ms
         and record.shard < len(collection.homes)
         and collection.homes[record.shard][tier] == entry.partition.partition
         and all(shard_of(point_id, len(collection.homes)) == record.shard for point_id in record.operation.ids)

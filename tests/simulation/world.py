@@ -1,8 +1,9 @@
 """A world from a seed: nodes with the real writer, replayer, shards and queries over the memory journal and a virtual clock.
 
-Every choice comes from one random generator, so a seed is a whole history. Faults: refused appends, lost acknowledgements,
-crashes before and after each write to RocksDB, restarts from disk, wiped state, redelivery, interleaved tiers, skewed and
-jumping clocks, nodes that pause, poisoned records in every topic.
+Every choice comes from one random generator, so a seed is a whole history. Faults: refused appends, lost acknowledgements, shards
+that cannot be opened, configured or written, crashes before and after each write to RocksDB, restarts from disk, wiped state,
+redelivery, interleaved tiers, skewed and jumping clocks, nodes that pause, poisoned records in every topic, claims on a catalog
+that is not there.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import orjson
 import shard.vectors.segments
 from catalog.catalog import choose_homes
 from catalog.collection import Collection, CollectionConfig, Distance, SparseParams, VectorParams
+from journal import codec
 from journal.hlc import Clock
 from journal.ids import encode_id
 from journal.log import Definite, Entry, Indefinite, Positions, TopicPartition
@@ -49,8 +51,8 @@ from query import points
 from query.pinned import Pinned
 from query.search import prepare, search
 from query.stages import Stage
-from replayer.dead_letters import DeadLetters
-from replayer.ingest import Ingest
+from replayer.ingest.member import Ingest
+from replayer.projections.dead_letters import DeadLetters
 from replayer.replayer import Replayer
 from shard.batch import Limits
 from shard.filters.conditions import Condition, Key
@@ -58,7 +60,9 @@ from shard.filters.fields import Match, Range
 from shard.filters.where import where
 from shard.ranking.rankings import Nearest, SearchParams
 from shard.replica import PayloadPart
-from shard.shards import Shards
+from shard.shard import Shard
+from shard.shards import Shards, ShardUnavailable
+from shard.store import Changes
 from tests.reading import now
 from tests.reading import pinned as pinned_shards
 from tests.simulation.model import ModelPoint, State, expected_state
@@ -74,8 +78,57 @@ INGESTED = "green"
 START_MS = 1_700_000_000_000
 
 
-class Crash(Exception):
-    """The process dies here."""
+class Crash(BaseException):
+    """The process dies here. No exception that anything may handle."""
+
+
+class ShardFault(Exception):
+    """Something fails inside one shard."""
+
+
+class SimulatedShards(Shards):
+    """Shards that fail at random, and around whose writes the process may die."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(node.folder, TOPICS, LIMITS, node.tasks.append)
+        self._node = node
+
+    def _new_shard(self, collection: Collection, number: int) -> Shard:
+        self._may_fail("opening")
+        opened = super()._new_shard(collection, number)
+        opened.store.write = self._mortal(opened.store.write)  # type: ignore[method-assign]
+        opened.configure = self._failing(opened.configure)  # type: ignore[method-assign]
+        return opened
+
+    def _may_fail(self, what: str) -> None:
+        world = self._node.world
+        if world.shard_fault_rate and world.random.random() < world.shard_fault_rate:
+            world.shard_faults += 1
+            raise ShardFault(what)
+
+    def _failing(self, configure: Callable[[Collection], None]) -> Callable[[Collection], None]:
+        def configure_or_fail(collection: Collection) -> None:
+            self._may_fail("configuring")
+            configure(collection)
+
+        return configure_or_fail
+
+    def _mortal(self, write: Callable[[Changes], None]) -> Callable[[Changes], None]:
+        world = self._node.world
+
+        def write_or_die(changes: Changes) -> None:
+            fate = world.random.random()
+            if fate < world.crash_rate:
+                raise Crash("before the write")
+            self._may_fail("before the write")
+            write(changes)
+            if 0.5 < fate < 0.6:  # a read between the write and its publication sees the moment before
+                world.check(self._node)
+            if fate > 1 - world.crash_rate:
+                raise Crash("after the write")
+            self._may_fail("after the write")
+
+        return write_or_die
 
 
 class SimulatedJournal(MemoryJournal):
@@ -105,7 +158,7 @@ class Node:
         self.tasks: list[Callable[[], None]] = []
         self.clock = Clock(lambda: self.world.now_ms + self.skew_ms)
         self.writer = Writer(self.world.journal, TOPICS, self.clock)
-        self.shards = Shards(self.folder, TOPICS, LIMITS, self.tasks.append)
+        self.shards = SimulatedShards(self)
         self.replayer = Replayer(
             self.world.journal,
             TOPICS,
@@ -118,6 +171,7 @@ class Node:
             lambda: self.world.now_ms / 1000,
         )
         self.lost_share = False
+        self.ingesting = False
         self.ingest = Ingest(
             self.world.journal,
             TOPICS,
@@ -138,11 +192,12 @@ class Node:
     def crash(self) -> None:
         """Everything in memory is gone. RocksDB's files stay as the last write left them."""
         self.ingest.close()
-        self.shards.close()
+        self.replayer.close()
 
     def ingest_step(self) -> bool:
         """One step of the ingest, which begins again when anything fails, as `Ingest.run` does. Whether anything came."""
         ingest = self.ingest
+        self.ingesting = True
         try:
             if self.lost_share:
                 ingest.close()
@@ -153,6 +208,8 @@ class Node:
         except (Definite, Indefinite):
             ingest.close()
             return True
+        finally:
+            self.ingesting = False
 
     def lose_share(self) -> None:
         """The group takes this node for dead while it is only slow; it goes on with what it has."""
@@ -165,32 +222,17 @@ class Node:
         if partition == TOPICS.system_partition:
             return self.replayer.catalog.view.position
         announced = self.replayer.applied.get()[partition]
-        shards = [] if record is None else self.shards.of(record.collection)
-        return max(announced, shards[record.shard].progress(partition).offset) if record and shards else announced
+        found = None if record is None else self.shards.find(record.collection, record.shard)
+        return announced if found is None else max(announced, found.progress(partition).offset)
 
     def step(self) -> bool:
         """One replay step, in which the process may die around any write to RocksDB."""
-        for opened in self.shards.all():
-            opened.store.write = self._mortal(type(opened.store).write.__get__(opened.store))  # type: ignore[method-assign]
         try:
             return self.replayer.step(0) > 0
         except (Crash, Definite, Indefinite):
             self.crash()
             self.start()
             return True
-
-    def _mortal(self, write: Callable[[object], None]) -> Callable[[object], None]:
-        def write_or_die(changes: object) -> None:
-            fate = self.world.random.random()
-            if fate < self.world.crash_rate:
-                raise Crash("before the write")
-            write(changes)
-            if 0.5 < fate < 0.6:  # a read between the write and its publication sees the moment before
-                self.world.check(self)
-            if fate > 1 - self.world.crash_rate:
-                raise Crash("after the write")
-
-        return write_or_die
 
 
 class World:
@@ -202,6 +244,8 @@ class World:
         self.now_ms = START_MS
         self.crash_rate = self.random.choice((0.0, 0.02, 0.1))
         self.fault_rate = self.random.choice((0.0, 0.05))
+        self.shard_fault_rate = self.random.choice((0.0, 0.0, 0.02, 0.1))
+        self.shard_faults = 0
         self.journal = SimulatedJournal(lambda: self.now_ms, self._fault)
         self.journal.random = self.random
         self.journal.ensure_topics(TOPICS.all())
@@ -232,7 +276,7 @@ class World:
 
     def settle(self) -> None:
         """No more faults: every node reaches the end, and its answers are those of the log; then once more from nothing (I1)."""
-        self.crash_rate = self.fault_rate = 0.0
+        self.crash_rate = self.fault_rate = self.shard_fault_rate = 0.0
         self._drain_ingest()
         for wiped in (False, True):
             for node in self.nodes:
@@ -259,8 +303,12 @@ class World:
 
     def catch_up(self, node: Node) -> None:
         for _ in range(10_000):
+            waits = bool(node.replayer._held or node.shards.quarantined())
             if not node.step():
-                break
+                if not waits:
+                    break
+                self.now_ms += 20_000  # until claims are too late, and shards are tried again
+        assert not node.shards.quarantined()
         ends = self.journal.end_offsets([TOPICS.system_partition, *TOPICS.data_partitions()])
         assert node.replayer.applied.covers(ends)
         while node.tasks:
@@ -420,6 +468,8 @@ class World:
     def _poison(self) -> None:
         partition = self.random.choice([TOPICS.system_partition, *TOPICS.data_partitions()])
         values = [b"", b"poison", _forged(collection=99), _forged(collection=0), _forged(hlc=self.now_ms + 5_000 << 16)]
+        end = self.journal.end_offsets([TOPICS.system_partition])[TOPICS.system_partition]
+        values += [_forged(position=end + self.random.randint(0, 3)) for _ in range(2)]
         saved, self.fault_rate = self.fault_rate, 0.0
         self.journal.append(partition, self.random.choice(values)).result()
         self.fault_rate = saved
@@ -429,7 +479,7 @@ class World:
             self._interrupted = True  # in the middle of whatever is writing here
             one, other = self.random.sample(self.nodes, 2)
             one.lose_share()
-            if not other.writer._lock.locked():
+            if not (other.ingesting or other.writer._lock.locked()):  # a node has one thread that ingests
                 other.ingest_step()
             self._interrupted = False
         if self.random.random() >= self.fault_rate:
@@ -460,6 +510,10 @@ class World:
         collections = node.replayer.catalog.view.by_id
         assert set(expected) == set(collections)
         for id_, collection in collections.items():
+            try:
+                node.shards.of(id_)
+            except ShardUnavailable:
+                continue  # not served; all others are
             check_collection(node, collection, expected[id_], self.random)
 
     def check_acknowledged(self) -> None:
@@ -560,7 +614,5 @@ def _dense_score(distance: Distance, left: np.ndarray, right: np.ndarray) -> flo
     return float(np.sqrt((difference**2).sum()) if distance is Distance.EUCLID else difference.sum())
 
 
-def _forged(collection: int = 0, hlc: int = START_MS << 16) -> bytes:
-    from journal import codec
-
-    return codec.encode(Record(hlc=hlc, operation=Delete([IDS[0]]), collection=collection, catalog_position=1, shard=0))
+def _forged(collection: int = 0, hlc: int = START_MS << 16, position: int = 1) -> bytes:
+    return codec.encode(Record(hlc=hlc, operation=Delete([IDS[0]]), collection=collection, catalog_position=position, shard=0))

@@ -12,8 +12,8 @@ import pytest
 from journal.ids import encode_id
 from journal.log import Batch, Indefinite, JournalError
 from journal.topics import INGEST_PARTITIONS
-from replayer.ingest import Ingest
-from tests.replayer.test_ingest import IngestRig, upsert
+from replayer.ingest.member import Ingest
+from tests.replayer.ingest.test_member import IngestRig, upsert
 
 CHANGES = 1_000
 

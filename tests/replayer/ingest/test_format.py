@@ -21,7 +21,7 @@ from journal.ids import encode_id
 from journal.log import Entry, Headers, Indefinite, TopicPartition
 from journal.records import Delete, PatchPayload, Upsert
 from journal.registry import SchemaRegistry, UnknownSchema, WriterSchema
-from replayer.ingest_format import Change, NotIngestible, change_of
+from replayer.ingest.format import Change, NotIngestible, change_of
 
 SCHEMA = schemas.load("ingest.v1.avsc")
 FINGERPRINT = bytes.fromhex(fingerprint(to_parsing_canonical_form(SCHEMA), "CRC-64-AVRO"))

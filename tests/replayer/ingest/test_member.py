@@ -12,16 +12,16 @@ import pytest
 from catalog.collection import CollectionConfig, Distance, VectorParams
 from journal import codec
 from journal.ids import encode_id
-from journal.log import Headers, TopicPartition
+from journal.log import Headers, Indefinite, TopicPartition, pending
 from journal.memory import AppendFault
 from journal.records import CreateCollection, Delete, DeleteCollection, Ingested, Upsert
 from journal.registry import SchemaRegistry
 from journal.writer import Request
 from query import points
-from replayer.ingest import Ingest
+from replayer.ingest.member import Ingest
 from shard.replica import PayloadPart
 from tests.reading import now, pinned
-from tests.replayer.test_verdicts import TOPICS, Rig
+from tests.replayer.rig import TOPICS, Rig
 
 SHARDS = [[0, 2, 0, 0], [1, 3, 1, 1]]
 
@@ -31,14 +31,9 @@ class IngestRig(Rig):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.create("d", 2)
-        self.ingest = self.member()
-
-    def create(self, name: str, shard_number: int = 1) -> None:
-        config = CollectionConfig(vectors={"": VectorParams(2, Distance.DOT)}, shard_number=shard_number)
-        command = CreateCollection(name, msgspec.json.encode(config), SHARDS[:shard_number])
-        self.writer.write_catalog(command, Request("create")).result()
+        self.create("d", *SHARDS)
         self.replayer.step(0)
+        self.ingest = self.member()
 
     def member(self) -> Ingest:
         ingest = Ingest(
@@ -196,7 +191,8 @@ def test_a_collection_that_is_made_anew_begins_with_what_comes_then(rig: IngestR
     rig.settle()
     rig.writer.write_catalog(DeleteCollection("d"), Request("delete")).result()
     rig.replayer.step(0)
-    rig.create("d", 2)
+    rig.create("d", *SHARDS)
+    rig.replayer.step(0)
     rig.produce(upsert(2, 2))
     rig.settle()
     assert rig.payloads(3) == {encode_id(2): {"n": 2}}
@@ -236,3 +232,12 @@ def test_a_restart_remembers_what_was_ingested(rig: IngestRig, tmp_path: Path) -
     rig.append(again, home)
     assert [part.verdict for part in rig.replayer.operations.of("again")] == ["repeated"]
     assert rig.payloads() == {encode_id(1): {"n": 1}}
+
+
+def test_a_write_that_is_not_acknowledged_in_time_is_indefinite(rig: IngestRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the member begins again at the last commit, as after any failure of the journal."""
+    monkeypatch.setattr("replayer.ingest.member.ACKNOWLEDGE_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(rig.writer, "write_ingested", lambda *_: pending())
+    rig.produce(upsert(1, 1))
+    with pytest.raises(Indefinite):
+        rig.ingest.step(0)

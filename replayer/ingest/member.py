@@ -18,15 +18,15 @@ from typing import NamedTuple
 
 from catalog.catalog import CatalogView
 from catalog.collection import Collection
-from journal.log import Entry, Indefinite, Journal, JournalError, Member, Positions, TopicPartition
+from journal.log import Entry, Indefinite, Journal, JournalError, Member, Positions, TopicPartition, acknowledged
 from journal.records import Delete, Ingested, PointOperation, Upsert, VectorColumn
 from journal.registry import SchemaRegistry
 from journal.split import Part, PointTooLarge, split
 from journal.topics import Topics
 from journal.writer import Destination, Receipt, Request, Writer
-from replayer.dead_letters import Burial, bury
 from replayer.failures import log_failure
-from replayer.ingest_format import Change, NotIngestible, change_of
+from replayer.ingest.format import Change, NotIngestible, change_of
+from replayer.projections.dead_letters import Burial, bury
 from shard.contract import contract_error
 from shard.shards import AppliedPositions
 
@@ -228,7 +228,7 @@ class Ingest:
         while lanes:
             futures = [self._write_next(lane) for lane in lanes]
             for future in futures:
-                future.result(ACKNOWLEDGE_TIMEOUT_S)
+                acknowledged(future, ACKNOWLEDGE_TIMEOUT_S)
             lanes = [lane for lane in lanes if lane.parts]
 
     def _write_next(self, lane: _Lane) -> Future[Receipt]:

@@ -1,0 +1,93 @@
+"""The catalog as a projection of the system topic. It needs no other: a process may follow the catalog alone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+from catalog.catalog import Catalog, CatalogView
+from journal.log import Entry, Journal, JournalError, Positions, TopicPartition
+from journal.records import CatalogOperation, Record
+from journal.topics import Topics
+from replayer.loop import Projection
+from replayer.operations import Operations
+from replayer.refusals import Refusal, Refusals
+from replayer.verdicts import Refused, judge_command
+from shard.batch import Limits
+
+POLL_S = 1.0
+
+Follower = Callable[[CatalogView, CatalogView], None]
+"""Is told the view before and after each command, before the command's position is announced."""
+
+
+class CatalogProjection(Projection):
+    """Folds the system topic into `catalog`; while the projection opens, that is the one of before."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        topics: Topics,
+        limits: Limits,
+        operations: Operations,
+        refusals: Refusals,
+        stopping: threading.Event,
+    ) -> None:
+        self.catalog = Catalog()
+        self._journal = journal
+        self._system = topics.system_partition
+        self._limits = limits
+        self._operations = operations
+        self._refusals = refusals
+        self._stopping = stopping
+        self._followers: list[Follower] = []
+
+    def follow(self, follower: Follower) -> None:
+        """Has `follower` told of every command that is applied after `open`."""
+        self._followers.append(follower)
+
+    def passes(self) -> Sequence[Sequence[TopicPartition]]:
+        return [[self._system]]
+
+    def open(self, ends: Positions, committed: Positions) -> Positions:
+        """Reads the whole catalog, so that whatever opens next finds it."""
+        self._refusals.done_before({p: offset for p, offset in committed.items() if p == self._system})
+        catalog, end = Catalog(), ends[self._system]
+        reader = self._journal.reader()
+        try:
+            reader.assign({self._system: 0})
+            while catalog.view.position < end:
+                if self._stopping.is_set():
+                    raise JournalError("stopped while reading the catalog")
+                batch = reader.poll(POLL_S)
+                for entry in batch.entries:
+                    self._fold(catalog, entry)
+                if batch.positions[self._system] >= end > catalog.view.position:
+                    catalog.view = catalog.view._replace(position=end)  # what is left are markers
+        finally:
+            reader.close()
+        self.catalog = catalog
+        return {self._system: catalog.view.position}
+
+    def apply(self, entries: Sequence[Entry]) -> Positions:
+        for entry in entries:
+            before = self.catalog.view
+            if entry.offset < before.position:
+                continue
+            record = self._fold(self.catalog, entry)
+            for follower in self._followers:
+                follower(before, self.catalog.view)
+            if record is not None:
+                self._operations.note_entry(entry, record, record.hlc, "applied")
+        return {}
+
+    def _fold(self, catalog: Catalog, entry: Entry) -> Record | None:
+        """Applies a system record to the catalog; one that holds no command goes to the dead letters."""
+        verdict = judge_command(entry, self._limits)
+        if isinstance(verdict, Refused):
+            self._refusals.bury([Refusal(entry, verdict)])
+            catalog.apply(entry.offset, entry.time_ms, None)
+            return None
+        operation: CatalogOperation = verdict.record.operation  # type: ignore[assignment]
+        catalog.apply(entry.offset, entry.time_ms, operation)
+        return verdict.record

@@ -1,0 +1,352 @@
+"""The shards as a projection of the data topics: judge, bury what is refused, apply the rest, keep failures to one shard.
+
+Two things may keep a record from being applied, and each holds up only itself:
+- Its writer knew a catalog that this node has not read yet. Its partition waits, unread, until the catalog is there, or until
+  the claim is known to be false (`verdicts.claim_failed`). Nothing is buffered: the partition is read again from that record.
+- Its shard failed. That shard is quarantined (`Shards.quarantine`), the positions move on without it. After a growing delay it is
+  opened again from disk and reads what it lacks with a reader of its own (`_CatchUp`); then it is served again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from catalog.catalog import CatalogView
+from catalog.collection import Collection
+from journal.hlc import Clock
+from journal.log import Entry, Journal, JournalError, Positions, TopicPartition
+from journal.records import Record
+from journal.topics import TIERS, Topics
+from replayer.loop import IDLE_POLL_S, Projection
+from replayer.operations import Operations
+from replayer.projections.catalog import CatalogProjection
+from replayer.refusals import Refusal, Refusals
+from replayer.verdicts import Accepted, Dropped, NeedsCatalog, Refused, Verdict, claim_failed, judge
+from shard.batch import Limits
+from shard.shard import Shard
+from shard.shards import FIRST_DELAY_S, AppliedPositions, Quarantine, Shards
+
+log = logging.getLogger(__name__)
+
+WAIT_CHECK_S = 0.25
+"""How often a record is looked at again that waits for a catalog command which may never come."""
+
+CATCH_UPS = 2
+"""Shards that read what they lack at a time; the others stay closed until one is done."""
+
+CATCH_UP_POLL_S = 0.05
+CATCH_UP_RECORDS = 1000
+FIRST_TIERS = 2
+"""So many tiers are applied each before the next; the others together."""
+
+Records = list[tuple[Entry, Record]]
+
+
+class _Waiting(NamedTuple):
+    """Where a partition waits, and for which catalog position."""
+
+    offset: int
+    needs: NeedsCatalog
+
+
+class _Retry(NamedTuple):
+    """When a shard in quarantine is tried again, and after how many failures."""
+
+    failures: int
+    at_s: float
+
+
+class _CatchUp:
+    """A shard that was opened again, and where it still has to read: below `lacks` it has everything."""
+
+    def __init__(self, shard: Shard, journal: Journal, applied: Positions) -> None:
+        self.shard = shard
+        progress = {partition: shard.progress(partition).offset for partition in shard.home_partitions()}
+        self.lacks = {partition: offset for partition, offset in progress.items() if offset < applied[partition]}
+        self._reader = journal.reader()
+        self._reader.assign(self.lacks)
+
+    def read(self, applied: Positions) -> list[Entry]:
+        """The next entries that the shard lacks; what is not applied to the others yet comes to all of them together.
+
+        A partition that has nothing more of them leaves `lacks` with this: so the entries have to be applied.
+        """
+        if not self.lacks:
+            return []
+        entries, positions = self._reader.poll(CATCH_UP_POLL_S, CATCH_UP_RECORDS)
+        self.lacks = {p: offset for p, offset in positions.items() if offset < applied[p]}
+        if len(self.lacks) < len(positions):
+            self._reader.assign(self.lacks)
+        return [entry for entry in entries if entry.offset < applied[entry.partition]]
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+class ShardsProjection(Projection):
+    """Applies data records to `shards`, which it opens, configures and drops as the catalog says."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        topics: Topics,
+        clock: Clock,
+        catalog: CatalogProjection,
+        shards: Shards,
+        limits: Limits,
+        operations: Operations,
+        refusals: Refusals,
+        applied: AppliedPositions,
+        now_ms: Callable[[], int],
+        monotonic_s: Callable[[], float],
+    ) -> None:
+        self._journal = journal
+        self._topics = topics
+        self._clock = clock
+        self._catalog = catalog
+        self._shards = shards
+        self._limits = limits
+        self._operations = operations
+        self._refusals = refusals
+        self._applied = applied
+        self._now_ms = now_ms
+        self._monotonic_s = monotonic_s
+        self._waiting: dict[TopicPartition, _Waiting] = {}
+        self._retries: dict[tuple[int, int], _Retry] = {}
+        self._catch_ups: dict[tuple[int, int], _CatchUp] = {}
+        catalog.follow(self._on_command)
+
+    # Opening and closing.
+
+    def passes(self) -> Sequence[Sequence[TopicPartition]]:
+        tiers = [[p for p in self._topics.data_partitions() if self._topics.tier_of(p.topic) == tier] for tier in TIERS]
+        return [*tiers[:FIRST_TIERS], [p for later in tiers[FIRST_TIERS:] for p in later]]
+
+    def open(self, ends: Positions, committed: Positions) -> Positions:
+        """Opens the shards of all collections. Each partition is read on where its least advanced shard stands."""
+        partitions = self._topics.data_partitions()
+        self._refusals.done_before({p: offset for p, offset in committed.items() if p in partitions})
+        view = self._catalog.catalog.view
+        self._shards.drop_strangers(view.by_id)
+        for number, collection in enumerate(view.by_id.values(), 1):
+            log.info("opening collection %s (%d of %d)", collection.name, number, len(view.by_id))
+            self._open(collection, ends)
+        positions = {partition: committed.get(partition, 0) for partition in partitions}
+        homes: dict[TopicPartition, list[int]] = {}
+        for shard in self._shards.all():
+            for partition in shard.home_partitions():
+                progress = shard.progress(partition)
+                homes.setdefault(partition, []).append(progress.offset)
+                self._clock.seed(progress.stamp)
+        return positions | {partition: min(offsets) for partition, offsets in homes.items()}
+
+    def _open(self, collection: Collection, ends: Positions) -> None:
+        """Opens a collection's shards; state that is ahead of the log is of another log, and is built anew."""
+        self._shards.open(collection)
+        served = self._shards.served(collection.id)
+        if any(shard.progress(p).offset > ends[p] for shard in served for p in shard.home_partitions()):
+            log.warning("the state of collection %s is ahead of the log: building it anew", collection.name)
+            self._shards.drop(collection.id)
+            self._shards.open(collection)
+
+    def close(self) -> None:
+        for key in list(self._catch_ups):
+            self._end_catch_up(key)
+        self._waiting, self._retries = {}, {}
+        self._shards.close()
+
+    # The catalog.
+
+    def _on_command(self, before: CatalogView, after: CatalogView) -> None:
+        for collection_id in before.by_id.keys() - after.by_id.keys():
+            for key in [key for key in self._catch_ups if key[0] == collection_id]:
+                self._end_catch_up(key)
+            self._shards.drop(collection_id)
+        for collection_id, collection in after.by_id.items():
+            if collection_id not in before.by_id:
+                self._create(collection)
+            elif collection is not before.by_id[collection_id]:
+                self._configure(collection)
+
+    def _create(self, collection: Collection) -> None:
+        """Opens the shards of a collection created just now: what is applied so far holds nothing for them."""
+        self._shards.open(collection)
+        applied = self._applied.get()
+        for shard in self._shards.served(collection.id):
+            with self._contained(shard):
+                shard.pass_over({partition: applied[partition] for partition in shard.home_partitions()})
+
+    def _configure(self, collection: Collection) -> None:
+        for shard in self._shards.served(collection.id):
+            with self._contained(shard):
+                shard.configure(collection)
+        for key in [key for key in self._catch_ups if key[0] == collection.id]:
+            self._end_catch_up(key)  # it is opened again with the new settings
+
+    # Records.
+
+    def apply(self, entries: Sequence[Entry]) -> Positions:
+        accepted: Records = []
+        refused: list[Refusal] = []
+        waiting: dict[TopicPartition, _Waiting] = {}
+        for entry in entries:
+            if entry.partition in waiting:
+                continue
+            match self._judge(entry):
+                case Accepted(record):
+                    accepted.append((entry, record))
+                case Refused() as verdict:
+                    refused.append(Refusal(entry, verdict, self._collection_of(verdict)))
+                case Dropped(record):
+                    self._operations.note_entry(entry, record, record.hlc, "dropped")
+                case NeedsCatalog() as needs:
+                    waiting[entry.partition] = _Waiting(entry.offset, needs)
+        self._refusals.bury(refused)
+        by_shard: dict[Shard, Records] = {}
+        for entry, record in accepted:
+            if shard := self._shard_of(entry.partition, record):
+                by_shard.setdefault(shard, []).append((entry, record))
+        for shard, records in by_shard.items():
+            self._apply_to(shard, records)
+        self._waiting |= waiting
+        return {partition: where.offset for partition, where in waiting.items()}
+
+    def _judge(self, entry: Entry) -> Verdict:
+        verdict = judge(entry, self._catalog.catalog, self._topics, self._limits)
+        if isinstance(verdict, NeedsCatalog) and self._never_came(verdict):
+            return claim_failed(verdict.record)
+        return verdict
+
+    def _never_came(self, needs: NeedsCatalog) -> bool:
+        """Whether the log held nothing at that catalog position when the time for it was over. In this order: first the clock."""
+        system = self._topics.system_partition
+        return self._now_ms() > needs.latest_ms and self._journal.end_offsets([system])[system] < needs.position
+
+    def _shard_of(self, partition: TopicPartition, record: Record) -> Shard | None:
+        """The shard that takes a record which comes to all; None when it is in quarantine, and gets it later."""
+        catching_up = self._catch_ups.get((record.collection, record.shard))
+        if catching_up is None:
+            return self._shards.find(record.collection, record.shard)
+        return None if partition in catching_up.lacks else catching_up.shard
+
+    def _apply_to(self, shard: Shard, records: Records) -> None:
+        with self._contained(shard):
+            results = shard.apply(records)
+            for (entry, record), result in zip(records, results, strict=True):
+                if result is not None:
+                    self._clock.seed(record.hlc)
+                    self._operations.note_entry(entry, record, result.stamp, "repeated" if result.repeated else "applied")
+
+    def _collection_of(self, verdict: Refused) -> str:
+        """The name of the collection that a refused record was for, as far as that can be seen."""
+        collection = self._catalog.catalog.view.by_id.get(verdict.record.collection) if verdict.record else None
+        return "" if collection is None else collection.name
+
+    # Steps.
+
+    def settle(self) -> Positions:
+        for partition, (_, needs) in list(self._waiting.items()):
+            if self._catalog.catalog.view.position >= needs.position or self._never_came(needs):
+                del self._waiting[partition]
+        self._schedule()
+        self._retry()
+        for key in list(self._catch_ups):
+            self._catch_up(key)
+        self._schedule()  # what has failed again just now
+        return {partition: where.offset for partition, where in self._waiting.items()}
+
+    def due_s(self) -> float:
+        due_s = [WAIT_CHECK_S] if self._waiting else []
+        if self._catch_ups:
+            due_s.append(0.0)
+        elif self._retries:
+            due_s.append(max(0.0, min(retry.at_s for retry in self._retries.values()) - self._monotonic_s()))
+        return min(due_s, default=IDLE_POLL_S)
+
+    def keep(self, applied: Positions) -> None:
+        """Moves shards on over what held nothing for them, so that a restart begins there."""
+        for shard in self._shards.all():
+            lagging = {p: applied[p] for p in shard.home_partitions() if shard.progress(p).offset < applied[p]}
+            if lagging:
+                with self._contained(shard):
+                    shard.pass_over(lagging)
+
+    def rest(self) -> None:
+        for shard in self._shards.all():
+            with self._contained(shard):
+                shard.tend(idle=True)
+
+    # Quarantine.
+
+    @contextmanager
+    def _contained(self, shard: Shard) -> Iterator[None]:
+        """A failure inside puts the shard into quarantine, and does nothing else."""
+        try:
+            yield
+        except Exception as error:  # RocksDB's errors have no class of their own, and a defect may raise anything
+            key = (shard.collection.id, shard.number)
+            if (catching_up := self._catch_ups.pop(key, None)) is not None:
+                catching_up.close()
+            self._shards.quarantine(shard, error)
+
+    def _schedule(self) -> None:
+        """Says of each shard in quarantine when it is tried again: once for each of its failures."""
+        now_s = self._monotonic_s()
+        self._retries = {
+            key: retry if (retry := self._retries.get(key)) and retry.failures == found.failures else _at(found, now_s)
+            for key, found in self._shards.quarantined().items()
+        }
+
+    def _retry(self) -> None:
+        """Opens shards again whose delay is over."""
+        now_s = self._monotonic_s()
+        for key, retry in self._retries.items():
+            if retry.at_s <= now_s and key not in self._catch_ups and len(self._catch_ups) < CATCH_UPS:
+                self._reopen(*key)
+
+    def _reopen(self, collection_id: int, number: int) -> None:
+        collection = self._catalog.catalog.view.by_id[collection_id]
+        log.info("trying shard %d of collection %s again", number, collection.name)
+        if (shard := self._shards.reopen(collection, number)) is not None:
+            try:
+                self._catch_ups[collection_id, number] = _CatchUp(shard, self._journal, self._applied.get())
+            except BaseException:
+                shard.close()
+                raise
+
+    def _catch_up(self, key: tuple[int, int]) -> None:
+        """Applies some of what a shard lacks that was opened again, and serves it once nothing is left."""
+        catching_up = self._catch_ups[key]
+        try:
+            entries = catching_up.read(self._applied.get())
+        except JournalError as error:
+            log.warning("a shard cannot read what it lacks: %s", error)
+            self._end_catch_up(key)
+            retry = self._retries[key]
+            self._retries[key] = retry._replace(at_s=self._monotonic_s() + FIRST_DELAY_S)
+            return
+        records = []
+        for entry in entries:  # what is not accepted has its dead letter: it was read before
+            verdict = judge(entry, self._catalog.catalog, self._topics, self._limits)
+            if isinstance(verdict, Accepted) and (verdict.record.collection, verdict.record.shard) == key:
+                records.append((entry, verdict.record))
+        if records:
+            self._apply_to(catching_up.shard, records)
+        if key in self._catch_ups and not catching_up.lacks:
+            log.info("shard %d of collection %s is served again", key[1], catching_up.shard.collection.name)
+            catching_up.close()
+            del self._catch_ups[key]
+            self._shards.serve(catching_up.shard)
+
+    def _end_catch_up(self, key: tuple[int, int]) -> None:
+        """Closes a shard that is not done with catching up; it stays in quarantine and is tried again."""
+        catching_up = self._catch_ups.pop(key)
+        catching_up.close()
+        catching_up.shard.close()
+
+
+def _at(quarantine: Quarantine, now_s: float) -> _Retry:
+    return _Retry(quarantine.failures, now_s + quarantine.delay_s)
