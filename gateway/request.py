@@ -45,7 +45,7 @@ class Response:
     def __init__(self, ignored: list[str], explain: bool) -> None:
         self.ignored = ignored
         """Parameters and fields that were accepted without effect."""
-        self.steps = Steps() if explain else None
+        self.steps: Steps | None = [] if explain else None
         """What was done, when the client asks for it."""
         self.wrote: Token | None = None
         self.served: Positions | None = None

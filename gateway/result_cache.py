@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable
-from hashlib import blake2b
+from hashlib import sha256
 from sys import getsizeof
 
 WINDOW_SHARE = 0.01
@@ -32,9 +32,9 @@ def digest_of(route: str, body: bytes, collection: int, versions: Iterable[Hasha
     """
     if len(body) > MAX_BODY_BYTES:
         return None
-    digest = blake2b(f"{route} {collection} {','.join(map(str, versions))}\n".encode(), digest_size=16)
+    digest = sha256(f"{route} {collection} {','.join(map(str, versions))}\n".encode())
     digest.update(body)
-    return digest.digest()
+    return digest.digest()[:16]
 
 
 _ROWS = 4
@@ -50,7 +50,7 @@ class Frequencies:
         self._rows = [bytearray(self._mask + 1) for _ in range(_ROWS)]
         self._added = 0
 
-    def add(self, key: Hashable) -> None:
+    def add(self, key: bytes) -> None:
         for row, at in self._cells(key):
             if row[at] < _MAX_COUNT:
                 row[at] += 1
@@ -59,10 +59,10 @@ class Frequencies:
             self._rows = [bytearray(count >> 1 for count in row) for row in self._rows]
             self._added //= 2
 
-    def of(self, key: Hashable) -> int:
+    def of(self, key: bytes) -> int:
         return min(row[at] for row, at in self._cells(key))
 
-    def _cells(self, key: Hashable) -> list[tuple[bytearray, int]]:
+    def _cells(self, key: bytes) -> list[tuple[bytearray, int]]:
         digest = hash(key) & 0xFFFFFFFFFFFFFFFF
         return [(row, (digest * seed >> 40) & self._mask) for row, seed in zip(self._rows, _SEEDS, strict=True)]
 
@@ -79,12 +79,12 @@ class ResultCache:
         self._protected = _Part(int(PROTECTED_SHARE * main_bytes))
         self._probation = _Part(main_bytes - self._protected.bound)
 
-    def get(self, key: Hashable) -> bytes | None:
+    def get(self, key: bytes) -> bytes | None:
         """The value of a key; counts how often it is asked for."""
         with self._lock:
             return self._get(key)
 
-    def put(self, key: Hashable, value: bytes) -> None:
+    def put(self, key: bytes, value: bytes) -> None:
         """Keeps a value, unless it is larger than a part of the cache."""
         if _size(key, value) > self._probation.bound:
             return
@@ -93,7 +93,7 @@ class ResultCache:
             while self._window.is_full():
                 self._admit(*self._window.oldest())
 
-    def _get(self, key: Hashable) -> bytes | None:
+    def _get(self, key: bytes) -> bytes | None:
         self._frequencies.add(key)
         for part in (self._window, self._protected):
             if (found := part.get(key)) is not None:
@@ -113,7 +113,7 @@ class ResultCache:
         """What the entries take."""
         return self._window.size + self._probation.size + self._protected.size
 
-    def _admit(self, key: Hashable, value: bytes) -> None:
+    def _admit(self, key: bytes, value: bytes) -> None:
         """Into the main part, if asked for more often than what must go."""
         need = _size(key, value)
         while self._probation.entries and self._probation.size + need > self._probation.bound:
@@ -128,10 +128,9 @@ class ResultCache:
             self._probation.oldest()
 
 
-def _size(key: Hashable, value: bytes) -> int:
+def _size(key: bytes, value: bytes) -> int:
     """What an entry takes."""
-    parts = key if isinstance(key, tuple) else ()
-    return ENTRY_BYTES + getsizeof(key) + sum(map(getsizeof, parts)) + getsizeof(value)
+    return ENTRY_BYTES + getsizeof(key) + getsizeof(value)
 
 
 class _Part:
@@ -140,26 +139,26 @@ class _Part:
     def __init__(self, bound: int) -> None:
         self.bound = bound
         self.size = 0
-        self.entries: OrderedDict[Hashable, bytes] = OrderedDict()
+        self.entries: OrderedDict[bytes, bytes] = OrderedDict()
 
-    def get(self, key: Hashable) -> bytes | None:
+    def get(self, key: bytes) -> bytes | None:
         found = self.entries.get(key)
         if found is not None:
             self.entries.move_to_end(key)
         return found
 
-    def put(self, key: Hashable, value: bytes) -> None:
+    def put(self, key: bytes, value: bytes) -> None:
         self.pop(key)
         self.entries[key] = value
         self.size += _size(key, value)
 
-    def pop(self, key: Hashable) -> bytes | None:
+    def pop(self, key: bytes) -> bytes | None:
         found = self.entries.pop(key, None)
         if found is not None:
             self.size -= _size(key, found)
         return found
 
-    def oldest(self) -> tuple[Hashable, bytes]:
+    def oldest(self) -> tuple[bytes, bytes]:
         """Takes out what was not asked for the longest."""
         key, value = self.entries.popitem(last=False)
         self.size -= _size(key, value)

@@ -21,7 +21,7 @@ from query.fusion import fuse
 from query.pinned import Pinned
 from query.stages import Fusion, Stage
 from shard.contract import vector_error
-from shard.ranking.execution import Steps
+from shard.ranking.execution import Steps, step
 from shard.ranking.formula import Formula
 from shard.ranking.rankings import ById, Nearest, OrderBy, Ranking, Sample
 from shard.replica import Answer, RankedPoints
@@ -72,8 +72,7 @@ class _Search:
 
     def __init__(self, pinned: Pinned, steps: Steps | None) -> None:
         self._pinned = pinned
-        self._explain = steps is not None
-        self._steps = Steps() if steps is None else steps
+        self._steps = steps
 
     async def ranked(self, stage: Stage) -> RankedPoints:
         """At most `stage.limit` points, best first."""
@@ -82,7 +81,7 @@ class _Search:
         lists = await self._inner(stage.inner)
         match stage.query:
             case Fusion() as fusion:
-                with self._steps.step(step=fusion.method, lists=len(lists)):
+                with step(self._steps, fusion.method, lists=len(lists)):
                     return _cut(_fused(lists, fusion), stage, or_equal=True)
             case Formula() as formula:
                 return _cut(await self._formula(formula, lists), stage, or_equal=True)
@@ -110,7 +109,7 @@ class _Search:
         """Asks every shard for its part of a leaf stage."""
         if isinstance(stage.query, Fusion | Formula):
             raise QueryError("query: fusion and formula need a prefetch")
-        ranking = Ranking(stage.query, stage.limit, stage.where, list(stage.exclude), stage.params, self._explain)
+        ranking = Ranking(stage.query, stage.limit, stage.where, list(stage.exclude), stage.params, self._steps is not None)
         if among is not None:
             return [lease.rank(_for_shard(ranking, lease.shard), ids) for lease, ids in self._pinned.by_lease(among)]
         return [lease.rank(_for_shard(ranking, lease.shard)) for lease in self._pinned.leases]
@@ -119,7 +118,7 @@ class _Search:
         parts = await self._pinned.all_of(answers)
         if not parts:  # no point to ask any shard about
             return RankedPoints([], np.empty(0, np.float32), [])
-        if self._explain:
+        if self._steps is not None:
             self._steps.extend(step for part in parts for step in part.steps)
         closer_first = self._closer_first(stage)
         merged = parts[0] if len(parts) == 1 else _merge(stage, parts, closer_first)
@@ -158,7 +157,7 @@ class _Search:
         vectors = {id_: vectors[query.name] for part in found for id_, vectors in zip(part.ids, part.vectors, strict=True)}
         params = self._pinned.collection.config.vectors.get(query.name)
         distance = Distance.DOT if params is None else params.distance
-        with self._steps.step(step="diversity", candidates=len(candidates.ids)):
+        with step(self._steps, "diversity", candidates=len(candidates.ids)):
             order = diversified(distance, query.vector, [vectors[id_] for id_ in candidates.ids], stage.diversity.diversity)
         return _taken(candidates, order[: stage.limit])
 
@@ -166,7 +165,7 @@ class _Search:
         """All points of the inner lists by the value of a formula; it sees their scores there."""
         scores = [dict(zip(ranked.ids, ranked.scores.tolist(), strict=True)) for ranked in lists]
         points = _union(lists)
-        with self._steps.step(step="formula", lists=len(lists)):
+        with step(self._steps, "formula", lists=len(lists)):
             asked = self._pinned.by_lease(points.ids)
             parts = await self._pinned.all_of(
                 lease.score(formula, ids, [[by_id.get(id_) for by_id in scores] for id_ in ids]) for lease, ids in asked

@@ -99,6 +99,7 @@ class Loop:
         self._rested = True
         self._stopping = stopping
         self._ready_at: Positions = {}
+        self._reached: Positions | None = None
 
     # The owner's side: a thread of its own runs `run` until `stop`.
 
@@ -138,7 +139,9 @@ class Loop:
 
     def caught_up(self) -> bool:
         """Whether everything is applied that the log held when this loop opened."""
-        return bool(self._ready_at) and self.applied.covers(self._ready_at)
+        if self._reached is not self._ready_at and self.applied.covers(self._ready_at):
+            self._reached = self._ready_at  # asked by every read, and true for good once it is
+        return self._reached is self._ready_at and bool(self.applied.get())
 
     def behind(self) -> tuple[int, int]:
         """Records applied and to apply since the loop opened, for progress reports."""

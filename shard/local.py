@@ -17,7 +17,7 @@ from payload.paths import only, steps_of, values_at, without
 from shard.deadline import Deadline
 from shard.filters.subjects import PointSubject
 from shard.filters.where import Where
-from shard.ranking.execution import Steps, is_quick, rank
+from shard.ranking.execution import Plan, Steps, quick_plan, rank
 from shard.ranking.formula import Formula
 from shard.ranking.rankings import Ranking
 from shard.replica import Answer, FacetCount, Held, Lease, PayloadPart, Points, RankedPoints, ShardStatus, Terms
@@ -95,7 +95,8 @@ class LocalLease:
         """Rows of points that were ranked, since they are likely to be asked for next."""
 
     def rank(self, ranking: Ranking, among: Sequence[bytes] | None = None) -> Answer[RankedPoints]:
-        return self._answer(among is None and is_quick(self._view, ranking), partial(self._rank, ranking, among))
+        plan = quick_plan(self._view, ranking) if among is None else None
+        return self._answer(plan is not None, partial(self._rank, ranking, among, plan))
 
     def score(self, formula: Formula, ids: Sequence[bytes], scores: Sequence[Sequence[float | None]]) -> Answer[Vectors]:
         return self._answer(len(ids) <= QUICK_POINTS, partial(self._score, formula, ids, scores))
@@ -126,15 +127,13 @@ class LocalLease:
     def _answer(self, quick: bool, work: Callable[[], T]) -> Answer[T]:
         return work() if quick or self._pool is None else self._pool(work)
 
-    def _rank(self, ranking: Ranking, among: Sequence[bytes] | None) -> RankedPoints:
-        steps = Steps()
+    def _rank(self, ranking: Ranking, among: Sequence[bytes] | None, plan: Plan | None) -> RankedPoints:
+        steps = Steps() if ranking.explain else None
         rows = None if among is None else BitMap(self._rows_of(among).values())
-        ranked = rank(self._view, ranking, rows, self._deadline, steps)
-        known = self._view.ids(ranked.rows)
-        ids = [id_ for id_, _ in known]
+        ranked = rank(self._view, ranking, rows, self._deadline, plan, steps)
+        ids, stamps = self._view.ids(ranked.rows)
         self._rows.update(zip(ids, ranked.rows, strict=True))
-        stamps = [stamp for _, stamp in known]
-        return RankedPoints(ids, ranked.scores, stamps, ranked.values, steps if ranking.explain else [])
+        return RankedPoints(ids, ranked.scores, stamps, ranked.values, steps or [])
 
     def _score(self, formula: Formula, ids: Sequence[bytes], scores: Sequence[Sequence[float | None]]) -> Vectors:
         found = np.empty(len(ids), np.float32)

@@ -24,16 +24,19 @@ class RowsView:
     def __init__(self, chunks: Sequence[bytearray | None]) -> None:
         self._chunks = chunks
 
-    def known(self, rows: Iterable[int]) -> list[tuple[bytes, int]]:
-        """The id of each row, empty when it is a long one, and the stamp of the latest write that shaped it."""
-        chunks, head, found = self._chunks, _HEAD.unpack_from, []
+    def known(self, rows: Iterable[int]) -> tuple[list[bytes], list[int]]:
+        """The ids of rows, empty where they are long ones, and the stamps of the latest writes that shaped them."""
+        chunks, head = self._chunks, _HEAD.unpack_from
+        ids: list[bytes] = []
+        stamps: list[int] = []
         for row in rows:
             chunk = chunks[row // CHUNK_ROWS]
             assert chunk is not None, "a row that is alive is in a chunk"
             at = row % CHUNK_ROWS * _ROW_BYTES
             stamp, length = head(chunk, at)
-            found.append((bytes(chunk[at + _ID_AT : at + _ID_AT + length]), stamp))
-        return found
+            ids.append(bytes(chunk[at + _ID_AT : at + _ID_AT + length]))
+            stamps.append(stamp)
+        return ids, stamps
 
 
 class RowTable:

@@ -80,12 +80,12 @@ class ShardView:
 
     # Points.
 
-    def ids(self, rows: Sequence[int]) -> list[tuple[bytes, int]]:
-        """The id of each row, and the stamp of the latest write that shaped it."""
-        known = self._known.known(rows)
-        if all(id_ for id_, _ in known):
-            return known
-        return [(id_ or self._store.rows((row,))[0].id, stamp) for row, (id_, stamp) in zip(rows, known, strict=True)]
+    def ids(self, rows: Sequence[int]) -> tuple[list[bytes], list[int]]:
+        """The ids of rows, and the stamps of the latest writes that shaped them."""
+        ids, stamps = self._known.known(rows)
+        if b"" in ids:
+            ids = [id_ or self._store.rows((row,))[0].id for row, id_ in zip(rows, ids, strict=True)]
+        return ids, stamps
 
     def find(self, ids: Iterable[bytes]) -> list[Row]:
         """The points with these ids, in their order; ids that no point has are left out."""

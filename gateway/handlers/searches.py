@@ -13,7 +13,7 @@ import msgspec
 import orjson
 
 from gateway.admission.limits import GROUP_SIZE, NEIGHBOURS, SAMPLE, check_read
-from gateway.dialect.answers import dumps, hit_answers, part_of, point_answer
+from gateway.dialect.answers import hit_answers, part_of, point_answer
 from gateway.dialect.bodies import Shown, WithPayload, WithVector
 from gateway.dialect.queries import DEFAULT_LIMIT, Translator, is_repeatable, lookups_of, params_of, window
 from gateway.dialect.query_bodies import (
@@ -38,6 +38,7 @@ from gateway.dialect.query_bodies import (
     WithLookup,
 )
 from gateway.dialect.vectors import object_of
+from gateway.dumping import dumped
 from gateway.http.errors import BadRequest
 from gateway.reads import QUICK_POINTS
 from gateway.request import ApiRequest, Response
@@ -52,7 +53,7 @@ from query.search import search
 from query.stages import Query, Stage
 from shard.contract import name_error
 from shard.filters.where import where
-from shard.ranking.execution import Steps
+from shard.ranking.execution import step
 from shard.replica import RankedPoints
 
 Answer = dict[str, Any]
@@ -204,8 +205,7 @@ class _Searching:
         future = running[key] = asyncio.get_running_loop().create_future()
         try:
             result = await answer()
-            made = await self.services.reads.offload(not self.response.is_large, partial(dumps, result))
-            self.response.is_large = False  # what is left to do is small
+            made = await dumped(result, self.response, self.services.reads)
         except BaseException as error:
             future.set_exception(error if isinstance(error, Exception) else ConnectionError("the request was given up"))
             future.exception()  # it is no concern of anyone's when nobody waits
@@ -270,8 +270,7 @@ class _Searching:
     async def shown(self, ranked: RankedPoints, shown: Shown) -> list[Answer]:
         """Ranked points with what is asked for of each."""
         with_payload, with_vector = shown.payload_selector(False), shown.vector_selector()
-        steps = Steps() if self.response.steps is None else self.response.steps
-        with steps.step(step="points", points=len(ranked.ids)):
+        with step(self.response.steps, "points", points=len(ranked.ids)):
             return await self._shown(ranked, with_payload, with_vector)
 
     async def _shown(self, ranked: RankedPoints, with_payload: WithPayload, with_vector: WithVector) -> list[Answer]:
@@ -281,7 +280,9 @@ class _Searching:
             points = {point.id: point for point in found}
         quick = len(ranked.ids) <= QUICK_POINTS
         self.response.is_large = self.response.is_large or not quick
-        return await self.services.reads.offload(quick, partial(hit_answers, ranked, points, with_payload, with_vector))
+        if quick:
+            return hit_answers(ranked, points, with_payload, with_vector)
+        return await self.services.reads.offload(False, partial(hit_answers, ranked, points, with_payload, with_vector))
 
     async def grouped(self, stage: Stage, body: Grouped) -> Answer:
         groups = DEFAULT_LIMIT if body.limit is None else body.limit

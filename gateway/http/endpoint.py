@@ -18,10 +18,10 @@ import msgspec
 import orjson
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.dialect.answers import dumps
 from gateway.dialect.bodies import Body, SearchReadParams, ignored
 from gateway.dialect.bulk_parser import LARGE_BODY_BYTES
 from gateway.dialect.query_bodies import octet_search
+from gateway.dumping import dumped
 from gateway.http.errors import BadRequest, TooLarge, retry_after, status_of
 from gateway.http.metrics import APPEND_SECONDS, REQUEST_SECONDS
 from gateway.http.routes import Route
@@ -142,8 +142,7 @@ class Endpoint:
             headers.append((b"x-vecraft-sync", sync.encode()))
         if response.ignored:
             headers.append((b"x-vecraft-ignored", ", ".join(dict.fromkeys(response.ignored)).encode()))
-        content = await self._services.reads.offload(not response.is_large, partial(dumps, body))
-        await _send(send, 200, content, headers)
+        await _send(send, 200, await dumped(body, response, self._services.reads), headers)
 
     def _served_text(self, served: Positions) -> bytes:
         """The token of a read; mostly that of the read before."""

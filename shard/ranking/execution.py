@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
@@ -63,15 +63,20 @@ class Plan(NamedTuple):
     floats: int
 
 
-class Steps(list[dict[str, Any]]):
-    """What was done to answer, step by step, with times; for people (`?explain=true`)."""
+Steps = list[dict[str, Any]]
+"""What was done to answer, step by step, with times; for people (`?explain=true`)."""
 
-    @contextmanager
-    def step(self, **facts: Any) -> Iterator[dict[str, Any]]:
-        """Times a step; what is put into the dictionary given is shown too."""
-        begun_s = time.perf_counter()
-        yield facts
-        self.append(facts | {"ms": round(1000 * (time.perf_counter() - begun_s), 3)})
+
+def step(steps: Steps | None, name: str, **facts: Any) -> AbstractContextManager[dict[str, Any]]:
+    """Times a step, if steps are kept; what is put into the dictionary that it gives is shown too."""
+    return nullcontext(facts) if steps is None else _timed(steps, {"step": name} | facts)
+
+
+@contextmanager
+def _timed(steps: Steps, facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    begun_s = time.perf_counter()
+    yield facts
+    steps.append(facts | {"ms": round(1000 * (time.perf_counter() - begun_s), 3)})
 
 
 def planned(index: View, by: Nearest, params: SearchParams, rows: RowSet | None) -> Plan:
@@ -85,29 +90,35 @@ def planned(index: View, by: Nearest, params: SearchParams, rows: RowSet | None)
     return Plan("graph", ef, index.flat_floats())
 
 
-def is_quick(view: ShardView, ranking: Ranking) -> bool:
-    """Whether the ranking surely takes about a millisecond, so that it may run on an event loop."""
+def quick_plan(view: ShardView, ranking: Ranking) -> Plan | None:
+    """The plan of a ranking of all rows that surely takes about a millisecond, so that it may run on an event loop."""
     by = ranking.by
     if not isinstance(by, Nearest) or ranking.limit > QUICK_LIMIT or not view.is_selected(ranking.where):
-        return False
+        return None
     rows = view.select(ranking.where)
     plan = planned(view.vectors[by.name], by, ranking.params, rows)
     if plan.method == "graph" and (rows is not None or plan.ef > 2 * EF_SEARCH):
-        return False
-    return plan.floats < QUICK_FLOATS
+        return None
+    return plan if plan.floats < QUICK_FLOATS else None
 
 
-def rank(view: ShardView, ranking: Ranking, among: BitMap | None, deadline: Deadline, steps: Steps | None = None) -> RankedRows:
-    """The first `ranking.limit` rows, of `among` or of all, in order."""
+def rank(
+    view: ShardView,
+    ranking: Ranking,
+    among: BitMap | None,
+    deadline: Deadline,
+    plan: Plan | None = None,
+    steps: Steps | None = None,
+) -> RankedRows:
+    """The first `ranking.limit` rows, of `among` or of all, in order. `plan` is that of `quick_plan`, if it was asked."""
     deadline.check()
-    steps = Steps() if steps is None else steps
     without = BitMap(point.row for point in view.find(ranking.without)) if ranking.without else _NO_ROWS
     if isinstance(ranking.by, OrderBy) and among is None:
         return _in_order(view, ranking, ranking.by, without, deadline)
     rows = _rows(view, ranking, among, deadline, steps)
     match ranking.by:
         case Nearest() as by:
-            found = _nearest(view, ranking, by, rows, len(without), steps)
+            found = _nearest(view, ranking, by, rows, len(without), plan, steps)
         case OrderBy() as by:
             return _by_values(view, ranking, by, (view.alive if rows is None else rows.rows) - without, deadline)
         case Sample(seed):
@@ -126,26 +137,34 @@ def rank(view: ShardView, ranking: Ranking, among: BitMap | None, deadline: Dead
 _NO_ROWS = BitMap()
 
 
-def _rows(view: ShardView, ranking: Ranking, among: BitMap | None, deadline: Deadline, steps: Steps) -> RowSet | None:
+def _rows(view: ShardView, ranking: Ranking, among: BitMap | None, deadline: Deadline, steps: Steps | None) -> RowSet | None:
     """The rows to rank; None for all."""
     if ranking.where is None:
         return None if among is None else RowSet(among)
     if among is not None and not view.is_selected(ranking.where):  # few points: cheaper to test than to select from all
         rows, exact = view.may_pass(ranking.where, deadline)
         return RowSet(rows & among if exact else view.tested(rows & among, ranking.where.filter, deadline))
-    with steps.step(step="filter") as facts:
+    with step(steps, "filter") as facts:
         selected = view.select(ranking.where, deadline)
         assert selected is not None
         facts["matches"] = len(selected)
     return selected if among is None else RowSet(selected.rows & among)
 
 
-def _nearest(view: ShardView, ranking: Ranking, by: Nearest, rows: RowSet | None, more: int, steps: Steps) -> ScoredRows:
+def _nearest(
+    view: ShardView,
+    ranking: Ranking,
+    by: Nearest,
+    rows: RowSet | None,
+    more: int,
+    plan: Plan | None,
+    steps: Steps | None,
+) -> ScoredRows:
     """The closest rows, `more` than the limit, and those that tie with the last."""
     index, limit, params = view.vectors[by.name], ranking.limit + more, ranking.params
     size = index.size() if rows is None else len(rows)
-    with steps.step(step="search", among=size) as facts:
-        plan = planned(index, by, params, rows)
+    plan = planned(index, by, params, rows) if plan is None else plan
+    with step(steps, "search", among=size) as facts:
         facts["plan"] = plan.method
         if plan.method == "scan":
             return index.scan(by.vector, limit, rows)
@@ -159,9 +178,9 @@ def _nearest(view: ShardView, ranking: Ranking, by: Nearest, rows: RowSet | None
 
 
 def _by_examples(
-    view: ShardView, ranking: Ranking, by: ByExamples, rows: RowSet | None, more: int, deadline: Deadline, steps: Steps
+    view: ShardView, ranking: Ranking, by: ByExamples, rows: RowSet | None, more: int, deadline: Deadline, steps: Steps | None
 ) -> ScoredRows:
-    with steps.step(step="score", query=type(by).__name__):
+    with step(steps, "score", query=type(by).__name__):
         return closest(Distance.DOT, scored(view.vectors[by.name], by, rows, deadline), ranking.limit + more)
 
 
@@ -171,7 +190,7 @@ def _cut(view: ShardView, found: ScoredRows, limit: int, higher_first: bool) -> 
     if len(scores) > 1 and (scores[1:] == scores[:-1]).any():
         rows = found.rows.tolist()
         keys = np.empty(len(rows), object)
-        keys[:] = [id_ for id_, _ in view.ids(rows)]
+        keys[:] = view.ids(rows)[0]
         sign = -1 if higher_first else 1
         order = sorted(range(len(rows)), key=lambda at: (sign * scores[at], keys[at]))[:limit]
         return RankedRows([rows[at] for at in order], scores[order])
@@ -211,9 +230,9 @@ def _first(view: ShardView, items: Iterator[tuple[float | int, int]], limit: int
             if item[0] != found[-1][0]:
                 break
             found.append(item)
-    ids = view.ids([row for _, row in found])
+    ids, _ = view.ids([row for _, row in found])
     sign = -1 if descending else 1
-    ordered = sorted(zip(found, ids, strict=True), key=lambda pair: (sign * pair[0][0], pair[1][0]))[:limit]
+    ordered = sorted(zip(found, ids, strict=True), key=lambda pair: (sign * pair[0][0], pair[1]))[:limit]
     rows = [row for (_, row), _ in ordered]
     return RankedRows(rows, np.ones(len(rows), np.float32), [value for (value, _), _ in ordered])
 
@@ -240,7 +259,7 @@ def _sampled(rows: BitMap, limit: int, seed: int) -> RankedRows:
 def _by_id(view: ShardView, rows: RowSet | None, start: bytes, without: BitMap, deadline: Deadline) -> Iterator[int]:
     if rows is not None and len(rows) < SORTED_BELOW:
         numbers = rows.rows.to_array().tolist()
-        found = sorted((id_, row) for row, (id_, _) in zip(numbers, view.ids(numbers), strict=True))
+        found = sorted(zip(view.ids(numbers)[0], numbers, strict=True))
         yield from (row for id_, row in found if id_ >= start and row not in without)
         return
     for count, (_, row) in enumerate(view.ids_from(start)):

@@ -19,6 +19,9 @@ T = TypeVar("T")
 MAX_TIES = 10_000
 """Points that tie with the last of an answer and are looked at to order them by id."""
 
+SORTED_BELOW = 256
+"""So few scores are sorted as a whole."""
+
 MAX_DEAD_SHARE = 0.2
 MIN_DEAD = 1_000
 """Fewer dead points than this are not worth making an index in memory anew."""
@@ -147,6 +150,12 @@ def best(distance: Distance, scores: Vectors, limit: int) -> Rows:
     Which of these belong to an answer is decided by their ids; of more than MAX_TIES, by chance.
     """
     order = -scores if distance.higher_is_closer else scores
+    if len(order) <= SORTED_BELOW:
+        chosen = np.argsort(order, kind="stable")
+        end = limit
+        while end < len(order) and order[chosen[end]] == order[chosen[limit - 1]]:
+            end += 1
+        return chosen[:end]
     if limit >= len(order):
         return np.argsort(order, kind="stable")
     chosen = np.argpartition(order, limit - 1)[:limit]

@@ -391,7 +391,7 @@ def found(view: ShardView, condition: dict[str, Any]) -> set[int]:
     wanted = where(msgspec.convert(condition, Condition))
     selected = view.select(wanted)
     rows = view.alive if selected is None else selected.rows
-    return {int.from_bytes(id_[1:], "big") for id_, _ in view.ids(rows.to_array().tolist())}
+    return {int.from_bytes(id_[1:], "big") for id_ in view.ids(rows.to_array().tolist())[0]}
 
 
 @pytest.fixture(scope="module")
