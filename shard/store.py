@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 NO_ROW = -1
 BLOCK_CACHE_BYTES = 32 << 20
 WRITE_BUFFER_BYTES = 16 << 20
+MAX_WAL_BYTES = 64 << 20
+"""Of the write-ahead logs of one shard. A log stays until every family has flushed what it holds, and RocksDB would let them grow to
+four times all write buffers before it makes a family flush that is written little. A start after a kill reads them."""
 
 _FAMILIES = ("points", "rows", "vectors", "versions", "meta")
 _NEXT_ROW = b"row"
@@ -367,5 +370,6 @@ def _options() -> Options:
     options.create_missing_column_families(True)
     options.set_block_based_table_factory(table)
     options.set_write_buffer_size(WRITE_BUFFER_BYTES)
+    options.set_max_total_wal_size(MAX_WAL_BYTES)
     options.set_keep_log_file_num(2)
     return options
