@@ -38,8 +38,8 @@ NO_ROW = -1
 BLOCK_CACHE_BYTES = 32 << 20
 WRITE_BUFFER_BYTES = 16 << 20
 MAX_WAL_BYTES = 64 << 20
-"""Of the write-ahead logs of one shard. A log stays until every family has flushed what it holds, and RocksDB would let them grow to
-four times all write buffers before it makes a family flush that is written little. A start after a kill reads them."""
+"""Of the write-ahead logs of one shard, which a start after a kill reads. A log stays until every family has flushed its part of
+it. Without this bound they grow to four times all write buffers before a family that is written little has to flush."""
 
 _FAMILIES = ("points", "rows", "vectors", "versions", "meta")
 _NEXT_ROW = b"row"

@@ -453,7 +453,7 @@ class World:
             self._interrupted = True  # in the middle of whatever is writing here
             one, other = self.random.sample(self.nodes, 2)
             one.lose_share()
-            if not (other.ingesting or other.writer._lock.locked()):  # what it is amid itself does not begin again
+            if not (other.ingesting or other.writer._lock.locked()):  # a node within a step begins no other
                 other.ingest_step()
             self._interrupted = False
         if self.random.random() >= self.fault_rate:
