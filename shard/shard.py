@@ -203,7 +203,8 @@ class Shard:
         for name, vectors in self.vectors.items():
             missing = vectors.load(alive, self._next_row)
             for start in range(0, len(missing), 1000):
-                found = [(row, v[name]) for row in missing[start : start + 1000] if name in (v := self.store.vectors(int(row)))]
+                some = self.store.some_vectors(missing[start : start + 1000].tolist())
+                found = [(row, named[name]) for row, named in some if name in named]
                 if found:
                     vectors.add(np.array([row for row, _ in found]), [vector for _, vector in found])
         self.configure(self.collection)

@@ -193,6 +193,11 @@ class Store:
         data = self._vectors.get(row.to_bytes(8, "big"))
         return {} if data is None else _arrays(self._forms, _decode_vectors(data))
 
+    def some_vectors(self, rows: Iterable[int]) -> Iterator[tuple[int, dict[str, Vector]]]:
+        """Those of the rows that are there, with their vectors by name; for the thread that writes."""
+        for row, data in self._some(self._vectors, rows):
+            yield row, _arrays(self._forms, _decode_vectors(data))
+
     def scan_rows(self) -> Iterator[Row]:
         """All live points in row order, as they are now; for the thread that writes."""
         for key, data in _scan(self._rows):
@@ -236,11 +241,8 @@ class Store:
 
     def rows(self, numbers: Iterable[int]) -> Iterator[Row]:
         """The live points among these rows, as they are now; for the thread that writes."""
-        wanted = list(numbers)
-        for start in range(0, len(wanted), _ROWS_AT_ONCE):
-            some = wanted[start : start + _ROWS_AT_ONCE]
-            found = self._rows.get([number.to_bytes(8, "big") for number in some])
-            yield from (Row(number, *_decode_row(data)) for number, data in zip(some, found, strict=True) if data is not None)
+        for row, data in self._some(self._rows, numbers):
+            yield Row(row, *_decode_row(data))
 
     def last_batch(self) -> int:
         """The number of the latest write batch that touched rows; 0 before the first."""
@@ -271,6 +273,14 @@ class Store:
     def sync(self) -> None:
         """Makes durable what was written so far."""
         self._db.flush_wal(True)
+
+    def _some(self, table: Any, rows: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+        """Those of the rows that a table holds, with their data."""
+        numbers = list(rows)
+        for start in range(0, len(numbers), _ROWS_AT_ONCE):
+            some = numbers[start : start + _ROWS_AT_ONCE]
+            found = table.get([row.to_bytes(8, "big") for row in some])
+            yield from ((row, data) for row, data in zip(some, found, strict=True) if data is not None)
 
     def close(self) -> None:
         """Closes the database. RocksDB keeps its lock while any handle lives, so all are let go here.
