@@ -77,6 +77,7 @@ class WriteBatch:
         self._born: list[tuple[int, ChangedPoint]] = []
         self._repainted: list[tuple[int, ChangedPoint]] = []
         self.progress: dict[TopicPartition, Progress] = {}
+        self.touched = BitMap()
 
     def join(self, entry: Entry, record: Record) -> Applied | None:
         """Step 1 for one record."""
@@ -108,6 +109,9 @@ class WriteBatch:
         for partition, progress in self.progress.items():
             self._changes.put_progress(partition, progress)
         self._changes.put_next_row(self._shard._next_row)
+        self.touched = BitMap([row for row, _ in (*self._dead, *self._born, *self._repainted)])
+        if self.touched:
+            self._changes.put_touched(self._shard.checkpoint.batch + 1, self.touched)
         return self._changes
 
     def publish(self) -> None:

@@ -11,8 +11,9 @@ import threading
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from heapq import merge
-from itertools import chain, dropwhile, islice, takewhile
+from itertools import chain, compress, dropwhile, islice, takewhile
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -24,6 +25,7 @@ from payload.geo import Area, Coordinates, as_coordinates
 from payload.paths import as_uuid, nodes_at
 from payload.schema import FieldSchema, FieldType
 from payload.text import analyzer_of
+from shard.checkpoint_file import FieldRows, IndexPart, NumberRows, PlaceRows, PostingRows
 
 EXACT_FLOAT = 2**53
 """Integers beyond it are not exact as float64."""
@@ -36,6 +38,9 @@ _CHUNK = 1024
 
 ROWS_PER_STEP = 256
 """Rows that are changed while the lock is held."""
+
+_LOCKED_KEYS, _LOCKED_ROWS = 64, 4096
+"""As many at a time are copied for a checkpoint while the lock is held."""
 
 KEY_BYTES, VALUE_BYTES = 150, 200
 """What a key of postings takes beside its rows, and a row in an order, about."""
@@ -70,6 +75,26 @@ class Postings:
                 rows.discard(row)
                 if not rows:
                     del self._rows[key]
+
+    def forget(self, rows: BitMap) -> None:
+        """Takes rows out, whatever they hold."""
+        for key, held in list(self._rows.items()):
+            held.difference_update(rows)
+            if not held:
+                del self._rows[key]
+
+    def parts(self, lock: threading.Lock) -> Iterator[PostingRows]:
+        """What a checkpoint keeps. Keys that come meanwhile are left out."""
+        with lock:
+            keys = list(self._rows)
+        for start in range(0, len(keys), _LOCKED_KEYS):
+            with lock:
+                held = {key: rows.serialize() for key in keys[start : start + _LOCKED_KEYS] if (rows := self._rows.get(key))}
+            yield PostingRows(list(held), list(held.values()))
+
+    def restore(self, part: PostingRows) -> None:
+        """Takes over what `parts` gave."""
+        self._rows.update(zip(part.keys, map(BitMap.deserialize, part.rows), strict=True))
 
     def any_of(self, keys: Iterable[Key]) -> BitMap:
         """The rows that hold at least one of the keys."""
@@ -134,15 +159,54 @@ class _Sorted(ABC, Generic[Value]):
         if self._values.pop(row, None) is not None:
             self._changed.add(row)
 
+    def forget(self, rows: BitMap) -> None:
+        """Takes rows out, whatever they hold."""
+        for row in rows:
+            self.remove(row)
+
+    def parts(self, lock: threading.Lock) -> Iterator[IndexPart]:
+        """What a checkpoint keeps: the sorted copy, then the rows that are not in it; when those are many, all of them sorted."""
+        with lock:
+            now = copy(self)
+            now._changed = BitMap(self._changed)
+            rows = list(self._values if self._is_unsettled() else self._changed)
+        pairs: list[tuple[Value, int]] = []
+        for start in range(0, len(rows), _LOCKED_ROWS):
+            with lock:
+                held = [(row, self._values.get(row, ())) for row in rows[start : start + _LOCKED_ROWS]]
+            pairs.extend((value, row) for row, values in held for value in values)
+        if now._is_unsettled():
+            now._sort(pairs)
+            now._changed = BitMap()
+            pairs = []
+        yield now._sorted_part()
+        if pairs:
+            yield self._unsorted_part(pairs)
+
+    @abstractmethod
+    def _sorted_part(self) -> IndexPart:
+        """The sorted copy without the rows that changed since."""
+
+    @abstractmethod
+    def _unsorted_part(self, pairs: list[tuple[Value, int]]) -> IndexPart:
+        """Values and rows in any order."""
+
+    def _unchanged(self) -> NDArray[np.bool_]:
+        """Which of the sorted rows are as they were when they were sorted."""
+        return ~np.isin(self._rows, np.array(self._changed.to_array(), np.uint32))
+
     def count(self) -> int:
         """How many rows have a value."""
         return len(self._values)
 
     def _settle(self) -> None:
         """Sorts anew when many rows changed."""
-        if len(self._changed) > max(RESORT_ROWS, len(self._rows) // 10):
+        if self._is_unsettled():
             self._sort([(value, row) for row, values in self._values.items() for value in values])
             self._changed = BitMap()
+
+    def _is_unsettled(self) -> bool:
+        return len(self._changed) > max(RESORT_ROWS, len(self._rows) // 10)
 
     @abstractmethod
     def _sort(self, pairs: list[tuple[Value, int]]) -> None:
@@ -181,6 +245,24 @@ class RangeIndex(_Sorted[float | int]):
         self._settle()
         changed = [(value, row) for row in self._changed for value in self._values.get(row, ())]
         return ValueOrder(self._floats, self._rows, self._numbers, BitMap(self._changed), changed)
+
+    def restore(self, part: NumberRows) -> None:
+        """Takes over what `parts` gave."""
+        rows = np.frombuffer(part.rows, np.uint32)
+        by_row = _by_row(rows.tolist(), part.numbers)
+        if part.in_order:
+            self._values, self._rows, self._numbers = by_row, rows, part.numbers
+            self._floats = np.array(part.numbers, np.float64)
+        else:
+            self._values |= by_row
+            self._changed.update(by_row)
+
+    def _sorted_part(self) -> NumberRows:
+        unchanged = self._unchanged()
+        return NumberRows(True, self._rows[unchanged].tobytes(), list(compress(self._numbers, unchanged.tolist())))
+
+    def _unsorted_part(self, pairs: list[tuple[float | int, int]]) -> NumberRows:
+        return NumberRows(False, _uint32s(row for _, row in pairs), [number for number, _ in pairs])
 
     def _place(self, value: float, side: Side) -> int:
         return _place(self._floats, value, side)
@@ -256,6 +338,25 @@ class GeoIndex(_Sorted[Coordinates]):
         found = _bitmap(rows[held]) | self._tested(_bitmap(rows[doubtful]), lambda place: area.holds(*place))
         return (found - self._changed) | self._tested(self._changed, lambda place: area.holds(*place))
 
+    def restore(self, part: PlaceRows) -> None:
+        """Takes over what `parts` gave."""
+        rows = np.frombuffer(part.rows, np.uint32)
+        lons, lats = np.frombuffer(part.lons), np.frombuffer(part.lats)
+        by_row = _by_row(rows.tolist(), list(map(Coordinates, lons.tolist(), lats.tolist())))
+        if part.in_order:
+            self._values, self._rows, self._lons, self._lats = by_row, rows, lons, lats
+        else:
+            self._values |= by_row
+            self._changed.update(by_row)
+
+    def _sorted_part(self) -> PlaceRows:
+        unchanged = self._unchanged()
+        return PlaceRows(True, *(column[unchanged].tobytes() for column in (self._rows, self._lons, self._lats)))
+
+    def _unsorted_part(self, pairs: list[tuple[Coordinates, int]]) -> PlaceRows:
+        lons, lats = np.array([place for place, _ in pairs], np.float64).T
+        return PlaceRows(False, _uint32s(row for _, row in pairs), lons.tobytes(), lats.tobytes())
+
     def _sort(self, pairs: list[tuple[Coordinates, int]]) -> None:
         lats = np.fromiter((place.lat for place, _ in pairs), np.float64, len(pairs))
         order = np.argsort(lats)
@@ -319,6 +420,37 @@ class FieldIndex:
             self.ordered.remove(row)
         if self._places is not None:
             self._places.remove(row)
+
+    def forget(self, rows: BitMap) -> None:
+        """Takes rows out, whatever they hold."""
+        for held in (self.rows, self.filled, self.nulls, self._several):
+            held.difference_update(rows)
+        for values in (self.postings, self.ordered, self._places):
+            if values is not None:
+                values.forget(rows)
+
+    def parts(self, name: str, lock: threading.Lock) -> Iterator[FieldRows | IndexPart]:
+        """What a checkpoint keeps of this index of the field `name`. Taken while the index changes: what it has of a row is what
+        held at some moment from the call on."""
+        with lock:
+            rows, filled, nulls, several = (held.serialize() for held in (self.rows, self.filled, self.nulls, self._several))
+        yield FieldRows(name, self.schema, rows, filled, nulls, several)
+        for values in (self.postings, self.ordered, self._places):
+            if values is not None:
+                yield from values.parts(lock)
+
+    def restore(self, part: FieldRows | IndexPart) -> None:
+        """Takes over what `parts` gave."""
+        match part:
+            case FieldRows():
+                sets = (part.rows, part.filled, part.nulls, part.several)
+                self.rows, self.filled, self.nulls, self._several = map(BitMap.deserialize, sets)
+            case PostingRows():
+                self.postings.restore(part)
+            case NumberRows() if self.ordered is not None:
+                self.ordered.restore(part)
+            case PlaceRows() if self._places is not None:
+                self._places.restore(part)
 
     def points(self) -> int:
         """How many rows have a value here."""
@@ -492,6 +624,20 @@ def _bitmap(rows: np.ndarray[Any, np.dtype[np.uint32]]) -> BitMap:
 def _place(floats: NDArray[np.float64], value: float, side: Side) -> int:
     """Where a value would stand among sorted ones."""
     return int(np.searchsorted(floats, _as_float(value), side))
+
+
+def _uint32s(numbers: Iterable[int]) -> bytes:
+    return np.array(list(numbers), np.uint32).tobytes()
+
+
+def _by_row(rows: list[int], values: list[Value]) -> dict[int, list[Value]]:
+    """The values of each row; nearly always it has one."""
+    by_row = {row: [value] for row, value in zip(rows, values, strict=True)}
+    if len(by_row) < len(rows):
+        by_row = {row: [] for row in by_row}
+        for row, value in zip(rows, values, strict=True):
+            by_row[row].append(value)
+    return by_row
 
 
 def _as_float(value: float) -> float:

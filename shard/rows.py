@@ -6,8 +6,10 @@ view stays as it was.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct
+
+from pyroaring import BitMap
 
 CHUNK_ROWS = 1 << 14
 SHORT_ID_BYTES = 17
@@ -38,6 +40,10 @@ class RowsView:
             stamps.append(stamp)
         return ids, stamps
 
+    def chunks(self) -> Iterator[tuple[int, bytearray]]:
+        """The chunks and their numbers, for a checkpoint; they are not to be changed."""
+        return ((number, chunk) for number, chunk in enumerate(self._chunks) if chunk is not None)
+
 
 class RowTable:
     """The rows that the shard writes. Guarded by its lock."""
@@ -49,9 +55,7 @@ class RowTable:
     def put(self, row: int, id_: bytes, stamp: int) -> None:
         """A new row; its number is above all before."""
         number = row // CHUNK_ROWS
-        while number >= len(self._chunks):
-            self._chunks.append(None)
-            self._alive.append(0)
+        self._make_room(number)
         chunk = self._chunks[number]
         if chunk is None:
             chunk = self._chunks[number] = bytearray(CHUNK_ROWS * _ROW_BYTES)
@@ -80,8 +84,27 @@ class RowTable:
             if not self._alive[number]:
                 self._chunks[number] = None
 
+    def restore(self, number: int, chunk: bytearray) -> None:
+        """Takes over a chunk from a checkpoint; `keep` then says which of its rows are alive."""
+        if len(chunk) != CHUNK_ROWS * _ROW_BYTES:
+            raise ValueError(f"a chunk of {len(chunk)} bytes")
+        self._make_room(number)
+        self._chunks[number] = chunk
+
+    def keep(self, alive: BitMap) -> None:
+        """The rows that are alive; a chunk of nothing else goes."""
+        for number in range(len(self._chunks)):
+            self._alive[number] = alive.range_cardinality(number * CHUNK_ROWS, (number + 1) * CHUNK_ROWS)
+            if not self._alive[number]:
+                self._chunks[number] = None
+
     def size_bytes(self) -> int:
         return sum(len(chunk) for chunk in self._chunks if chunk is not None)
 
     def view(self) -> RowsView:
         return RowsView(list(self._chunks))
+
+    def _make_room(self, number: int) -> None:
+        while number >= len(self._chunks):
+            self._chunks.append(None)
+            self._alive.append(0)

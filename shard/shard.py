@@ -28,6 +28,7 @@ from journal.records import (
 )
 from journal.topics import Topics
 from shard.batch import Applied, Limits, WriteBatch
+from shard.checkpoint import Checkpoint
 from shard.payload_index import FieldIndex, PayloadIndex, indexed_values
 from shard.rows import RowTable
 from shard.store import Changes, Form, Forms, Progress, Store
@@ -70,6 +71,7 @@ class Shard:
         self.store = Store(folder / "rows", _forms(collection.config))
         try:
             self.vectors = _indexes(folder / "segments", collection.config, self.lock)
+            self.checkpoint = Checkpoint(self, folder / "checkpoint")
             self._load()
         except BaseException:
             self._view = None
@@ -82,6 +84,11 @@ class Shard:
         if (view := self._view) is None:
             raise ShardClosed(f"shard {self.number} of collection {self.collection.name!r} is closed")
         return view
+
+    @property
+    def latest_view(self) -> ShardView | None:
+        """As `view`; None after `close`."""
+        return self._view
 
     def home_partitions(self) -> list[TopicPartition]:
         """The partitions that may hold records for this shard."""
@@ -98,6 +105,7 @@ class Shard:
         self.store.write(batch.changes())
         with self.lock:
             batch.publish()
+            self.checkpoint.applied(batch.touched)
             self._publish()
         self._progress |= batch.progress
         self.tend()
@@ -121,6 +129,7 @@ class Shard:
                 for index, values in indexed_values(new, row.payload):
                     index.add(row.row, values)
         with self.lock:
+            self.checkpoint.stale_rows += len(self.alive) if new else 0
             self.payload.replace_fields(kept | new)
             self.collection = collection
             for name, vectors in self.vectors.items():
@@ -131,6 +140,8 @@ class Shard:
 
     def tend(self, idle: bool = False) -> None:
         """Starts what is worth building; each finished build looks again. `idle`: no writes are coming in."""
+        if self.checkpoint.plan(idle):
+            self._background(self.checkpoint.take)
         for vectors in self.vectors.values():
             with self.lock:
                 build = vectors.plan(idle)
@@ -157,15 +168,20 @@ class Shard:
 
     def close(self) -> None:
         """Stops planning builds and closes the files. The state stays."""
-        for vectors in self.vectors.values():
-            vectors.abandon()
-        self._view = None  # with its snapshots; RocksDB keeps its lock while a read still holds one
-        self.store.close()
+        self.checkpoint.take_last()
+        self._release()
 
     def drop(self) -> None:
         """Closes the shard and removes its state."""
-        self.close()
+        self._release()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _release(self) -> None:
+        for vectors in self.vectors.values():
+            vectors.abandon()
+        with self.checkpoint.writing:
+            self._view = None  # with its snapshots; RocksDB keeps its lock while a read still holds one
+            self.store.close()
 
     def _publish(self) -> None:
         """Makes what is applied visible to reads that begin now. Under the lock, by the thread that applies."""
@@ -198,20 +214,28 @@ class Shard:
             self._progress[partition] = self.store.progress(partition) or Progress()
         oldest = min((progress.stamp for progress in self._progress.values() if progress.stamp), default=0)
         self.store.forget_idempotency_keys(oldest - (self._limits.idempotency_window_ms << COUNTER_BITS))
+        if (restored := self.checkpoint.load(self.collection.fields)) is not None:
+            self.rows, self.alive, self.payload.fields = restored
+        else:
+            self._read_all_rows()
+        alive = np.array(self.alive.to_array(), np.int64)
+        for name, vectors in self.vectors.items():
+            missing = vectors.load(alive, self._next_row)
+            for start in range(0, len(missing), 1000):
+                some = self.store.some_vectors(missing[start : start + 1000].tolist())
+                found = [(row, named[name]) for row, named in some if name in named]
+                if found:
+                    vectors.add(np.array([row for row, _ in found]), [vector for _, vector in found])
+        self.configure(self.collection)
+
+    def _read_all_rows(self) -> None:
         self.payload.fields = {name: FieldIndex(schema) for name, schema in self.collection.fields.items()}
         for row in self.store.scan_rows():
             self.rows.put(row.row, row.id, row.stamp)
             self.alive.add(row.row)
             for index, nodes in indexed_values(self.payload.fields, row.payload):
                 index.add(row.row, nodes)
-        alive = np.array(self.alive.to_array(), np.int64)
-        for name, vectors in self.vectors.items():
-            missing = vectors.load(alive, self._next_row)
-            for start in range(0, len(missing), 1000):
-                found = [(row, v[name]) for row in missing[start : start + 1000] if name in (v := self.store.vectors(int(row)))]
-                if found:
-                    vectors.add(np.array([row for row, _ in found]), [vector for _, vector in found])
-        self.configure(self.collection)
+        self.checkpoint.stale_rows = len(self.alive)
 
 
 def _forms(config: CollectionConfig) -> Forms:

@@ -7,8 +7,11 @@
 | vectors  | row, u64                            | vectors by name                                         |
 | versions | id length u16, id, inverted version | a write that the current state no longer shows by itself |
 | meta     | `p` topic/partition, `k` key, `row` | progress, idempotency keys, the next row                |
+| meta     | `b` number of a write batch, u64    | the rows that it made, ended, or gave another payload   |
+| meta     | `from`                              | the number up to which `b` keys were removed            |
 
-A row is one vector state of a point and its number is never given out twice.
+A row is one vector state of a point and its number is never given out twice. The `b` keys tell a start what to read anew after
+a checkpoint of what is in memory.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+from pyroaring import BitMap
 from rocksdict import BlockBasedOptions, Cache, ColumnFamily, Options, Rdict, Snapshot, WriteBatch
 
 from journal.log import TopicPartition
@@ -33,9 +37,14 @@ log = logging.getLogger(__name__)
 NO_ROW = -1
 BLOCK_CACHE_BYTES = 32 << 20
 WRITE_BUFFER_BYTES = 16 << 20
+MAX_WAL_BYTES = 64 << 20
+"""Of the write-ahead logs of one shard, which a start after a kill reads. A log stays until every family has flushed its part of
+it. Without this bound they grow to four times all write buffers before a family that is written little has to flush."""
 
 _FAMILIES = ("points", "rows", "vectors", "versions", "meta")
 _NEXT_ROW = b"row"
+_BATCH, _TOUCHED_FROM = b"b", b"from"
+_ROWS_AT_ONCE = 1000
 _cache = Cache(BLOCK_CACHE_BYTES)  # shared by all shards of the process, so that memory does not grow with their number
 
 
@@ -119,6 +128,15 @@ class Changes:
     def put_next_row(self, row: int) -> None:
         self._batch.put(_NEXT_ROW, row.to_bytes(8, "big"), self._family["meta"])
 
+    def put_touched(self, number: int, rows: BitMap) -> None:
+        """Notes which rows write batch `number` made, ended, or gave another payload."""
+        self._batch.put(_batch_key(number), rows.serialize(), self._family["meta"])
+
+    def forget_touched(self, number: int) -> None:
+        """Removes what is noted of write batches up to `number`."""
+        self._batch.delete_range(_batch_key(0), _batch_key(number + 1), self._family["meta"])
+        self._batch.put(_TOUCHED_FROM, number.to_bytes(8, "big"), self._family["meta"])
+
 
 class Form(NamedTuple):
     """How a vector's bytes are to be read: dense, a multi-vector of vectors of `size`, or sparse."""
@@ -175,6 +193,11 @@ class Store:
         data = self._vectors.get(row.to_bytes(8, "big"))
         return {} if data is None else _arrays(self._forms, _decode_vectors(data))
 
+    def some_vectors(self, rows: Iterable[int]) -> Iterator[tuple[int, dict[str, Vector]]]:
+        """Those of the rows that are there, with their vectors by name; for the thread that writes."""
+        for row, data in self._some(self._vectors, rows):
+            yield row, _arrays(self._forms, _decode_vectors(data))
+
     def scan_rows(self) -> Iterator[Row]:
         """All live points in row order, as they are now; for the thread that writes."""
         for key, data in _scan(self._rows):
@@ -215,6 +238,49 @@ class Store:
     def next_row(self) -> int:
         """The number of the next new row."""
         return int.from_bytes(self._meta.get(_NEXT_ROW) or b"", "big")
+
+    def rows(self, numbers: Iterable[int]) -> Iterator[Row]:
+        """The live points among these rows, as they are now; for the thread that writes."""
+        for row, data in self._some(self._rows, numbers):
+            yield Row(row, *_decode_row(data))
+
+    def last_batch(self) -> int:
+        """The number of the latest write batch that touched rows; 0 before the first."""
+        items = self._meta.iter()
+        items.seek_for_prev(_batch_key(_MAX))
+        if items.valid() and items.key()[:1] == _BATCH:
+            return int.from_bytes(items.key()[1:], "big")
+        items.status()
+        return self.touched_from()
+
+    def touched_from(self) -> int:
+        """What write batches up to this number touched is not known any more."""
+        return int.from_bytes(self._meta.get(_TOUCHED_FROM) or b"", "big")
+
+    def touched(self, after: int) -> BitMap:
+        """The rows that write batches above `after` touched."""
+        found = BitMap()
+        for key, rows in _scan(self._meta, _batch_key(after + 1)):
+            if key[:1] != _BATCH:
+                break
+            found |= BitMap.deserialize(rows)
+        return found
+
+    def identity(self) -> str:
+        """What RocksDB calls this database: another name for each that is made."""
+        return (self._path / "IDENTITY").read_text().strip()
+
+    def sync(self) -> None:
+        """Makes durable what was written so far."""
+        self._db.flush_wal(True)
+
+    def _some(self, table: Any, rows: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+        """Those of the rows that a table holds, with their data."""
+        numbers = list(rows)
+        for start in range(0, len(numbers), _ROWS_AT_ONCE):
+            some = numbers[start : start + _ROWS_AT_ONCE]
+            found = table.get([row.to_bytes(8, "big") for row in some])
+            yield from ((row, data) for row, data in zip(some, found, strict=True) if data is not None)
 
     def close(self) -> None:
         """Closes the database. RocksDB keeps its lock while any handle lives, so all are let go here.
@@ -274,6 +340,10 @@ def _version_key(point_id: bytes, version: Version) -> bytes:
     return _version_prefix(point_id) + struct.pack(">QQQQ", *(~n & _MAX for n in version))
 
 
+def _batch_key(number: int) -> bytes:
+    return _BATCH + number.to_bytes(8, "big")
+
+
 def _progress_key(partition: TopicPartition) -> bytes:
     return b"p" + f"{partition.topic}/{partition.partition}".encode()
 
@@ -310,5 +380,6 @@ def _options() -> Options:
     options.create_missing_column_families(True)
     options.set_block_based_table_factory(table)
     options.set_write_buffer_size(WRITE_BUFFER_BYTES)
+    options.set_max_total_wal_size(MAX_WAL_BYTES)
     options.set_keep_log_file_num(2)
     return options

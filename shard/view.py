@@ -66,7 +66,8 @@ class ShardView:
         self.version = next(_versions)
         """Another one for every view of this process: equal versions mean equal answers."""
         self._store = store
-        self._known = known
+        self.known = known
+        """Ids and stamps of the rows, in memory."""
         self._payload = payload
         self._moment = moment
         self._selections = _Selections()
@@ -76,13 +77,13 @@ class ShardView:
 
         What filters were found to select is in terms of segments, so it is found anew.
         """
-        return ShardView(self.collection, self._store, self._known, self.alive, vectors, self._payload, self._moment)
+        return ShardView(self.collection, self._store, self.known, self.alive, vectors, self._payload, self._moment)
 
     # Points.
 
     def ids(self, rows: Sequence[int]) -> tuple[list[bytes], list[int]]:
         """The ids of rows, and the stamps of the latest writes that shaped them."""
-        ids, stamps = self._known.known(rows)
+        ids, stamps = self.known.known(rows)
         if b"" in ids:
             ids = [id_ or self._store.rows((row,))[0].id for row, id_ in zip(rows, ids, strict=True)]
         return ids, stamps

@@ -38,6 +38,7 @@ Bits = NDArray[np.uint8]
 LocalIds = NDArray[np.int64]
 
 _HALF_LIMIT = 60_000.0
+_READ_BYTES = 1 << 20
 """float16 ends at 65,504; vectors with larger values keep float32 codes."""
 
 _METRICS: dict[Distance, int] = {
@@ -139,6 +140,7 @@ class Graph:
     def read(cls, folder: Path) -> Graph:
         """The graph that `write` put into `folder`, mapped. Raises RuntimeError, OSError or ValueError when it is damaged."""
         spec = msgspec.json.decode((folder / "graph.json").read_bytes(), type=GraphSpec)
+        _read_ahead(folder / "graph.faiss")
         return cls(faiss.read_index(str(folder / "graph.faiss"), faiss.IO_FLAG_MMAP_IFC), spec)
 
     def write(self, folder: Path) -> None:
@@ -202,6 +204,15 @@ class FlatCodes:
         _, found = self._index.search(query[np.newaxis], fetched, params=parameters)
         ids: LocalIds = found[0]
         return ids[ids >= 0]
+
+
+def _read_ahead(path: Path) -> None:
+    """Brings a file into the system's cache. FAISS touches every page of a graph as it maps it; after a reboot those page faults
+    take three times as long as reading the file from beginning to end."""
+    room = bytearray(_READ_BYTES)
+    with path.open("rb", buffering=0) as file:
+        while file.readinto(room):
+            pass
 
 
 @lru_cache(maxsize=64)

@@ -1,7 +1,8 @@
 """A world from a seed: nodes with the real writer, replayer, shards and queries over the memory journal and a virtual clock.
 
 Every choice comes from one random generator, so a seed is a whole history. Faults: refused appends, lost acknowledgements, shards
-that cannot be opened, configured or written, crashes before and after each write to RocksDB, restarts from disk, wiped state,
+that cannot be opened, configured or written, crashes before and after each write to RocksDB, restarts from disk with checkpoints of any age or none, wiped
+state,
 redelivery, interleaved tiers, skewed and jumping clocks, nodes that pause, poisoned records in every topic, claims on a catalog
 that is not there.
 """
@@ -18,6 +19,7 @@ import msgspec
 import numpy as np
 import orjson
 
+import shard.checkpoint
 import shard.vectors.segments
 from catalog.catalog import choose_homes
 from catalog.collection import Collection, CollectionConfig, Distance, SparseParams, VectorParams
@@ -190,9 +192,30 @@ class Node:
                 self.replayer.close()  # as `Replayer.run` does, before it begins again
 
     def crash(self) -> None:
-        """Everything in memory is gone. RocksDB's files stay as the last write left them."""
+        """Everything in memory is gone. RocksDB's files and the checkpoints stay as the last write left them."""
+        self.ingest.close()
+        for opened in self.shards.all():
+            opened.checkpoint.stale_rows = 0  # or the shard would take one as it closes
+        self.shards.close()
+
+    def stop(self) -> None:
+        """A clean end: what changed goes into checkpoints."""
         self.ingest.close()
         self.replayer.close()
+
+    def checkpoint(self) -> None:
+        """Each shard takes one, or not; the process may die around its write to RocksDB."""
+        for opened in self.shards.all():
+            if self.world.random.random() < 0.5:
+                opened.checkpoint.take()
+
+    def work(self, act: Callable[[], object]) -> None:
+        """Does something in which the process may die, and then starts anew."""
+        try:
+            act()
+        except Crash:
+            self.crash()
+            self.start()
 
     def ingest_step(self) -> bool:
         """One step of the ingest, which begins again when anything fails, as `Ingest.run` does. Whether anything came."""
@@ -257,10 +280,11 @@ class World:
     def run(self, actions: int) -> None:
         """Lives through `actions` random events, then lets everything settle and checks it all."""
         shard.vectors.segments.SEAL_ROWS = 6
+        shard.checkpoint.ROWS, shard.checkpoint.ROWS_QUIET = 40, 1
         choices = (
             [self._write] * 10 + [self._step] * 8 + [self._pass_time] * 3 + [self._build] * 3 + [self._check_one] * 2
             + [self._catalog_command] * 2 + [self._crash, self._redeliver, self._poison, self._jump_clock, self._wipe]
-            + [self._produce] * 5 + [self._ingest] * 3
+            + [self._produce] * 5 + [self._ingest] * 3 + [self._checkpoint] * 3 + [self._restart]
         )  # fmt: skip
         self._create("red")
         while not any(self.journal.end_offsets([TOPICS.system_partition]).values()):
@@ -438,9 +462,18 @@ class World:
         self.random.choice(self.nodes).skew_ms = self.random.choice((-60_000, -500, 0, 300, 2_000))
 
     def _build(self) -> None:
-        tasks = self.random.choice(self.nodes).tasks
-        if tasks:
-            tasks.pop(0)()
+        node = self.random.choice(self.nodes)
+        if node.tasks:
+            node.work(node.tasks.pop(0))
+
+    def _checkpoint(self) -> None:
+        node = self.random.choice(self.nodes)
+        node.work(node.checkpoint)
+
+    def _restart(self) -> None:
+        node = self.random.choice(self.nodes)
+        node.stop()
+        node.start()
 
     def _crash(self) -> None:
         node = self.random.choice(self.nodes)
@@ -448,14 +481,14 @@ class World:
         node.start()
 
     def _wipe(self, node: Node | None = None) -> None:
-        """The state is removed: all of it, or only the segments' files."""
+        """The state is removed: all of it, only the segments' files, or only the rows, beside which the caches stay."""
         node = node or self.random.choice(self.nodes)
         node.crash()
         if self.random.random() < 0.5:
             shutil.rmtree(node.folder, ignore_errors=True)
         else:
-            for segments in node.folder.glob("*/*/segments"):
-                shutil.rmtree(segments)
+            for removed in node.folder.glob(f"*/*/{self.random.choice(('segments', 'rows'))}"):
+                shutil.rmtree(removed)
         node.start()
 
     def _redeliver(self) -> None:
