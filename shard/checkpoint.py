@@ -85,6 +85,7 @@ class Checkpoint:
                     return
                 head = Head(shard.store.identity(), self.batch)
                 known, alive, fields = view.known, view.alive, dict(shard.payload.fields)
+                del view  # which would keep RocksDB locked
                 self.stale_rows = 0  # also when it fails: the next attempt comes after as many changes
             shard.store.sync()
             write(self._path, self._parts(head, known.chunks(), alive, fields))

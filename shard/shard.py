@@ -167,16 +167,17 @@ class Shard:
         return sizes
 
     def close(self) -> None:
-        """Stops planning builds and closes the files. The state stays."""
+        """Stops planning builds and closes the files. The state stays, and what is in memory goes into the checkpoint."""
         self.checkpoint.take_last()
-        self._release()
+        self.release()
 
     def drop(self) -> None:
         """Closes the shard and removes its state."""
-        self._release()
+        self.release()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Closes the files. For a shard in which something failed: what it has in memory is not to be trusted."""
         for vectors in self.vectors.values():
             vectors.abandon()
         with self.checkpoint.writing:

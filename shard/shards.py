@@ -120,7 +120,7 @@ class Shards:
         id_, number = shard.collection.id, shard.number
         self._put(id_, number, _quarantine(shard.collection, number, error, self._failures(id_, number)))
         try:
-            shard.close()
+            shard.release()
         except Exception as closing:  # whatever is broken in there must not spread
             log.warning("closing shard %d of collection %s: %s", number, shard.collection.name, closing)
 

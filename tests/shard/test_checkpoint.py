@@ -12,6 +12,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyroaring import BitMap
 
 import shard.checkpoint
 import shard.payload_index
@@ -154,7 +155,7 @@ def indexed(index: FieldIndex) -> object:
     if index.ordered is not None:
         numbers = {row: sorted(values) for row, values in index.ordered._values.items()}
         at_least = set(index.ordered.between(lambda number: number >= 0, 0, None))
-        ordered = (numbers, at_least, list(index.ordered.ascending()))
+        ordered = (numbers, at_least, list(index.ordered.order().ascending(None, False, BitMap(), [])))
     if index._places is not None:
         held = {row: sorted(values) for row, values in index._places._values.items()}
         places = (held, set(index._places.within(Box(-10, -10, 10, 10))))

@@ -1,10 +1,9 @@
 """A world from a seed: nodes with the real writer, replayer, shards and queries over the memory journal and a virtual clock.
 
 Every choice comes from one random generator, so a seed is a whole history. Faults: refused appends, lost acknowledgements, shards
-that cannot be opened, configured or written, crashes before and after each write to RocksDB, restarts from disk with checkpoints of any age or none, wiped
-state,
-redelivery, interleaved tiers, skewed and jumping clocks, nodes that pause, poisoned records in every topic, claims on a catalog
-that is not there.
+that cannot be opened, configured or written, crashes before and after each write to RocksDB, restarts from disk, with checkpoints
+of any age or none, wiped state, redelivery, interleaved tiers, skewed and jumping clocks, nodes that pause, poisoned records in
+every topic, claims on a catalog that is not there.
 """
 
 from __future__ import annotations
@@ -193,15 +192,17 @@ class Node:
 
     def crash(self) -> None:
         """Everything in memory is gone. RocksDB's files and the checkpoints stay as the last write left them."""
-        self.ingest.close()
         for opened in self.shards.all():
             opened.checkpoint.stale_rows = 0  # or the shard would take one as it closes
-        self.shards.close()
+        self.stop()
 
     def stop(self) -> None:
-        """A clean end: what changed goes into checkpoints."""
+        """A clean end: what changed goes into checkpoints. It does not die on the way: `crash` is for that."""
+        rates = self.world.crash_rate, self.world.shard_fault_rate
+        self.world.crash_rate = self.world.shard_fault_rate = 0.0
         self.ingest.close()
         self.replayer.close()
+        self.world.crash_rate, self.world.shard_fault_rate = rates
 
     def checkpoint(self) -> None:
         """Each shard takes one, or not; the process may die around its write to RocksDB."""
@@ -213,6 +214,8 @@ class Node:
         """Does something in which the process may die, and then starts anew."""
         try:
             act()
+        except ShardFault:
+            pass  # as `BackgroundThread` passes over what fails in a task
         except Crash:
             self.crash()
             self.start()
