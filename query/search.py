@@ -26,7 +26,7 @@ from query.diversity import diversified
 from query.fusion import fuse
 from query.points import in_id_order
 from query.reading import Place, Reading, is_selected
-from query.stages import EF_SEARCH, ById, Fusion, Nearest, OrderBy, Sample, Stage
+from query.stages import ById, Fusion, Nearest, OrderBy, Sample, Stage
 from shard.contract import vector_error
 from shard.filters.conditions import Candidate
 from shard.ranking.examples import Scored, scored
@@ -121,7 +121,7 @@ def is_quick(shards: Sequence[Shard], stage: Stage) -> bool:
     query = stage.query
     if not isinstance(query, Nearest) or query.diversity or stage.inner or stage.params.idf_among:
         return False
-    if stage.limit > QUICK_LIMIT or stage.params.ef > 2 * EF_SEARCH or not is_selected(shards, stage.where):
+    if stage.limit > QUICK_LIMIT or not is_selected(shards, stage.where):
         return False
     floats = 0
     for shard in shards:
@@ -129,9 +129,9 @@ def is_quick(shards: Sequence[Shard], stage: Stage) -> bool:
         index = view.vectors[query.name]
         rows = None if stage.where is None else view.selections.get(stage.where.key)
         if stage.params.exact or (rows is not None and len(rows) <= EXACT_BELOW) or not isinstance(index, VectorView):
-            floats += index.floats(query.vector, rows)
+            floats += index.scan_floats(query.vector, rows)
         elif rows is None:
-            floats += index.flat_floats()
+            floats += index.search_floats(stage.limit, stage.params.ef, stage.params.use)
         else:
             return False
     return floats < QUICK_FLOATS
@@ -239,10 +239,8 @@ class _Search:
             ):
                 facts["plan"] = "scan"
                 return view.scan(vector, limit, rows)
-            # Where few points pass, the graph must look at more to meet as many of them.
-            ef = params.ef if rows is None else int(params.ef * min(4.0, max(1.0, view.size() / size)))
-            facts |= {"plan": "graph", "ef": ef}
-            found = view.search(vector, limit, ef, rows, params.use)
+            facts |= {"plan": "graph", "ef": view.widths(limit, params.ef, rows, params.use)}
+            found = view.search(vector, limit, params.ef, rows, params.use)
             if len(found.rows) < min(limit, size):
                 facts["plan"] = "graph, then scan"
                 found = view.scan(vector, limit, rows)

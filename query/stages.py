@@ -12,11 +12,7 @@ from typing import Literal
 from journal.records import Vector
 from query.reading import Order, Where
 from shard.ranking.formula import Formula
-from shard.vectors.graph import CodeUse
-from shard.vectors.segments import DEFAULT_USE
-
-EF_SEARCH = 88
-"""Candidates a graph looks at unless the request says otherwise: recall 0.985 on real embeddings, where 128 gives 0.99."""
+from shard.vectors.graph import DEFAULT_USE, CodeUse
 
 MAX_LIMIT = 10_000
 """The bound of limit and offset together."""
@@ -26,7 +22,8 @@ MAX_LIMIT = 10_000
 class Params:
     """How a vector search may go about it."""
 
-    ef: int = EF_SEARCH
+    ef: int | None = None
+    """Candidates of a search through a graph; None for as many as the graph was measured to need."""
     exact: bool = False
     ignore_codes: bool = False
     use: CodeUse = DEFAULT_USE

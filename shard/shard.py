@@ -35,6 +35,8 @@ from shard.store import Changes, Form, Forms, Progress, Store
 from shard.vectors.graph import GraphSpec
 from shard.vectors.index import Index, View
 from shard.vectors.multi import MultiIndex
+from shard.vectors.segment_policy import DEFAULT_POLICY, SegmentPolicy
+from shard.vectors.segment_store import SegmentStore
 from shard.vectors.segments import Build, VectorIndex
 from shard.vectors.sparse import SparseIndex
 from shard.view import ShardView
@@ -51,10 +53,18 @@ class Shard:
     """Shard `number` of a collection, in `folder`."""
 
     def __init__(
-        self, folder: Path, collection: Collection, number: int, topics: Topics, limits: Limits, background: Background
+        self,
+        folder: Path,
+        collection: Collection,
+        number: int,
+        topics: Topics,
+        limits: Limits,
+        background: Background,
+        policy: SegmentPolicy = DEFAULT_POLICY,
     ) -> None:
         self.number = number
         self.collection = collection
+        self.policy = policy
         self.lock = threading.RLock()
         self.payload = PayloadIndex()
         self.rows = RowTable()
@@ -64,7 +74,7 @@ class Shard:
         self._limits = limits
         self._background = background
         self.store = Store(folder / "rows", _forms(collection.config))
-        self.vectors = _indexes(folder / "segments", collection.config, self.lock)
+        self.vectors = _indexes(folder / "segments", collection.config, self.lock, policy)
         self._next_row = self.store.next_row()
         self._progress: dict[TopicPartition, Progress] = {}
         for partition in self.home_partitions():
@@ -118,11 +128,11 @@ class Shard:
         self.tend()
 
     def tend(self, idle: bool = False) -> None:
-        """Starts what is worth building; each finished build looks again. `idle`: no writes are coming in."""
+        """Starts what is to be built; each finished build looks again. `idle`: no writes are coming in."""
         for vectors in self.vectors.values():
             with self.lock:
                 build = vectors.plan(idle)
-            vectors.code()
+            vectors.add_codes()
             if build is not None:
                 self._background(partial(self._run, vectors, build))
 
@@ -204,13 +214,14 @@ def _forms(config: CollectionConfig) -> Forms:
     return dense | {name: Form(sparse=True) for name in config.sparse_vectors}
 
 
-def _indexes(folder: Path, config: CollectionConfig, lock: threading.RLock) -> dict[str, Index]:
+def _indexes(folder: Path, config: CollectionConfig, lock: threading.RLock, policy: SegmentPolicy) -> dict[str, Index]:
     indexes: dict[str, Index] = {name: SparseIndex() for name in config.sparse_vectors}
     for number, (name, params) in enumerate(sorted(config.vectors.items())):
         if params.multi:
             indexes[name] = MultiIndex(params.distance, params.size)
         else:
-            indexes[name] = VectorIndex(folder / str(number), params.distance, params.size, graph_spec(config, name), lock)
+            store, spec = SegmentStore(folder / str(number)), graph_spec(config, name)
+            indexes[name] = VectorIndex(store, params.distance, params.size, spec, lock, policy)
     return indexes
 
 

@@ -13,6 +13,7 @@ from journal.log import Positions, TopicPartition
 from journal.topics import Topics
 from shard.batch import Limits
 from shard.shard import Background, Shard
+from shard.vectors.segment_policy import DEFAULT_POLICY, SegmentPolicy
 
 log = logging.getLogger(__name__)
 
@@ -23,11 +24,14 @@ _IDENTITY = "identity"
 class Shards:
     """The open shards, in folders `<collection id>/<number>` below `folder`. One thread opens and drops, any thread looks up."""
 
-    def __init__(self, folder: Path, topics: Topics, limits: Limits, background: Background) -> None:
+    def __init__(
+        self, folder: Path, topics: Topics, limits: Limits, background: Background, policy: SegmentPolicy = DEFAULT_POLICY
+    ) -> None:
         self._folder = folder
         self._topics = topics
         self._limits = limits
         self._background = background
+        self._policy = policy
         self._open: dict[int, list[Shard]] = {}
 
     def open(self, collection: Collection) -> list[Shard]:
@@ -39,7 +43,7 @@ class Shards:
             folder.mkdir(parents=True)
             (folder / _IDENTITY).write_text(identity)
         shards = [
-            Shard(folder / str(number), collection, number, self._topics, self._limits, self._background)
+            Shard(folder / str(number), collection, number, self._topics, self._limits, self._background, self._policy)
             for number in range(collection.config.shard_number)
         ]
         self._open = {**self._open, collection.id: shards}

@@ -35,7 +35,6 @@ from query import points
 from query.reading import Where, where
 from query.search import prepare
 from query.stages import (
-    EF_SEARCH,
     MAX_LIMIT,
     BestScore,
     ById,
@@ -56,8 +55,7 @@ from shard.contract import name_error
 from shard.filters.conditions import Condition
 from shard.ranking.formula import FormulaBody, parse_formula
 from shard.shard import Shard
-from shard.vectors.graph import CodeUse
-from shard.vectors.segments import DEFAULT_USE
+from shard.vectors.graph import DEFAULT_USE, CodeUse
 
 DEFAULT_LIMIT = 10
 MAX_DEPTH = 16
@@ -285,7 +283,7 @@ def params_of(body: SearchParams | None) -> Params:
     codes = body.quantization
     among: Where | None = where(body.idf.corpus) if isinstance(body.idf, IdfCorpus) else None
     return Params(
-        body.hnsw_ef or EF_SEARCH,
+        body.hnsw_ef or None,
         bool(body.exact),
         codes is not None and bool(codes.ignore),
         DEFAULT_USE if codes is None else CodeUse(codes.rescore is not False, codes.oversampling or DEFAULT_USE.oversampling),

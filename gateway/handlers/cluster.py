@@ -10,7 +10,6 @@ from hashlib import blake2b
 from typing import Any
 
 from gateway.service import Call
-from shard.vectors.segments import SEAL_ROWS
 
 
 async def status(call: Call) -> dict[str, str]:
@@ -52,7 +51,7 @@ async def shard_keys(call: Call) -> dict[str, Any]:
 async def optimizations(call: Call) -> dict[str, Any]:
     """How much of a collection waits for a graph."""
     _, shards = await call.read(call.path["collection_name"])
-    waiting = [status for shard in shards if (status := shard.status())["vectors"] - status["indexed"] >= SEAL_ROWS]
+    waiting = [status for shard in shards if (status := shard.status())["vectors"] - status["indexed"] >= shard.policy.seal_rows]
     return {
         "summary": {
             "queued_optimizations": len(waiting),

@@ -22,7 +22,6 @@ from journal.records import (
     DeleteCollection,
     UpdateCollection,
 )
-from shard.vectors.segments import SEAL_ROWS
 
 QUEUE_WAIT_S = 1.0
 
@@ -72,7 +71,7 @@ async def info(call: Call) -> dict[str, Any]:
     for shard in shards:
         for name, count in shard.status().items():
             counts[name] += count
-    indexing = counts["vectors"] - counts["indexed"] >= SEAL_ROWS * len(shards)
+    indexing = counts["vectors"] - counts["indexed"] >= sum(shard.policy.seal_rows for shard in shards)
     return {
         "status": "yellow" if indexing else "green",
         "optimizer_status": "ok",

@@ -14,7 +14,7 @@ from pyroaring import BitMap
 
 from catalog.collection import Distance
 from journal.records import Vector, Vectors
-from shard.vectors.index import InMemory, Rows, RowSet, ScoredRows, closest, grown, is_worth_compacting, room_for
+from shard.vectors.index import InMemory, Rows, RowSet, ScoredRows, closest, grown, must_compact, room_for
 
 Ordinals = NDArray[np.uint32]
 """Points are known to the index by their place: the order in which they came."""
@@ -79,7 +79,7 @@ class SparseView:
     def scan(self, query: Vector, limit: int, rows: RowSet | None = None) -> ScoredRows:
         return closest(self.distance, self.compare(query, rows), limit)
 
-    def search(self, query: Vector, limit: int, ef: int, rows: RowSet | None = None) -> ScoredRows:
+    def search(self, query: Vector, limit: int, ef: int | None = None, rows: RowSet | None = None) -> ScoredRows:
         return self.scan(query, limit, rows)
 
     def frequencies(self, indexes: Sequence[int], rows: RowSet | None = None) -> tuple[int, list[int]]:
@@ -90,7 +90,7 @@ class SparseView:
         ]
         return int(np.count_nonzero(counted)), found
 
-    def floats(self, query: Vector, rows: RowSet | None) -> int:
+    def scan_floats(self, query: Vector, rows: RowSet | None) -> int:
         found = [posting for index in query["index"].tolist() if (posting := self._postings.get(index)) is not None]
         return 4 * (self._end + sum(posting.count for posting in found))
 
@@ -143,7 +143,7 @@ class SparseIndex(InMemory):
             self._alive = self._alive.copy()  # a view may hold the old one
             self._alive[at] = False
             self._dead += len(at)
-            if is_worth_compacting(self._dead, self._count):
+            if must_compact(self._dead, self._count):
                 self._compact()
 
     def publish(self) -> None:

@@ -17,7 +17,6 @@ import msgspec
 import numpy as np
 import orjson
 
-import shard.vectors.segments
 from catalog.catalog import choose_homes
 from catalog.collection import Collection, CollectionConfig, Distance, SparseParams, VectorParams
 from journal.hlc import Clock
@@ -55,10 +54,12 @@ from replayer.replayer import Replayer
 from shard.batch import Limits
 from shard.filters.conditions import Condition, Key, Match, Range
 from shard.shards import Shards
+from shard.vectors.segment_policy import SegmentPolicy
 from tests.simulation.model import ModelPoint, State, expected_state
 
 TOPICS = Topics("sim")
 LIMITS = Limits(idempotency_window_ms=60_000)
+POLICY = SegmentPolicy(seal_rows=6)
 NAMES = ("a", "b")
 COLLECTIONS = ("red", "blue")
 EXTERNAL_IDS = (0, 1, 2, 3, 4, 5, 6, 7, "b7a9c2c0-0000-0000-0000-000000000001", "free text")
@@ -95,7 +96,7 @@ class Node:
         self.tasks: list[Callable[[], None]] = []
         self.clock = Clock(lambda: self.world.now_ms + self.skew_ms)
         self.writer = Writer(self.world.journal, TOPICS, self.clock)
-        self.shards = Shards(self.folder, TOPICS, LIMITS, self.tasks.append)
+        self.shards = Shards(self.folder, TOPICS, LIMITS, self.tasks.append, POLICY)
         self.replayer = Replayer(
             self.world.journal,
             TOPICS,
@@ -202,7 +203,6 @@ class World:
 
     def run(self, actions: int) -> None:
         """Lives through `actions` random events, then lets everything settle and checks it all."""
-        shard.vectors.segments.SEAL_ROWS = 6
         choices = (
             [self._write] * 10 + [self._step] * 8 + [self._pass_time] * 3 + [self._build] * 3 + [self._check_one] * 2
             + [self._catalog_command] * 2 + [self._crash, self._redeliver, self._poison, self._jump_clock, self._wipe]

@@ -9,19 +9,24 @@ import numpy as np
 import pytest
 from pyroaring import BitMap
 
-import shard.vectors.segments
 from catalog.collection import Distance
-from query.stages import EF_SEARCH
 from shard.vectors.graph import GraphSpec
 from shard.vectors.index import RowSet
+from shard.vectors.segment_policy import DEFAULT_POLICY, SegmentPolicy
+from shard.vectors.segment_store import SegmentStore
 from shard.vectors.segments import VectorIndex
 
 SIZE = 16
 REAL_DATA = Path(__file__).parents[4] / "shared" / "data" / "debian-packages"
 
 
-def index(folder: Path, size: int = SIZE, distance: Distance = Distance.COSINE) -> VectorIndex:
-    return VectorIndex(folder, distance, size, GraphSpec(), threading.RLock())
+SMALL = SegmentPolicy(seal_rows=200, seal_rows_idle=20)
+
+
+def index(
+    folder: Path, size: int = SIZE, distance: Distance = Distance.COSINE, policy: SegmentPolicy = DEFAULT_POLICY
+) -> VectorIndex:
+    return VectorIndex(SegmentStore(folder), distance, size, GraphSpec(), threading.RLock(), policy)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -36,16 +41,9 @@ def build_all(vectors: VectorIndex, idle: bool = False) -> int:
     return builds
 
 
-@pytest.fixture
-def small_seals(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shard.vectors.segments, "SEAL_ROWS", 200)
-    monkeypatch.setattr(shard.vectors.segments, "SEAL_ROWS_IDLE", 20)
-
-
-@pytest.mark.usefixtures("small_seals")
 def test_rows_that_die_while_a_graph_is_built_stay_dead(tmp_path: Path) -> None:
     data = unit(np.random.default_rng(1).normal(size=(300, SIZE)))
-    vectors = index(tmp_path)
+    vectors = index(tmp_path, policy=SMALL)
     vectors.add(np.arange(300), data)
     build = vectors.plan(False)
     assert build is not None
@@ -58,11 +56,10 @@ def test_rows_that_die_while_a_graph_is_built_stay_dead(tmp_path: Path) -> None:
     assert vectors.status() == {"vectors": 297, "indexed": 297, "segments": 1}
 
 
-@pytest.mark.usefixtures("small_seals")
 def test_any_history_answers_like_a_scan(tmp_path: Path) -> None:
     """Adds, kills, builds and restarts at random; every scan and wide search is that of the rows alive."""
     random = np.random.default_rng(2)
-    vectors, data, alive, next_row = index(tmp_path), {}, set(), 0
+    vectors, data, alive, next_row = index(tmp_path, policy=SMALL), {}, set(), 0
     for _ in range(60):
         match random.integers(4):
             case 0 | 1:
@@ -79,7 +76,7 @@ def test_any_history_answers_like_a_scan(tmp_path: Path) -> None:
             case 3:
                 build_all(vectors, bool(random.integers(2)))
         if random.random() < 0.2:
-            vectors = index(tmp_path)
+            vectors = index(tmp_path, policy=SMALL)
             missing = vectors.load(sorted(alive), next_row)
             if len(missing):
                 vectors.add(missing, np.stack([data[row] for row in missing.tolist()]))
@@ -95,14 +92,13 @@ def test_any_history_answers_like_a_scan(tmp_path: Path) -> None:
         assert set(vectors.view.all_rows()) == alive
 
 
-@pytest.mark.usefixtures("small_seals")
 def test_segments_ahead_of_the_rows_are_dropped(tmp_path: Path) -> None:
     """A power loss may take rows from RocksDB that a segment file still has; their numbers will be given out again."""
     data = unit(np.random.default_rng(3).normal(size=(250, SIZE)))
-    vectors = index(tmp_path)
+    vectors = index(tmp_path, policy=SMALL)
     vectors.add(np.arange(250), data)
     assert build_all(vectors) == 1
-    again = index(tmp_path)
+    again = index(tmp_path, policy=SMALL)
     assert again.load(range(100), 100).tolist() == list(range(100))
     assert not list(tmp_path.glob("*"))
 
@@ -151,5 +147,5 @@ def recall(vectors: VectorIndex, queries: np.ndarray) -> float:
     hits = 0
     for query in queries:
         worst = vectors.view.scan(query, 10).scores[-1] - 1e-6
-        hits += int((vectors.view.search(query, 10, EF_SEARCH).scores >= worst).sum())
+        hits += int((vectors.view.search(query, 10).scores >= worst).sum())
     return hits / (10 * len(queries))
