@@ -10,11 +10,11 @@ import pytest
 from pyroaring import BitMap
 
 from catalog.collection import Distance
-from shard.vectors.graph import GraphSpec
+from shard.vectors.graph import CodeUse, GraphSpec
 from shard.vectors.index import RowSet
 from shard.vectors.segment_policy import DEFAULT_POLICY, SegmentPolicy
 from shard.vectors.segment_store import SegmentStore
-from shard.vectors.segments import VectorIndex
+from shard.vectors.segments import SegmentState, VectorIndex
 
 SIZE = 16
 REAL_DATA = Path(__file__).parents[4] / "shared" / "data" / "debian-packages"
@@ -90,6 +90,76 @@ def test_any_history_answers_like_a_scan(tmp_path: Path) -> None:
         assert set(vectors.view.scan(query, 10_000, among).rows.tolist()) == set(some.tolist())
         assert set(vectors.view.search(query, 20, 200, among).rows.tolist()) <= set(some.tolist())
         assert set(vectors.view.all_rows()) == alive
+
+
+def test_a_segment_grows_then_waits_for_its_graph_then_is_sealed(tmp_path: Path) -> None:
+    vectors = index(tmp_path, policy=SMALL)
+
+    def states() -> list[SegmentState]:
+        vectors.publish()
+        return [view.segment.state for view in vectors.view.segments]
+
+    vectors.add(np.arange(199), unit(np.random.default_rng(1).normal(size=(199, SIZE))))
+    assert vectors.plan(False) is None
+    assert states() == [SegmentState.GROWING]
+    vectors.add(np.array([199]), unit(np.ones((1, SIZE))))
+    build = vectors.plan(False)
+    assert build is not None
+    vectors.add(np.array([200]), unit(np.ones((1, SIZE))))
+    assert states() == [SegmentState.BUILDING, SegmentState.GROWING]
+    assert vectors.status() == {"vectors": 201, "indexed": 0, "segments": 2}
+    vectors.run(build)
+    assert states() == [SegmentState.SEALED, SegmentState.GROWING]
+
+
+def test_a_build_that_fails_is_planned_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its input answers meanwhile."""
+    data = unit(np.random.default_rng(1).normal(size=(300, SIZE)))
+    vectors = index(tmp_path, policy=SMALL)
+    vectors.add(np.arange(300), data)
+    vectors.publish()
+    build = vectors.plan(False)
+    assert build is not None
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentStore, "write", fail)
+        with pytest.raises(OSError, match="disk full"):
+            vectors.run(build)
+    assert vectors.view.search(data[7], 1).rows.tolist() == [7]
+    assert build_all(vectors) == 1
+    assert vectors.view.search(data[7], 1).rows.tolist() == [7]
+    assert vectors.status() == {"vectors": 300, "indexed": 300, "segments": 1}
+
+
+def test_the_width_is_the_graphs_own_unless_given_and_grows_with_a_filter(tmp_path: Path) -> None:
+    """V11: at most four times, and never less than the candidates that are fetched."""
+    vectors = index(tmp_path, policy=SegmentPolicy(seal_rows=200, merge_share=9))
+    data = unit(np.random.default_rng(1).normal(size=(500, SIZE)))
+    for first, last in ((0, 200), (200, 450), (450, 500)):
+        vectors.add(np.arange(first, last), data[first:last])
+        build_all(vectors)
+    vectors.publish()
+    view = vectors.view
+    for segment, ef in zip(view.segments, (70, 300, None), strict=True):
+        if ef is not None:
+            assert segment.segment.graph is not None
+            segment.segment.graph.ef = ef
+    half, few = RowSet(BitMap(range(250))), RowSet(BitMap(range(3)))
+    assert view.widths(10, None, None, CodeUse()) == [70, 300]
+    assert view.widths(10, 100, None, CodeUse()) == [100, 100]
+    assert view.widths(10, None, half, CodeUse()) == [140, 600]
+    assert view.widths(10, None, few, CodeUse()) == [280, 1200]
+    assert view.widths(100, 50, None, CodeUse()) == [135, 135]
+    assert view.widths(220, 300, None, CodeUse()) == [300], "the smaller one is compared row by row"
+    walked: list[int] = []
+    for segment in view.segments:
+        if (graph := segment.segment.graph) is not None:
+            graph.search = lambda query, limit, ef, allowed: walked.append(ef) or np.arange(0)  # type: ignore
+    view.search(data[0], 10, None, half)
+    assert walked == [140, 600]
 
 
 def test_segments_ahead_of_the_rows_are_dropped(tmp_path: Path) -> None:
