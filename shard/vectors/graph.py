@@ -51,10 +51,6 @@ _METRICS: dict[Distance, int] = {
 DEFAULT_EF = 88
 """The width of a search in a graph too small to measure it, or written before it was measured."""
 
-LARGE_GRAPH = 75_000
-"""From so many vectors on, twice as many candidates are considered for the links of each: at 100,000 that takes twice as long,
-and a search needs half the width."""
-
 RECALL = 0.98
 NEIGHBOURS = 10
 """What a graph's own width must reach, and for how many neighbours."""
@@ -62,8 +58,6 @@ NEIGHBOURS = 10
 MEASURED_EFS = (DEFAULT_EF, 128, 176, 256, 352, 512, 704, 1024, 1408, 2048)
 LEAST_GAIN = 0.95
 """A width that leaves more of the errors of the one before gains nothing."""
-MAX_HELD_OUT = 400
-"""Queries that a width is measured with: the standard error of the recall is then about 0.003."""
 
 _CHUNK = 16_384
 """Vectors that are compared, or whose links are followed, at once: a bound on memory."""
@@ -155,8 +149,12 @@ class Graph:
         self._coarseness = _coarseness(spec.quantization)
 
     @classmethod
-    def build(cls, vectors: Vectors, distance: Distance, spec: GraphSpec, held_out: int = 0) -> tuple[Graph, LocalIds]:
+    def build(
+        cls, vectors: Vectors, distance: Distance, spec: GraphSpec, held_out: int = 0, ef_construct: int | None = None
+    ) -> tuple[Graph, LocalIds]:
         """The graph of `vectors`, shape (n, d), and which of them each of its ids is, shape (n,).
+
+        `ef_construct` is how many candidates are considered for the links of a vector; None for as many as `spec` says.
 
         The last `held_out` vectors must be a random sample of all. They are added last, and serve before as the queries that
         `ef` is measured with: to the graph they are what a real query is, vectors of the same kind that it does not hold.
@@ -169,7 +167,7 @@ class Graph:
         index = _empty_index(vectors, distance, spec) if codes is None else faiss.IndexHNSWFlat(*_shape(vectors, distance, spec))
         if not index.is_trained:
             index.train(vectors)
-        index.hnsw.efConstruction = spec.hnsw.ef_construct * (1 if len(vectors) < LARGE_GRAPH else 2)
+        index.hnsw.efConstruction = ef_construct or spec.hnsw.ef_construct
         index.add(vectors[:split])  # all at once: FAISS then inserts level by level, which gains two points of recall
         storages = _Storages(index, codes)
         storages.use_codes(vectors[:split])
@@ -256,11 +254,6 @@ class _Storages:
             self._index.storage = self._vectors
             self._vectors.this.disown()
             self._codes.this.own(True)
-
-
-def held_out_rows(count: int) -> int:
-    """How many of so many vectors to hold out of a graph until `ef` is measured, so that this takes a small share of the time."""
-    return min(MAX_HELD_OUT, count // 100)
 
 
 def _measured_ef(graph: Graph, distance: Distance, vectors: Vectors, queries: Vectors) -> int:

@@ -38,6 +38,11 @@ class SegmentPolicy:
     several; a smaller share would build every row more often."""
     max_dead_share: float = 0.2
     """A segment with a larger share of dead rows is built again without them."""
+    large_rows: int = 75_000
+    """A graph of this size is built with twice as many candidates for the links of each row. At 100,000 rows that takes twice as
+    long, and a search needs half the width."""
+    max_held_out_rows: int = 400
+    """Rows that a graph's search width is measured with: the standard error of the recall is then about 0.003."""
 
     def is_full(self, rows: int, idle: bool) -> bool:
         """Whether a growing segment takes no more rows. `idle`: nothing is being written."""
@@ -63,6 +68,14 @@ class SegmentPolicy:
     def to_clean(self, segments: Sequence[S]) -> list[S]:
         """The sealed segments with too many dead rows."""
         return [segment for segment in segments if segment.alive_count < (1 - self.max_dead_share) * segment.count]
+
+    def ef_construct(self, wanted: int, rows: int) -> int:
+        """How many candidates to build a graph of so many rows with, where the settings want `wanted`."""
+        return wanted if rows < self.large_rows else 2 * wanted
+
+    def held_out_rows(self, rows: int) -> int:
+        """How many rows to hold out of a graph until its width is measured: a small share, as is the time that this takes."""
+        return min(self.max_held_out_rows, rows // 100)
 
 
 DEFAULT_POLICY = SegmentPolicy()

@@ -31,7 +31,6 @@ from shard.vectors.graph import (
     Mask,
     bits_of,
     exact_scores,
-    held_out_rows,
     scores_at,
 )
 from shard.vectors.index import NOTHING, Rows, RowSet, ScoredRows, closest, grown, room_for
@@ -116,6 +115,10 @@ class Segment:
     def alive_ids(self) -> LocalIds:
         """The local ids of the rows alive, ascending."""
         return np.arange(self.count) if self.alive is None else np.flatnonzero(self.alive[: self.count])
+
+    def alive_among(self, local: LocalIds) -> Mask:
+        """Which of some local ids are alive."""
+        return np.ones(len(local), np.bool_) if self.alive is None else self.alive[local]
 
 
 class RowOrder(NamedTuple):
@@ -447,13 +450,10 @@ class VectorIndex:
         )
 
     def _run(self, build: Build) -> None:
-        parts = _held_out_last(build)
-        rows = np.concatenate([segment.rows[local] for segment, local in parts])
-        sealed, order = None, np.arange(len(rows))
-        if len(rows):
-            vectors = np.concatenate([segment.vectors[local] for segment, local in parts])
-            graph, order = Graph.build(vectors, self._distance, self.spec, held_out_rows(len(rows)))
-            sealed = Segment.sealed(self._store.write(rows[order], vectors[order], graph))
+        count = sum(map(len, build.local_ids))
+        held_out = self._policy.held_out_rows(count)
+        parts = _held_out_last(build, held_out)
+        sealed, order = self._sealed(parts, held_out) if count else (None, np.arange(0))
         with self._lock:
             self._replace(build.inputs, sealed, parts, order)
             if self._abandoned and sealed is not None:
@@ -462,25 +462,31 @@ class VectorIndex:
             if segment.state is SegmentState.SEALED:
                 self._store.remove(segment.name)
 
+    def _sealed(self, parts: Parts, held_out: int) -> tuple[Segment, LocalIds]:
+        """The sealed segment of some rows, and which of them each of its local ids is."""
+        rows = np.concatenate([segment.rows[local] for segment, local in parts])
+        vectors = np.concatenate([segment.vectors[local] for segment, local in parts])
+        ef_construct = self._policy.ef_construct(self.spec.hnsw.ef_construct, len(rows))
+        graph, order = Graph.build(vectors, self._distance, self.spec, held_out, ef_construct)
+        return Segment.sealed(self._store.write(rows[order], vectors[order], graph)), order
+
     def _replace(self, inputs: list[Segment], sealed: Segment | None, parts: Parts, order: LocalIds) -> None:
         """Puts a new segment in the place of its inputs; rows that died while it was built are dead in it too."""
         self._full = [segment for segment in self._full if segment not in inputs]
         if sealed is not None and not self._abandoned:
-            alive = np.concatenate([np.ones(len(local), np.bool_) if s.alive is None else s.alive[local] for s, local in parts])[
-                order
-            ]
+            alive = np.concatenate([segment.alive_among(local) for segment, local in parts])[order]
             sealed.alive = None if alive.all() else alive
             sealed.alive_count = int(np.count_nonzero(alive))
             self._full.append(sealed)
         self.publish()
 
 
-def _held_out_last(build: Build) -> Parts:
-    """The rows of a build, those last that `Graph.build` measures with: a random sample of all."""
+def _held_out_last(build: Build, held_out: int) -> Parts:
+    """The rows of a build, with a random sample of so many at the end: what `Graph.build` measures with."""
     ends = np.cumsum([len(local) for local in build.local_ids])
     count = int(ends[-1])
-    held_out = np.zeros(count, np.bool_)
-    held_out[np.random.default_rng(count).choice(count, held_out_rows(count), replace=False)] = True
-    masks = np.split(held_out, ends[:-1])
+    sampled = np.zeros(count, np.bool_)
+    sampled[np.random.default_rng(count).choice(count, held_out, replace=False)] = True
+    masks = np.split(sampled, ends[:-1])
     parts = list(zip(build.inputs, build.local_ids, masks, strict=True))
     return [(s, local[~mask]) for s, local, mask in parts] + [(s, local[mask]) for s, local, mask in parts]

@@ -10,13 +10,11 @@ import pytest
 from catalog.collection import BinaryQuantization, Distance, HnswConfig, Quantization, ScalarQuantization
 from shard.vectors.graph import (
     DEFAULT_EF,
-    MAX_HELD_OUT,
     MEASURED_EFS,
     RECALL,
     Graph,
     GraphSpec,
     faiss,
-    held_out_rows,
     similarities,
 )
 
@@ -60,11 +58,6 @@ def test_where_codes_limit_the_recall_no_wider_search_is_tried() -> None:
     graph, order = Graph.build(vectors, Distance.COSINE, spec, held_out=100)
     assert recall(graph, Distance.COSINE, vectors[order], MEASURED_EFS[-1]) < RECALL
     assert graph.ef < MEASURED_EFS[-2]
-
-
-@pytest.mark.parametrize(("count", "held_out"), [(0, 0), (99, 0), (10_000, 100), (1_000_000, MAX_HELD_OUT)])
-def test_a_small_share_is_held_out(count: int, held_out: int) -> None:
-    assert held_out_rows(count) == held_out
 
 
 @pytest.mark.parametrize("links", [2, 4, 24])

@@ -70,3 +70,12 @@ def test_segments_are_cleaned_of_many_dead_rows() -> None:
     segments = [Size(100, 100), Size(100, 80), Size(100, 79), Size(10, 0)]
     assert POLICY.to_clean(segments) == segments[2:]
     assert not POLICY.to_merge([Size(100, 79)])
+
+
+@pytest.mark.parametrize(("rows", "held_out"), [(0, 0), (99, 0), (10_000, 100), (1_000_000, 400)])
+def test_a_small_share_is_held_out_to_measure_with(rows: int, held_out: int) -> None:
+    assert POLICY.held_out_rows(rows) == held_out
+
+
+def test_large_graphs_are_built_with_more_candidates() -> None:
+    assert [SegmentPolicy(large_rows=50).ef_construct(100, rows) for rows in (49, 50)] == [100, 200]
