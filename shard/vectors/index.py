@@ -99,7 +99,7 @@ class Index(Protocol):
         """What is to be built now; the caller then gives it to `run`. None for nothing."""
 
     def add_codes(self) -> None:
-        """Gives what waits for `run` codes, by which it is cheaper to search meanwhile. Called without the lock, after `plan`."""
+        """Adds codes that make it cheaper to search what waits for `run`. Called without the lock, after `plan`."""
 
     def run(self, build: Any) -> None:
         """Builds, and replaces what it was built from. Long; called without the lock."""

@@ -123,7 +123,7 @@ class MultiIndex(InMemory):
         return {"vectors": self._vectors.nbytes + self._starts.nbytes + self._rows.nbytes + self._alive.nbytes}
 
     def _compact(self) -> None:
-        """Makes a block of the alive anew; views keep the old one."""
+        """Makes a new block of the points alive; views keep the old one."""
         kept = np.flatnonzero(self._alive[: self._count])
         rows = self._rows[kept]
         vectors = [self._vectors[self._starts[at] : self._starts[at + 1]] for at in kept.tolist()]

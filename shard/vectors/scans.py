@@ -43,7 +43,7 @@ class SharedScan:
         """How often all vectors were read."""
 
     def products(self, query: Vectors) -> Vectors:
-        """With a query of shape (d,). Shape (n,). A thread that finds no pass running makes one, for all that wait by then.
+        """With a query of shape (d,). Shape (n,). A thread that comes while no pass runs makes one, for all that wait by then.
 
         A pass of several queries may fail where one of a single query does not: for want of memory, or because of another's
         query. So each query of a failed pass is then computed alone, and raises its own error.

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 
 class Sized(Protocol):
-    """What the policy knows of a segment."""
+    """What the policy needs of a segment."""
 
     @property
     def count(self) -> int:

@@ -1,7 +1,7 @@
 """Sparse vectors of one name in one shard: an inverted index from element index to the points that have it, in memory.
 
 Term at a time, as in the textbooks (Manning, Raghavan, Schütze, 2008, chapter 7): the postings of each index of the query add to
-one score per point. Always exact. Postings are only appended; readers stop at the number of points their view knows.
+one score per point. Always exact. Postings are only appended; readers stop at the number of points in their view.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from journal.records import Vector, Vectors
 from shard.vectors.index import InMemory, Rows, RowSet, ScoredRows, closest, grown, must_compact, room_for
 
 Ordinals = NDArray[np.uint32]
-"""Points are known to the index by their place: the order in which they came."""
+"""Places: a point's number in the order in which points were added."""
 
 
 class Posting:
@@ -85,14 +85,14 @@ class SparseView:
     def frequencies(self, indexes: Sequence[int], rows: RowSet | None = None) -> tuple[int, list[int]]:
         """How many rows have a vector here, among `rows` or all, and how many of them have each of the indexes."""
         counted = self._alive if rows is None else self._alive & self._among(rows)
-        found = [
+        having = [
             0 if (p := self._postings.get(index)) is None else int(counted[p.below(self._end)[0]].sum()) for index in indexes
         ]
-        return int(np.count_nonzero(counted)), found
+        return int(np.count_nonzero(counted)), having
 
     def scan_floats(self, query: Vector, rows: RowSet | None) -> int:
-        found = [posting for index in query["index"].tolist() if (posting := self._postings.get(index)) is not None]
-        return 4 * (self._end + sum(posting.count for posting in found))
+        postings = [posting for index in query["index"].tolist() if (posting := self._postings.get(index)) is not None]
+        return 4 * (self._end + sum(posting.count for posting in postings))
 
     def all_rows(self) -> BitMap:
         return BitMap(self._rows[self._alive].tolist())
@@ -157,7 +157,7 @@ class SparseIndex(InMemory):
         return {"postings": postings + self._rows.nbytes + self._alive.nbytes}
 
     def _compact(self) -> None:
-        """Makes postings of the alive anew; views keep the old ones."""
+        """Makes new postings of the points alive; views keep the old ones."""
         alive = self._alive[: self._count]
         new_places = np.cumsum(alive, dtype=np.uint32) - np.uint32(1)
         postings = {}
