@@ -55,7 +55,7 @@ RECALL = 0.98
 NEIGHBOURS = 10
 """What a graph's own width must reach, and for how many neighbours."""
 
-MEASURED_EFS = (DEFAULT_EF, 128, 176, 256, 352, 512, 704, 1024, 1408, 2048)
+MEASURED_EFS = (DEFAULT_EF, 128, 176, 256, 352, 512, 704, 1024, 1408, 2048, 2816, 4096)
 LEAST_GAIN = 0.95
 """A width that leaves more of the errors of the one before gains nothing."""
 

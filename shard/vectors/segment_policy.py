@@ -38,9 +38,9 @@ class SegmentPolicy:
     several; a smaller share would build every row more often."""
     max_dead_share: float = 0.2
     """A segment with a larger share of dead rows is built again without them."""
-    large_rows: int = 75_000
-    """A graph of this size is built with twice as many candidates for the links of each row. At 100,000 rows that takes twice as
-    long, and a search needs half the width."""
+    large_rows: tuple[int, ...] = (75_000, 500_000)
+    """At each of these sizes the candidates for the links of a row double. That doubles the time of a build, and at 100,000 rows a
+    search needs half the width; at a million no width would do without."""
     max_held_out_rows: int = 400
     """Rows that a graph's search width is measured with: the standard error of the recall is then about 0.003."""
 
@@ -71,7 +71,7 @@ class SegmentPolicy:
 
     def ef_construct(self, wanted: int, rows: int) -> int:
         """How many candidates to build a graph of so many rows with, where the settings want `wanted`."""
-        return wanted if rows < self.large_rows else 2 * wanted
+        return int(wanted * 2 ** sum(rows >= size for size in self.large_rows))
 
     def held_out_rows(self, rows: int) -> int:
         """How many rows to hold out of a graph until its width is measured: a small share, as is the time that this takes."""

@@ -78,4 +78,5 @@ def test_a_small_share_is_held_out_to_measure_with(rows: int, held_out: int) -> 
 
 
 def test_large_graphs_are_built_with_more_candidates() -> None:
-    assert [SegmentPolicy(large_rows=50).ef_construct(100, rows) for rows in (49, 50)] == [100, 200]
+    policy = SegmentPolicy(large_rows=(50, 80))
+    assert [policy.ef_construct(100, rows) for rows in (49, 50, 79, 80)] == [100, 200, 200, 400]
