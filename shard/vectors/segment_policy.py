@@ -39,8 +39,8 @@ class SegmentPolicy:
     max_dead_share: float = 0.2
     """A segment with a larger share of dead rows is built again without them."""
     large_rows: tuple[int, ...] = (75_000, 500_000)
-    """At each of these sizes the candidates for the links of a row double. That doubles the time of a build, and at 100,000 rows a
-    search needs half the width; at a million no width would do without."""
+    """At each of these sizes the candidates for the links of a row double, and with them the time of a build. At 100,000 rows a
+    search then needs half the width; at a million no reasonable width would do without."""
     max_held_out_rows: int = 400
     """Rows that a graph's search width is measured with: the standard error of the recall is then about 0.003."""
 
