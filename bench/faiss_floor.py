@@ -17,7 +17,7 @@ from bench.data import FIELDS, Filter, K, Points
 from bench.embedded import Action
 from catalog.collection import HnswConfig
 from journal.records import Vectors
-from shard.ranking.execution import EF_SEARCH
+from shard.vectors.graph import DEFAULT_EF
 
 faiss: Any = _faiss  # its stubs know neither the search parameters nor the numpy signatures
 
@@ -36,7 +36,7 @@ class FaissFloor:
         self._selectors: dict[Filter, Any] = {}
         self.settings = (
             f"faiss {faiss.__version__} IndexHNSWSQ fp16 in memory, nothing is kept or replaced, one thread a search, "
-            f"m {self._hnsw.m}, ef_construct {self._hnsw.ef_construct}, ef {EF_SEARCH}"
+            f"m {self._hnsw.m}, ef_construct {self._hnsw.ef_construct}, ef {DEFAULT_EF}"
         )
 
     def create(self, dimensions: int) -> None:
@@ -52,7 +52,7 @@ class FaissFloor:
         return partial(self._graph.add, points.vectors)
 
     def searching(self, query: Vectors, only: Filter | None) -> Action:
-        parameters = faiss.SearchParametersHNSW(efSearch=EF_SEARCH, sel=self._selector(only) if only is not None else None)
+        parameters = faiss.SearchParametersHNSW(efSearch=DEFAULT_EF, sel=self._selector(only) if only is not None else None)
         return lambda: [row for row in self._graph.search(query[None], K, params=parameters)[1][0].tolist() if row >= 0]
 
     def index(self) -> None:

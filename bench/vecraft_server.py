@@ -18,7 +18,6 @@ from bench.server import ServerProcess
 from bench.target import BATCH
 from catalog.collection import HnswConfig
 from journal.records import Vectors
-from shard.ranking.execution import EF_SEARCH
 from vecraft import __version__
 
 _PATH = "/collections/bench"
@@ -36,8 +35,8 @@ class VecraftServer:
     def __init__(self, folder: Path) -> None:
         hnsw = HnswConfig()
         self.settings = (
-            f"{__version__}, a server, HNSW m {hnsw.m}, ef_construct {hnsw.ef_construct}, ef {EF_SEARCH}, acknowledged once in "
-            "the synced log; JSON over HTTP, client processes"
+            f"{__version__}, a server, HNSW m {hnsw.m}, ef_construct {hnsw.ef_construct}, ef as measured for 0.98, "
+            "acknowledged once in the synced log; JSON over HTTP, client processes"
         )
         self.folder = folder
         self._address: Address = ("", 0)

@@ -44,7 +44,8 @@ class Consistency(StrEnum):
 
 
 class HnswConfig(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The graph's shape: `m` links a point and level (twice that on the ground), `ef_construct` candidates while building.
+    """The graph's shape: `m` links a point and level (twice that on the ground), `ef_construct` candidates while building, more
+    in large segments.
 
     An `m` of 0 means no graph: every search compares all.
     """

@@ -69,7 +69,7 @@ class LocalReplica:
         shard = self._shard
         counts = shard.status()
         fields = {name: shard.payload.points(name) for name in shard.collection.fields}
-        return ShardStatus(**counts, fields=fields, sizes=shard.sizes_bytes())
+        return ShardStatus(**counts, seal_rows=shard.policy.seal_rows, fields=fields, sizes=shard.sizes_bytes())
 
     async def _later(self, reached: Reached, positions: Mapping[TopicPartition, int], wait_s: float, work_s: float) -> Lease:
         await reached(positions, wait_s)

@@ -75,6 +75,7 @@ class FacetCount(msgspec.Struct, array_like=True):
 
 class ShardStatus(msgspec.Struct):
     """Counts and sizes for people: points, vectors, vectors in graphs, segments.
+    So many vectors as `seal_rows` may wait for a graph in good order.
 
     `fields`: how many points have a value in each payload index. `sizes`: bytes by part; mapped files begin with `mapped_`.
     """
@@ -83,6 +84,7 @@ class ShardStatus(msgspec.Struct):
     vectors: int
     indexed: int
     segments: int
+    seal_rows: int
     fields: dict[str, int]
     sizes: dict[str, int]
 

@@ -35,6 +35,8 @@ from shard.store import Changes, Form, Forms, Progress, Store
 from shard.vectors.graph import GraphSpec
 from shard.vectors.index import Index, View
 from shard.vectors.multi import MultiIndex
+from shard.vectors.segment_policy import DEFAULT_POLICY, SegmentPolicy
+from shard.vectors.segment_store import SegmentStore
 from shard.vectors.segments import Build, VectorIndex
 from shard.vectors.sparse import SparseIndex
 from shard.view import ShardView
@@ -53,10 +55,18 @@ class Shard:
     """Shard `number` of a collection, in `folder`."""
 
     def __init__(
-        self, folder: Path, collection: Collection, number: int, topics: Topics, limits: Limits, background: Background
+        self,
+        folder: Path,
+        collection: Collection,
+        number: int,
+        topics: Topics,
+        limits: Limits,
+        background: Background,
+        policy: SegmentPolicy = DEFAULT_POLICY,
     ) -> None:
         self.number = number
         self.collection = collection
+        self.policy = policy
         self.lock = threading.RLock()
         self.payload = PayloadIndex()
         self.rows = RowTable()
@@ -70,7 +80,7 @@ class Shard:
         self._view: ShardView | None = None
         self.store = Store(folder / "rows", _forms(collection.config))
         try:
-            self.vectors = _indexes(folder / "segments", collection.config, self.lock)
+            self.vectors = _indexes(folder / "segments", collection.config, self.lock, policy)
             self.checkpoint = Checkpoint(self, folder / "checkpoint")
             self._load()
         except BaseException:
@@ -139,13 +149,13 @@ class Shard:
         self.tend()
 
     def tend(self, idle: bool = False) -> None:
-        """Starts what is worth building; each finished build looks again. `idle`: no writes are coming in."""
+        """Starts what is to be built; each finished build looks again. `idle`: no writes are coming in."""
         if self.checkpoint.plan(idle):
             self._background(self.checkpoint.take)
         for vectors in self.vectors.values():
             with self.lock:
                 build = vectors.plan(idle)
-            vectors.code()
+            vectors.add_codes()
             if build is not None:
                 self._background(partial(self._run, vectors, build))
 
@@ -244,13 +254,14 @@ def _forms(config: CollectionConfig) -> Forms:
     return dense | {name: Form(sparse=True) for name in config.sparse_vectors}
 
 
-def _indexes(folder: Path, config: CollectionConfig, lock: threading.RLock) -> dict[str, Index]:
+def _indexes(folder: Path, config: CollectionConfig, lock: threading.RLock, policy: SegmentPolicy) -> dict[str, Index]:
     indexes: dict[str, Index] = {name: SparseIndex() for name in config.sparse_vectors}
     for number, (name, params) in enumerate(sorted(config.vectors.items())):
         if params.multi:
             indexes[name] = MultiIndex(params.distance, params.size)
         else:
-            indexes[name] = VectorIndex(folder / str(number), params.distance, params.size, graph_spec(config, name), lock)
+            store, spec = SegmentStore(folder / str(number)), graph_spec(config, name)
+            indexes[name] = VectorIndex(store, params.distance, params.size, spec, lock, policy)
     return indexes
 
 

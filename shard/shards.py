@@ -14,6 +14,7 @@ from journal.log import Positions, TopicPartition
 from journal.topics import Topics
 from shard.batch import Limits
 from shard.shard import Background, Shard
+from shard.vectors.segment_policy import DEFAULT_POLICY, SegmentPolicy
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +60,14 @@ class Shards:
     unavailable.
     """
 
-    def __init__(self, folder: Path, topics: Topics, limits: Limits, background: Background) -> None:
+    def __init__(
+        self, folder: Path, topics: Topics, limits: Limits, background: Background, policy: SegmentPolicy = DEFAULT_POLICY
+    ) -> None:
         self._folder = folder
         self._topics = topics
         self._limits = limits
         self._background = background
+        self._policy = policy
         self._places: dict[int, tuple[Shard | Quarantine, ...]] = {}
         self._quarantined: dict[tuple[int, int], Quarantine] = {}
 
@@ -155,7 +159,7 @@ class Shards:
 
     def _new_shard(self, collection: Collection, number: int) -> Shard:
         folder = self._folder / str(collection.id) / str(number)
-        return Shard(folder, collection, number, self._topics, self._limits, self._background)
+        return Shard(folder, collection, number, self._topics, self._limits, self._background, self._policy)
 
     def _claim_folder(self, collection: Collection) -> None:
         """Makes the collection's folder; what lies there of another collection with the same id is removed."""

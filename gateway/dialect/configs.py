@@ -31,7 +31,7 @@ from gateway.dialect.bodies import (
     VectorParamsDiff,
 )
 from gateway.http.errors import BadRequest
-from shard.vectors.segments import MAX_DEAD_SHARE, SEAL_ROWS
+from shard.vectors.segment_policy import DEFAULT_POLICY
 
 _HNSW_KEPT = HnswBody.hints
 
@@ -105,7 +105,7 @@ def described(collection: Collection) -> dict[str, Any]:
     params |= {name: kept[name] for name in _PARAMS_KEPT if name in kept}
     if config.sparse_vectors:
         params["sparse_vectors"] = {name: _described_sparse(sparse) for name, sparse in config.sparse_vectors.items()}
-    hnsw = {"m": config.hnsw.m, "ef_construct": config.hnsw.ef_construct, "full_scan_threshold": SEAL_ROWS}
+    hnsw = {"m": config.hnsw.m, "ef_construct": config.hnsw.ef_construct, "full_scan_threshold": DEFAULT_POLICY.seal_rows}
     found: dict[str, Any] = {
         "params": params,
         "hnsw_config": hnsw | {"max_indexing_threads": 0, "on_disk": False} | kept.get("hnsw_config", {}),
@@ -122,10 +122,10 @@ def described(collection: Collection) -> dict[str, Any]:
 
 _PARAMS_KEPT = ("on_disk_payload", "read_fan_out_factor", "read_fan_out_delay_ms", "payload", "id_tracker")
 _OPTIMIZER = {
-    "deleted_threshold": MAX_DEAD_SHARE,
+    "deleted_threshold": DEFAULT_POLICY.max_dead_share,
     "vacuum_min_vector_number": 1,
     "default_segment_number": 1,
-    "indexing_threshold": SEAL_ROWS,
+    "indexing_threshold": DEFAULT_POLICY.seal_rows,
     "flush_interval_sec": 1,
 }
 _WAL = {"wal_capacity_mb": 1, "wal_segments_ahead": 0}

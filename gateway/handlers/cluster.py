@@ -11,7 +11,6 @@ from typing import Any
 
 from gateway.request import ApiRequest, Response
 from gateway.services import Services
-from shard.vectors.segments import SEAL_ROWS
 
 
 async def status(request: ApiRequest, response: Response, services: Services) -> dict[str, str]:
@@ -56,7 +55,7 @@ async def optimizations(request: ApiRequest, response: Response, services: Servi
     """How much of a collection waits for a graph."""
     collection = await services.reads.find(request, request.path["collection_name"])
     statuses = await services.reads.statuses(collection)
-    waiting = [status for status in statuses if status.vectors - status.indexed >= SEAL_ROWS]
+    waiting = [status for status in statuses if status.vectors - status.indexed >= status.seal_rows]
     return {
         "summary": {
             "queued_optimizations": len(waiting),

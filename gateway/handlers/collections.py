@@ -23,7 +23,6 @@ from journal.records import (
     DeleteCollection,
     UpdateCollection,
 )
-from shard.vectors.segments import SEAL_ROWS
 
 QUEUE_WAIT_S = 1.0
 
@@ -76,7 +75,7 @@ async def info(request: ApiRequest, response: Response, services: Services) -> d
     collection = pinned.collection
     statuses = await services.reads.statuses(collection)
     indexed = sum(status.indexed for status in statuses)
-    indexing = sum(status.vectors for status in statuses) - indexed >= SEAL_ROWS * len(statuses)
+    indexing = sum(status.vectors for status in statuses) - indexed >= sum(status.seal_rows for status in statuses)
     return {
         "status": "yellow" if indexing else "green",
         "optimizer_status": "ok",

@@ -29,17 +29,14 @@ from shard.vectors.index import MAX_TIES, RowSet, ScoredRows, View, closest
 from shard.vectors.segments import VectorView
 from shard.view import ROWS_PER_STEP, ShardView
 
-EF_SEARCH = 88
-"""Candidates a graph looks at unless the request says otherwise: recall 0.985 on real embeddings, where 128 gives 0.99."""
-
 EXACT_BELOW = 10_000
 """Matches of a filter that are compared one by one."""
 
-MAX_WIDENING = 4.0
-"""How many times more candidates a walk keeps under a filter that few points pass."""
-
 QUICK_FLOATS = 8_000_000
 """A search that compares fewer floats than this one by one takes about a millisecond."""
+
+WALK_COST = 3
+"""A float that a walk through a graph compares takes as long as so many in a row: each vector is elsewhere in memory."""
 
 QUICK_LIMIT = 100
 
@@ -56,10 +53,9 @@ class RankedRows(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """How a search by one vector goes about it, and about how many floats it compares."""
+    """How a search by one vector goes about it, and how long that takes, in floats compared one by one in a row."""
 
     method: Literal["scan", "graph"]
-    ef: int
     floats: int
 
 
@@ -79,15 +75,16 @@ def _timed(steps: Steps, facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
     steps.append(facts | {"ms": round(1000 * (time.perf_counter() - begun_s), 3)})
 
 
-def planned(index: View, by: Nearest, params: SearchParams, rows: RowSet | None) -> Plan:
+def planned(index: View, by: Nearest, limit: int, params: SearchParams, rows: RowSet | None) -> Plan:
     """The plan of a search of `rows`, or of all."""
     size = index.size() if rows is None else len(rows)
     if params.exact or params.ignore_codes or not isinstance(index, VectorView) or (rows is not None and size <= EXACT_BELOW):
-        return Plan("scan", 0, index.floats(by.vector, rows))
-    ef = params.ef or EF_SEARCH
-    if rows is not None:  # where few points pass, the graph must look at more to meet as many of them
-        ef = int(ef * min(MAX_WIDENING, max(1.0, index.size() / size)))
-    return Plan("graph", ef, index.flat_floats())
+        return Plan("scan", index.scan_floats(by.vector, rows))
+    return Plan("graph", WALK_COST * index.search_floats(limit, params.ef, _use(params)))
+
+
+def _use(params: SearchParams) -> CodeUse:
+    return CodeUse(params.rescore, params.oversampling)
 
 
 def quick_plan(view: ShardView, ranking: Ranking) -> Plan | None:
@@ -96,8 +93,8 @@ def quick_plan(view: ShardView, ranking: Ranking) -> Plan | None:
     if not isinstance(by, Nearest) or ranking.limit > QUICK_LIMIT or not view.is_selected(ranking.where):
         return None
     rows = view.select(ranking.where)
-    plan = planned(view.vectors[by.name], by, ranking.params, rows)
-    if plan.method == "graph" and (rows is not None or plan.ef > 2 * EF_SEARCH):
+    plan = planned(view.vectors[by.name], by, ranking.limit, ranking.params, rows)
+    if plan.method == "graph" and rows is not None:
         return None
     return plan if plan.floats < QUICK_FLOATS else None
 
@@ -163,14 +160,16 @@ def _nearest(
     """The closest rows, `more` than the limit, and those that tie with the last."""
     index, limit, params = view.vectors[by.name], ranking.limit + more, ranking.params
     size = index.size() if rows is None else len(rows)
-    plan = planned(index, by, params, rows) if plan is None else plan
+    plan = planned(index, by, limit, params, rows) if plan is None else plan
     with step(steps, "search", among=size) as facts:
         facts["plan"] = plan.method
         if plan.method == "scan":
             return index.scan(by.vector, limit, rows)
         assert isinstance(index, VectorView)
-        facts["ef"] = plan.ef
-        found = index.search(by.vector, limit, plan.ef, rows, CodeUse(params.rescore, params.oversampling))
+        use = _use(params)
+        if steps is not None:
+            facts["ef"] = index.widths(limit, params.ef, rows, use)
+        found = index.search(by.vector, limit, params.ef, rows, use)
         if len(found.rows) < min(limit, size):
             facts["plan"] = "graph, then scan"
             found = index.scan(by.vector, limit, rows)

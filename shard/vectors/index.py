@@ -24,7 +24,7 @@ SORTED_BELOW = 256
 
 MAX_DEAD_SHARE = 0.2
 MIN_DEAD = 1_000
-"""Fewer dead points than this are not worth making an index in memory anew."""
+"""An index in memory with fewer dead points than this is not made again."""
 
 
 class ScoredRows(NamedTuple):
@@ -55,8 +55,8 @@ class RowSet:
         """What `make` gives, remembered under a key."""
         if key not in self._made:
             self._made[key] = make()
-        found: T = self._made[key]
-        return found
+        value: T = self._made[key]
+        return value
 
 
 class View(Protocol):
@@ -71,10 +71,10 @@ class View(Protocol):
     def scan(self, query: Vector, limit: int, rows: RowSet | None = None) -> ScoredRows:
         """The `limit` closest of all rows, or of `rows` only, closest first, by comparing each."""
 
-    def search(self, query: Vector, limit: int, ef: int, rows: RowSet | None = None) -> ScoredRows:
-        """Nearly the `limit` closest, closest first; `ef` candidates where a graph is walked."""
+    def search(self, query: Vector, limit: int, ef: int | None = None, rows: RowSet | None = None) -> ScoredRows:
+        """Nearly the `limit` closest, closest first; by `ef` candidates, or as many as were measured, where there are graphs."""
 
-    def floats(self, query: Vector, rows: RowSet | None) -> int:
+    def scan_floats(self, query: Vector, rows: RowSet | None) -> int:
         """How many floats `scan` compares, about."""
 
     def all_rows(self) -> BitMap:
@@ -96,19 +96,19 @@ class Index(Protocol):
         """Appends rows, ascending and above all before. Visible after `publish`."""
 
     def kill(self, rows: Rows) -> None:
-        """Takes rows (ascending) out, those that are here. Visible after `publish`."""
+        """Removes those of `rows` (ascending) that are here. Visible after `publish`."""
 
     def publish(self) -> None:
         """Makes all changes visible to readers at once."""
 
     def plan(self, idle: bool) -> Any | None:
-        """What is worth building now; the caller then gives it to `run`."""
+        """What is to be built now; the caller then gives it to `run`. None for nothing."""
 
-    def code(self) -> None:
-        """Makes what waits for `run` cheaper to search meanwhile. Called without the lock, after `plan`."""
+    def add_codes(self) -> None:
+        """Adds codes that make it cheaper to search what waits for `run`. Called without the lock, after `plan`."""
 
     def run(self, build: Any) -> None:
-        """Builds and swaps in. Long; called without the lock."""
+        """Builds, and replaces what it was built from. Long; called without the lock."""
 
     def abandon(self) -> None:
         """Plans nothing more; the shard is closing or being dropped."""
@@ -121,7 +121,7 @@ class Index(Protocol):
 
 
 class InMemory:
-    """What indexes have in common that are as they are: in memory, with nothing to open, to code or to build."""
+    """What indexes have in common that are as they are: in memory, with no files to open and nothing to build."""
 
     def load(self, alive: Rows, next_row: int) -> Rows:
         return alive
@@ -129,7 +129,7 @@ class InMemory:
     def plan(self, idle: bool) -> None:
         return None
 
-    def code(self) -> None:
+    def add_codes(self) -> None:
         pass
 
     def run(self, build: None) -> None:
@@ -139,8 +139,8 @@ class InMemory:
         pass
 
 
-def is_worth_compacting(dead: int, count: int) -> bool:
-    """Whether so many of the points of an index in memory are dead that it is worth making anew."""
+def must_compact(dead: int, count: int) -> bool:
+    """Whether so many of the points of an index in memory are dead that it is to be made again without them."""
     return dead > max(MIN_DEAD, MAX_DEAD_SHARE * count)
 
 

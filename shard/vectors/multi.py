@@ -15,7 +15,7 @@ from pyroaring import BitMap
 from catalog.collection import Distance
 from journal.records import Vector, Vectors
 from shard.vectors.graph import similarities
-from shard.vectors.index import InMemory, Rows, RowSet, ScoredRows, closest, grown, is_worth_compacting, room_for
+from shard.vectors.index import InMemory, Rows, RowSet, ScoredRows, closest, grown, must_compact, room_for
 
 CHUNK_VECTORS = 16_384
 """Vectors compared at once, which bounds the memory of a comparison."""
@@ -40,10 +40,10 @@ class MultiView:
     def scan(self, query: Vector, limit: int, rows: RowSet | None = None) -> ScoredRows:
         return closest(self.distance, self.compare(query, rows), limit)
 
-    def search(self, query: Vector, limit: int, ef: int, rows: RowSet | None = None) -> ScoredRows:
+    def search(self, query: Vector, limit: int, ef: int | None = None, rows: RowSet | None = None) -> ScoredRows:
         return self.scan(query, limit, rows)
 
-    def floats(self, query: Vector, rows: RowSet | None) -> int:
+    def scan_floats(self, query: Vector, rows: RowSet | None) -> int:
         share = 1.0 if rows is None else len(rows) / max(1, len(self._rows))
         return int(share * self._starts[-1]) * query.size
 
@@ -109,7 +109,7 @@ class MultiIndex(InMemory):
             self._alive = self._alive.copy()  # a view may hold the old one
             self._alive[: self._count][dead] = False
             dead_count = self._count - int(np.count_nonzero(self._alive[: self._count]))
-            if is_worth_compacting(dead_count, self._count):
+            if must_compact(dead_count, self._count):
                 self._compact()
 
     def publish(self) -> None:
@@ -123,7 +123,7 @@ class MultiIndex(InMemory):
         return {"vectors": self._vectors.nbytes + self._starts.nbytes + self._rows.nbytes + self._alive.nbytes}
 
     def _compact(self) -> None:
-        """Makes a block of the alive anew; views keep the old one."""
+        """Makes a new block of the points alive; views keep the old one."""
         kept = np.flatnonzero(self._alive[: self._count])
         rows = self._rows[kept]
         vectors = [self._vectors[self._starts[at] : self._starts[at + 1]] for at in kept.tolist()]

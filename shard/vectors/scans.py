@@ -5,25 +5,30 @@ A scan of many vectors waits for memory, not for arithmetic, so that sixteen que
 
 from __future__ import annotations
 
+import logging
 import threading
 
 import numpy as np
 
 from journal.records import Vectors
 
+log = logging.getLogger(__name__)
+
 MAX_TOGETHER = 16
+"""Queries of one pass."""
 CHUNK_VECTORS = 65_536
-"""Vectors of one product, which bounds its memory."""
+"""Vectors of one product, which bound its memory."""
 
 
 class _Waiting:
-    """One query's place in the queue."""
+    """One query in the queue. `scores` stays None where the pass that it was part of failed."""
 
-    __slots__ = ("query", "scores")
+    __slots__ = ("done", "query", "scores")
 
     def __init__(self, query: Vectors) -> None:
         self.query = query
         self.scores: Vectors | None = None
+        self.done = False
 
 
 class SharedScan:
@@ -35,30 +40,43 @@ class SharedScan:
         self._changed = threading.Condition()
         self._running = False
         self.passes = 0
-        """How often the vectors were gone through."""
+        """How often all vectors were read."""
 
     def products(self, query: Vectors) -> Vectors:
-        """With a query of shape (d,). Shape (n,). Whoever finds no pass running makes one, for all who wait by then."""
+        """With a query of shape (d,). Shape (n,). A thread that comes while no pass runs makes one, for all that wait by then.
+
+        A pass of several queries may fail where one of a single query does not: for want of memory, or because of another's
+        query. So each query of a failed pass is then computed alone, and raises its own error.
+        """
         mine = _Waiting(query)
         with self._changed:
             self._queue.append(mine)
-            while mine.scores is None and self._running:
-                self._changed.wait()
-            if mine.scores is not None:
-                return mine.scores
-            self._running = True
-            together, self._queue = self._queue[:MAX_TOGETHER], self._queue[MAX_TOGETHER:]
-            if mine not in together:
-                self._queue.remove(mine)
-                together.append(mine)
+            self._changed.wait_for(lambda: mine.done or not self._running)
+            together = [] if mine.done else self._begin(mine)
+        if together:
+            self._run(together)
+        return self._vectors @ query if mine.scores is None else mine.scores
+
+    def _begin(self, mine: _Waiting) -> list[_Waiting]:
+        """Takes the queries of the next pass from the queue, `mine` among them. Under the condition's lock."""
+        self._running = True
+        self._queue.remove(mine)
+        together = [mine, *self._queue[: MAX_TOGETHER - 1]]
+        self._queue = self._queue[MAX_TOGETHER - 1 :]
+        return together
+
+    def _run(self, together: list[_Waiting]) -> None:
+        """One pass. However it ends, the next one can begin."""
         try:
             self._pass(together)
+        except Exception:
+            log.warning("a scan for %d queries failed; each is repeated alone", len(together), exc_info=True)
         finally:
             with self._changed:
                 self._running = False
+                for waiting in together:
+                    waiting.done = True
                 self._changed.notify_all()
-        assert mine.scores is not None
-        return mine.scores
 
     def _pass(self, together: list[_Waiting]) -> None:
         self.passes += 1

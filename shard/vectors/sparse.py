@@ -1,7 +1,7 @@
 """Sparse vectors of one name in one shard: an inverted index from element index to the points that have it, in memory.
 
 Term at a time, as in the textbooks (Manning, Raghavan, Schütze, 2008, chapter 7): the postings of each index of the query add to
-one score per point. Always exact. Postings are only appended; readers stop at the number of points their view knows.
+one score per point. Always exact. Postings are only appended; readers stop at the number of points in their view.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pyroaring import BitMap
 
 from catalog.collection import Distance
 from journal.records import Vector, Vectors
-from shard.vectors.index import InMemory, Rows, RowSet, ScoredRows, closest, grown, is_worth_compacting, room_for
+from shard.vectors.index import InMemory, Rows, RowSet, ScoredRows, closest, grown, must_compact, room_for
 
 Ordinals = NDArray[np.uint32]
-"""Points are known to the index by their place: the order in which they came."""
+"""Places: a point's number in the order in which points were added."""
 
 
 class Posting:
@@ -79,20 +79,20 @@ class SparseView:
     def scan(self, query: Vector, limit: int, rows: RowSet | None = None) -> ScoredRows:
         return closest(self.distance, self.compare(query, rows), limit)
 
-    def search(self, query: Vector, limit: int, ef: int, rows: RowSet | None = None) -> ScoredRows:
+    def search(self, query: Vector, limit: int, ef: int | None = None, rows: RowSet | None = None) -> ScoredRows:
         return self.scan(query, limit, rows)
 
     def frequencies(self, indexes: Sequence[int], rows: RowSet | None = None) -> tuple[int, list[int]]:
         """How many rows have a vector here, among `rows` or all, and how many of them have each of the indexes."""
         counted = self._alive if rows is None else self._alive & self._among(rows)
-        found = [
+        having = [
             0 if (p := self._postings.get(index)) is None else int(counted[p.below(self._end)[0]].sum()) for index in indexes
         ]
-        return int(np.count_nonzero(counted)), found
+        return int(np.count_nonzero(counted)), having
 
-    def floats(self, query: Vector, rows: RowSet | None) -> int:
-        found = [posting for index in query["index"].tolist() if (posting := self._postings.get(index)) is not None]
-        return 4 * (self._end + sum(posting.count for posting in found))
+    def scan_floats(self, query: Vector, rows: RowSet | None) -> int:
+        postings = [posting for index in query["index"].tolist() if (posting := self._postings.get(index)) is not None]
+        return 4 * (self._end + sum(posting.count for posting in postings))
 
     def all_rows(self) -> BitMap:
         return BitMap(self._rows[self._alive].tolist())
@@ -143,7 +143,7 @@ class SparseIndex(InMemory):
             self._alive = self._alive.copy()  # a view may hold the old one
             self._alive[at] = False
             self._dead += len(at)
-            if is_worth_compacting(self._dead, self._count):
+            if must_compact(self._dead, self._count):
                 self._compact()
 
     def publish(self) -> None:
@@ -157,7 +157,7 @@ class SparseIndex(InMemory):
         return {"postings": postings + self._rows.nbytes + self._alive.nbytes}
 
     def _compact(self) -> None:
-        """Makes postings of the alive anew; views keep the old ones."""
+        """Makes new postings of the points alive; views keep the old ones."""
         alive = self._alive[: self._count]
         new_places = np.cumsum(alive, dtype=np.uint32) - np.uint32(1)
         postings = {}

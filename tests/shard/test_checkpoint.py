@@ -119,7 +119,7 @@ class Life:
 
     def kill(self) -> None:
         """Ends without a checkpoint. RocksDB's files stay as the last write left them."""
-        self.shard._release()
+        self.shard.release()
         self.tasks.clear()
         self.shard = self.open()
 
@@ -130,7 +130,7 @@ class Life:
 
     def reread(self) -> None:
         """Opens with nothing but the rows."""
-        self.shard._release()
+        self.shard.release()
         (self.folder / "checkpoint").unlink(missing_ok=True)
         self.shard = self.open()
 
@@ -178,7 +178,7 @@ def test_a_start_from_a_checkpoint_gives_what_all_rows_give(steps: list[tuple]) 
         life.reread()
         assert contents(life.shard) == expected, "after reading all rows"
     finally:
-        life.shard._release()
+        life.shard.release()
         shutil.rmtree(folder)
 
 
@@ -211,7 +211,7 @@ def life(tmp_path: Path) -> Iterator[Life]:
     life.shard.checkpoint.take()
     life.upsert([3, 4], {"keyword": "blue"})
     yield life
-    life.shard._release()
+    life.shard.release()
 
 
 @pytest.fixture
@@ -308,7 +308,7 @@ def test_only_an_index_that_is_not_in_the_checkpoint_is_built_anew(life: Life, m
     built: list[FieldType] = []
     add = FieldIndex.add
     monkeypatch.setattr(FieldIndex, "add", lambda index, *rest: (built.append(index.schema.type), add(index, *rest)))
-    life.shard._release()
+    life.shard.release()
     life.shard = life.open()
     assert built == [FieldType.TEXT] * 5
     assert set(life.shard.payload.fields["keyword"].postings._rows) == {"red", "blue"}
@@ -342,7 +342,7 @@ def test_a_task_that_comes_after_the_end_does_nothing(life: Life) -> None:
     life.upsert([0, 1, 2, 3, 4])
     take = life.tasks[0]
     life.kill()
-    life.shard._release()
+    life.shard.release()
     before = (life.folder / "checkpoint").read_bytes()
     take()
     assert (life.folder / "checkpoint").read_bytes() == before

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import shard.vectors.segments
 from catalog.collection import Collection, CollectionConfig, Distance, VectorParams
 from journal.hlc import stamp_at
 from journal.ids import encode_id
@@ -21,6 +20,7 @@ from shard.batch import Limits
 from shard.ranking.rankings import Nearest
 from shard.shard import Shard
 from shard.store import Changes
+from shard.vectors.segment_policy import SegmentPolicy
 from tests.reading import now, pinned
 
 TOPICS = Topics()
@@ -37,10 +37,10 @@ def upsert(offset: int) -> tuple[Entry, Record]:
 
 def test_a_build_that_ends_while_a_batch_is_written_shows_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rows of the batch are in RocksDB and not yet in the indexes; the new graph is over the old rows."""
-    monkeypatch.setattr(shard.vectors.segments, "SEAL_ROWS", COUNT // 2)
     later: list[Callable[[], None]] = []
     config = CollectionConfig({"": VectorParams(8, Distance.DOT)})
-    mine = Shard(tmp_path, Collection("c", 0, config, [[0 for _ in TIERS]]), 0, TOPICS, Limits(), later.append)
+    collection, policy = Collection("c", 0, config, [[0 for _ in TIERS]]), SegmentPolicy(seal_rows=COUNT // 2)
+    mine = Shard(tmp_path, collection, 0, TOPICS, Limits(), later.append, policy)
     mine.apply([upsert(0)])
     (build,) = later
     write = mine.store.write

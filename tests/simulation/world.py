@@ -19,7 +19,6 @@ import numpy as np
 import orjson
 
 import shard.checkpoint
-import shard.vectors.segments
 from catalog.catalog import choose_homes
 from catalog.collection import Collection, CollectionConfig, Distance, SparseParams, VectorParams
 from journal import codec
@@ -64,12 +63,14 @@ from shard.replica import PayloadPart
 from shard.shard import Shard
 from shard.shards import Shards, ShardUnavailable
 from shard.store import Changes
+from shard.vectors.segment_policy import SegmentPolicy
 from tests.reading import now
 from tests.reading import pinned as pinned_shards
 from tests.simulation.model import ModelPoint, State, expected_state
 
 TOPICS = Topics("sim")
 LIMITS = Limits(idempotency_window_ms=60_000)
+POLICY = SegmentPolicy(seal_rows=6)
 NAMES = ("a", "b")
 COLLECTIONS = ("red", "blue")
 EXTERNAL_IDS = (0, 1, 2, 3, 4, 5, 6, 7, "b7a9c2c0-0000-0000-0000-000000000001", "free text")
@@ -91,7 +92,7 @@ class SimulatedShards(Shards):
     """Shards that fail at random, and around whose writes the process may die."""
 
     def __init__(self, node: Node) -> None:
-        super().__init__(node.folder, TOPICS, LIMITS, node.tasks.append)
+        super().__init__(node.folder, TOPICS, LIMITS, node.tasks.append, POLICY)
         self._node = node
 
     def _new_shard(self, collection: Collection, number: int) -> Shard:
@@ -282,7 +283,6 @@ class World:
 
     def run(self, actions: int) -> None:
         """Lives through `actions` random events, then lets everything settle and checks it all."""
-        shard.vectors.segments.SEAL_ROWS = 6
         shard.checkpoint.ROWS, shard.checkpoint.ROWS_QUIET = 40, 1
         choices = (
             [self._write] * 10 + [self._step] * 8 + [self._pass_time] * 3 + [self._build] * 3 + [self._check_one] * 2

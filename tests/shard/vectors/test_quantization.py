@@ -10,6 +10,7 @@ import pytest
 
 from catalog.collection import BinaryQuantization, Distance, HnswConfig, ProductQuantization, Quantization, ScalarQuantization
 from shard.vectors.graph import CodeUse, GraphSpec
+from shard.vectors.segment_store import SegmentStore
 from shard.vectors.segments import VectorIndex
 
 SIZE, COUNT = 128, 12_000
@@ -35,7 +36,7 @@ def recall(vectors: VectorIndex, use: CodeUse | None = None) -> float:
 
 
 def built(folder: Path, quantization: Quantization | None, distance: Distance = Distance.COSINE) -> VectorIndex:
-    vectors = VectorIndex(folder, distance, SIZE, GraphSpec(HnswConfig(), quantization), threading.RLock())
+    vectors = VectorIndex(SegmentStore(folder), distance, SIZE, GraphSpec(HnswConfig(), quantization), threading.RLock())
     vectors.add(np.arange(COUNT), clusters(COUNT, 1))
     build = vectors.plan(False)
     assert build is not None
@@ -71,7 +72,7 @@ def test_codes_are_small_and_find_what_they_should(
     vectors = built(tmp_path, quantization)
     assert code_bytes(tmp_path) < most_bytes + LINK_BYTES
     assert recall(vectors) >= floor
-    again = VectorIndex(tmp_path, Distance.COSINE, SIZE, vectors.spec, threading.RLock())
+    again = VectorIndex(SegmentStore(tmp_path), Distance.COSINE, SIZE, vectors.spec, threading.RLock())
     assert not len(again.load(np.arange(COUNT), COUNT))
     again.publish()
     assert recall(again) >= floor

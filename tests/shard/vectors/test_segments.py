@@ -9,19 +9,24 @@ import numpy as np
 import pytest
 from pyroaring import BitMap
 
-import shard.vectors.segments
 from catalog.collection import Distance
-from shard.ranking.execution import EF_SEARCH
-from shard.vectors.graph import GraphSpec
+from shard.vectors.graph import CodeUse, GraphSpec
 from shard.vectors.index import RowSet
-from shard.vectors.segments import VectorIndex
+from shard.vectors.segment_policy import DEFAULT_POLICY, SegmentPolicy
+from shard.vectors.segment_store import SegmentStore
+from shard.vectors.segments import SegmentState, VectorIndex
 
 SIZE = 16
 REAL_DATA = Path(__file__).parents[4] / "shared" / "data" / "debian-packages"
 
 
-def index(folder: Path, size: int = SIZE, distance: Distance = Distance.COSINE) -> VectorIndex:
-    return VectorIndex(folder, distance, size, GraphSpec(), threading.RLock())
+SMALL = SegmentPolicy(seal_rows=200, seal_rows_idle=20)
+
+
+def index(
+    folder: Path, size: int = SIZE, distance: Distance = Distance.COSINE, policy: SegmentPolicy = DEFAULT_POLICY
+) -> VectorIndex:
+    return VectorIndex(SegmentStore(folder), distance, size, GraphSpec(), threading.RLock(), policy)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -36,16 +41,9 @@ def build_all(vectors: VectorIndex, idle: bool = False) -> int:
     return builds
 
 
-@pytest.fixture
-def small_seals(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shard.vectors.segments, "SEAL_ROWS", 200)
-    monkeypatch.setattr(shard.vectors.segments, "SEAL_ROWS_IDLE", 20)
-
-
-@pytest.mark.usefixtures("small_seals")
 def test_rows_that_die_while_a_graph_is_built_stay_dead(tmp_path: Path) -> None:
     data = unit(np.random.default_rng(1).normal(size=(300, SIZE)))
-    vectors = index(tmp_path)
+    vectors = index(tmp_path, policy=SMALL)
     vectors.add(np.arange(300), data)
     build = vectors.plan(False)
     assert build is not None
@@ -58,11 +56,10 @@ def test_rows_that_die_while_a_graph_is_built_stay_dead(tmp_path: Path) -> None:
     assert vectors.status() == {"vectors": 297, "indexed": 297, "segments": 1}
 
 
-@pytest.mark.usefixtures("small_seals")
 def test_any_history_answers_like_a_scan(tmp_path: Path) -> None:
     """Adds, kills, builds and restarts at random; every scan and wide search is that of the rows alive."""
     random = np.random.default_rng(2)
-    vectors, data, alive, next_row = index(tmp_path), {}, set(), 0
+    vectors, data, alive, next_row = index(tmp_path, policy=SMALL), {}, set(), 0
     for _ in range(60):
         match random.integers(4):
             case 0 | 1:
@@ -79,7 +76,7 @@ def test_any_history_answers_like_a_scan(tmp_path: Path) -> None:
             case 3:
                 build_all(vectors, bool(random.integers(2)))
         if random.random() < 0.2:
-            vectors = index(tmp_path)
+            vectors = index(tmp_path, policy=SMALL)
             missing = vectors.load(sorted(alive), next_row)
             if len(missing):
                 vectors.add(missing, np.stack([data[row] for row in missing.tolist()]))
@@ -95,14 +92,83 @@ def test_any_history_answers_like_a_scan(tmp_path: Path) -> None:
         assert set(vectors.view.all_rows()) == alive
 
 
-@pytest.mark.usefixtures("small_seals")
+def test_a_segment_grows_then_waits_for_its_graph_then_is_sealed(tmp_path: Path) -> None:
+    vectors = index(tmp_path, policy=SMALL)
+
+    def states() -> list[SegmentState]:
+        vectors.publish()
+        return [view.segment.state for view in vectors.view.segments]
+
+    vectors.add(np.arange(199), unit(np.random.default_rng(1).normal(size=(199, SIZE))))
+    assert vectors.plan(False) is None
+    assert states() == [SegmentState.GROWING]
+    vectors.add(np.array([199]), unit(np.ones((1, SIZE))))
+    build = vectors.plan(False)
+    assert build is not None
+    vectors.add(np.array([200]), unit(np.ones((1, SIZE))))
+    assert states() == [SegmentState.BUILDING, SegmentState.GROWING]
+    assert vectors.status() == {"vectors": 201, "indexed": 0, "segments": 2}
+    vectors.run(build)
+    assert states() == [SegmentState.SEALED, SegmentState.GROWING]
+
+
+def test_a_build_that_fails_is_planned_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its input answers meanwhile."""
+    data = unit(np.random.default_rng(1).normal(size=(300, SIZE)))
+    vectors = index(tmp_path, policy=SMALL)
+    vectors.add(np.arange(300), data)
+    vectors.publish()
+    build = vectors.plan(False)
+    assert build is not None
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentStore, "write", fail)
+        with pytest.raises(OSError, match="disk full"):
+            vectors.run(build)
+    assert vectors.view.search(data[7], 1).rows.tolist() == [7]
+    assert build_all(vectors) == 1
+    assert vectors.view.search(data[7], 1).rows.tolist() == [7]
+    assert vectors.status() == {"vectors": 300, "indexed": 300, "segments": 1}
+
+
+def test_the_width_is_the_graphs_own_unless_given_and_grows_with_a_filter(tmp_path: Path) -> None:
+    """V11: at most four times, and never less than the candidates that are fetched."""
+    vectors = index(tmp_path, policy=SegmentPolicy(seal_rows=200, merge_share=9))
+    data = unit(np.random.default_rng(1).normal(size=(500, SIZE)))
+    for first, last in ((0, 200), (200, 450), (450, 500)):
+        vectors.add(np.arange(first, last), data[first:last])
+        build_all(vectors)
+    vectors.publish()
+    view = vectors.view
+    for segment, ef in zip(view.segments, (70, 300, None), strict=True):
+        if ef is not None:
+            assert segment.segment.graph is not None
+            segment.segment.graph.ef = ef
+    half, few = RowSet(BitMap(range(250))), RowSet(BitMap(range(3)))
+    assert view.widths(10, None, None, CodeUse()) == [70, 300]
+    assert view.widths(10, 100, None, CodeUse()) == [100, 100]
+    assert view.widths(10, None, half, CodeUse()) == [140, 600]
+    assert view.widths(10, None, few, CodeUse()) == [280, 1200]
+    assert view.widths(100, 50, None, CodeUse()) == [135, 135]
+    assert view.widths(220, 300, None, CodeUse()) == [300], "the smaller one is compared row by row"
+    walked: list[int] = []
+    for segment in view.segments:
+        if (graph := segment.segment.graph) is not None:
+            graph.search = lambda query, limit, ef, allowed: walked.append(ef) or np.arange(0)  # type: ignore
+    view.search(data[0], 10, None, half)
+    assert walked == [140, 600]
+
+
 def test_segments_ahead_of_the_rows_are_dropped(tmp_path: Path) -> None:
     """A power loss may take rows from RocksDB that a segment file still has; their numbers will be given out again."""
     data = unit(np.random.default_rng(3).normal(size=(250, SIZE)))
-    vectors = index(tmp_path)
+    vectors = index(tmp_path, policy=SMALL)
     vectors.add(np.arange(250), data)
     assert build_all(vectors) == 1
-    again = index(tmp_path)
+    again = index(tmp_path, policy=SMALL)
     assert again.load(range(100), 100).tolist() == list(range(100))
     assert not list(tmp_path.glob("*"))
 
@@ -151,5 +217,5 @@ def recall(vectors: VectorIndex, queries: np.ndarray) -> float:
     hits = 0
     for query in queries:
         worst = vectors.view.scan(query, 10).scores[-1] - 1e-6
-        hits += int((vectors.view.search(query, 10, EF_SEARCH).scores >= worst).sum())
+        hits += int((vectors.view.search(query, 10).scores >= worst).sum())
     return hits / (10 * len(queries))

@@ -1,0 +1,98 @@
+"""The files of the sealed segments of one vector name: one folder each, written once and never changed.
+
+They are caches. What is missing or damaged is built again from the rows.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from journal.records import Vectors
+from shard.vectors.graph import Graph
+from shard.vectors.index import Rows
+
+_FILE_ERRORS = (OSError, ValueError, RuntimeError, EOFError, msgspec.MsgspecError)
+"""What numpy, FAISS and msgspec raise for files that are missing, cut off or not theirs."""
+
+
+class DamagedSegment(Exception):
+    """The files of a segment are incomplete or do not fit each other."""
+
+
+class StoredSegment(NamedTuple):
+    """A segment as its files hold it: n rows, shape (n,), and their vectors, shape (n, d), in the order of the graph's ids.
+
+    The arrays are mapped files: what memory cannot hold, the system may drop and read again.
+    """
+
+    name: str
+    rows: Rows
+    vectors: Vectors
+    graph: Graph
+
+
+class SegmentStore:
+    """Segments in folders `<name>` below `folder`. A later name sorts after an earlier one."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def names(self) -> list[str]:
+        """All segments, the latest first; also those that were never finished, which do not open."""
+        return sorted((path.name for path in self._folder.glob("*")), reverse=True)
+
+    def open(self, name: str) -> StoredSegment:
+        """The segment of that name. Raises DamagedSegment."""
+        folder = self._folder / name
+        if folder.suffix:
+            raise DamagedSegment(f"{folder} was never finished")
+        try:
+            graph = Graph.read(folder)
+            segment = StoredSegment(name, _mapped(folder / "rows.npy"), _mapped(folder / "vectors.npy"), graph)
+        except _FILE_ERRORS as error:
+            raise DamagedSegment(f"{folder}: {error}") from error
+        if not len(segment.rows) == len(segment.vectors) == len(graph) > 0:
+            raise DamagedSegment(f"{folder}: {len(segment.rows)} rows, {len(segment.vectors)} vectors, {len(graph)} in the graph")
+        return segment
+
+    def write(self, rows: Rows, vectors: Vectors, graph: Graph) -> StoredSegment:
+        """Stores a segment under a new name, and opens it. After a crash it is there as a whole or not at all."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # A later segment holds the rows of those it was made from; by its name it is opened first.
+        numbers = [int(name.split("-")[0]) for name in self.names() if "." not in name]
+        folder = self._folder / f"{max(numbers, default=0) + 1:08d}"
+        unfinished = folder.with_suffix(".tmp")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        graph.write(unfinished)
+        np.save(unfinished / "rows.npy", rows)
+        np.save(unfinished / "vectors.npy", vectors)
+        for path in unfinished.iterdir():
+            _sync(path)  # a power loss must not leave a whole file with unwritten pages
+        unfinished.rename(folder)
+        _sync(self._folder)
+        return self.open(folder.name)
+
+    def remove(self, name: str) -> None:
+        """Removes a segment, finished or not. Arrays that are still in use stay readable."""
+        shutil.rmtree(self._folder / name, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    """An array file as memory; a plain array, since numpy's memmap class makes every small gather slow."""
+    return np.asarray(np.load(path, mmap_mode="r"))
