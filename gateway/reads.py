@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from catalog.catalog import CatalogView
 from catalog.collection import Collection, Consistency
 from gateway.dialect.bodies import ReadParams
+from gateway.dialect.bulk_parser import LARGE_BODY_BYTES
 from gateway.http.errors import BadRequest, NotFound, Unavailable
 from gateway.request import ApiRequest, Response
 from journal.topics import Topics
@@ -19,6 +21,8 @@ from query.consistency import Demand, Gate
 from query.pinned import Pinned, all_of, pin
 from replayer.replayer import Replayer
 from shard.deadline import Deadline
+from shard.filters.conditions import Condition
+from shard.filters.where import Where, where
 from shard.local import LocalReplica, pool_of
 from shard.replica import Replica, ShardStatus
 from shard.shard import Shard
@@ -93,14 +97,14 @@ class ReadService:
             collection = _found(self.catalog.find(name), name)
         replicas = self.replicas(collection)
         work_s = WORK_S if for_write else request.timeout_s or self.timeouts.work_s
-        pinned = await pin(collection, replicas, required, wait_s, work_s)
+        pinned = await pin(collection, replicas, required, wait_s, work_s, pool_of(self.executor))
         waited_s = time.perf_counter() - started_s
         response.saw(pinned.positions, level, waited_s)
         return pinned
 
     async def pin_now(self, collection: Collection) -> Pinned:
         """The shards of a collection as they are now, for a write that depends on them."""
-        return await pin(collection, self.replicas(collection), {}, 0, WORK_S)
+        return await pin(collection, self.replicas(collection), {}, 0, WORK_S, pool_of(self.executor))
 
     async def find(self, request: ApiRequest, name: str) -> Collection:
         """The collection of that name or alias; a node that does not know it asks the log before it says so."""
@@ -131,6 +135,12 @@ class ReadService:
         """What there is to know of each shard of a collection that is served."""
         replicas = self._made(self.shards.served(collection.id))
         return await all_of((replica.status() for replica in replicas), Deadline(self.timeouts.work_s))
+
+    async def where(self, request: ApiRequest, condition: Condition | None) -> Where | None:
+        """A filter of the request. Raises FilterError."""
+        if condition is None:
+            return None
+        return await self.offload(len(request.content) <= LARGE_BODY_BYTES, partial(where, condition))
 
     async def offload(self, quick: bool, work: Callable[[], T]) -> T:
         """Runs work that may take longer than a millisecond in the pool."""

@@ -8,10 +8,11 @@ import numpy as np
 
 from catalog.collection import Distance
 from journal.records import SPARSE, Vector, Vectors
+from shard.deadline import Deadline
 from shard.vectors.graph import similarities
 
 
-def diversified(distance: Distance, query: Vector, vectors: Sequence[Vector], diversity: float) -> list[int]:
+def diversified(distance: Distance, query: Vector, vectors: Sequence[Vector], diversity: float, deadline: Deadline) -> list[int]:
     """The order in which to show candidates, by index: each time the one with the most relevance less likeness to those shown."""
     if not vectors:
         return []
@@ -21,6 +22,7 @@ def diversified(distance: Distance, query: Vector, vectors: Sequence[Vector], di
     waiting = np.ones(len(vectors), np.bool_)
     waiting[order[0]] = False
     while waiting.any():
+        deadline.check()
         gain = np.where(waiting, (1 - diversity) * relevance - diversity * likest, -np.inf)
         chosen = int(np.argmax(gain))
         order.append(chosen)

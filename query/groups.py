@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -32,7 +33,8 @@ async def grouped(pinned: Pinned, stage: Stage, key: str, groups: int, size: int
     limit = min(every, 4 * groups * size)
     while True:
         ranked = await search(pinned, _widened(stage, limit, every))
-        found = _groups(await _values(pinned, ranked.ids, key), size)
+        values = await _values(pinned, ranked.ids, key)
+        found = await pinned.run(len(values), partial(_groups, values, size))
         full = len(found) >= groups and all(len(group.hits) >= size for group in found[:groups])
         if full or limit >= every or len(ranked.ids) < limit:
             return ranked, found[:groups]
@@ -41,7 +43,7 @@ async def grouped(pinned: Pinned, stage: Stage, key: str, groups: int, size: int
 
 async def _values(pinned: Pinned, ids: Sequence[bytes], key: str) -> list[list[Any]]:
     """The values at a path of each point."""
-    asked = pinned.by_lease(ids)
+    asked = await pinned.by_lease(ids)
     parts = await pinned.all_of(lease.values(mine, key) for lease, mine in asked)
     by_id = {id_: values for (_, mine), part in zip(asked, parts, strict=True) for id_, values in zip(mine, part, strict=True)}
     return [by_id[id_] for id_ in ids]

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Hashable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 from catalog.collection import Collection
 from journal.log import Positions, TopicPartition
 from journal.topics import shard_of
 from shard.deadline import Deadline
-from shard.replica import Answer, Lease, Replica
+from shard.replica import Answer, Lease, Pool, Replica
 
 T = TypeVar("T")
+
+QUICK_POINTS = 500
+"""So many points are merged, sorted or converted in less than a millisecond."""
 
 
 class Pinned:
     """The leases on a collection's shards, at least one, and the time by which the request must be answered."""
 
-    __slots__ = ("_by_shard", "collection", "deadline", "leases")
+    __slots__ = ("_by_shard", "_pool", "collection", "deadline", "leases")
 
-    def __init__(self, collection: Collection, leases: Sequence[Lease], deadline: Deadline) -> None:
+    def __init__(
+        self, collection: Collection, leases: Sequence[Lease], deadline: Deadline, pool: Pool[Any] | None = None
+    ) -> None:
         self.collection = collection
         self.leases = leases
         self.deadline = deadline
+        self._pool = pool
         self._by_shard = {lease.shard: lease for lease in leases}
 
     @property
@@ -42,10 +49,17 @@ class Pinned:
                 positions[partition] = min(offset, positions.get(partition, offset))
         return positions
 
-    def by_lease(self, ids: Iterable[bytes]) -> list[tuple[Lease, list[bytes]]]:
+    async def run(self, count: int, work: Callable[[], T]) -> T:
+        """The result of work on `count` points: done at once for few; in the pool for many, since an event loop may ask."""
+        return work() if count <= QUICK_POINTS or self._pool is None else await self._pool(work)
+
+    async def by_lease(self, ids: Sequence[bytes]) -> list[tuple[Lease, Sequence[bytes]]]:
         """The ids of each shard that has some of them; each in the order given."""
         if len(self.leases) == 1:
-            return [(self.leases[0], list(ids))]
+            return [(self.leases[0], ids)]
+        return await self.run(len(ids), partial(self._by_lease, ids))
+
+    def _by_lease(self, ids: Sequence[bytes]) -> list[tuple[Lease, Sequence[bytes]]]:
         count = self.collection.config.shard_number
         by_shard: dict[int, list[bytes]] = {}
         for id_ in ids:
@@ -63,15 +77,21 @@ class Pinned:
 
 
 async def pin(
-    collection: Collection, replicas: Sequence[Replica], positions: Mapping[TopicPartition, int], wait_s: float, work_s: float
+    collection: Collection,
+    replicas: Sequence[Replica],
+    positions: Mapping[TopicPartition, int],
+    wait_s: float,
+    work_s: float,
+    pool: Pool[Any] | None = None,
 ) -> Pinned:
     """Leases on all shards of a collection, each on a moment at which everything below `positions` is applied.
 
-    It is waited for that for `wait_s` at most, and then the request has `work_s`. Raises NotCaughtUp.
+    It is waited for that for `wait_s` at most, and then the request has `work_s`. Raises NotCaughtUp. What takes long in putting
+    answers together is done in `pool`.
     """
     asked = Deadline(wait_s + work_s)
     leases = await all_of((replica.read(positions, wait_s, work_s) for replica in replicas), asked)
-    return Pinned(collection, leases, Deadline(work_s))
+    return Pinned(collection, leases, Deadline(work_s), pool)
 
 
 async def all_of(answers: Iterable[Answer[T]], deadline: Deadline) -> list[T]:

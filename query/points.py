@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 from journal.records import Vector
@@ -12,7 +14,7 @@ from query.search import search
 from query.stages import Stage
 from shard.filters.where import Where
 from shard.ranking.rankings import ById, Ranking
-from shard.replica import PayloadPart
+from shard.replica import PayloadPart, Points
 from shard.view import facet_key
 
 MAX_IDS = 2**31
@@ -32,12 +34,18 @@ async def retrieve(
     pinned: Pinned, ids: Sequence[bytes], payload: PayloadPart | None = None, vectors: bool | Sequence[str] = False
 ) -> list[Point]:
     """The points of these ids, in their order; those that do not exist are left out."""
-    parts = await pinned.all_of(lease.fetch(mine, payload, vectors) for lease, mine in pinned.by_lease(ids))
+    asked = await pinned.by_lease(ids)
+    parts = await pinned.all_of(lease.fetch(mine, payload, vectors) for lease, mine in asked)
+    return await pinned.run(len(ids), partial(_in_order, parts, ids))
+
+
+def _in_order(parts: Sequence[Points], ids: Sequence[bytes]) -> list[Point]:
+    """The points of several shards in the order of `ids`."""
     columns = [zip(part.ids, part.stamps, part.payloads, part.vectors, strict=True) for part in parts]
     if len(columns) == 1:
         return [Point(*point) for point in columns[0]]
-    found = {point[0]: Point(*point) for column in columns for point in column}
-    return [found[id_] for id_ in ids if id_ in found]
+    points = {point[0]: Point(*point) for column in columns for point in column}
+    return [points[id_] for id_ in ids if id_ in points]
 
 
 async def scroll(pinned: Pinned, where: Where | None, start: bytes, limit: int) -> tuple[list[bytes], bytes | None]:
@@ -52,16 +60,18 @@ async def count(pinned: Pinned, where: Where | None) -> int:
 
 
 async def matching_ids(pinned: Pinned, where: Where | None) -> list[bytes]:
-    """The ids of all points that pass, in order."""
-    return (await search(pinned, Stage(ById(), MAX_IDS, where))).ids
+    """The ids of all points that pass; those of one shard in order."""
+    ranking = Ranking(ById(), MAX_IDS, where)
+    parts = await pinned.all_of(lease.rank(ranking) for lease in pinned.leases)
+    return list(chain.from_iterable(part.ids for part in parts))
 
 
-async def passing(pinned: Pinned, ids: Iterable[bytes], where: Where | None) -> set[bytes]:
+async def passing(pinned: Pinned, ids: Sequence[bytes], where: Where | None) -> set[bytes]:
     """Those of the ids that there are points with, and that pass."""
-    asked = [(lease, mine) for lease, mine in pinned.by_lease(ids) if mine]
+    asked = [(lease, mine) for lease, mine in await pinned.by_lease(ids) if mine]
     ranking = Ranking(ById(), MAX_IDS, where)
     parts = await pinned.all_of(lease.rank(ranking, mine) for lease, mine in asked)
-    return {id_ for part in parts for id_ in part.ids}
+    return set(chain.from_iterable(part.ids for part in parts))
 
 
 async def facet(pinned: Pinned, key: str, where: Where | None, limit: int) -> list[tuple[str | int | bool, int]]:

@@ -7,6 +7,7 @@ diversity one that fetches vectors.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import chain
 from math import isfinite, sqrt
 from typing import Any
@@ -81,37 +82,40 @@ class _Search:
         lists = await self._inner(stage.inner)
         match stage.query:
             case Fusion() as fusion:
+                count = sum(len(ranked.ids) for ranked in lists)
                 with step(self._steps, fusion.method, lists=len(lists)):
-                    return _cut(_fused(lists, fusion), stage, or_equal=True)
+                    fused = await self._pinned.run(count, partial(_fused, lists, fusion))
+                return _cut(fused, stage, or_equal=True)
             case Formula() as formula:
                 return _cut(await self._formula(formula, lists), stage, or_equal=True)
-        return await self.leaf(stage, dict.fromkeys(chain.from_iterable(ranked.ids for ranked in lists)))
+        return await self.leaf(stage, list(dict.fromkeys(chain.from_iterable(ranked.ids for ranked in lists))))
 
     async def _inner(self, stages: Sequence[Stage]) -> list[RankedPoints]:
         """The lists of inner stages; those that have no stages inside are asked for together."""
         stages = [await self._weighed(stage) for stage in stages]
-        started = [None if stage.inner or stage.diversity else self._ask(stage, None) for stage in stages]
+        started = [None if stage.inner or stage.diversity else await self._ask(stage, None) for stage in stages]
         lists = []
         for stage, answers in zip(stages, started, strict=True):
             lists.append(await self.ranked(stage) if answers is None else await self._merged(stage, answers))
         return lists
 
-    async def leaf(self, stage: Stage, among: Iterable[bytes] | None) -> RankedPoints:
+    async def leaf(self, stage: Stage, among: Sequence[bytes] | None) -> RankedPoints:
         """The stage's ranking of the points `among`; None for all."""
         if isinstance(stage.query, Fusion | Formula):
             raise QueryError("query: fusion and formula need a prefetch")
         stage = await self._weighed(stage)
         if stage.diversity is not None and isinstance(stage.query, Nearest):
             return await self._diverse(stage, stage.query, among)
-        return await self._merged(stage, self._ask(stage, among))
+        return await self._merged(stage, await self._ask(stage, among))
 
-    def _ask(self, stage: Stage, among: Iterable[bytes] | None) -> list[Answer[RankedPoints]]:
+    async def _ask(self, stage: Stage, among: Sequence[bytes] | None) -> list[Answer[RankedPoints]]:
         """Asks every shard for its part of a leaf stage."""
         if isinstance(stage.query, Fusion | Formula):
             raise QueryError("query: fusion and formula need a prefetch")
         ranking = Ranking(stage.query, stage.limit, stage.where, list(stage.exclude), stage.params, self._steps is not None)
         if among is not None:
-            return [lease.rank(_for_shard(ranking, lease.shard), ids) for lease, ids in self._pinned.by_lease(among)]
+            asked = await self._pinned.by_lease(among)
+            return [lease.rank(_for_shard(ranking, lease.shard), ids) for lease, ids in asked]
         return [lease.rank(_for_shard(ranking, lease.shard)) for lease in self._pinned.leases]
 
     async def _merged(self, stage: Stage, answers: list[Answer[RankedPoints]]) -> RankedPoints:
@@ -121,7 +125,10 @@ class _Search:
         if self._steps is not None:
             self._steps.extend(step for part in parts for step in part.steps)
         closer_first = self._closer_first(stage)
-        merged = parts[0] if len(parts) == 1 else _merge(stage, parts, closer_first)
+        merged = parts[0]
+        if len(parts) > 1:
+            count = sum(len(part.ids) for part in parts)
+            merged = await self._pinned.run(count, partial(_merge, stage, parts, closer_first))
         if isinstance(stage.query, Sample):
             merged.values = None  # they were there to be merged by
         return _cut(merged, stage, lower_is_closer=not closer_first)
@@ -147,18 +154,19 @@ class _Search:
         weights = {index: idf(sum(part.having[at] for part in terms), total) for at, index in enumerate(indexes)}
         return msgspec.structs.replace(stage, query=_with_weights(stage.query, weights), is_weighed=True)
 
-    async def _diverse(self, stage: Stage, query: Nearest, among: Iterable[bytes] | None) -> RankedPoints:
+    async def _diverse(self, stage: Stage, query: Nearest, among: Sequence[bytes] | None) -> RankedPoints:
         assert stage.diversity is not None
         wide = msgspec.structs.replace(stage, limit=stage.diversity.candidates, diversity=None)
-        candidates = await self._merged(wide, self._ask(wide, among))
-        found = await self._pinned.all_of(
-            lease.fetch(ids, vectors=[query.name]) for lease, ids in self._pinned.by_lease(candidates.ids)
-        )
+        candidates = await self._merged(wide, await self._ask(wide, among))
+        asked = await self._pinned.by_lease(candidates.ids)
+        found = await self._pinned.all_of(lease.fetch(ids, vectors=[query.name]) for lease, ids in asked)
         vectors = {id_: vectors[query.name] for part in found for id_, vectors in zip(part.ids, part.vectors, strict=True)}
         params = self._pinned.collection.config.vectors.get(query.name)
         distance = Distance.DOT if params is None else params.distance
         with step(self._steps, "diversity", candidates=len(candidates.ids)):
-            order = diversified(distance, query.vector, [vectors[id_] for id_ in candidates.ids], stage.diversity.diversity)
+            ordered = [vectors[id_] for id_ in candidates.ids]
+            work = partial(diversified, distance, query.vector, ordered, stage.diversity.diversity, self._pinned.deadline)
+            order = await self._pinned.run(len(ordered) ** 2, work)
         return _taken(candidates, order[: stage.limit])
 
     async def _formula(self, formula: Formula, lists: Sequence[RankedPoints]) -> RankedPoints:
@@ -166,7 +174,7 @@ class _Search:
         scores = [dict(zip(ranked.ids, ranked.scores.tolist(), strict=True)) for ranked in lists]
         points = _union(lists)
         with step(self._steps, "formula", lists=len(lists)):
-            asked = self._pinned.by_lease(points.ids)
+            asked = await self._pinned.by_lease(points.ids)
             parts = await self._pinned.all_of(
                 lease.score(formula, ids, [[by_id.get(id_) for by_id in scores] for id_ in ids]) for lease, ids in asked
             )

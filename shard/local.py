@@ -20,7 +20,7 @@ from shard.filters.where import Where
 from shard.ranking.execution import Plan, Steps, quick_plan, rank
 from shard.ranking.formula import Formula
 from shard.ranking.rankings import Ranking
-from shard.replica import Answer, FacetCount, Held, Lease, PayloadPart, Points, RankedPoints, ShardStatus, Terms
+from shard.replica import Answer, FacetCount, Held, Lease, PayloadPart, Points, Pool, RankedPoints, ShardStatus, Terms
 from shard.shard import Shard
 from shard.shards import AppliedPositions
 from shard.store import Row
@@ -34,9 +34,6 @@ QUICK_POINTS = 100
 
 SAMPLED_POINTS = 64
 """Points of a shard whose size stands for that of all."""
-
-Pool = Callable[[Callable[[], T]], Awaitable[T]]
-"""Runs work in another thread."""
 
 Reached = Callable[[Mapping[TopicPartition, int], float], Awaitable[None]]
 """Returns once everything below some positions is applied; raises NotCaughtUp after so many seconds."""

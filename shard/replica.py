@@ -8,7 +8,7 @@ replica are asked for, they answer with the value itself when it is at hand or q
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar, Union
 
 import msgspec
@@ -21,6 +21,9 @@ from shard.ranking.rankings import Ranking
 
 T = TypeVar("T")
 Answer: TypeAlias = Union[T, Awaitable[T]]  # noqa: UP007 - the other form is no alias for mypy
+
+Pool: TypeAlias = Callable[[Callable[[], T]], Awaitable[T]]
+"""Runs work in another thread."""
 
 
 class RankedPoints(msgspec.Struct):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
 
+from catalog.collection import Collection
 from gateway.dialect.bodies import OrderByBody
 from gateway.dialect.query_bodies import (
     AnyQuery,
@@ -36,7 +37,7 @@ from query.search import prepare
 from query.stages import MAX_LIMIT, Diversity, Fusion, Query, Stage
 from shard.contract import name_error
 from shard.filters.conditions import Condition
-from shard.filters.where import Where, where
+from shard.filters.where import Where
 from shard.ranking.formula import FormulaBody, formula_of
 from shard.ranking.rankings import (
     DEFAULT_PARAMS,
@@ -52,6 +53,9 @@ from shard.ranking.rankings import (
 from shard.ranking.rankings import Discover as DiscoverQuery
 from shard.ranking.rankings import SearchParams as SearchRequest
 
+CompileFilter = Callable[[Condition | None], Awaitable[Where | None]]
+"""The filter of a condition, compiled; of a large one in the pool."""
+
 DEFAULT_LIMIT = 10
 MAX_DEPTH = 16
 
@@ -60,6 +64,11 @@ def lookups_of(body: AnyQuery) -> set[str]:
     """The other collections that a query looks up examples in."""
     mine = set() if body.lookup_from is None else {body.lookup_from.collection}
     return mine.union(*(lookups_of(inner) for inner in prefetches_of(body)))
+
+
+def nearest(collection: Collection, name: str, raw: bytes, place: str) -> Nearest:
+    """By a vector that the body holds."""
+    return Nearest(name, prepare(collection, name, vector_of(raw, place)))
 
 
 def is_repeatable(body: Any, packed: bool) -> bool:
@@ -79,7 +88,8 @@ class Translator:
 
     source: Pinned
     lookups: Mapping[str, Pinned]
-    packed: bool = False
+    packed: bool
+    where: CompileFilter
 
     async def stage(
         self,
@@ -108,12 +118,9 @@ class Translator:
             diversity = Diversity(0.5 if mmr.diversity is None else mmr.diversity, mmr.candidates_limit or limit)
         else:
             diversity = None
-        params, corpus = params_of(body.params)
-        return Stage(query, limit, where(condition), params, body.score_threshold, exclude, inner, diversity, corpus)
-
-    def nearest(self, name: str, raw: bytes, place: str) -> Nearest:
-        """By a vector that the body holds."""
-        return Nearest(name, self._prepared(name, vector_of(raw, place)))
+        params = params_of(body.params)
+        corpus = await self.where(corpus_of(body.params))
+        return Stage(query, limit, await self.where(condition), params, body.score_threshold, exclude, inner, diversity, corpus)
 
     async def recommend(self, body: Recommend, using: str, lookup: LookupLocation | None) -> tuple[Query, frozenset[bytes]]:
         """By examples; those of the collection itself are left out of the answer."""
@@ -306,16 +313,20 @@ class Diverse(NamedTuple):
     mmr: Mmr
 
 
-def params_of(body: SearchParams | None) -> tuple[SearchRequest, Where | None]:
-    """How a search may go about it, and the points that inverse document frequencies are counted over, None for all."""
+def params_of(body: SearchParams | None) -> SearchRequest:
+    """How a search may go about it."""
     if body is None:
-        return DEFAULT_PARAMS, None
+        return DEFAULT_PARAMS
     codes = body.quantization
-    corpus = where(body.idf.corpus) if isinstance(body.idf, IdfCorpus) else None
     if codes is None:
-        return SearchRequest(body.hnsw_ef, bool(body.exact)), corpus
+        return SearchRequest(body.hnsw_ef, bool(body.exact))
     oversampling = codes.oversampling or DEFAULT_PARAMS.oversampling
-    return SearchRequest(body.hnsw_ef, bool(body.exact), bool(codes.ignore), codes.rescore is not False, oversampling), corpus
+    return SearchRequest(body.hnsw_ef, bool(body.exact), bool(codes.ignore), codes.rescore is not False, oversampling)
+
+
+def corpus_of(body: SearchParams | None) -> Condition | None:
+    """Which points inverse document frequencies are counted over; None for all."""
+    return body.idf.corpus if body is not None and isinstance(body.idf, IdfCorpus) else None
 
 
 def order_by_of(body: str | OrderByBody) -> OrderBy:

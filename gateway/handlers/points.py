@@ -34,7 +34,7 @@ from gateway.reads import QUICK_POINTS
 from gateway.request import ApiRequest, Response
 from gateway.services import Services
 from gateway.writes import UpdateResult
-from journal.ids import decode_id, encode_id
+from journal.ids import ExternalId, decode_id, encode_id
 from journal.records import Delete, PatchPayload, PointOperation, ReplacePayload, UnsetVectors
 from journal.split import take
 from payload.paths import Step, merged, steps_of, without
@@ -42,7 +42,6 @@ from query import points
 from query.pinned import Pinned
 from query.search import search
 from query.stages import Stage
-from shard.filters.where import where
 from shard.replica import PayloadPart
 
 DEFAULT_PAGE = 10
@@ -70,15 +69,15 @@ async def get(request: ApiRequest, response: Response, services: Services) -> An
 async def retrieve(request: ApiRequest, response: Response, services: Services) -> list[Answer]:
     """Points by their ids; those that do not exist are left out."""
     body: RetrieveBody = request.body
-    ids = await services.reads.offload(len(body.ids) <= QUICK_POINTS, partial(encode_ids, body.ids, "ids[{}]"))
+    ids = await services.reads.offload(len(body.ids) <= QUICK_POINTS, partial(_distinct_ids, body.ids, "ids[{}]"))
     pinned = await _pinned(request, response, services)
-    return await _shown(response, services, pinned, list(dict.fromkeys(ids)), body)
+    return await _shown(response, services, pinned, ids, body)
 
 
 async def scroll(request: ApiRequest, response: Response, services: Services) -> Answer:
     """Points in the order of their ids, page by page."""
     body: ScrollBody = request.body
-    wanted = where(body.filter)
+    wanted = await services.reads.where(request, body.filter)
     start = b"" if body.offset is None else encode_id(body.offset)
     limit = min(MAX_PAGE, DEFAULT_PAGE if body.limit is None else body.limit)
     pinned = await _pinned(request, response, services)
@@ -94,14 +93,14 @@ async def scroll(request: ApiRequest, response: Response, services: Services) ->
 async def count(request: ApiRequest, response: Response, services: Services) -> dict[str, int]:
     """How many points there are, or pass a filter. Always exact."""
     body: CountBody = request.body
-    wanted = where(body.filter)
+    wanted = await services.reads.where(request, body.filter)
     return {"count": await points.count(await _pinned(request, response, services), wanted)}
 
 
 async def facet(request: ApiRequest, response: Response, services: Services) -> Answer:
     """The most frequent values of a payload field. Always exact."""
     body: FacetBody = request.body
-    wanted = where(body.filter)
+    wanted = await services.reads.where(request, body.filter)
     steps_of(body.key)
     pinned = await _pinned(request, response, services)
     found = await points.facet(pinned, body.key, wanted, DEFAULT_PAGE if body.limit is None else body.limit)
@@ -215,7 +214,7 @@ async def update_vectors(request: ApiRequest, response: Response, services: Serv
     quick = len(body.points) <= QUICK_POINTS
     patch = await services.reads.offload(quick, partial(vectors_patch_of, body.points, request.packed))
     found = await points.passing(pinned, patch.ids, None)
-    wanted = where(body.update_filter)
+    wanted = await services.reads.where(request, body.update_filter)
     passing = found if wanted is None else await points.passing(pinned, sorted(found), wanted)
     written = take(patch, [index for index, point_id in enumerate(patch.ids) if point_id in passing])
     result = await _write(request, response, services, pinned.collection, written)
@@ -238,7 +237,7 @@ async def _write(
 
 async def _upsert(request: ApiRequest, response: Response, services: Services, name: str, given: GivenUpsert) -> UpdateResult:
     operation = given.operation
-    wanted = where(given.update_filter)
+    wanted = await services.reads.where(request, given.update_filter)
     if wanted is None and given.update_mode in (None, "upsert"):
         collection = await services.reads.find(request, name)
         check_write(request, services.rates, collection, None, len(operation.ids))
@@ -266,15 +265,19 @@ async def _selected(request: ApiRequest, response: Response, services: Services)
     selector: PointsSelector = request.body
     if (selector.points is None) == (selector.filter is None):
         raise BadRequest("body needs exactly one of points, filter")
-    wanted = where(selector.filter)
+    wanted = await services.reads.where(request, selector.filter)
     given = selector.points
-    ids = [] if given is None else await services.reads.offload(len(given) <= QUICK_POINTS, partial(encode_ids, given))
+    ids = (
+        []
+        if given is None
+        else await services.reads.offload(len(given) <= QUICK_POINTS, partial(_distinct_ids, given, "points[{}]"))
+    )
     if given is not None and not ids:
         raise BadRequest("Wrong input: Empty update request: no points are given")
     name = request.path["collection_name"]
     pinned = await services.reads.pin(request, response, name, Consistency.STRONG, for_write=True)
     check_write(request, services.rates, pinned.collection, selector.filter)
-    return pinned, await points.matching_ids(pinned, wanted) if given is None else list(dict.fromkeys(ids))
+    return pinned, await points.matching_ids(pinned, wanted) if given is None else ids
 
 
 async def _patch(
@@ -282,9 +285,10 @@ async def _patch(
 ) -> UpdateResult:
     """Writes a change of the selected points that exist; then says so when one does not."""
     pinned, ids = await _selected(request, response, services)
-    found = await points.passing(pinned, ids, None)
-    result = await _write(request, response, services, pinned.collection, make([id_ for id_ in ids if id_ in found]))
-    return _unless_missing(result, ids, found)
+    there = await points.passing(pinned, ids, None)
+    operation = await pinned.run(len(ids), lambda: make([id_ for id_ in ids if id_ in there]))
+    result = await _write(request, response, services, pinned.collection, operation)
+    return await pinned.run(len(ids), partial(_unless_missing, result, ids, there))
 
 
 async def _edit(request: ApiRequest, response: Response, services: Services, paths: list[list[Step]], edit: Edit) -> UpdateResult:
@@ -296,7 +300,7 @@ async def _edit(request: ApiRequest, response: Response, services: Services, pat
     found = await points.retrieve(pinned, ids, PayloadPart())
     patches = await services.reads.offload(len(found) <= QUICK_POINTS, partial(_patches, found, paths, edit))
     result = await _write(request, response, services, pinned.collection, *patches)
-    return _unless_missing(result, ids, {point.id for point in found})
+    return await pinned.run(len(ids), lambda: _unless_missing(result, ids, {point.id for point in found}))
 
 
 def _patches(found: Sequence[points.Point], paths: list[list[Step]], edit: Edit) -> list[PatchPayload]:
@@ -310,6 +314,11 @@ def _patches(found: Sequence[points.Point], paths: list[list[Step]], edit: Edit)
         changes = orjson.dumps({top: payload[top] for top in tops if top in payload})
         groups.setdefault((changes, tuple(top for top in tops if top not in payload)), []).append(point.id)
     return [PatchPayload(members, changes, list(unset)) for (changes, unset), members in groups.items()]
+
+
+def _distinct_ids(ids: Sequence[ExternalId], place: str) -> list[bytes]:
+    """Ids in journal form, each once, in their order. Raises ValueError, naming the place."""
+    return list(dict.fromkeys(encode_ids(ids, place)))
 
 
 def _unless_missing(result: UpdateResult, ids: Sequence[bytes], found: set[bytes]) -> UpdateResult:

@@ -15,7 +15,7 @@ import orjson
 from gateway.admission.limits import GROUP_SIZE, NEIGHBOURS, SAMPLE, check_read
 from gateway.dialect.answers import hit_answers, part_of, point_answer
 from gateway.dialect.bodies import Shown, WithPayload, WithVector
-from gateway.dialect.queries import DEFAULT_LIMIT, Translator, is_repeatable, lookups_of, params_of, window
+from gateway.dialect.queries import DEFAULT_LIMIT, Translator, corpus_of, is_repeatable, lookups_of, nearest, params_of, window
 from gateway.dialect.query_bodies import (
     CollectionSearchBody,
     Discover,
@@ -37,7 +37,7 @@ from gateway.dialect.query_bodies import (
     SearchGroupsBody,
     WithLookup,
 )
-from gateway.dialect.vectors import object_of
+from gateway.dialect.vectors import object_of, raw_of
 from gateway.dumping import dumped
 from gateway.http.errors import BadRequest
 from gateway.reads import QUICK_POINTS
@@ -52,11 +52,11 @@ from query.points import Point, retrieve
 from query.search import search
 from query.stages import Query, Stage
 from shard.contract import name_error
-from shard.filters.where import where
 from shard.ranking.execution import step
 from shard.replica import RankedPoints
 
 Answer = dict[str, Any]
+SimpleSearch = SearchBody | SearchGroupsBody | RecommendBody | RecommendGroupsBody | DiscoverBody
 
 
 async def query_points(request: ApiRequest, response: Response, services: Services) -> Any:
@@ -104,7 +104,7 @@ async def search_groups(request: ApiRequest, response: Response, services: Servi
     """The points closest to a vector in groups by a payload value."""
     body: SearchGroupsBody = request.body
     searching = await _begun(request, response, services)
-    return await searching.grouped(_stage(searching.by_vector(body.vector), body, 1), body)
+    return await searching.grouped(await searching.stage(searching.by_vector(body.vector), body, 1), body)
 
 
 async def recommend(request: ApiRequest, response: Response, services: Services) -> list[Answer]:
@@ -124,7 +124,7 @@ async def recommend_groups(request: ApiRequest, response: Response, services: Se
     body: RecommendGroupsBody = request.body
     searching = await _begun(request, response, services)
     query, exclude = await searching.of_examples(body)
-    return await searching.grouped(_stage(query, body, 1, exclude), body)
+    return await searching.grouped(await searching.stage(query, body, 1, exclude), body)
 
 
 async def discover(request: ApiRequest, response: Response, services: Services) -> list[Answer]:
@@ -226,12 +226,12 @@ class _Searching:
 
     async def search(self, body: SearchBody) -> list[Answer]:
         offset, end = window(body.offset, body.limit)
-        return await self.hits(_stage(self.by_vector(body.vector), body, end), offset, body)
+        return await self.hits(await self.stage(self.by_vector(body.vector), body, end), offset, body)
 
     async def recommend(self, body: RecommendBody) -> list[Answer]:
         offset, end = window(body.offset, body.limit)
         query, exclude = await self.of_examples(body)
-        return await self.hits(_stage(query, body, end, exclude), offset, body)
+        return await self.hits(await self.stage(query, body, end, exclude), offset, body)
 
     async def of_examples(self, body: RecommendBody | RecommendGroupsBody) -> tuple[Query, frozenset[bytes]]:
         translator = await self.translator(_lookup_name(body.lookup_from))
@@ -246,21 +246,29 @@ class _Searching:
             query, exclude = await translator.context(body.context or [], using, body.lookup_from)
         else:
             query, exclude = await translator.discover(Discover(body.target, body.context), using, body.lookup_from)
-        return await self.hits(_stage(query, body, end, exclude), offset, body)
+        return await self.hits(await self.stage(query, body, end, exclude), offset, body)
 
     async def translator(self, lookups: set[str]) -> Translator:
         """Makes stages of bodies; examples may come from the collections `lookups` too."""
         others = {name: await self.services.reads.pin(self.request, self.response, name) for name in sorted(lookups)}
-        return Translator(self.pinned, others, self.request.packed)
+        return Translator(self.pinned, others, self.request.packed, partial(self.services.reads.where, self.request))
 
     def by_vector(self, raw: msgspec.Raw) -> Query:
         """A vector as it is, or as {name, vector}."""
-        translator = Translator(self.pinned, {}, self.request.packed)
-        data = translator.raw(raw)
+        packed, collection = self.request.packed, self.pinned.collection
+        data = raw_of(raw, packed)
         named = object_of(data, NamedVector)
         if named is None:
-            return translator.nearest("", data, "vector")
-        return translator.nearest(named.name, translator.raw(named.vector), "vector.vector")
+            return nearest(collection, "", data, "vector")
+        return nearest(collection, named.name, raw_of(named.vector, packed), "vector.vector")
+
+    async def stage(self, query: Query, body: SimpleSearch, limit: int, exclude: frozenset[bytes] = frozenset()) -> Stage:
+        """The one stage of a search that has none inside."""
+        threshold = None if isinstance(body, DiscoverBody) else body.score_threshold
+        reads = self.services.reads
+        wanted = await reads.where(self.request, body.filter)
+        corpus = await reads.where(self.request, corpus_of(body.params))
+        return Stage(query, limit, wanted, params_of(body.params), threshold, exclude, corpus=corpus)
 
     async def hits(self, stage: Stage, offset: int, shown: Shown) -> list[Answer]:
         """Runs the stages, and shows what they rank from `offset` on."""
@@ -318,17 +326,6 @@ def _id_of_group(group: Group) -> bytes | None:
         return encode_id(group.id)
     except ValueError:
         return None
-
-
-def _stage(
-    query: Query,
-    body: SearchBody | SearchGroupsBody | RecommendBody | RecommendGroupsBody | DiscoverBody,
-    limit: int,
-    exclude: frozenset[bytes] = frozenset(),
-) -> Stage:
-    threshold = None if isinstance(body, DiscoverBody) else body.score_threshold
-    params, corpus = params_of(body.params)
-    return Stage(query, limit, where(body.filter), params, threshold, exclude, corpus=corpus)
 
 
 def _lookup_name(lookup: LookupLocation | None) -> set[str]:

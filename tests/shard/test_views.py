@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +17,17 @@ from journal.ids import encode_id
 from journal.log import Entry, TopicPartition
 from journal.records import Record, Upsert, VectorColumn
 from journal.topics import TIERS, Topics
+from payload.schema import FieldSchema, FieldType
+from query import points
+from query.pinned import Pinned
 from query.search import search
 from query.stages import Stage
 from shard.batch import Limits
-from shard.ranking.rankings import Nearest
+from shard.filters.conditions import Condition
+from shard.filters.fields import Match, MatchTest
+from shard.filters.subjects import Subject
+from shard.filters.where import where
+from shard.ranking.rankings import Nearest, OrderBy
 from shard.shard import Shard
 from shard.store import Changes
 from shard.vectors.segment_policy import SegmentPolicy
@@ -26,6 +36,7 @@ from tests.reading import now, pinned
 TOPICS = Topics()
 HOME = TopicPartition(TOPICS.tier(1), 0)
 COUNT = 100
+WAIT_S = 20
 
 
 def upsert(offset: int) -> tuple[Entry, Record]:
@@ -56,4 +67,56 @@ def test_a_build_that_ends_while_a_batch_is_written_shows_nothing_of_it(tmp_path
     mine.apply([upsert(1)])
     assert shown == [stamp_at(1000)] * COUNT, "all of the old, none of the new"
     assert now(search(pinned([mine]), everything)).stamps == [stamp_at(1001)] * COUNT
+    mine.close()
+
+
+def payload_upsert(offset: int, word: str) -> tuple[Entry, Record]:
+    ids = [encode_id(number) for number in range(COUNT)]
+    payloads = [b'{"word": "%s", "n": %d}' % (word.encode(), number) for number in range(COUNT)]
+    return Entry(HOME, offset, 1000 + offset, None, b"", ()), Record(stamp_at(1000 + offset), Upsert(ids, [], payloads), 0)
+
+
+BY_WORD = where(Condition(must=[Condition(key="word", match=Match(value="old"))]))
+READS: dict[str, Callable[[Pinned], Coroutine[Any, Any, Any]]] = {
+    "select": lambda view: points.count(view, BY_WORD),
+    "order": lambda view: search(view, Stage(OrderBy("n"), COUNT, BY_WORD)),
+    "facet": lambda view: points.facet(view, "n", BY_WORD, COUNT),
+    "search": lambda view: search(view, Stage(Nearest("", np.ones(8, np.float32)), COUNT, BY_WORD)),
+}
+
+
+@pytest.mark.parametrize("read", READS)
+def test_points_are_tested_without_a_lock_that_writes_wait_for(
+    tmp_path: Path, read: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read is in the middle of a filter that no index answers; a write batch is applied all the same, and not seen by it."""
+    config = CollectionConfig({"": VectorParams(8, Distance.DOT)})
+    collection = Collection("c", 0, config, [[0 for _ in TIERS]], {"n": FieldSchema(FieldType.INTEGER)})
+    mine = Shard(tmp_path, collection, 0, TOPICS, Limits(), lambda task: None)
+    mine.apply([payload_upsert(0, "old")])
+    testing, go_on = threading.Event(), threading.Event()
+    test = MatchTest.test
+
+    def test_slowly(self: MatchTest, subject: Subject) -> bool:
+        testing.set()
+        assert go_on.wait(WAIT_S)
+        return test(self, subject)
+
+    monkeypatch.setattr(MatchTest, "test", test_slowly)
+    expected = now(points.count(pinned([mine]), None))
+    with ThreadPoolExecutor(2) as threads:
+        reading = threads.submit(now, READS[read](pinned([mine])))
+        assert testing.wait(WAIT_S)
+        writing = threads.submit(mine.apply, [payload_upsert(1, "new")])
+        writing.result(WAIT_S)
+        go_on.set()
+        answer = reading.result(WAIT_S)
+    assert expected == COUNT
+    if read == "select":
+        assert answer == COUNT, "all are as they were when it began"
+    elif read == "search":
+        assert answer.ids == []  # the points have no vectors
+    else:
+        assert len(answer if read == "facet" else answer.ids) == COUNT
+    assert now(points.count(pinned([mine]), BY_WORD)) == 0
     mine.close()

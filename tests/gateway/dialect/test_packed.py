@@ -176,14 +176,35 @@ def test_a_body_that_is_nothing_but_a_vector(http: httpx.Client, filled: dict[st
 
 
 def test_a_sample_is_never_kept(http: httpx.Client, filled: dict[str, str]) -> None:
-    """T4: the same request for random points is answered anew, in either form of body."""
-    body = {"query": {"sample": "random"}, "limit": 3}
-    for form, name in filled.items():
-        samples = {
-            tuple(str(hit["id"]) for hit in result(send(http, "POST", f"/collections/{name}/points/query", body, form))["points"])
-            for _ in range(30)
-        }
-        assert len(samples) > 1, form
+    """T4: the same request for random points is answered anew, in either form of body, also within a prefetch."""
+    sampled = {"query": {"sample": "random"}, "limit": 3}
+    for body in (sampled, {"prefetch": [sampled], "query": {"fusion": "rrf"}, "limit": 3}):
+        for form, name in filled.items():
+            path = f"/collections/{name}/points/query"
+            samples = {tuple(str(hit["id"]) for hit in result(send(http, "POST", path, body, form))["points"]) for _ in range(30)}
+            assert len(samples) > 1, form
+
+
+@pytest.mark.parametrize("key", ["sample", "s\\u0061mple"], ids=["plain", "escaped"])
+def test_a_sample_is_known_by_what_it_means(http: httpx.Client, filled: dict[str, str], key: str) -> None:
+    """T4: not by how it is written."""
+    body = '{"query": {"%s": "random"}, "limit": 3}' % key
+    path = f"/collections/{filled['numbers']}/points/query"
+    samples = {tuple(str(hit["id"]) for hit in result(http.post(path, content=body))["points"]) for _ in range(30)}
+    assert len(samples) > 1
+
+
+@pytest.mark.parametrize("key", ["lookup_from", "lookup\\u005ffrom"], ids=["plain", "escaped"])
+def test_what_another_collection_has_a_share_in_is_not_kept(http: httpx.Client, filled: dict[str, str], key: str) -> None:
+    """T4: a point of another collection is the query, and changes."""
+    searched, other = filled["numbers"], f"examples-{uuid4().hex[:8]}"
+    http.put(f"/collections/{other}", json={"vectors": {"size": 4, "distance": "Dot"}}).raise_for_status()
+    body = '{"query": 1, "limit": 3, "%s": {"collection": "%s"}}' % (key, other)
+    answers = []
+    for vector in ([1, 0, 0, 0], [-1, 0, 0, 0]):
+        http.put(f"/collections/{other}/points?wait=true", json={"points": [{"id": 1, "vector": vector}]}).raise_for_status()
+        answers.append(result(http.post(f"/collections/{searched}/points/query", content=body)))
+    assert answers[0] != answers[1]
 
 
 def test_the_projects_own_parameters_are_not_called_ignored(http: httpx.Client) -> None:
