@@ -108,8 +108,8 @@ async def all_of(answers: Iterable[Answer[T]], deadline: Deadline) -> list[T]:
 
 
 async def _in_time(answer: Awaitable[T], deadline: Deadline) -> T:
-    remaining_s = deadline.remaining_s()
     try:
-        return await (answer if remaining_s == float("inf") else asyncio.wait_for(answer, remaining_s))
+        async with asyncio.timeout(deadline.remaining_s()):
+            return await answer
     except TimeoutError as error:
         raise deadline.exceeded() from error

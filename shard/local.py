@@ -182,8 +182,11 @@ class LocalLease:
         for start in range(0, len(ids), ROWS_PER_STEP):
             self._deadline.check()
             step = ids[start : start + ROWS_PER_STEP]
-            rows = self._rows_of(step)
-            yield from self._view.points(rows[id_] for id_ in step if id_ in rows)
+            rows = self._rows
+            if all(id_ in rows for id_ in step):  # as after a ranking
+                yield from self._view.points([rows[id_] for id_ in step])
+            else:
+                yield from self._view.find(step)
 
     def _rows_of(self, ids: Sequence[bytes]) -> dict[bytes, int]:
         """The rows of those of the ids that there are."""

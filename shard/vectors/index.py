@@ -159,10 +159,10 @@ def best(distance: Distance, scores: Vectors, limit: int) -> Rows:
     if limit >= len(order):
         return np.argsort(order, kind="stable")
     chosen = np.argpartition(order, limit - 1)[:limit]
-    last = order[chosen].max()
-    ties = np.flatnonzero(order == last)
-    if len(ties) > 1:
-        chosen = np.concatenate([chosen[order[chosen] < last], ties[: max(limit, MAX_TIES)]])
+    last = order[chosen[-1]]
+    ties = order == last
+    if np.count_nonzero(ties) > 1:
+        chosen = np.concatenate([chosen[order[chosen] < last], np.flatnonzero(ties)[: max(limit, MAX_TIES)]])
     return chosen[np.argsort(order[chosen], kind="stable")]
 
 
