@@ -132,9 +132,14 @@ class ReadService:
         return [self.make_replica(shard, self.replayer.applied, self.gate, self.executor) for shard in shards]
 
     async def statuses(self, collection: Collection) -> list[ShardStatus]:
-        """What there is to know of each shard of a collection that is served."""
+        """Counts of each shard of a collection that is served."""
         replicas = self._made(self.shards.served(collection.id))
         return await all_of((replica.status() for replica in replicas), Deadline(self.timeouts.work_s))
+
+    async def sizes(self, collection: Collection) -> list[dict[str, int]]:
+        """Bytes by part, of each shard of a collection that is served."""
+        replicas = self._made(self.shards.served(collection.id))
+        return await all_of((replica.sizes() for replica in replicas), Deadline(WORK_S))
 
     async def where(self, request: ApiRequest, condition: Condition | None) -> Where | None:
         """A filter of the request. Raises FilterError."""

@@ -9,7 +9,7 @@ import msgspec
 
 from catalog.collection import Consistency
 from journal.log import Positions
-from journal.token import Token
+from journal.token import Token, merge
 from journal.writer import Request as Origin
 from shard.ranking.execution import Steps
 
@@ -57,6 +57,10 @@ class Response:
         self.acknowledged_s: float | None = None
         self.is_large = False
         """Whether it takes long to make the answer's bytes."""
+
+    def wrote_more(self, token: Token) -> None:
+        """Notes the positions of a write; a request may write several times."""
+        self.wrote = token if self.wrote is None else merge([self.wrote, token])
 
     def saw(self, positions: Positions, level: Consistency, waited_s: float) -> None:
         """Notes what a read has seen."""

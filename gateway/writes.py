@@ -12,7 +12,7 @@ from catalog.catalog import Outcome, Verdict
 from catalog.collection import Collection
 from gateway.admission.budget import Budget
 from gateway.dialect.bodies import UpsertBody
-from gateway.dialect.bulk_parser import BulkParser
+from gateway.dialect.bulk_parser import LARGE_BODY_BYTES, BulkParser
 from gateway.dialect.upserts import GivenUpsert, given_upsert
 from gateway.http.errors import BadRequest, Conflict, NotFound
 from gateway.request import ApiRequest, Response
@@ -60,7 +60,8 @@ class WriteService:
         if not any(operation.ids for operation in operations):
             return {"operation_id": 0, "status": "completed"}
         self.shards.of(collection.id)  # raises ShardUnavailable when one of them is in quarantine
-        if sum(len(operation.ids) for operation in operations) > QUICK_WRITES:
+        many = sum(len(operation.ids) for operation in operations) > QUICK_WRITES
+        if many or len(request.content) > LARGE_BODY_BYTES:
             loop = asyncio.get_running_loop()
             writing = await loop.run_in_executor(self.executor, self._begin, request, collection, operations)
         else:
@@ -109,5 +110,5 @@ class WriteService:
         except TimeoutError:
             raise Indefinite(f"no acknowledgement within {self.append_s} s") from None
         response.acknowledged_s = time.perf_counter() - started_s
-        response.wrote = receipt.token()
+        response.wrote_more(receipt.token())
         return receipt

@@ -29,9 +29,15 @@ class Pinned:
     ) -> None:
         self.collection = collection
         self.leases = leases
-        self.deadline = deadline
         self._pool = pool
+        self.begin(deadline)
         self._by_shard = {lease.shard: lease for lease in leases}
+
+    def begin(self, deadline: Deadline) -> None:
+        """The work begins now: the time until here was for waiting."""
+        self.deadline = deadline
+        for lease in self.leases:
+            lease.begin(deadline)
 
     @property
     def versions(self) -> list[Hashable]:
@@ -70,11 +76,6 @@ class Pinned:
         """The values of answers that were asked for together. Raises DeadlineExceeded when they take too long."""
         return await all_of(answers, self.deadline)
 
-    def release(self) -> None:
-        """Ends all leases."""
-        for lease in self.leases:
-            lease.release()
-
 
 async def pin(
     collection: Collection,
@@ -90,7 +91,7 @@ async def pin(
     answers together is done in `pool`.
     """
     asked = Deadline(wait_s + work_s)
-    leases = await all_of((replica.read(positions, wait_s, work_s) for replica in replicas), asked)
+    leases = await all_of((replica.read(positions, wait_s) for replica in replicas), asked)
     return Pinned(collection, leases, Deadline(work_s), pool)
 
 

@@ -14,7 +14,7 @@ from query.search import search
 from query.stages import Stage
 from shard.filters.where import Where
 from shard.ranking.rankings import ById, Ranking
-from shard.replica import PayloadPart, Points
+from shard.replica import FacetCount, PayloadPart, Points
 from shard.view import facet_key
 
 MAX_IDS = 2**31
@@ -63,7 +63,8 @@ async def matching_ids(pinned: Pinned, where: Where | None) -> list[bytes]:
     """The ids of all points that pass; those of one shard in order."""
     ranking = Ranking(ById(), MAX_IDS, where)
     parts = await pinned.all_of(lease.rank(ranking) for lease in pinned.leases)
-    return list(chain.from_iterable(part.ids for part in parts))
+    count = sum(len(part.ids) for part in parts)
+    return await pinned.run(count, lambda: list(chain.from_iterable(part.ids for part in parts)))
 
 
 async def passing(pinned: Pinned, ids: Sequence[bytes], where: Where | None) -> set[bytes]:
@@ -71,14 +72,18 @@ async def passing(pinned: Pinned, ids: Sequence[bytes], where: Where | None) -> 
     asked = [(lease, mine) for lease, mine in await pinned.by_lease(ids) if mine]
     ranking = Ranking(ById(), MAX_IDS, where)
     parts = await pinned.all_of(lease.rank(ranking, mine) for lease, mine in asked)
-    return set(chain.from_iterable(part.ids for part in parts))
+    return await pinned.run(len(ids), lambda: set(chain.from_iterable(part.ids for part in parts)))
 
 
 async def facet(pinned: Pinned, key: str, where: Where | None, limit: int) -> list[tuple[str | int | bool, int]]:
     """The most frequent values of a field among the points that pass, with their numbers of points."""
+    parts = await pinned.all_of(lease.facet(key, where) for lease in pinned.leases)
+    return await pinned.run(sum(map(len, parts)), partial(_most_frequent, parts, limit))
+
+
+def _most_frequent(parts: Sequence[Sequence[FacetCount]], limit: int) -> list[tuple[str | int | bool, int]]:
     totals: Counter[tuple[str, str | int | bool]] = Counter()
-    for part in await pinned.all_of(lease.facet(key, where) for lease in pinned.leases):
-        for counted in part:
-            totals[facet_key(counted.value)] += counted.count
+    for counted in chain.from_iterable(parts):
+        totals[facet_key(counted.value)] += counted.count
     ranked = sorted(totals.items(), key=lambda item: (-item[1], item[0]))
     return [(value, number) for (_, value), number in ranked[:limit]]

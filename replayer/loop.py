@@ -171,9 +171,11 @@ class Loop:
         batch = self._reader.poll(timeout_s)
         self._next |= batch.positions
         self.lag.begin(batch.entries)
-        self._apply(batch.entries, batch.positions)
+        waited = self._apply(batch.entries, batch.positions)
         self.lag.done()
-        self._hold({p: offset for projection in self._projections for p, offset in projection.settle().items()})
+        held = {p: offset for projection in self._projections for p, offset in projection.settle().items()}
+        if held != self._held or waited:
+            self._hold(held)
         self._tend(bool(batch.entries))
         return len(batch.entries)
 
@@ -186,8 +188,12 @@ class Loop:
         for projection in reversed(self._projections):
             projection.close()
 
-    def _apply(self, entries: Sequence[Entry], positions: Positions) -> None:
-        """Hands each pass its entries, and announces what it has applied before the next one begins."""
+    def _apply(self, entries: Sequence[Entry], positions: Positions) -> bool:
+        """Hands each pass its entries, and announces what it has applied before the next one begins.
+
+        Whether some partition has to wait, and so must be read again from where it does.
+        """
+        waited = False
         by_pass: dict[int, list[Entry]] = {}
         for entry in entries:
             by_pass.setdefault(self._pass_of[entry.partition], []).append(entry)
@@ -195,16 +201,17 @@ class Loop:
             projection, partitions = self._passes[at]
             waiting = projection.apply(by_pass[at])
             self._next |= waiting
+            waited = waited or bool(waiting)
             self.applied.advance({p: waiting.get(p, positions[p]) for p in partitions if p in positions})
         idle = {self._pass_of[p] for p in positions} - by_pass.keys()  # markers move positions without an entry
         self.applied.advance({p: offset for p, offset in positions.items() if self._pass_of[p] in idle})
+        return waited
 
     def _hold(self, held: Positions) -> None:
         """Reads all partitions but those that have to wait. One that waits no more is read again from where it had to."""
-        if held != self._held:
-            assert self._reader is not None
-            self._held = held
-            self._reader.assign({p: offset for p, offset in self._next.items() if p not in held})
+        assert self._reader is not None
+        self._held = held
+        self._reader.assign({p: offset for p, offset in self._next.items() if p not in held})
 
     def _read_on(self) -> None:
         """Goes on at the applied positions with a new reader; what is read twice is recognised by its offset."""

@@ -20,6 +20,10 @@ class Deadline:
         self._clock = clock
         self._at_s = clock() + seconds
 
+    def again(self) -> Deadline:
+        """As many seconds from now on."""
+        return Deadline(self._seconds, self._clock)
+
     def check(self) -> None:
         """Raises DeadlineExceeded when the moment is past."""
         if self._clock() > self._at_s:

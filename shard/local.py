@@ -14,7 +14,7 @@ from pyroaring import BitMap
 from journal.log import Positions, TopicPartition
 from journal.records import Vectors
 from payload.paths import only, steps_of, values_at, without
-from shard.deadline import Deadline
+from shard.deadline import NEVER, Deadline
 from shard.filters.subjects import PointSubject
 from shard.filters.where import Where
 from shard.ranking.execution import Plan, Steps, quick_plan, rank
@@ -31,6 +31,9 @@ T = TypeVar("T")
 
 QUICK_POINTS = 100
 """So many points are fetched at once, by the caller's thread."""
+
+QUICK_TERMS = 10_000
+"""Sparse vectors whose terms are counted at once."""
 
 SAMPLED_POINTS = 64
 """Points of a shard whose size stands for that of all."""
@@ -51,13 +54,13 @@ class LocalReplica:
         self._reached = reached
         self._pool = pool
 
-    def read(self, positions: Mapping[TopicPartition, int], wait_s: float, work_s: float) -> Answer[Lease]:
+    def read(self, positions: Mapping[TopicPartition, int], wait_s: float) -> Answer[Lease]:
         if positions:
             homes = self._shard.home_partitions()
             positions = {partition: offset for partition, offset in positions.items() if partition in homes}
         if self._reached is None or self._applied.covers(positions):
-            return self._lease(work_s)
-        return self._later(self._reached, positions, wait_s, work_s)
+            return self._lease()
+        return asyncio.ensure_future(self._later(self._reached, positions, wait_s))
 
     def status(self) -> Answer[ShardStatus]:
         return self._status() if self._pool is None else self._pool(self._status)
@@ -66,30 +69,36 @@ class LocalReplica:
         shard = self._shard
         counts = shard.status()
         fields = {name: shard.payload.points(name) for name in shard.collection.fields}
-        return ShardStatus(**counts, seal_rows=shard.policy.seal_rows, fields=fields, sizes=shard.sizes_bytes())
+        return ShardStatus(**counts, seal_rows=shard.policy.seal_rows, fields=fields)
 
-    async def _later(self, reached: Reached, positions: Mapping[TopicPartition, int], wait_s: float, work_s: float) -> Lease:
+    def sizes(self) -> Answer[dict[str, int]]:
+        return self._shard.sizes_bytes() if self._pool is None else self._pool(self._shard.sizes_bytes)
+
+    async def _later(self, reached: Reached, positions: Mapping[TopicPartition, int], wait_s: float) -> Lease:
         await reached(positions, wait_s)
-        return self._lease(work_s)
+        return self._lease()
 
-    def _lease(self, work_s: float) -> Lease:
+    def _lease(self) -> Lease:
         applied = self._applied.get()  # asked before the view is taken, which therefore shows at least that
         positions = {partition: applied.get(partition, 0) for partition in self._shard.home_partitions()}
-        return LocalLease(self.shard, self._shard.view, positions, Deadline(work_s), self._pool)
+        return LocalLease(self.shard, self._shard.view, positions, self._pool)
 
 
 class LocalLease:
     """A view of a shard of this process; it ends when nobody refers to it."""
 
-    def __init__(self, shard: int, view: ShardView, positions: Positions, deadline: Deadline, pool: Pool[Any] | None) -> None:
+    def __init__(self, shard: int, view: ShardView, positions: Positions, pool: Pool[Any] | None) -> None:
         self.shard = shard
         self.version = view.version
         self.positions = positions
         self._view = view
-        self._deadline = deadline
+        self._deadline = NEVER
         self._pool = pool
         self._rows: dict[bytes, int] = {}
         """Rows of points that were ranked, since they are likely to be asked for next."""
+
+    def begin(self, deadline: Deadline) -> None:
+        self._deadline = deadline
 
     def rank(self, ranking: Ranking, among: Sequence[bytes] | None = None) -> Answer[RankedPoints]:
         plan = quick_plan(self._view, ranking) if among is None else None
@@ -99,7 +108,8 @@ class LocalLease:
         return self._answer(len(ids) <= QUICK_POINTS, partial(self._score, formula, ids, scores))
 
     def terms(self, name: str, indexes: Sequence[int], where: Where | None) -> Answer[Terms]:
-        return self._answer(self._view.is_selected(where), partial(self._terms, name, indexes, where))
+        quick = where is None and self._view.vectors[name].size() <= QUICK_TERMS
+        return self._answer(quick, partial(self._terms, name, indexes, where))
 
     def fetch(
         self, ids: Sequence[bytes], payload: PayloadPart | None = None, vectors: bool | Sequence[str] = False
@@ -117,9 +127,6 @@ class LocalLease:
 
     def held(self) -> Answer[Held]:
         return self._answer(True, self._held)
-
-    def release(self) -> None:
-        pass
 
     def _answer(self, quick: bool, work: Callable[[], T]) -> Answer[T]:
         return work() if quick or self._pool is None else self._pool(work)

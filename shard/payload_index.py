@@ -67,6 +67,8 @@ class Postings:
                 rows = self._rows[key] = BitMap()
                 if self._texts is not None and isinstance(key, str):
                     self._new_texts.append(key)
+                    if len(self._new_texts) > RESORT_ROWS + len(self._texts) // 2:
+                        self._texts, self._new_texts = None, []  # nobody has asked for long; who does, gets them sorted
             rows.add(row)
 
     def remove(self, row: int, keys: Iterable[Key]) -> None:
@@ -125,8 +127,15 @@ class Postings:
         found = [(key, rows & among) for key in keys if (rows := self._rows.get(key)) is not None]
         return [(key, rows) for key, rows in found if rows]
 
-    def size_bytes(self) -> int:
-        return sum(KEY_BYTES + bitmap_bytes(rows) for rows in self._rows.values())
+    def size_bytes(self, lock: threading.Lock) -> int:
+        with lock:
+            keys = list(self._rows)
+        size = 0
+        for start in range(0, len(keys), _LOCKED_KEYS):
+            with lock:
+                held = [rows for key in keys[start : start + _LOCKED_KEYS] if (rows := self._rows.get(key)) is not None]
+                size += sum(KEY_BYTES + bitmap_bytes(rows) for rows in held)
+        return size
 
     def _sorted_texts(self) -> list[str]:
         """The texts in order, some of them gone since; they are kept from the first time that somebody asks."""
@@ -384,12 +393,13 @@ class FieldIndex:
         self._several = BitMap()
         """Rows with more than one text: their postings do not say which word stands in which."""
 
-    def size_bytes(self) -> int:
+    def size_bytes(self, lock: threading.Lock) -> int:
         """What the index takes, about."""
-        rows = sum(map(bitmap_bytes, (self.rows, self.filled, self.nulls)))
+        with lock:
+            rows = sum(map(bitmap_bytes, (self.rows, self.filled, self.nulls)))
         ordered = 0 if self.ordered is None else VALUE_BYTES * self.ordered.count()
         places = 0 if self._places is None else VALUE_BYTES * self._places.count()
-        return rows + self.postings.size_bytes() + ordered + places
+        return rows + self.postings.size_bytes(lock) + ordered + places
 
     def add(self, row: int, nodes: list[Any]) -> None:
         """Indexes what stands at the field in a row's payload."""
@@ -587,9 +597,8 @@ class PayloadIndex:
             self.fields = fields
 
     def size_bytes(self) -> int:
-        """What all indexes take, about."""
-        with self.lock:
-            return sum(index.size_bytes() for index in self.fields.values())
+        """What all indexes take, about. The lock is held for some values at a time."""
+        return sum(index.size_bytes(self.lock) for index in list(self.fields.values()))
 
     def points(self, field: str) -> int:
         """How many points have a value in the index of a field; 0 without one."""

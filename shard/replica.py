@@ -15,6 +15,7 @@ import msgspec
 
 from journal.log import Positions, TopicPartition
 from journal.records import Vector, Vectors
+from shard.deadline import Deadline
 from shard.filters.where import Where
 from shard.ranking.formula import Formula
 from shard.ranking.rankings import Ranking
@@ -77,10 +78,10 @@ class FacetCount(msgspec.Struct, array_like=True):
 
 
 class ShardStatus(msgspec.Struct):
-    """Counts and sizes for people: points, vectors, vectors in graphs, segments.
+    """Counts for people: points, vectors, vectors in graphs, segments.
     So many vectors as `seal_rows` may wait for a graph in good order.
 
-    `fields`: how many points have a value in each payload index. `sizes`: bytes by part; mapped files begin with `mapped_`.
+    `fields`: how many points have a value in each payload index.
     """
 
     points: int
@@ -89,7 +90,6 @@ class ShardStatus(msgspec.Struct):
     segments: int
     seal_rows: int
     fields: dict[str, int]
-    sizes: dict[str, int]
 
 
 class Held(msgspec.Struct):
@@ -113,6 +113,9 @@ class Lease(Protocol):
     @property
     def positions(self) -> Positions:
         """The next offsets of the shard's home partitions: everything below is in what the lease shows."""
+
+    def begin(self, deadline: Deadline) -> None:
+        """From now on the lease works for its request, until the deadline at most."""
 
     def rank(self, ranking: Ranking, among: Sequence[bytes] | None = None) -> Answer[RankedPoints]:
         """The points that come first; `among` limits them to those with these ids. Raises OrderError without a fitting index."""
@@ -140,9 +143,6 @@ class Lease(Protocol):
     def held(self) -> Answer[Held]:
         """How much the shard holds."""
 
-    def release(self) -> None:
-        """Says that no further question comes. A lease that is not released ends by itself."""
-
 
 class Replica(Protocol):
     """One shard on one node."""
@@ -151,11 +151,14 @@ class Replica(Protocol):
     def shard(self) -> int:
         """The number of the shard in its collection."""
 
-    def read(self, positions: Mapping[TopicPartition, int], wait_s: float, work_s: float) -> Answer[Lease]:
-        """A lease on a moment at which everything below `positions` is applied, good for `work_s` seconds.
+    def read(self, positions: Mapping[TopicPartition, int], wait_s: float) -> Answer[Lease]:
+        """A lease on a moment at which everything below `positions` is applied.
 
         Raises NotCaughtUp when that moment does not come within `wait_s`.
         """
 
     def status(self) -> Answer[ShardStatus]:
-        """What there is for people to know."""
+        """Counts for people."""
+
+    def sizes(self) -> Answer[dict[str, int]]:
+        """Bytes by part; what is in mapped files begins with `mapped_`. Takes time in proportion to the payload indexes."""

@@ -170,7 +170,8 @@ class Shard:
     def sizes_bytes(self) -> dict[str, int]:
         """What the parts take; those that are mapped files begin with `mapped_`."""
         with self.lock:
-            sizes = {"ids": self.rows.size_bytes(), "payload_index": self.payload.size_bytes()}
+            sizes = {"ids": self.rows.size_bytes()}
+        sizes["payload_index"] = self.payload.size_bytes()
         for vectors in self.vectors.values():
             for part, size in vectors.sizes_bytes().items():
                 sizes[part] = sizes.get(part, 0) + size

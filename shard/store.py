@@ -318,15 +318,15 @@ class StoreView:
         return _arrays(self._forms, _decode_vectors(self._vectors[row.to_bytes(8, "big")]))
 
     def scan_points(self, start: bytes = b"") -> Iterator[tuple[bytes, int]]:
-        """Ids and rows of all live points in id order, from `start` on.
+        """Ids and rows of all points in id order, from `start` on; NO_ROW for those that are deleted.
 
         rocksdict's snapshots honour their moment in gets but not in iterators. Keys of points are never removed, so walking the
         present keys and getting each from the snapshot gives all that were there.
         """
         for key, _ in _scan(self._points, start):
             data = _get(self._points, key)
-            if data is not None and (row := _decode_point(data).row) != NO_ROW:
-                yield key, row
+            if data is not None:
+                yield key, _decode_point(data).row
 
 
 _MAX = 2**64 - 1

@@ -24,7 +24,7 @@ from shard.filters.subjects import Filter, PointSubject, Selection, ViewTest
 from shard.filters.where import Where
 from shard.payload_index import FieldIndex, Moment, PayloadIndex, ValueOfRow, bitmap_bytes
 from shard.rows import RowsView
-from shard.store import Row, StoreView
+from shard.store import NO_ROW, Row, StoreView
 from shard.vectors.index import RowSet, View
 
 MAX_SELECTIONS = 64
@@ -100,9 +100,13 @@ class ShardView:
         """The vectors of a point by name."""
         return self._store.vectors(row)
 
-    def ids_from(self, start: bytes) -> Iterator[tuple[bytes, int]]:
-        """Ids and rows of all points in the order of their ids, from `start` on."""
-        return self._store.scan_points(start)
+    def ids_from(self, start: bytes, deadline: Deadline = NEVER) -> Iterator[tuple[bytes, int]]:
+        """Ids and rows of all points in the order of their ids, from `start` on; ids of deleted points lie between them."""
+        for count, (id_, row) in enumerate(self._store.scan_points(start)):
+            if count % ROWS_PER_STEP == 0:
+                deadline.check()
+            if row != NO_ROW:
+                yield id_, row
 
     # Filters.
 

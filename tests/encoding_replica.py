@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from journal.log import Positions, TopicPartition
 from journal.records import Vectors
+from shard.deadline import Deadline
 from shard.filters.where import Where
 from shard.ranking.formula import Formula
 from shard.ranking.rankings import Ranking
@@ -38,9 +39,9 @@ class EncodingReplica:
         self.shard = inner.shard
         self._inner = inner
 
-    def read(self, positions: Mapping[TopicPartition, int], wait_s: float, work_s: float) -> Answer[Lease]:
+    def read(self, positions: Mapping[TopicPartition, int], wait_s: float) -> Answer[Lease]:
         sent = passed([(*partition, offset) for partition, offset in positions.items()], list[tuple[str, int, int]])
-        answer = self._inner.read({TopicPartition(topic, number): at for topic, number, at in sent}, wait_s, work_s)
+        answer = self._inner.read({TopicPartition(topic, number): at for topic, number, at in sent}, wait_s)
 
         async def later(awaitable: Awaitable[Lease]) -> Lease:
             return EncodingLease(await awaitable)
@@ -49,6 +50,9 @@ class EncodingReplica:
 
     def status(self) -> Answer[ShardStatus]:
         return answered(self._inner.status(), ShardStatus)
+
+    def sizes(self) -> Answer[dict[str, int]]:
+        return answered(self._inner.sizes(), dict[str, int])
 
 
 class EncodingLease:
@@ -63,6 +67,9 @@ class EncodingLease:
     @property
     def positions(self) -> Positions:
         return self._inner.positions
+
+    def begin(self, deadline: Deadline) -> None:
+        self._inner.begin(deadline)
 
     def rank(self, ranking: Ranking, among: Sequence[bytes] | None = None) -> Answer[RankedPoints]:
         sent = passed((ranking, among), tuple[Ranking, list[bytes] | None])
@@ -92,6 +99,3 @@ class EncodingLease:
 
     def held(self) -> Answer[Held]:
         return answered(self._inner.held(), Held)
-
-    def release(self) -> None:
-        self._inner.release()

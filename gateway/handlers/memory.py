@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.admission.budget import status_bytes
@@ -19,17 +19,17 @@ async def show(request: ApiRequest, response: Response, services: Services) -> d
         "mapped_bytes": status_bytes("RssFile"),
         "result_cache_bytes": services.results.size_bytes(),
         "collections": {
-            collection.name: _of_collection(await services.reads.statuses(collection))
+            collection.name: _of_collection(await services.reads.statuses(collection), await services.reads.sizes(collection))
             for collection in services.reads.catalog.collections.values()
         },
     }
 
 
-def _of_collection(statuses: Sequence[ShardStatus]) -> dict[str, Any]:
+def _of_collection(statuses: Sequence[ShardStatus], sizes: Sequence[Mapping[str, int]]) -> dict[str, Any]:
     parts: dict[str, int] = {}
     vectors = sum(status.vectors for status in statuses)
-    for status in statuses:
-        for part, size in status.sizes.items():
+    for one in sizes:
+        for part, size in one.items():
             parts[part] = parts.get(part, 0) + size
     return {
         "vectors": vectors,

@@ -48,6 +48,9 @@ DEFAULT_PAGE = 10
 MAX_PAGE = 10_000
 """A page has at most this many points, whatever is asked; the next page goes on from there."""
 
+QUICK_BYTES = 1 << 20
+"""Payloads that are put into an answer by the event loop."""
+
 Answer = dict[str, Any]
 Edit = Callable[[Any, list[Step]], Any]
 """(payload, path) -> the payload changed at the path."""
@@ -118,7 +121,7 @@ async def _shown(response: Response, services: Services, pinned: Pinned, ids: Se
     """The points with these ids, with what is asked for of each."""
     with_payload, with_vector = shown.payload_selector(True), shown.vector_selector()
     found = await points.retrieve(pinned, ids, part_of(with_payload), with_vector)
-    quick = len(found) <= QUICK_POINTS
+    quick = len(found) <= QUICK_POINTS and sum(len(point.payload) for point in found) <= QUICK_BYTES
     response.is_large = not quick
     return await services.reads.offload(quick, lambda: [point_answer(point, with_payload, with_vector) for point in found])
 
@@ -216,7 +219,8 @@ async def update_vectors(request: ApiRequest, response: Response, services: Serv
     found = await points.passing(pinned, patch.ids, None)
     wanted = await services.reads.where(request, body.update_filter)
     passing = found if wanted is None else await points.passing(pinned, sorted(found), wanted)
-    written = take(patch, [index for index, point_id in enumerate(patch.ids) if point_id in passing])
+    there = [index for index, point_id in enumerate(patch.ids) if point_id in passing]
+    written = await pinned.run(len(there), partial(take, patch, there))
     result = await _write(request, response, services, pinned.collection, written)
     return _unless_missing(result, patch.ids, found)
 
@@ -253,7 +257,8 @@ async def _upsert(request: ApiRequest, response: Response, services: Services, n
             return given.update_mode != "update_only"
         return given.update_mode != "insert_only" and point_id in passing
 
-    written = take(operation, [at for at, id_ in enumerate(operation.ids) if is_wanted(id_)])
+    wanted_at = [at for at, id_ in enumerate(operation.ids) if is_wanted(id_)]
+    written = await pinned.run(len(wanted_at), partial(take, operation, wanted_at))
     return await _write(request, response, services, pinned.collection, written)
 
 

@@ -7,7 +7,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import orjson
@@ -39,7 +39,7 @@ from gateway.dialect.query_bodies import (
 )
 from gateway.dialect.vectors import object_of, raw_of
 from gateway.dumping import dumped
-from gateway.http.errors import BadRequest
+from gateway.http.errors import BadRequest, Unavailable
 from gateway.reads import QUICK_POINTS
 from gateway.request import ApiRequest, Response
 from gateway.result_cache import digest_of
@@ -55,6 +55,7 @@ from shard.contract import name_error
 from shard.ranking.execution import step
 from shard.replica import RankedPoints
 
+T = TypeVar("T")
 Answer = dict[str, Any]
 SimpleSearch = SearchBody | SearchGroupsBody | RecommendBody | RecommendGroupsBody | DiscoverBody
 
@@ -69,7 +70,7 @@ async def query_batch(request: ApiRequest, response: Response, services: Service
     """Several queries at once."""
     body: QueryBatchBody = request.body
     searching = await _begun(request, response, services)
-    return [{"points": await searching.query(one)} for one in body.searches]
+    return [{"points": await searching.in_turn(searching.query(one))} for one in body.searches]
 
 
 async def query_groups(request: ApiRequest, response: Response, services: Services) -> Answer:
@@ -97,7 +98,7 @@ async def search_batch(request: ApiRequest, response: Response, services: Servic
     """Several searches at once."""
     body: SearchBatchBody = request.body
     searching = await _begun(request, response, services)
-    return [await searching.search(one) for one in body.searches]
+    return [await searching.in_turn(searching.search(one)) for one in body.searches]
 
 
 async def search_groups(request: ApiRequest, response: Response, services: Services) -> Answer:
@@ -116,7 +117,7 @@ async def recommend_batch(request: ApiRequest, response: Response, services: Ser
     """Several recommendations at once."""
     body: RecommendBatchBody = request.body
     searching = await _begun(request, response, services)
-    return [await searching.recommend(one) for one in body.searches]
+    return [await searching.in_turn(searching.recommend(one)) for one in body.searches]
 
 
 async def recommend_groups(request: ApiRequest, response: Response, services: Services) -> Answer:
@@ -136,7 +137,7 @@ async def discover_batch(request: ApiRequest, response: Response, services: Serv
     """Several discoveries at once."""
     body: DiscoverBatchBody = request.body
     searching = await _begun(request, response, services)
-    return [await searching.discover(one) for one in body.searches]
+    return [await searching.in_turn(searching.discover(one)) for one in body.searches]
 
 
 async def matrix_pairs(request: ApiRequest, response: Response, services: Services) -> Answer:
@@ -193,7 +194,7 @@ class _Searching:
     async def remembered(self, answer: Callable[[], Awaitable[Any]]) -> Any:
         """The answer to the same request on the same state, from the cache or from one that runs now; else makes and keeps it."""
         request, pinned = self.request, self.pinned
-        route = f"{type(request.body).__name__} {request.packed}"
+        route = f"{type(request.body).__name__} {request.packed} {request.timeout_s}"
         key = digest_of(route, request.content, pinned.collection.id, pinned.versions)
         if key is None or self.response.steps is not None or not is_repeatable(request.body, request.packed):
             return await answer()
@@ -207,7 +208,9 @@ class _Searching:
             result = await answer()
             made = await dumped(result, self.response, self.services.reads)
         except BaseException as error:
-            future.set_exception(error if isinstance(error, Exception) else ConnectionError("the request was given up"))
+            future.set_exception(
+                error if isinstance(error, Exception) else Unavailable("the same request was given up", retry_after_s=1.0)
+            )
             future.exception()  # it is no concern of anyone's when nobody waits
             raise
         finally:
@@ -215,6 +218,13 @@ class _Searching:
         future.set_result(made)
         results.put(key, made)
         return orjson.Fragment(made)
+
+    async def in_turn(self, search: Awaitable[T]) -> T:
+        """One search of a batch; other requests may have the event loop before the next one."""
+        answer = await search
+        await asyncio.sleep(0)
+        self.pinned.deadline.check()
+        return answer
 
     async def query_answer(self) -> Answer:
         return {"points": await self.query(self.request.body)}
@@ -251,6 +261,8 @@ class _Searching:
     async def translator(self, lookups: set[str]) -> Translator:
         """Makes stages of bodies; examples may come from the collections `lookups` too."""
         others = {name: await self.services.reads.pin(self.request, self.response, name) for name in sorted(lookups)}
+        if others:  # which may have been waited for
+            self.pinned.begin(self.pinned.deadline.again())
         return Translator(self.pinned, others, self.request.packed, partial(self.services.reads.where, self.request))
 
     def by_vector(self, raw: msgspec.Raw) -> Query:

@@ -33,7 +33,7 @@ EXACT_BELOW = 10_000
 """Matches of a filter that are compared one by one."""
 
 QUICK_FLOATS = 8_000_000
-"""A search that compares fewer floats than this one by one takes about a millisecond."""
+"""A search that compares fewer floats than this one by one, in all shards, takes about a millisecond."""
 
 WALK_COST = 3
 """A float that a walk through a graph compares takes as long as so many in a row: each vector is elsewhere in memory."""
@@ -90,13 +90,14 @@ def _use(params: SearchParams) -> CodeUse:
 def quick_plan(view: ShardView, ranking: Ranking) -> Plan | None:
     """The plan of a ranking of all rows that surely takes about a millisecond, so that it may run on an event loop."""
     by = ranking.by
-    if not isinstance(by, Nearest) or ranking.limit > QUICK_LIMIT or not view.is_selected(ranking.where):
+    limit = ranking.limit + len(ranking.without)
+    if not isinstance(by, Nearest) or limit > QUICK_LIMIT or not view.is_selected(ranking.where):
         return None
     rows = view.select(ranking.where)
-    plan = planned(view.vectors[by.name], by, ranking.limit, ranking.params, rows)
+    plan = planned(view.vectors[by.name], by, limit, ranking.params, rows)
     if plan.method == "graph" and rows is not None:
         return None
-    return plan if plan.floats < QUICK_FLOATS else None
+    return plan if plan.floats < QUICK_FLOATS / view.collection.config.shard_number else None
 
 
 def rank(
@@ -256,14 +257,13 @@ def _sampled(rows: BitMap, limit: int, seed: int) -> RankedRows:
 
 
 def _by_id(view: ShardView, rows: RowSet | None, start: bytes, without: BitMap, deadline: Deadline) -> Iterator[int]:
-    if rows is not None and len(rows) < SORTED_BELOW:
-        numbers = rows.rows.to_array().tolist()
+    some = view.alive if rows is None else rows.rows
+    if len(some) < SORTED_BELOW:
+        numbers = some.to_array().tolist()
         found = sorted(zip(view.ids(numbers)[0], numbers, strict=True))
         yield from (row for id_, row in found if id_ >= start and row not in without)
         return
-    for count, (_, row) in enumerate(view.ids_from(start)):
-        if count % ROWS_PER_STEP == 0:
-            deadline.check()
+    for _, row in view.ids_from(start, deadline):
         if (rows is None or row in rows.rows) and row not in without:
             yield row
 

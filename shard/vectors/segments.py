@@ -248,7 +248,10 @@ class VectorView(NamedTuple):
         return self._ranked(view, query, local if use.rescore else local[:limit], limit)
 
     def _search_codes(self, view: SegmentView, codes: FlatCodes, query: Vectors, limit: int, rows: RowSet | None) -> ScoredRows:
-        return self._ranked(view, query, codes.search(query, limit, _allowed(view, rows)), limit)
+        allowed = _allowed(view, rows)
+        if allowed is None and view.end < view.segment.count:  # rows that came after this view have codes too
+            allowed = bits_of(np.ones(view.end, np.bool_))
+        return self._ranked(view, query, codes.search(query, limit, allowed), limit)
 
     def _ranked(self, view: SegmentView, query: Vectors, local: LocalIds, limit: int) -> ScoredRows:
         """The `limit` closest of some candidates, by their vectors."""

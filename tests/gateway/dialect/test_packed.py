@@ -188,7 +188,7 @@ def test_a_sample_is_never_kept(http: httpx.Client, filled: dict[str, str]) -> N
 @pytest.mark.parametrize("key", ["sample", "s\\u0061mple"], ids=["plain", "escaped"])
 def test_a_sample_is_known_by_what_it_means(http: httpx.Client, filled: dict[str, str], key: str) -> None:
     """T4: not by how it is written."""
-    body = '{"query": {"%s": "random"}, "limit": 3}' % key
+    body = '{"query": {"KEY": "random"}, "limit": 3}'.replace("KEY", key)
     path = f"/collections/{filled['numbers']}/points/query"
     samples = {tuple(str(hit["id"]) for hit in result(http.post(path, content=body))["points"]) for _ in range(30)}
     assert len(samples) > 1
@@ -199,7 +199,7 @@ def test_what_another_collection_has_a_share_in_is_not_kept(http: httpx.Client, 
     """T4: a point of another collection is the query, and changes."""
     searched, other = filled["numbers"], f"examples-{uuid4().hex[:8]}"
     http.put(f"/collections/{other}", json={"vectors": {"size": 4, "distance": "Dot"}}).raise_for_status()
-    body = '{"query": 1, "limit": 3, "%s": {"collection": "%s"}}' % (key, other)
+    body = '{"query": 1, "limit": 3, "KEY": {"collection": "OTHER"}}'.replace("KEY", key).replace("OTHER", other)
     answers = []
     for vector in ([1, 0, 0, 0], [-1, 0, 0, 0]):
         http.put(f"/collections/{other}/points?wait=true", json={"points": [{"id": 1, "vector": vector}]}).raise_for_status()
