@@ -1,4 +1,4 @@
-"""`vecraft` with a clock that is off: python tests/faults/offset_clock.py OFFSET_MS serve …"""
+"""`vecraft` with a clock that is off: python tests/faults/nodes/offset_clock.py OFFSET_MS serve …"""
 
 import sys
 
