@@ -18,7 +18,7 @@ from journal.records import CreateCollection, Delete, Ingested, PatchPayload, Po
 from journal.split import Part
 from journal.topics import Topics, shard_of
 from journal.writer import Destination, Receipt, Request, Writer
-from tests.journal.contract import read
+from tests.journal.entries import read
 
 TOPICS = Topics()
 HOMES = [[0, 3, 5, 1], [1, 3, 0, 0], [1, 2, 5, 1]]
