@@ -2,10 +2,10 @@
 
 import sys
 
-from vecraft import cli, node
+from vecraft import cli, roles
 
 if __name__ == "__main__":
     offset_ms = int(sys.argv[1])
-    right = node.wall_clock_ms
-    node.wall_clock_ms = lambda: right() + offset_ms
+    right = roles.wall_clock_ms
+    roles.wall_clock_ms = lambda: right() + offset_ms
     sys.exit(cli.main(sys.argv[2:]))
