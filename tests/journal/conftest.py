@@ -7,7 +7,8 @@ from hypothesis import settings
 
 from tests.kafka_server import KafkaServer, kafka_or_skip
 
-pytest.register_assert_rewrite("tests.journal.contract")
+for module in ("contract", "entries", "promises", "waits"):
+    pytest.register_assert_rewrite(f"tests.journal.{module}")
 
 settings.register_profile("journal", deadline=None)  # a shared machine is slow at times; that is no failure
 settings.load_profile("journal")

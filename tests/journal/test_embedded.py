@@ -12,7 +12,9 @@ import pytest
 import schemas
 from journal.embedded import EmbeddedJournal
 from journal.log import Definite, Journal, Overloaded, TopicPartition, TopicSpec
-from tests.journal.contract import WAIT_S, DurableContract, OwnClockContract, in_thread, read, values, write
+from tests.journal.contract import DurableContract, OwnClockContract
+from tests.journal.entries import read, values, write
+from tests.journal.waits import WAIT_S, in_thread
 
 REPO = Path(schemas.__file__).resolve().parents[1]
 ONE = TopicPartition("t", 0)

@@ -9,19 +9,9 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, Resourc
 
 from journal.kafka import KafkaJournal
 from journal.log import Appended, Definite, Journal, JournalError, TopicPartition, TopicSpec, Unfit
-from tests.journal.contract import (
-    WAIT_S,
-    DurableContract,
-    batches,
-    in_thread,
-    outcomes,
-    read,
-    received,
-    until_equal,
-    until_it_works,
-    values,
-    write,
-)
+from tests.journal.contract import DurableContract
+from tests.journal.entries import batches, outcomes, read, received, values, write
+from tests.journal.waits import WAIT_S, in_thread, until_equal, until_it_works
 from tests.kafka_server import KafkaServer
 
 pytestmark = pytest.mark.kafka

@@ -9,8 +9,10 @@ from confluent_kafka import KafkaError
 from journal.kafka import KafkaJournal
 from journal.log import Appended, Definite, Indefinite, Journal, Overloaded, TopicPartition, TopicSpec
 from journal.topic_check import MAX_RECORD_SET_BYTES, TopicFacts
-from tests.journal.contract import DurableContract, outcomes, read, until_it_works, values, write
+from tests.journal.contract import DurableContract
+from tests.journal.entries import outcomes, read, values, write
 from tests.journal.mock_cluster import LIST_OFFSETS, PRODUCE, MockCluster
+from tests.journal.waits import until_it_works
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ import pytest
 
 from journal.log import Definite, Entry, Indefinite, Journal, TopicPartition, TopicSpec
 from journal.memory import AppendFault, MemoryJournal
-from tests.journal.contract import JournalContract, OwnClockContract, values, write
+from tests.journal.contract import JournalContract, OwnClockContract
+from tests.journal.entries import values, write
 
 ONE, OTHER = TopicPartition("t", 0), TopicPartition("t", 1)
 

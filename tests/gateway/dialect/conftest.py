@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from typing import NamedTuple
+from uuid import uuid4
 
 import pytest
+from qdrant_client import QdrantClient, models
 
 from gateway.dialect import configs
 from gateway.reads import MakeReplica, local_replica
@@ -16,6 +18,7 @@ from shard.shard import Shard
 from shard.shards import AppliedPositions
 from tests.conftest import running
 from tests.encoding_replica import EncodingReplica
+from tests.gateway.dialect.numbered_points import points
 
 
 def encoding_replica(shard: Shard, applied: AppliedPositions, gate: Gate, executor: Executor) -> Replica:
@@ -50,3 +53,20 @@ def node_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         patch.setattr(configs, "DEFAULT_SHARDS", kind.shards)
         with running(tmp_path_factory.mktemp("node"), kind.make_replica) as url:
             yield url
+
+
+@pytest.fixture
+def client(node_url: str) -> Iterator[QdrantClient]:
+    client = QdrantClient(url=node_url, timeout=30)
+    yield client
+    client.close()
+
+
+@pytest.fixture(params=[1, 3], ids=["one shard", "three shards"])
+def filled(client: QdrantClient, request: pytest.FixtureRequest) -> Iterator[str]:
+    name = f"d{uuid4().hex[:8]}"
+    params = models.VectorParams(size=4, distance=models.Distance.EUCLID)
+    assert client.create_collection(name, vectors_config=params, shard_number=request.param)
+    assert client.upsert(name, points(), wait=True).status == models.UpdateStatus.COMPLETED
+    yield name
+    client.delete_collection(name)

@@ -17,7 +17,8 @@ from catalog.collection import Collection, CollectionConfig, Distance, VectorPar
 from journal.topics import Topics
 from shard.batch import Limits
 from shard.shard import Shard
-from tests.shard.filters.test_filter_shapes import COUNT, INDEXES, RING, Dice, Pair, found
+from tests.shard.filters.dice import COUNT, INDEXES, RING, Dice
+from tests.shard.filters.pair import Pair, found
 
 SQUARE = [(-1.5, -1.5), (2.5, -1.5), (2.5, 2.5), (-1.5, 2.5), (-1.5, -1.5)]
 """Has no place of a payload on its edge."""

@@ -1,8 +1,7 @@
-"""The writer, over the journal in memory: stamps, routing, and honest answers."""
+"""The writer, over the journal in memory: stamps, routing, retries and receipts."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any
 
 import fastavro
@@ -10,57 +9,12 @@ import pytest
 
 import journal.writer
 from journal import codec
-from journal.hlc import Clock, millis_of, stamp_at
-from journal.ids import encode_id
-from journal.log import Definite, Entry, Indefinite, JournalError, TopicPartition
-from journal.memory import AppendFault, MemoryJournal
-from journal.records import CreateCollection, Delete, Ingested, PatchPayload, PointOperation, Record, UpdateCollection, Upsert
+from journal.hlc import stamp_at
+from journal.log import TopicPartition
+from journal.records import CreateCollection, Delete, Ingested, PatchPayload, Record, UpdateCollection, Upsert
 from journal.split import Part
-from journal.topics import Topics, shard_of
-from journal.writer import Destination, Receipt, Request, Writer
-from tests.journal.contract import read
-
-TOPICS = Topics()
-HOMES = [[0, 3, 5, 1], [1, 3, 0, 0], [1, 2, 5, 1]]
-DESTINATION = Destination("acme", 12, 34, HOMES)
-REQUEST = Request("r-1", principal="key:ci")
-NOW_MS = 1_000_000
-
-
-@dataclass
-class World:
-    """A writer, its log, and the two clocks between them."""
-
-    node_ms: int = NOW_MS
-    log_ms: int = NOW_MS
-    faults: Iterator[AppendFault | None] = field(default_factory=lambda: iter(()))
-
-    def __post_init__(self) -> None:
-        self.journal = MemoryJournal(lambda: self.log_ms, lambda _: next(self.faults, None))
-        self.journal.ensure_topics(TOPICS.all())
-        self.clock = Clock(lambda: self.node_ms)
-        self.writer = Writer(self.journal, TOPICS, self.clock)
-
-    def write(self, *operations: PointOperation, tier: int = 2, request: Request = REQUEST) -> Receipt:
-        return self.writer.write_points(DESTINATION, operations, tier, request).result(0)
-
-    def log(self) -> list[tuple[Entry, Record]]:
-        partitions = [*TOPICS.data_partitions(), TOPICS.system_partition]
-        return [(entry, codec.decode(entry.value)) for entry in read(self.journal, dict.fromkeys(partitions, 0))]
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
-def ids_of(shard: int, count: int = 1) -> list[bytes]:
-    """Ids of points in one of the three shards."""
-    numbers = (encode_id(n) for n in range(10_000))
-    return [point_id for point_id in numbers if shard_of(point_id, len(HOMES)) == shard][:count]
-
-
-EVERYWHERE = Delete([ids_of(shard)[0] for shard in range(3)])
+from journal.writer import Receipt, Request, Writer
+from tests.journal.writer.written import DESTINATION, EVERYWHERE, HOMES, NOW_MS, REQUEST, TOPICS, World, ids_of
 
 
 @pytest.mark.parametrize("tier", range(4))
@@ -210,78 +164,6 @@ def test_nobody_waits_while_a_record_is_encoded(
     assert not any(locked)
 
 
-REFUSED, LOST, FINE = AppendFault.REFUSED, AppendFault.ACK_LOST, None
-
-
-@pytest.mark.parametrize(
-    ("faults", "error", "written"),
-    [
-        ([REFUSED, REFUSED, REFUSED], Definite, 0),
-        ([LOST, LOST, LOST], Indefinite, 3),
-        ([FINE, REFUSED, REFUSED], Indefinite, 1),
-        ([REFUSED, LOST, REFUSED], Indefinite, 1),
-        ([FINE, FINE, LOST], Indefinite, 3),
-    ],
-    ids=["all refused", "all in doubt", "one written", "one in doubt", "one unconfirmed"],
-)
-def test_a_failure_says_whether_anything_may_have_been_written(
-    world: World, faults: Sequence[AppendFault | None], error: type[JournalError], written: int
-) -> None:
-    """I2"""
-    world.faults = iter(faults)
-    with pytest.raises(JournalError) as raised:
-        world.write(EVERYWHERE)
-    assert type(raised.value) is error
-    assert len(world.log()) == written
-
-
-def test_a_write_to_where_no_partition_is_fails_as_definite(world: World) -> None:
-    """I2"""
-    nowhere = Destination("", 1, 1, [[99, 99, 99, 99]])
-    with pytest.raises(Definite):
-        world.writer.write_points(nowhere, [EVERYWHERE], 0, REQUEST).result(0)
-
-
-def test_nothing_is_written_when_a_single_point_does_not_fit(world: World) -> None:
-    """I2, I11: not even the points that do."""
-    with pytest.raises(Definite):
-        world.write(Upsert([*ids_of(0), *ids_of(1)], [], [b"", bytes(900_001)]))
-    assert world.log() == []
-
-
-def test_a_write_stamped_too_far_ahead_of_the_log_is_refused(world: World) -> None:
-    """V14, I6: the record is in the log, but no replica will apply it, so its writer must not say that it holds."""
-    world.node_ms = NOW_MS + 501
-    with pytest.raises(Definite, match="clock"):
-        world.write(Delete(ids_of(0)))
-    ((entry, record),) = world.log()
-    assert millis_of(record.hlc) - entry.time_ms == 501
-    world.log_ms += 1
-    assert world.write(Delete(ids_of(0))).written, "within the bound it holds"
-
-
-def test_a_request_whose_parts_differ_in_fate_is_in_doubt(world: World) -> None:
-    """V14, I2: one part too far ahead, the others in time."""
-    world.node_ms = NOW_MS + 501
-
-    def catch_up() -> Iterator[AppendFault | None]:
-        yield FINE
-        world.log_ms += 1
-        yield FINE
-
-    world.faults = catch_up()
-    with pytest.raises(Indefinite):
-        world.write(EVERYWHERE)
-
-
-def test_a_clock_that_cannot_stamp_every_part_writes_none(world: World) -> None:
-    """V14, I2: a half-stamped request would be half written."""
-    world.clock.observe(stamp_at(NOW_MS + 500, 2**16 - 2))
-    with pytest.raises(Definite):
-        world.writer.write_points(DESTINATION, [EVERYWHERE], 2, REQUEST)
-    assert world.log() == []
-
-
 def test_catalog_commands_go_to_the_system_topic(world: World) -> None:
     """V4"""
     operations = [CreateCollection("docs", b"{}", HOMES), UpdateCollection("docs", b"{}")]
@@ -292,18 +174,3 @@ def test_catalog_commands_go_to_the_system_topic(world: World) -> None:
     assert [record.operation for _, record in found] == operations
     assert {(record.collection, record.request_id, record.origin) for _, record in found} == {(-1, "r-1", "key:ci")}
     assert found[0][1].hlc < found[1][1].hlc
-
-
-@pytest.mark.parametrize(
-    "write",
-    [
-        lambda writer: writer.write_points(DESTINATION, [EVERYWHERE], 0, REQUEST),
-        lambda writer: writer.write_catalog(UpdateCollection("docs", b"{}"), REQUEST),
-    ],
-    ids=["points", "catalog"],
-)
-def test_a_closed_journal_is_a_definite_failure(world: World, write: Callable[[Writer], Future[Receipt]]) -> None:
-    """I2"""
-    world.journal.close()
-    with pytest.raises(Definite):
-        write(world.writer).result(0)

@@ -1,0 +1,138 @@
+"""What must hold: every node answers as the log says, and what was acknowledged or produced is there."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import numpy as np
+import orjson
+
+from catalog.collection import Collection, Distance
+from journal.ids import encode_id
+from journal.log import Entry, TopicPartition
+from journal.memory import MemoryJournal
+from journal.records import Vector
+from journal.topics import INGEST_PARTITIONS
+from query import points
+from query.pinned import Pinned
+from query.search import prepare, search
+from query.stages import Stage
+from shard.filters.conditions import Condition, Key
+from shard.filters.fields import Match, Range
+from shard.filters.where import where
+from shard.ranking.rankings import Nearest, SearchParams
+from shard.replica import PayloadPart
+from shard.shards import ShardUnavailable
+from tests.reading import now
+from tests.simulation.model import ModelPoint, State, expected_state
+from tests.simulation.setting import IDS, INGESTED, LIMITS, TOPICS
+from tests.simulation.writes import any_vector
+
+if TYPE_CHECKING:
+    from tests.simulation.node import Node
+    from tests.simulation.world import World
+
+
+def check_node(node: Node) -> None:
+    """Every read of the node answers as the log below its positions says (I1, I3, I4, I5, I10)."""
+    expected = expected_state(_entries(node.world.journal), node.reach, TOPICS, LIMITS)
+    collections = node.replayer.catalog.view.by_id
+    assert set(expected) == set(collections)
+    for id_, collection in collections.items():
+        try:
+            node.shards.of(id_)
+        except ShardUnavailable:
+            continue  # not served; all others are
+        check_collection(node, collection, expected[id_], node.world.random)
+
+
+def check_acknowledged(world: World) -> None:
+    """What was acknowledged is in the log (I2), and no replica refuses it (I6)."""
+    verdicts = {node.name: node.replayer.operations for node in world.nodes}
+    ends = world.journal.end_offsets([TOPICS.system_partition, *TOPICS.data_partitions()])
+    for request_id, positions in world.acknowledged:
+        assert all(ends[p] >= offset for p, offset in positions.items())
+        for name, operations in verdicts.items():
+            refused = [part for part in operations.of(request_id) if part.verdict == "refused"]
+            assert not refused, f"{name} refuses the acknowledged {request_id}: {refused}"
+
+
+def check_ingested(world: World) -> None:
+    """U2: what foreign producers wrote is there, each record once, in the order of each point's records."""
+    expected: State = {}
+    for entry in (e for p in range(INGEST_PARTITIONS) for e in world.journal._logs[TopicPartition(TOPICS.ingest, p)]):
+        body = orjson.loads(entry.value)
+        point_id = encode_id(body["id"])
+        if body["collection"] != INGESTED or len(body.get("vector", "any")) != 3:
+            continue
+        if "op" not in body:
+            expected[point_id] = ModelPoint(body["payload"], {"": np.array(body["vector"], np.float32)})
+        elif body["op"] == "delete":
+            expected.pop(point_id, None)
+        elif point_id in expected:
+            patched = expected[point_id].payload | body["payload"]
+            expected[point_id].payload = {key: value for key, value in patched.items() if value is not None}
+    for node in world.nodes:
+        collection = node.replayer.catalog.view.collections[INGESTED]
+        check_collection(node, collection, expected, world.random)
+
+
+def _entries(journal: MemoryJournal) -> list[Entry]:
+    return [entry for p in [TOPICS.system_partition, *TOPICS.data_partitions()] for entry in journal._logs[p]]
+
+
+def check_collection(node: Node, collection: Collection, expected: State, choose: random.Random) -> None:
+    """Gets, scrolls, counts and exact searches of one collection against the model's points."""
+    pinned = node.pinned(collection)
+    found = now(points.retrieve(pinned, IDS, PayloadPart(), True))
+    assert [point.id for point in found] == [point_id for point_id in IDS if point_id in expected]
+    for point in found:
+        model = expected[point.id]
+        assert (orjson.loads(point.payload) if point.payload else {}) == model.payload
+        assert point.vectors.keys() == model.vectors.keys()
+        for name, vector in point.vectors.items():
+            assert vector.tobytes() == model.vectors[name].tobytes() or np.allclose(vector, model.vectors[name], atol=1e-6)
+    scrolled, after = now(points.scroll(pinned, None, b"", len(IDS)))
+    assert scrolled == sorted(expected)
+    assert after is None
+    tagged = where(Condition(must=Condition(key="tag", match=Match(value="x"))))
+    few = where(Condition(must=[Condition(key="n", range=Range(gte=2))], must_not=[Condition(is_empty=Key("tag"))]))
+    assert now(points.count(pinned, tagged)) == sum(point.payload.get("tag") == "x" for point in expected.values())
+    counted = sum(point.payload.get("n", -1) >= 2 and "tag" in point.payload for point in expected.values())
+    assert now(points.count(pinned, few)) == counted
+    for name in [*collection.config.vectors, *collection.config.sparse_vectors]:
+        _check_search(pinned, name, expected, choose)
+
+
+def _check_search(pinned: Pinned, name: str, expected: State, choose: random.Random) -> None:
+    """min(k, matches) hits with the right scores, through whatever plan the search takes."""
+    collection = pinned.collection
+    vector = prepare(collection, name, any_vector(choose, collection, name))
+    limit = choose.choice((1, 3, 20))
+    hits = now(search(pinned, Stage(Nearest(name, vector), limit, params=SearchParams(exact=choose.random() < 0.5))))
+    having = {id_: point.vectors[name] for id_, point in expected.items() if name in point.vectors}
+    scores = {id_: score for id_, found in having.items() if (score := _score(collection, name, found, vector)) is not None}
+    dense = collection.config.vectors.get(name)
+    best = sorted(scores.values(), reverse=dense is None or dense.distance.higher_is_closer)[:limit]
+    assert len(hits.ids) == len(best)
+    assert np.allclose(hits.scores, best, atol=1e-3)
+    assert all(np.isclose(score, scores[id_], atol=1e-3) for id_, score in zip(hits.ids, hits.scores, strict=True))
+
+
+def _score(collection: Collection, name: str, left: Vector, right: Vector) -> float | None:
+    """None for sparse vectors that share nothing."""
+    if name in collection.config.sparse_vectors:
+        shared = dict(left.tolist()).keys() & dict(right.tolist()).keys()
+        return sum(dict(left.tolist())[at] * dict(right.tolist())[at] for at in shared) if shared else None
+    params = collection.config.vectors[name]
+    if params.multi:
+        return float((right @ left.T).max(axis=1).sum())
+    return _dense_score(params.distance, left, right)
+
+
+def _dense_score(distance: Distance, left: np.ndarray, right: np.ndarray) -> float:
+    if distance.higher_is_closer:
+        return float(np.dot(left, right))
+    difference = np.abs(left - right)
+    return float(np.sqrt((difference**2).sum()) if distance is Distance.EUCLID else difference.sum())
