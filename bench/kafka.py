@@ -294,7 +294,7 @@ class Profile:
         ("apply: write to RocksDB", Store, "write"),
         ("apply: in-memory indexes", WriteBatch, "publish"),
         ("apply: publish views", Shard, "_publish"),
-        ("commit for the dashboards", Replayer, "_tend"),
+        ("commit for the dashboards", Replayer, "_commit_when_due"),
     )
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:

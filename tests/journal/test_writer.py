@@ -17,13 +17,13 @@ from journal.memory import AppendFault, MemoryJournal
 from journal.records import CreateCollection, Delete, Ingested, PatchPayload, PointOperation, Record, UpdateCollection, Upsert
 from journal.split import Part
 from journal.topics import Topics, shard_of
-from journal.writer import Destination, Receipt, Request, Writer
+from journal.writer import Destination, Origin, Receipt, Writer
 from tests.journal.contract import read
 
 TOPICS = Topics()
 HOMES = [[0, 3, 5, 1], [1, 3, 0, 0], [1, 2, 5, 1]]
 DESTINATION = Destination("acme", 12, 34, HOMES)
-REQUEST = Request("r-1", principal="key:ci")
+ORIGIN = Origin("r-1", principal="key:ci")
 NOW_MS = 1_000_000
 
 
@@ -41,8 +41,8 @@ class World:
         self.clock = Clock(lambda: self.node_ms)
         self.writer = Writer(self.journal, TOPICS, self.clock)
 
-    def write(self, *operations: PointOperation, tier: int = 2, request: Request = REQUEST) -> Receipt:
-        return self.writer.write_points(DESTINATION, operations, tier, request).result(0)
+    def write(self, *operations: PointOperation, tier: int = 2, origin: Origin = ORIGIN) -> Receipt:
+        return self.writer.write_points(DESTINATION, operations, tier, origin).result(0)
 
     def log(self) -> list[tuple[Entry, Record]]:
         partitions = [*TOPICS.data_partitions(), TOPICS.system_partition]
@@ -77,7 +77,7 @@ def test_every_part_goes_to_the_home_of_its_shard(world: World, tier: int) -> No
 def test_the_envelope_tells_who_wrote_what_and_when(world: World) -> None:
     """V3"""
     operation = Upsert(ids_of(1), [], [b'{"a": 1}'])
-    world.write(operation, request=Request("r-1", "once", "key:ci", "00-trace-01"))
+    world.write(operation, origin=Origin("r-1", "once", "key:ci", "00-trace-01"))
     ((entry, record),) = world.log()
     assert record == Record(
         hlc=stamp_at(NOW_MS),
@@ -114,12 +114,12 @@ def keys(world: World) -> list[str]:
 
 def test_a_retry_has_the_same_idempotency_keys_part_by_part(world: World) -> None:
     """I2: so that the retry of a request that was half written adds only what is missing."""
-    once = Request("r", idempotency_key="once")
-    world.write(EVERYWHERE, request=once)
+    once = Origin("r", idempotency_key="once")
+    world.write(EVERYWHERE, origin=once)
     first = keys(world)
     assert len(set(first)) == 3
     assert all(key.startswith("once/") for key in first)
-    world.write(EVERYWHERE, request=once)
+    world.write(EVERYWHERE, origin=once)
     assert sorted(keys(world)) == sorted(first * 2)
 
 
@@ -127,7 +127,7 @@ def test_another_write_under_the_same_key_is_no_retry(world: World) -> None:
     """I2: nor is the same write under another key, and without a key there is none."""
     (one,) = ids_of(1)
     for operation, key in [(Delete([one]), "a"), (PatchPayload([one]), "a"), (Delete(ids_of(1, 2)), "a"), (Delete([one]), "b")]:
-        world.write(operation, request=Request("r", idempotency_key=key))
+        world.write(operation, origin=Origin("r", idempotency_key=key))
     assert len(set(keys(world))) == 4
     world.write(Delete([one]))
     assert keys(world)[-1] == ""
@@ -137,7 +137,7 @@ def test_the_operations_of_a_request_are_written_in_their_order(world: World) ->
     """I4, I2: equal ones too; the third here is no retry of the first."""
     (one,) = ids_of(1)
     operations = [PatchPayload([one], b'{"a": 1}'), PatchPayload([one], b'{"a": 2}'), PatchPayload([one], b'{"a": 1}')]
-    world.write(*operations, request=Request("r", idempotency_key="once"))
+    world.write(*operations, origin=Origin("r", idempotency_key="once"))
     found = [record for _, record in world.log()]
     assert [record.operation for record in found] == operations
     assert found[0].hlc < found[1].hlc < found[2].hlc
@@ -184,9 +184,9 @@ def test_stamps_follow_the_order_of_each_partition(world: World) -> None:
 @pytest.mark.parametrize(
     "write",
     [
-        lambda writer: writer.write_points(DESTINATION, [EVERYWHERE], 0, Request("r", idempotency_key="once")),
-        lambda writer: writer.write_ingested(DESTINATION, Part(0, [0], Delete(ids_of(0))), 0, Ingested("log", [0]), REQUEST),
-        lambda writer: writer.write_catalog(UpdateCollection("docs", b"{}"), REQUEST),
+        lambda writer: writer.write_points(DESTINATION, [EVERYWHERE], 0, Origin("r", idempotency_key="once")),
+        lambda writer: writer.write_ingested(DESTINATION, Part(0, [0], Delete(ids_of(0))), 0, Ingested("log", [0]), ORIGIN),
+        lambda writer: writer.write_catalog(UpdateCollection("docs", b"{}"), ORIGIN),
     ],
     ids=["points", "ingested", "catalog"],
 )
@@ -239,7 +239,7 @@ def test_a_write_to_where_no_partition_is_fails_as_definite(world: World) -> Non
     """I2"""
     nowhere = Destination("", 1, 1, [[99, 99, 99, 99]])
     with pytest.raises(Definite):
-        world.writer.write_points(nowhere, [EVERYWHERE], 0, REQUEST).result(0)
+        world.writer.write_points(nowhere, [EVERYWHERE], 0, ORIGIN).result(0)
 
 
 def test_nothing_is_written_when_a_single_point_does_not_fit(world: World) -> None:
@@ -278,14 +278,14 @@ def test_a_clock_that_cannot_stamp_every_part_writes_none(world: World) -> None:
     """V14, I2: a half-stamped request would be half written."""
     world.clock.observe(stamp_at(NOW_MS + 500, 2**16 - 2))
     with pytest.raises(Definite):
-        world.writer.write_points(DESTINATION, [EVERYWHERE], 2, REQUEST)
+        world.writer.write_points(DESTINATION, [EVERYWHERE], 2, ORIGIN)
     assert world.log() == []
 
 
 def test_catalog_commands_go_to_the_system_topic(world: World) -> None:
     """V4"""
     operations = [CreateCollection("docs", b"{}", HOMES), UpdateCollection("docs", b"{}")]
-    futures: list[Future[Receipt]] = [world.writer.write_catalog(each, REQUEST) for each in operations]
+    futures: list[Future[Receipt]] = [world.writer.write_catalog(each, ORIGIN) for each in operations]
     assert [future.result(0).written[0].appended.offset for future in futures] == [0, 1]
     found = world.log()
     assert {entry.partition for entry, _ in found} == {TOPICS.system_partition}
@@ -297,8 +297,8 @@ def test_catalog_commands_go_to_the_system_topic(world: World) -> None:
 @pytest.mark.parametrize(
     "write",
     [
-        lambda writer: writer.write_points(DESTINATION, [EVERYWHERE], 0, REQUEST),
-        lambda writer: writer.write_catalog(UpdateCollection("docs", b"{}"), REQUEST),
+        lambda writer: writer.write_points(DESTINATION, [EVERYWHERE], 0, ORIGIN),
+        lambda writer: writer.write_catalog(UpdateCollection("docs", b"{}"), ORIGIN),
     ],
     ids=["points", "catalog"],
 )

@@ -45,7 +45,7 @@ from journal.records import (
 )
 from journal.registry import SchemaRegistry
 from journal.topics import INGEST_PARTITIONS, TIERS, Topics
-from journal.writer import Destination, Receipt, Request, Writer
+from journal.writer import Destination, Origin, Receipt, Writer
 from payload.schema import FieldSchema, FieldType
 from query import points
 from query.pinned import Pinned
@@ -330,7 +330,7 @@ class World:
 
     def catch_up(self, node: Node) -> None:
         for _ in range(10_000):
-            waits = bool(node.replayer._held or node.shards.quarantined())
+            waits = bool(node.replayer._paused or node.shards.quarantined())
             if not node.step():
                 if not waits:
                     break
@@ -351,10 +351,10 @@ class World:
         collection = view.collections[self.random.choice(names)]
         destination = Destination("", collection.id, view.position, collection.homes)
         key = self.random.choice(("", "", "", f"key{self.random.randrange(5)}"))
-        request = self._request(key)
+        origin = self._origin(key)
         self._expect(
-            request,
-            lambda: node.writer.write_points(destination, [self._operation(collection)], self.random.choice(TIERS), request),
+            origin,
+            lambda: node.writer.write_points(destination, [self._operation(collection)], self.random.choice(TIERS), origin),
         )
 
     def _operation(self, collection: Collection) -> PointOperation:
@@ -396,14 +396,14 @@ class World:
             case 0 | 1:
                 self._create(name)
             case 2:
-                request = self._request()
-                self._expect(request, lambda: node.writer.write_catalog(DeleteCollection(name), request))
+                origin = self._origin()
+                self._expect(origin, lambda: node.writer.write_catalog(DeleteCollection(name), origin))
             case 3:
-                request = self._request()
-                self._expect(request, lambda: node.writer.write_catalog(CreatePayloadIndex(name, "tag", schema), request))
+                origin = self._origin()
+                self._expect(origin, lambda: node.writer.write_catalog(CreatePayloadIndex(name, "tag", schema), origin))
             case 4:
-                request = self._request()
-                self._expect(request, lambda: node.writer.write_catalog(DeletePayloadIndex(name, "tag"), request))
+                origin = self._origin()
+                self._expect(origin, lambda: node.writer.write_catalog(DeletePayloadIndex(name, "tag"), origin))
 
     def _create(self, name: str) -> None:
         node = self.random.choice(self.nodes)
@@ -413,16 +413,16 @@ class World:
         sparse = {"terms": SparseParams()} if self.random.random() < 0.5 else {}
         config = CollectionConfig(vectors=vectors, shard_number=self.random.choice((1, 1, 3)), sparse_vectors=sparse)
         homes = choose_homes(node.replayer.catalog.view, config.shard_number)
-        request = self._request()
+        origin = self._origin()
         command = CreateCollection(name, msgspec.json.encode(config), homes)
-        self._expect(request, lambda: node.writer.write_catalog(command, request))
+        self._expect(origin, lambda: node.writer.write_catalog(command, origin))
 
     def _create_ingested(self) -> None:
         config = CollectionConfig(vectors={"": VectorParams(3, Distance.DOT)}, shard_number=2)
         command = CreateCollection(INGESTED, msgspec.json.encode(config), choose_homes(self.nodes[0].replayer.catalog.view, 2))
         saved, self.fault_rate = self.fault_rate, 0.0
         self.nodes[0].skew_ms = 0
-        self.nodes[0].writer.write_catalog(command, self._request()).result(0)
+        self.nodes[0].writer.write_catalog(command, self._origin()).result(0)
         self.fault_rate = saved
 
     def _produce(self) -> None:
@@ -522,16 +522,16 @@ class World:
             return None
         return self.random.choice(list(AppendFault))
 
-    def _request(self, key: str = "") -> Request:
+    def _origin(self, key: str = "") -> Origin:
         self.number += 1
-        return Request(f"request{self.number}", key)
+        return Origin(f"request{self.number}", key)
 
-    def _expect(self, request: Request, write: Callable[[], Future[Receipt]]) -> None:
+    def _expect(self, origin: Origin, write: Callable[[], Future[Receipt]]) -> None:
         try:
             receipt = write().result(0)
         except (Definite, Indefinite):
             return
-        self.acknowledged.append((request.id, dict(receipt.token().positions)))
+        self.acknowledged.append((origin.id, dict(receipt.token().positions)))
 
     # What must hold.
 

@@ -10,7 +10,7 @@ import pytest
 from journal.ids import encode_id
 from journal.log import JournalError, TopicPartition
 from journal.records import CreatePayloadIndex, Delete, DeleteCollection
-from journal.writer import Request
+from journal.writer import Origin
 from replayer.projections import shards as projection
 from replayer.projections.shards import FIRST_DELAY_S
 from shard.batch import Limits
@@ -62,7 +62,7 @@ def test_points_in_the_system_topic(rig: Rig) -> None:
 
 
 def test_records_of_a_deleted_collection_are_dropped_in_silence(rig: Rig) -> None:
-    rig.writer.write_catalog(DeleteCollection("c"), Request("delete")).result()
+    rig.writer.write_catalog(DeleteCollection("c"), Origin("delete")).result()
     rig.replayer.step(0)
     rig.append(rig.record(Delete([encode_id(1)])))
     assert not rig.dead_letters()
@@ -122,7 +122,7 @@ def test_a_loop_with_a_waiting_partition_looks_again_soon(rig: Rig) -> None:
 
 def test_a_waiting_partition_still_waits_when_the_loop_reads_on(rig: Rig) -> None:
     rig.append(rig.record(GOOD, catalog_position=2))
-    rig.replayer._read_on()
+    rig.replayer._resume()
     rig.append(rig.record(upsert(1, 2, point_id=encode_id(4))), TIER0)
     assert rig.ids() == [encode_id(4)]
     rig.append(b"poison", TOPICS.system_partition)
@@ -291,7 +291,7 @@ def test_a_shard_that_cannot_be_opened_at_first(rig: Rig, monkeypatch: pytest.Mo
 
 def test_a_shard_that_cannot_be_configured(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = Broken(monkeypatch, 0, 0, "configure")
-    rig.writer.write_catalog(CreatePayloadIndex("c", "n", b'{"type":"integer"}'), Request("index")).result()
+    rig.writer.write_catalog(CreatePayloadIndex("c", "n", b'{"type":"integer"}'), Origin("index")).result()
     rig.append(rig.record(upsert(1, 2, payload=b'{"n":1}')))
     unavailable(rig, 0)
     broken.mend()
@@ -319,7 +319,7 @@ def test_a_restart_finds_a_broken_shard_and_goes_on(rig: Rig, monkeypatch: pytes
 def test_a_collection_in_quarantine_can_be_dropped(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     Broken(monkeypatch, 0, 0)
     rig.append(rig.record(GOOD))
-    rig.writer.write_catalog(DeleteCollection("c"), Request("delete")).result()
+    rig.writer.write_catalog(DeleteCollection("c"), Origin("delete")).result()
     rig.replayer.step(0)
     assert (rig.shards.of(0), rig.shards.quarantined()) == ([], {})
     assert served_again(rig), "nothing is tried again"
@@ -356,7 +356,7 @@ def test_a_shard_that_catches_up_takes_new_settings_too(rig: Rig, monkeypatch: p
     rig.now_ms += 1000
     rig.replayer.step(0)
     assert rig.shards.quarantined()
-    rig.writer.write_catalog(CreatePayloadIndex("c", "n", b'{"type":"integer"}'), Request("index")).result()
+    rig.writer.write_catalog(CreatePayloadIndex("c", "n", b'{"type":"integer"}'), Origin("index")).result()
     for _ in range(10):
         rig.replayer.step(0)
     assert rig.shards.of(0)[0].payload.points("n") == 4
