@@ -1,5 +1,5 @@
-"""`python -m bench`: measures Vecraft DB and its peers and prints tables; with `scaling` Vecraft DB as it grows, with `kafka` the
-journal on Kafka. Progress: stderr."""
+"""`python -m bench`: measures Vecraft DB and its peers, and prints tables. Subcommands: `scaling` (growth with the data) and
+`kafka` (the journal on Kafka). Progress goes to stderr."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench import document, scaling
 from bench.data import REAL, Data, generate, load
-from bench.machine import Others
+from bench.machine import OtherProcesses
 from bench.measure import Figures, Pace, measure
 from bench.parts import rates
 from bench.peers import PEERS
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the benchmark. Returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["kafka"]:
-        from bench import kafka  # only here, since it needs what the tests need
+        from bench import kafka  # imported here because it needs the test dependencies
 
         return kafka.main(arguments[1:], _data)
     if arguments[:1] == ["scaling"]:
@@ -41,14 +41,14 @@ def main(arguments: list[str] | None = None) -> int:
     figures: dict[str, Figures] = {OURS: {}}
     notes = [_measure(VecraftServer, data, pace, figures[OURS])]
     for name in wanted:
-        found: Figures = {}
+        peer_figures: Figures = {}
         try:
-            notes.append(_measure(PEERS[name], data, pace, found))
-        except Exception as error:  # whatever is wrong with a peer, the others are measured
+            notes.append(_measure(PEERS[name], data, pace, peer_figures))
+        except Exception as error:  # a failing peer must not stop the benchmark
             notes.append(_not_measured(name, error))
             say(notes[-1])
-        if found:
-            figures[name] = found
+        if peer_figures:
+            figures[name] = peer_figures
     text = render(data, notes, figures, parts)
     print(text)
     if options.write is not None:
@@ -57,8 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _measure(make: Callable[[Path], Target], data: Data, pace: Pace, figures: Figures) -> str:
-    """Fills in the figures of a target. Returns a note on it, also when a peer fails on the way; raises when there is nothing."""
-    others, failure = Others(), ""
+    """Fills in the figures of a target. Returns a note about it. Raises when Vecraft fails, or a peer fails without figures."""
+    others, failure = OtherProcesses(), ""
     with tempfile.TemporaryDirectory(prefix="vecraft-bench-") as folder, make(Path(folder)) as target:
         try:
             measure(target, data, pace, figures, caches=target.name == OURS)
@@ -106,5 +106,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end with the benchmark
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers stop with the benchmark
     sys.exit(main())

@@ -1,6 +1,6 @@
-"""Chroma: its own server with its default settings, cosine distance, by its REST API.
+"""Chroma: its server with default settings, cosine distance, over its REST API.
 
-It writes a log when data comes and brings its index up to date when a search asks, so the first search is part of an ingest.
+Chroma appends writes to a log and updates its index at the next search, so an ingest includes the first search.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import orjson
 
-from bench.client import WARM_UP_S, Address, HttpError, HttpSession, Taken, http_request, in_processes
+from bench.client import WARM_UP_S, Address, HttpError, HttpSession, Timings, http_request, in_processes
 from bench.data import Filter, K, Points
 from bench.server import ServerProcess, free_port
 from bench.target import BATCH
@@ -25,7 +25,7 @@ _COLLECTIONS = "/api/v2/tenants/default_tenant/databases/default_database/collec
 
 
 class Chroma:
-    """A server of its own in `folder`."""
+    """A server process with its data in `folder`."""
 
     process: ServerProcess
     name = "chroma"
@@ -88,14 +88,14 @@ class Chroma:
         finally:
             session.close()
 
-    def found(self, answer: bytes) -> list[int]:
+    def rows_of(self, answer: bytes) -> list[int]:
         return [int(text) for text in orjson.loads(answer)["ids"][0]]
 
     def searchable(self, count: int) -> bool:
         self.send(self._probe)
         return int(self.send(http_request("GET", f"{self._path}/count"))) == count
 
-    def run(self, streams: Sequence[Sequence[bytes]], seconds: float = inf, warm_up_s: float = WARM_UP_S) -> list[Taken]:
+    def run(self, streams: Sequence[Sequence[bytes]], seconds: float = inf, warm_up_s: float = WARM_UP_S) -> list[Timings]:
         return in_processes(partial(HttpSession, self._address), streams, seconds, warm_up_s)
 
     def _query(self, query: Any, **rest: Any) -> bytes:
@@ -111,7 +111,7 @@ class Chroma:
 
 
 def _metadata(payload: dict[str, Any]) -> dict[str, Any]:
-    """The payload less its empty lists, which Chroma refuses."""
+    """The payload without empty lists, which Chroma refuses."""
     return {key: value for key, value in payload.items() if value != []}
 
 

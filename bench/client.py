@@ -1,7 +1,7 @@
-"""Clients that cost little: prepared requests, one client for each stream of them, so that what is timed is the database.
+"""Clients with little overhead, so that the timings are those of the database: each sends one stream of prepared requests.
 
-Clients of a server are processes, so that they do not share a GIL with each other or with this one, and talk HTTP over bare
-sockets. Imports nothing heavy, since each begins here.
+Clients of a server are processes, so that they do not share a GIL, and use HTTP over plain sockets. This module has no slow
+imports, because each client process imports it at start.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol
 TIMEOUT_S = 120
 WARM_UP_S = 0.3
 TOLERATED = 20
-"""So many requests of a client may fail, and as many more as half of those it sent; they are counted."""
+"""A client stops with an error after more failures than this number plus half of its completed requests."""
 
 _RECEIVE_BYTES = 1 << 18
 
@@ -28,24 +28,24 @@ Address = tuple[str, int]
 
 
 class HttpError(Exception):
-    """The server did not answer with 200."""
+    """The server closed the connection, or did not answer with 200 or 201."""
 
 
 class Sends(Protocol):
-    """Whatever takes a request and returns its answer."""
+    """Something that can send a request and return its answer."""
 
     def send(self, request: Any) -> Any: ...
 
 
 class Sender(Sends, Protocol):
-    """A connection."""
+    """A connection of one client."""
 
     def close(self) -> None: ...
 
 
-class Taken(NamedTuple):
-    """How long each request of a stream took until it was answered, less the first `skipped`, which were the warm-up; NaN for one
-    that failed, and `error` says why the first of them did."""
+class Timings(NamedTuple):
+    """Latency of each request of a stream, in seconds, NaN for a failed one. Excludes the first `skipped` requests (warm-up).
+    `error` is the text of the first failure."""
 
     skipped: int
     seconds: list[float]
@@ -58,13 +58,13 @@ class Taken(NamedTuple):
         return len(self.seconds) - len(self.answered())
 
 
-def per_second(taken: Sequence[Taken]) -> float:
-    """Answers a second of all clients together. Each counts by its own time, since one may run out of requests before another."""
+def per_second(taken: Sequence[Timings]) -> float:
+    """Throughput of all clients, in answers per second. Each client has its own duration, because streams can end early."""
     return sum(len(seconds) / sum(seconds) for one in taken if (seconds := one.answered()))
 
 
 def http_request(method: str, path: str, body: bytes = b"") -> bytes:
-    """A whole request, ready to be sent."""
+    """A complete HTTP request as bytes."""
     head = f"{method} {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
@@ -77,7 +77,7 @@ class HttpSession:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def send(self, request: bytes) -> bytes:
-        """The body of the answer. Raises HttpError when it is not a success."""
+        """Sends a request and returns the body of the answer. Raises HttpError for a status other than 200 or 201."""
         self._socket.sendall(request)
         received = self._receive()
         while (end := received.find(b"\r\n\r\n")) < 0:
@@ -106,8 +106,8 @@ Connect = Callable[[], Sender]
 Streams = Sequence[Sequence[Any]]
 
 
-def in_processes(connect: Connect, streams: Streams, seconds: float, warm_up_s: float) -> list[Taken]:
-    """A client process for each stream, all beginning at once; a single one is this process."""
+def in_processes(connect: Connect, streams: Streams, seconds: float, warm_up_s: float) -> list[Timings]:
+    """Runs one client process per stream; all start at the same time. A single stream runs in this process."""
     if len(streams) == 1:
         return in_threads(connect, streams, seconds, warm_up_s)
     context = multiprocessing.get_context("spawn")
@@ -116,8 +116,8 @@ def in_processes(connect: Connect, streams: Streams, seconds: float, warm_up_s: 
         return [client.result() for client in running]
 
 
-def in_threads(connect: Connect, streams: Streams, seconds: float, warm_up_s: float) -> list[Taken]:
-    """A client thread for each stream, all beginning at once; a single one is this thread."""
+def in_threads(connect: Connect, streams: Streams, seconds: float, warm_up_s: float) -> list[Timings]:
+    """Runs one client thread per stream; all start at the same time. A single stream runs in this thread."""
     if len(streams) == 1:
         return [_send_all(connect, streams[0], seconds, warm_up_s, lambda: None)]
     barrier = ThreadBarrier(len(streams), timeout=TIMEOUT_S)
@@ -130,16 +130,16 @@ _barrier: Barrier
 
 
 def _meet_at(barrier: Barrier) -> None:
-    global _barrier  # a barrier can only be handed down when a process begins
+    global _barrier  # a barrier can be passed only when a process starts
     _barrier = barrier
 
 
-def _send_in_process(connect: Connect, stream: Sequence[Any], seconds: float, warm_up_s: float) -> Taken:
+def _send_in_process(connect: Connect, stream: Sequence[Any], seconds: float, warm_up_s: float) -> Timings:
     return _send_all(connect, stream, seconds, warm_up_s, lambda: _barrier.wait(TIMEOUT_S))
 
 
-def _send_all(connect: Connect, stream: Sequence[Any], seconds: float, warm_up_s: float, meet: Callable[[], object]) -> Taken:
-    """Sends each request of the stream once: some as a warm-up, and after having met the other clients the rest."""
+def _send_all(connect: Connect, stream: Sequence[Any], seconds: float, warm_up_s: float, meet: Callable[[], object]) -> Timings:
+    """Sends each request of the stream once: a warm-up, then, after all clients have reached the barrier, the timed rest."""
     sender = connect()
     try:
         warm = _timed(sender, stream, warm_up_s)
@@ -149,8 +149,8 @@ def _send_all(connect: Connect, stream: Sequence[Any], seconds: float, warm_up_s
         sender.close()
 
 
-def _timed(sender: Sender, stream: Sequence[Any], seconds: float) -> Taken:
-    """Sends the stream for some seconds, or to its end. Raises what goes wrong if that is most of it."""
+def _timed(sender: Sender, stream: Sequence[Any], seconds: float) -> Timings:
+    """Sends the stream until its end or for `seconds`. Raises the last error when too many requests fail (TOLERATED)."""
     taken: list[float] = []
     failures: list[Exception] = []
     begun_s = time.perf_counter()
@@ -168,11 +168,11 @@ def _timed(sender: Sender, stream: Sequence[Any], seconds: float) -> Taken:
         ended_s = time.perf_counter()
         taken.append(ended_s - begun_s if len(failures) == failed else nan)
         begun_s = ended_s
-    return Taken(0, taken, f"{type(failures[0]).__name__}: {failures[0]}" if failures else "")
+    return Timings(0, taken, f"{type(failures[0]).__name__}: {failures[0]}" if failures else "")
 
 
 def repeat(session: Sends, requests: Sequence[Any], seconds: float, at_most: int = sys.maxsize) -> list[float]:
-    """Sends the requests over and over for some seconds, or until that many are sent. Returns how long each took, in seconds."""
+    """Sends the requests in a cycle, for `seconds` or until `at_most` are sent. Returns the latency of each, in seconds."""
     taken: list[float] = []
     begun_s = time.perf_counter()
     until_s = begun_s + seconds

@@ -1,6 +1,7 @@
-"""What is stored, what is searched for, and what an exact search would find.
+"""The data set: vectors, payloads, queries, and the exact neighbours of the queries (ground truth).
 
-Real embeddings when they are there, else generated clusters, since uniform vectors have no neighbours worth the name.
+Uses real embeddings if they are available, or else generated clusters. Uniformly distributed vectors would not do: all their
+distances are nearly equal.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from journal.records import Vectors
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "debian-packages"
 FIELDS = ("section", "architecture")
-"""The payload fields that filters name: many small groups and two halves."""
+"""Payload fields used in filters: `section` has many small groups, `architecture` two halves."""
 
 K = 10
 TIE = 1e-5
-"""A hit counts when its cosine is at most this far below the K-th best: copies of a text are equally good."""
+"""A hit is correct if its cosine is at most this much below the K-th best, because duplicates of a text are equally good."""
 
 NOISE = 1e-3
-"""How far a fresh query is from the real one that it is made of, as a share of its length."""
+"""Length of the noise that is added to a real query to make a fresh one, relative to the query."""
 
 DIMENSIONS = 384
 _QUERIES, _SEED, _CHUNK = 200, 7, 128
@@ -37,14 +38,14 @@ _GROUPS = {"wide": 0.1, "narrow": 0.01, "rare": 0.001, "other": 0.889}
 
 
 class Filter(NamedTuple):
-    """Lets through the points whose payload has this value in this field."""
+    """Selects the points whose payload field has this value."""
 
     field: str
     value: str
 
 
 class Points(NamedTuple):
-    """Some points: their ids, which are rows of the data; vectors, shape (n, d); payloads."""
+    """n points: ids (row numbers of the data); vectors, shape (n, d); payloads."""
 
     ids: Sequence[int]
     vectors: Vectors
@@ -53,7 +54,7 @@ class Points(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Vectors of unit length, shape (n, d); queries, shape (q, d); one payload per vector."""
+    """Vectors, shape (n, d), and queries, shape (q, d), of unit length; one payload per vector."""
 
     source: str
     vectors: Vectors
@@ -61,40 +62,42 @@ class Data:
     payloads: Sequence[dict[str, Any]]
 
     def points(self, rows: Sequence[int]) -> Points:
-        """The points of these rows."""
+        """The points in these rows."""
         return Points(rows, self.vectors[np.asarray(rows)], [self.payloads[row] for row in rows])
 
     def batches(self, size: int) -> list[Points]:
-        """All points, so many at a time."""
+        """All points in batches of `size`."""
         count = len(self.vectors)
         return [self.points(range(start, min(count, start + size))) for start in range(0, count, size)]
 
     def rows_with(self, only: Filter) -> NDArray[np.int64]:
-        """The rows that a filter lets through, ascending."""
+        """The rows that a filter selects, ascending."""
         return np.flatnonzero([payload[only.field] == only.value for payload in self.payloads])
 
     def filter_of_share(self, share: float) -> Filter:
-        """The filter that lets through most nearly this share of the vectors."""
+        """The filter that selects the share of vectors closest to `share`."""
         counts = Counter(Filter(field, payload[field]) for payload in self.payloads for field in FIELDS)
         return min(counts, key=lambda only: abs(counts[only] / len(self.payloads) - share))
 
 
 class Fresh:
-    """Queries that were never sent before, so that no answer comes from a cache: real ones with a little seeded noise."""
+    """Queries that were never sent before, so that no cache can answer them: real queries with a little seeded noise."""
 
     def __init__(self, queries: Vectors) -> None:
         self._queries = queries
         self._random = np.random.default_rng(_SEED)
 
     def take(self, count: int) -> Vectors:
-        """So many, shape (count, d), of unit length; none is one of the real ones, or is ever given again."""
+        """New queries, shape (count, d), of unit length. Never returns a query twice, nor a real one."""
         chosen = self._queries[np.arange(count) % len(self._queries)]
         noise = _unit(self._random.standard_normal(chosen.shape, np.float32))
         return _unit(chosen + np.float32(NOISE) * noise)
 
 
 class Truth(NamedTuple):
-    """What exact search says of each query: the rows allowed, how many hits there are, and the cosine that a hit must reach."""
+    """Ground truth of all queries: a mask of the rows that the filter allows, shape (n,); the number of true neighbours per query
+    (at most K); the lowest cosine of a true neighbour of each query, shape (q,).
+    """
 
     allowed: NDArray[np.bool_]
     size: int
@@ -102,7 +105,7 @@ class Truth(NamedTuple):
 
 
 def load(folder: Path, limit: int | None) -> Data:
-    """The data of a folder as described in ../shared/data/README.md, at most `limit` vectors."""
+    """Loads a folder in the format of ../shared/data/README.md, at most `limit` vectors."""
     vectors = np.load(folder / "vectors.f16.npy")[:limit].astype(np.float32)
     queries = np.load(folder / "queries.f16.npy").astype(np.float32)
     with gzip.open(folder / "payload.jsonl.gz") as lines:
@@ -111,16 +114,17 @@ def load(folder: Path, limit: int | None) -> Data:
 
 
 def generate(count: int) -> Data:
-    """Seeded clusters of vectors; sections hold about 10 %, 1 % and 0.1 % of them, an architecture half."""
+    """Generates seeded clusters. The sections have about 10 %, 1 % and 0.1 % of the points, each architecture half."""
     clusters = Clusters(count)
     points = clusters.points(0, count)
     return Data(f"generated, {_shape(points.vectors)}", points.vectors, clusters.queries(_QUERIES), points.payloads)
 
 
 class Clusters:
-    """Seeded vectors around a hundredth as many centres, made piece by piece, so that a million need not lie in memory.
+    """Seeded clusters of about 100 vectors each, generated in chunks, so that a million vectors need not be in memory.
 
-    Few directions hold most of the spread and clusters overlap, as in real embeddings: a graph finds most neighbours, not all.
+    As in real embeddings, few directions have most of the variance, and clusters overlap: an HNSW graph does not find all
+    neighbours.
     """
 
     def __init__(self, count: int) -> None:
@@ -129,7 +133,7 @@ class Clusters:
         self._centres = np.random.default_rng(_SEED).standard_normal((max(8, count // 100), DIMENSIONS), np.float32)
 
     def points(self, start: int, count: int) -> Points:
-        """The points with the ids from `start` on; the same start gives the same ones."""
+        """The points with ids from `start` on. Deterministic for the same `start` and `count`."""
         random = np.random.default_rng((_SEED, start))
         vectors = self._vectors(random, count)
         sections = random.choice(list(_GROUPS), count, p=list(_GROUPS.values())).tolist()
@@ -142,7 +146,7 @@ class Clusters:
         return Points(ids, vectors, payloads)
 
     def queries(self, count: int) -> Vectors:
-        """Vectors of the same clusters that are no points."""
+        """Vectors of the same clusters that are not among the points."""
         return self._vectors(np.random.default_rng(_SEED + 1), count)
 
     def _vectors(self, random: np.random.Generator, count: int) -> Vectors:
@@ -151,7 +155,7 @@ class Clusters:
 
 
 def truth_of(data: Data, rows: NDArray[np.int64] | None = None) -> Truth:
-    """The truth among `rows`, or among all."""
+    """The ground truth among `rows`, or among all points."""
     allowed = np.ones(len(data.vectors), np.bool_)
     if rows is not None:
         allowed[:] = False
@@ -165,18 +169,18 @@ def truth_of(data: Data, rows: NDArray[np.int64] | None = None) -> Truth:
     return Truth(allowed, count, np.concatenate(least))
 
 
-def recall(data: Data, truth: Truth, found: Sequence[Sequence[int]]) -> float:
-    """The share of true neighbours among the rows found for the first `len(found)` queries; ties count, doubles do not."""
+def recall(data: Data, truth: Truth, answers: Sequence[Sequence[int]]) -> float:
+    """Recall of the first `len(answers)` queries; `answers` are rows. A tie counts as correct, a repeated row counts once."""
     good = 0
-    for query, least, rows in zip(data.queries, truth.least, found, strict=False):
+    for query, least, rows in zip(data.queries, truth.least, answers, strict=False):
         hits = [row for row in set(rows) if truth.allowed[row]]
         good += min(truth.size, int(np.count_nonzero(data.vectors[hits] @ query >= least - TIE)))
-    return good / (truth.size * len(found))
+    return good / (truth.size * len(answers))
 
 
-def complete(truth: Truth, found: Sequence[Sequence[int]]) -> float:
-    """The share of answers that hold as many allowed rows as there are to be had."""
-    return sum(len([row for row in set(rows) if truth.allowed[row]]) == truth.size for rows in found) / len(found)
+def complete(truth: Truth, answers: Sequence[Sequence[int]]) -> float:
+    """The share of answers with as many allowed rows as possible (`truth.size`)."""
+    return sum(len([row for row in set(rows) if truth.allowed[row]]) == truth.size for rows in answers) / len(answers)
 
 
 def _unit(vectors: Vectors) -> Vectors:

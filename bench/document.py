@@ -1,4 +1,4 @@
-"""`docs/benchmarks.md`: a section for each benchmark that was run, replaced when it is run again."""
+"""Updates `docs/benchmarks.md`: one section per benchmark, replaced when the benchmark runs again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 PEERS, SCALING = "Beside its peers", "As it grows"
-"""The sections, in their order."""
+"""Titles of the sections, in order."""
 
 _HEAD = """# Benchmarks
 
@@ -16,7 +16,7 @@ where a line says ↑, lower where it says ↓.
 
 
 def write(file: Path, title: str, text: str) -> None:
-    """Puts the text into its section; the others stay."""
+    """Replaces one section of the file; keeps the others."""
     sections = _sections(file.read_text()) if file.exists() else {}
     sections[title] = text.strip()
     parts = [f"## {title}\n\n{sections[title]}\n" for title in (PEERS, SCALING) if title in sections]

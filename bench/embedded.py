@@ -1,7 +1,7 @@
-"""Databases that run in their user's process: each gets a process of its own, so that its memory and time can be told.
+"""Embedded databases: each runs in its own process, so that its memory and CPU time can be measured separately.
 
-Its clients are threads of that process, which is how such a database is shared, and are timed there: what this process sends
-and receives through a pipe is in no figure. Memory is that of the whole process: Python, the library and what it holds.
+Its clients are threads of that process, as is usual for an embedded database, and are timed there. So no figure includes the pipe
+to this process. Memory is that of the whole process: Python, the library and its data.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from bench.client import WARM_UP_S, Taken, in_threads
+from bench.client import WARM_UP_S, Timings, in_threads
 from bench.data import Filter, Points
 from bench.process import Watched
 from journal.records import Vectors
@@ -24,18 +24,18 @@ _TIMEOUT_S = 600.0
 _STOP_TIMEOUT_S = 30.0
 
 Action = Callable[[], Any]
-"""A request with all that it needs, ready to be carried out by any thread."""
+"""A prepared request, which any thread can execute."""
 
 Request = tuple[str, tuple[Any, ...]]
-"""The method of an engine that gives the action, and its arguments."""
+"""The name of the engine method that returns the action, and its arguments."""
 
 
 class EngineError(Exception):
-    """The process of an engine has failed, has ended, or does not answer. The text says why."""
+    """The process of an engine failed, ended, or does not answer."""
 
 
 class Engine(Protocol):
-    """A library; made with a folder, it opens what is there."""
+    """An embedded database; the constructor opens the data in `folder`."""
 
     name: str
     replaces: bool
@@ -49,16 +49,16 @@ class Engine(Protocol):
     def upserting(self, points: Points, single: bool) -> Action: ...
 
     def searching(self, query: Vectors, only: Filter | None) -> Action:
-        """An action that returns the rows found."""
+        """An action that returns the rows of the hits."""
 
     def index(self) -> None:
-        """Does what makes the points searchable through an index; returns when they are."""
+        """Builds the index, if that needs an explicit call. Returns when it is complete."""
 
     def close(self) -> None: ...
 
 
 class Embedded:
-    """An engine in a process of its own."""
+    """The target for an engine, which runs in its own process."""
 
     process: Watched
 
@@ -111,7 +111,7 @@ class Embedded:
     def send(self, request: Request) -> Any:
         return self._ask("send", request)
 
-    def found(self, answer: list[int]) -> list[int]:
+    def rows_of(self, answer: list[int]) -> list[int]:
         return answer
 
     def searchable(self, count: int) -> bool:
@@ -119,16 +119,16 @@ class Embedded:
         self._ask("give_back")
         return True
 
-    def run(self, streams: Sequence[Sequence[Request]], seconds: float = inf, warm_up_s: float = WARM_UP_S) -> list[Taken]:
+    def run(self, streams: Sequence[Sequence[Request]], seconds: float = inf, warm_up_s: float = WARM_UP_S) -> list[Timings]:
         if seconds < inf:
-            taken: list[Taken] = self._ask("run", streams, seconds, warm_up_s)
+            taken: list[Timings] = self._ask("run", streams, seconds, warm_up_s)
             self._ask("give_back")
             return taken
-        # An ingest goes there piece by piece, so that the engine's process need not hold all of it.
+        # An ingest is sent one request at a time, so that the engine's process need not hold all of it.
         assert len(streams) == 1
         pieces = [self._ask("run", [[request]], inf, 0.0)[0] for request in streams[0]]
         errors = [piece.error for piece in pieces if piece.error]
-        return [Taken(0, [second for piece in pieces for second in piece.seconds], errors[0] if errors else "")]
+        return [Timings(0, [second for piece in pieces for second in piece.seconds], errors[0] if errors else "")]
 
     def _ask(self, name: str, *arguments: Any) -> Any:
         self._pipe.send((name, arguments))
@@ -147,7 +147,7 @@ class Embedded:
 
 
 class _Host:
-    """What the process of an engine answers."""
+    """The commands that the process of an engine executes."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -161,14 +161,14 @@ class _Host:
     def send(self, request: Request) -> Any:
         return self._prepare(request)()
 
-    def run(self, streams: Sequence[Sequence[Request]], seconds: float, warm_up_s: float) -> list[Taken]:
-        requests = {id(request): request for stream in streams for request in stream}  # some come more than once
+    def run(self, streams: Sequence[Sequence[Request]], seconds: float, warm_up_s: float) -> list[Timings]:
+        requests = {id(request): request for stream in streams for request in stream}  # requests may be repeated
         prepared = {key: self._prepare(request) for key, request in requests.items()}
         actions = [[prepared[id(request)] for request in stream] for stream in streams]
         return in_threads(_Caller, actions, seconds, warm_up_s)
 
     def give_back(self) -> None:
-        """Returns to the system what the clients held, so that the memory is the engine's."""
+        """Frees the memory of the clients, so that only the engine's is measured."""
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -182,7 +182,7 @@ class _Host:
 
 
 class _Caller:
-    """A client of an engine: it carries out what is prepared."""
+    """A client thread: executes prepared actions."""
 
     def send(self, request: Action) -> Any:
         return request()
@@ -204,7 +204,7 @@ def _serve(engine: type[Engine], folder: Path, pipe: Connection) -> None:
                 answer = getattr(host, name)(*arguments)
             arguments = None
             pipe.send((True, answer))
-        except EOFError:  # this process is not needed any more
+        except EOFError:  # the parent has closed the pipe
             return
         except Exception as error:
             pipe.send((False, f"{type(error).__name__}: {error}"))

@@ -1,6 +1,6 @@
-"""Raw FAISS: one HNSW graph over fp16 codes, with the server's graph settings and one thread a search.
+"""Raw FAISS: one HNSW graph over fp16 codes, with our server's graph settings and one thread per search.
 
-The floor: no network, no durability, no payload. An upsert only adds, since a graph cannot give a vector up.
+A lower bound for latency: no network, no durability, no payloads. An upsert only inserts, because the graph cannot delete.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from catalog.collection import HnswConfig
 from journal.records import Vectors
 from shard.vectors.graph import DEFAULT_EF
 
-faiss: Any = _faiss  # its stubs know neither the search parameters nor the numpy signatures
+faiss: Any = _faiss  # its stubs lack the search parameters and the numpy signatures
 
 
 class FaissFloor:
-    """A graph in memory, and for each filter a bitmap."""
+    """A graph in memory, and one bitmap per filter."""
 
     name = "faiss"
     replaces = False
-    batch = 1 << 30  # all at once: FAISS then inserts by level, which gives the better graph
+    batch = 1 << 30  # one batch: FAISS then inserts by level, which gives a better graph
 
     def __init__(self, folder: Path) -> None:
         faiss.omp_set_num_threads(1)

@@ -1,7 +1,7 @@
-"""`python -m bench kafka`: what the journal on Kafka costs, beside a plain producer and the REST path in the same run.
+"""`python -m bench kafka`: the cost of the journal on Kafka, compared with a plain producer and with REST in the same run.
 
-What a write through the gateway adds to the producer's own round trip; how soon, and at what rate, the ingest topic becomes
-visible; where the time goes when an empty node replays the log. No graph is built anywhere, since that would hide the journal.
+Measures the latency that the gateway adds to a produce; latency and throughput of the ingest topic until points are readable; and
+the replay by an empty node, with a profile. No graphs are built, because they would dominate the figures.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from confluent_kafka.cimpl import NewTopic
 import schemas
 from bench.client import Address, HttpError, HttpSession, http_request, repeat
 from bench.data import Data
-from bench.machine import Others, description
+from bench.machine import OtherProcesses, description
 from bench.measure import percentiles_ms
 from bench.progress import say
 from bench.report import DOWN, NONE, UP, number, ratio, table
@@ -56,11 +56,11 @@ from tests.kafka_server import KAFKA_VERSION, KafkaCluster, KafkaServer, why_not
 from vecraft.roles import wall_clock_ms
 
 WRITE_P99_MS = 25.0
-"""What V15 promises of tier 0."""
+"""The latency that V15 promises for tier 0."""
 
 WARM_UP = 50
 ROUNDS = 4
-"""The gateway and the raw producer take turns, so that both see the same machine."""
+"""Gateway and raw producer alternate this many times, so that load on the machine affects both equally."""
 
 VISIBLE_TIMEOUT_S = 30.0
 
@@ -73,13 +73,13 @@ _CANONICAL = fastavro.schema.to_parsing_canonical_form(_SCHEMA)
 _FRAME = codec.MAGIC + bytes.fromhex(fastavro.schema.fingerprint(_CANONICAL, "CRC-64-AVRO"))
 
 
-def main(arguments: Sequence[str], find: Callable[[Path | None, int | None], Data]) -> int:
-    """Measures and prints the tables; `find` gives the data of a folder, at most so many vectors. Returns the exit status."""
+def main(arguments: Sequence[str], load_data: Callable[[Path | None, int | None], Data]) -> int:
+    """Measures and prints the tables. `load_data` loads a folder, at most that many vectors. Returns the exit status."""
     options = _parser().parse_args(arguments)
     if reason := why_not_java():
         say(f"Kafka: not measured, {reason}")
         return 1
-    data, others = find(options.data, options.vectors), Others()
+    data, others = load_data(options.data, options.vectors), OtherProcesses()
     with tempfile.TemporaryDirectory(prefix="vecraft-bench-") as name:
         folder = Path(name)
         with KafkaServer(folder / "broker") as broker:
@@ -108,7 +108,7 @@ def _notes(data: Data, others: float) -> Lines:
 
 
 def measure_writes(bootstrap: str, preset: str, folder: Path, data: Data, options: argparse.Namespace) -> list[Lines]:
-    """A client of the gateway and a raw producer in turns, each waiting for every write. Returns rows of the table."""
+    """Alternates between a gateway client and a raw producer, each with one write in flight. Returns rows of the table."""
     say(f"single writes, {preset}")
     topics, warm_up = Topics(f"writes-{preset}", preset), options.warm_up
     with node(folder / topics.prefix, bootstrap, topics) as server, closing(server.session()) as session:
@@ -127,7 +127,7 @@ def measure_writes(bootstrap: str, preset: str, folder: Path, data: Data, option
 
 
 def write_rows(name: str, gateway_s: Sequence[float], raw_s: Sequence[float]) -> list[Lines]:
-    """Rows for p50 and p99, the latter with whether it is within V15."""
+    """Rows for p50 and p99; the latter says whether it meets V15."""
     p50, p99 = _latency_rows(name, gateway_s, raw_s)
     return [[*p50, NONE], [*p99, "yes" if percentiles_ms(gateway_s, 99)[0] <= WRITE_P99_MS else "NO"]]
 
@@ -138,14 +138,14 @@ def _latency_rows(name: str, ours_s: Sequence[float], peer_s: Sequence[float]) -
 
 
 class RawProducer:
-    """A plain producer without linger that waits for each delivery."""
+    """A plain producer with linger 0 that waits for each delivery report."""
 
     def __init__(self, bootstrap: str, topic: str) -> None:
         self._producer = Producer(_PRODUCER | {"bootstrap.servers": bootstrap, "linger.ms": 0})
         self._topic = topic
 
     def send(self, request: Mapping[str, Any]) -> None:
-        """Writes a record, given as arguments of `produce`. Raises KafkaException when it is not delivered."""
+        """Produces a record, given as arguments of `produce`. Raises KafkaException when it is not delivered."""
         reports: list[KafkaError | None] = []
         self._producer.produce(self._topic, on_delivery=lambda error, _: reports.append(error), **request)
         while not reports:
@@ -155,15 +155,15 @@ class RawProducer:
 
 
 def _create_raw_topic(bootstrap: str, topics: Topics) -> str:
-    """The name of a topic of one partition that is like tier 0 else."""
+    """Creates a topic with one partition, otherwise configured like tier 0. Returns its name."""
     name, spec = f"{topics.prefix}.raw", topics.all()[topics.tier(0)]
-    admin = AdminClient({"bootstrap.servers": bootstrap})  # kept, or the wait would end with it
+    admin = AdminClient({"bootstrap.servers": bootstrap})  # the variable keeps the client alive while the future is pending
     admin.create_topics([NewTopic(name, 1, spec.replication, config=config_of(spec))])[name].result()
     return name
 
 
 def _latest_record(bootstrap: str, topics: Topics) -> dict[str, Any]:
-    """What the gateway wrote last to tier 0."""
+    """The latest record of tier 0, as arguments of `produce`."""
     with closing(KafkaJournal(bootstrap)) as journal, closing(journal.reader()) as reader:
         ends = journal.end_offsets([partition for partition in topics.data_partitions() if partition.topic == topics.tier(0)])
         reader.assign({partition: end - 1 for partition, end in ends.items() if end})
@@ -175,7 +175,7 @@ def _latest_record(bootstrap: str, topics: Topics) -> dict[str, Any]:
 
 
 def measure_ingest(bootstrap: str, folder: Path, data: Data, options: argparse.Namespace) -> Lines:
-    """One record until it is visible, and many; beside them the same over REST. Returns the table."""
+    """Time until one record is readable, and throughput of many, for the ingest topic and for REST. Returns the table."""
     topics, count = Topics("ingest"), min(options.ingest_vectors, len(data.vectors))
     with node(folder / topics.prefix, bootstrap, topics) as server, closing(server.session()) as session:
         for name in ("bench", "avro", "json", "rest"):
@@ -196,7 +196,7 @@ def measure_ingest(bootstrap: str, folder: Path, data: Data, options: argparse.N
 
 
 def avro(collection: str, row: int, data: Data) -> bytes:
-    """A record of the ingest topic in single-object framing, the vector as its bytes."""
+    """An ingest record in Avro with single-object framing; the vector as bytes."""
     body = io.BytesIO()
     payload = orjson.dumps(data.payloads[row]).decode()
     change = {"collection": collection, "id": row, "vector": data.vectors[row].tobytes(), "payload": payload}
@@ -205,12 +205,12 @@ def avro(collection: str, row: int, data: Data) -> bytes:
 
 
 def json(collection: str, row: int, data: Data) -> bytes:
-    """A record of the ingest topic in JSON, the vector as numbers."""
+    """An ingest record in JSON; the vector as numbers."""
     return _dump({"collection": collection, "id": row, "vector": data.vectors[row], "payload": data.payloads[row]})
 
 
 def _latencies(raw: RawProducer, session: HttpSession, data: Data, count: int) -> list[float]:
-    """Seconds from produce until a retrieve finds the point, asked again as soon as it has answered."""
+    """Seconds from produce until a retrieve returns the point, for each record. Retrieves are repeated without delay."""
     taken = []
     for point in range(count):
         record = {"key": str(point), "value": json("bench", point % len(data.vectors), data)}
@@ -230,7 +230,7 @@ def _produced_s(server: Node, name: str, bootstrap: str, topics: Topics, values:
     """Seconds from the first produce until all records are visible."""
     say(f"{len(values):,} points through the ingest topic, {name}")
     producer = Producer(_PRODUCER | {"bootstrap.servers": bootstrap, "linger.ms": 5})
-    producer.list_topics(topics.ingest)  # connected before, as the REST client is
+    producer.list_topics(topics.ingest)  # connects before the timing starts, as for REST
     begun_s = time.perf_counter()
     for key, value in enumerate(values):
         producer.produce(topics.ingest, value, str(key))
@@ -254,7 +254,7 @@ def _rest_s(server: Node, name: str, data: Data, count: int) -> float:
 
 
 def measure_replay(bootstrap: str, folder: Path, data: Data) -> Lines:
-    """A log filled over REST, replayed by a fresh node, by a Replayer alone, and by one with timed functions. Returns tables."""
+    """Fills a log over REST; replays it with an empty node, a Replayer alone, and a profiled Replayer. Returns tables."""
     topics, count = Topics("replay"), len(data.vectors)
     with node(folder / topics.prefix, bootstrap, topics) as server:
         server.create("bench", data)
@@ -274,13 +274,13 @@ def measure_replay(bootstrap: str, folder: Path, data: Data) -> Lines:
 
 
 def share_rows(seconds: Mapping[str, float], total_s: float, count: int) -> list[Lines]:
-    """A row for each part, then what no part accounts for, and the whole."""
+    """A row per part, a row for the time outside all parts, and the total."""
     parts = {**seconds, "the rest": total_s - sum(seconds.values()), "= all": total_s}
     return [[name, number(s), f"{s / total_s:.1%}", number(1e6 * s / count)] for name, s in parts.items()]
 
 
 class Profile:
-    """While entered: the seconds in each part of a replay, less those in other parts that it calls. For one thread."""
+    """A profiler as a context manager: own time (without nested parts) of each part of a replay, in seconds. For one thread."""
 
     PARTS: Sequence[tuple[str, Any, str]] = (
         ("open: topics, catalog, positions", Replayer, "open"),
@@ -294,7 +294,7 @@ class Profile:
         ("apply: write to RocksDB", Store, "write"),
         ("apply: in-memory indexes", WriteBatch, "publish"),
         ("apply: publish views", Shard, "_publish"),
-        ("commit for the dashboards", Replayer, "_tend"),
+        ("commit for the dashboards", Replayer, "_commit_when_due"),
     )
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -312,7 +312,7 @@ class Profile:
         self._patches.close()
 
     def timed(self, label: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, its own time counted under the label."""
+        """Wraps a function so that its own time is added to the label."""
 
         def run(*args: Any, **keywords: Any) -> Any:
             outer_s, self._inner_s = self._inner_s, 0.0
@@ -328,7 +328,7 @@ class Profile:
 
 
 def _replay_s(bootstrap: str, topics: Topics, folder: Path) -> float:
-    """Seconds in which a Replayer without state gets to the end of the log."""
+    """Seconds that a Replayer without state needs to reach the end of the log."""
     limits = Limits()
     shards = Shards(folder, topics, limits, lambda task: None)
     group = f"{topics.prefix}.{folder.name}"
@@ -346,7 +346,7 @@ def _replay_s(bootstrap: str, topics: Topics, folder: Path) -> float:
 
 
 class Node(NamedTuple):
-    """A node on Kafka, as a process of its own."""
+    """A node on Kafka, in its own process."""
 
     process: ServerProcess
     address: Address
@@ -355,7 +355,7 @@ class Node(NamedTuple):
         return HttpSession(self.address)
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
-        """The result of one request."""
+        """Sends one request and returns its result."""
         with closing(self.session()) as session:
             return orjson.loads(session.send(http_request(method, path, _dump(body))))["result"]
 
@@ -364,7 +364,7 @@ class Node(NamedTuple):
         self.ask("PUT", f"/collections/{name}", {"vectors": vectors, "hnsw_config": {"m": 0}})
 
     def wait_visible(self, name: str, count: int) -> None:
-        """Returns once a read finds that many points; asks 20 times a second, which costs the node little."""
+        """Waits until `count` points are readable."""
         path = f"/collections/{name}/points/count?consistency=eventual"
         self.process.wait_for(lambda: self.ask("POST", path, {})["count"] == count)
 
@@ -378,7 +378,7 @@ class Node(NamedTuple):
 
 @contextmanager
 def node(folder: Path, bootstrap: str, topics: Topics, name: str = "bench") -> Iterator[Node]:
-    """A node that is ready, with its state and its log in `folder`."""
+    """Runs a node and waits until it is ready. Its state and its output are in `folder`."""
     folder.mkdir()
     command = [sys.executable, "-m", "vecraft.cli", "serve", "--port", "0", "--data-dir", str(folder / "data"), "--node", name]
     command += ["--journal", "kafka", "--bootstrap-servers", bootstrap]
@@ -395,7 +395,7 @@ def node(folder: Path, bootstrap: str, topics: Topics, name: str = "bench") -> I
 
 
 def _upsert(data: Data, at: int, wait: str) -> bytes:
-    """A request that upserts one point without payload, so that all are of one size; beyond the ids of the ingest topic."""
+    """A request that upserts one point. It has no payload, so that all requests have one size; its id is not used elsewhere."""
     body = {"points": [{"id": (1 << 40) + at, "vector": data.vectors[at % len(data.vectors)]}]}
     return http_request("PUT", f"/collections/bench/points?wait={wait}", _dump(body))
 

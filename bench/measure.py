@@ -1,8 +1,8 @@
-"""What is measured of a target, in this order: ingest, idleness, searches, filtered searches, upserts, reads mixed with writes,
-searches after them, searches beside bulk upserts, a restart.
+"""Measures a target, in this order: ingest, idle, searches, filtered searches, upserts, mixed reads and writes, searches after
+the upserts, searches during bulk upserts, restart.
 
-Timed windows rather than counts, so that a slow target does not make the run long. No timed search repeats a query: each is
-fresh (`data.Fresh`), so that nobody is measured by a cache of answers. Recall is that of the real queries, one pass.
+Uses time windows instead of numbers of requests, so that a slow target does not take long. Timed searches never repeat a query
+(`data.Fresh`), so that no cache can answer them. Recall is computed over the real queries, in a separate pass.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bench.client import WARM_UP_S, Taken, per_second
+from bench.client import WARM_UP_S, Timings, per_second
 from bench.data import Data, Filter, Fresh, complete, recall, truth_of
 from bench.process import disk_mib
 from bench.progress import say
@@ -25,16 +25,16 @@ Figures = dict[str, float]
 
 CLIENTS = (1, 4, 16)
 SHARES = {"half": 0.5, "wide": 0.1, "narrow": 0.01, "rare": 0.001}
-"""The filters, and the share of all vectors that each lets through."""
+"""Filters, and the share of all points that each selects."""
 
 MIXED_CLIENTS, MIXED_UPSERTS = 4, 0.1
 SETTLE_TIMEOUT_S = 150.0
 UPSERTS = 5000
 _QUERIES, _FILTERED_QUERIES, _REPEATED_QUERIES = 400, 150, 100
-"""How many real queries recall is counted over."""
+"""Number of real queries for recall: without filter and with filter; and number of repeated queries."""
 
 _QUIET_CPU = 0.1
-_QUIET_S = 3.0  # longer than a server waits before it takes itself for idle and tidies up
+_QUIET_S = 3.0  # longer than a server waits before its idle-time maintenance
 _POLL_S = 0.05
 _PROBES = 1000
 _GENEROUS = 2.0
@@ -43,14 +43,14 @@ _SEED = 11
 
 
 class Pace(NamedTuple):
-    """`seconds`: the length of a timed window."""
+    """`seconds`: the length of a time window."""
 
     seconds: float
 
 
 def measure(target: Target, data: Data, pace: Pace, figures: Figures, caches: bool = False) -> None:
-    """Fills in all figures of a target that has just been entered, so that those there are survive a failure. Measures also how
-    it answers what it was asked before, if it is known to have `caches` for that."""
+    """Measures a new target. Adds each figure to `figures` immediately, so that a later failure keeps the earlier ones. With
+    `caches`, also measures repeated queries."""
     target.create(data.vectors.shape[1])
     run = Measurement(target, data, pace, figures)
     run.ingest()
@@ -69,7 +69,7 @@ def measure(target: Target, data: Data, pace: Pace, figures: Figures, caches: bo
 
 
 class Measurement:
-    """The steps of `measure`, each with the figures it gives."""
+    """The steps of `measure`; each adds its figures."""
 
     def __init__(self, target: Target, data: Data, pace: Pace, figures: Figures) -> None:
         self._target, self._data, self._pace, self._figures = target, data, pace, figures
@@ -78,7 +78,7 @@ class Measurement:
         self._random = random.Random(_SEED)
 
     def ingest(self) -> None:
-        """All points by one client; then at once the first search, and the wait until all are searchable with an index."""
+        """Ingests all points with one client, then times the first search and the time until all are indexed."""
         target, count = self._target, len(self._data.vectors)
         batches = self._data.batches(min(target.batch, count))
         requests = [target.bulk(points, points is batches[-1]) for points in batches]
@@ -99,7 +99,7 @@ class Measurement:
         }
 
     def settle(self) -> None:
-        """What it does and takes once nobody asks anything."""
+        """Waits until background work ends, then measures idle CPU, memory and disk."""
         self._say("until background work ends")
         begun_s = time.perf_counter()
         quiet_s = self._quiet() - begun_s
@@ -116,15 +116,15 @@ class Measurement:
 
     def search(self) -> None:
         self._say("search, recall")
-        found = self._found(_QUERIES)
-        self._figures["recall"] = recall(self._data, truth_of(self._data), found)
+        answers = self._answers(_QUERIES)
+        self._figures["recall"] = recall(self._data, truth_of(self._data), answers)
         for clients in CLIENTS:
             self._say(f"search, {clients} {'clients' if clients > 1 else 'client'}")
             taken = self._window(self._search, clients)
             self._report(f"search{clients}", taken, per_second(taken))
 
     def repeated(self) -> None:
-        """The same few queries over and over, which is what a cache of answers is for."""
+        """Repeats a few queries, to measure a cache of answers."""
         self._say("search, repeated queries")
         requests = list(map(self._search, self._fresh.take(_REPEATED_QUERIES)))
         for clients in (1, 4):
@@ -135,18 +135,18 @@ class Measurement:
     def filtered(self, name: str, only: Filter) -> None:
         self._say(f"search where {only.field} = {only.value}")
         truth = truth_of(self._data, self._data.rows_with(only))
-        found = self._found(_FILTERED_QUERIES, only)
-        self._figures |= {f"{name}_recall": recall(self._data, truth, found), f"{name}_complete": complete(truth, found)}
+        answers = self._answers(_FILTERED_QUERIES, only)
+        self._figures |= {f"{name}_recall": recall(self._data, truth, answers), f"{name}_complete": complete(truth, answers)}
         self._report(name, self._window(lambda query: self._target.search(query, only)))
 
     def upserts(self) -> None:
-        """Writes points again as they are, so that the truth stays; one client, one at a time."""
+        """Single upserts by one client. They rewrite points unchanged, so that the ground truth stays valid."""
         self._say("single upserts")
         taken = self._run([self._upserts(_MOST_REQUESTS)])
         self._report("upsert", taken, per_second(taken))
 
     def mixed(self) -> None:
-        """Several clients, of whose requests one in so many is an upsert."""
+        """Several clients; a share of MIXED_UPSERTS of their requests are upserts."""
         self._say("reads mixed with writes")
         streams = self._fresh_streams(self._search, MIXED_CLIENTS)
         places = [{at for at in range(len(stream)) if self._random.random() < MIXED_UPSERTS} for stream in streams]
@@ -161,17 +161,17 @@ class Measurement:
             for at, second in enumerate(one.seconds, one.skipped):
                 split[at in upserts].append(second)
         for name, seconds in (("mixed_search", split[False]), ("mixed_upsert", split[True])):
-            self._report(name, [Taken(0, seconds)])
+            self._report(name, [Timings(0, seconds)])
 
     def after(self) -> None:
-        """Searches what is no longer in one piece."""
+        """Searches after the upserts, which fragment the index."""
         self._quiet()
         self._say("search after the upserts")
-        self._figures["after_recall"] = recall(self._data, truth_of(self._data), self._found(_FILTERED_QUERIES))
+        self._figures["after_recall"] = recall(self._data, truth_of(self._data), self._answers(_FILTERED_QUERIES))
         self._report("after", self._window(self._search))
 
     def beside(self) -> None:
-        """Searches while another client writes all points again, as fast as it can."""
+        """Searches while another client rewrites all points as fast as possible."""
         self._say("search beside bulk upserts")
         batches = [self._target.bulk(points, last=False) for points in self._data.batches(self._target.batch)]
         enough = 1 + int(self._pace.seconds * _MOST_REQUESTS / len(self._data.vectors))
@@ -182,11 +182,11 @@ class Measurement:
         self._figures["beside_vectors"] = written
 
     def restart(self) -> None:
-        """What it takes at the end of it all; and from the start of its process until a search is answered."""
+        """Final memory and disk; then the time from the start of the process to the answer of a search."""
         self._say("until background work ends")
         self._quiet()
         self._figures |= {"pss_after": self._target.process.pss_mib(), "disk_after": disk_mib(self._target.folder)}
-        if not self._target.replaces:  # nothing of it lasts
+        if not self._target.replaces:  # it has no durable data
             return
         self._say("restart")
         self._figures["start_s"] = restarted_s(self._target, self._search(self._fresh.take(1)[0]))
@@ -195,17 +195,17 @@ class Measurement:
         return self._target.search(query)
 
     def _upserts(self, count: int) -> list[Request]:
-        """Each of another point while there are any; in no order."""
+        """Upserts of random points; the first UPSERTS requests are distinct, then they repeat."""
         rows = [self._random.randrange(len(self._data.vectors)) for _ in range(min(count, UPSERTS))]
         requests = [self._target.upsert(self._data.points([row])) for row in rows]
         return requests * -(-count // len(requests))
 
-    def _window(self, search: Callable[[Vectors], Request], clients: int = 1) -> list[Taken]:
-        """A timed window of fresh searches."""
+    def _window(self, search: Callable[[Vectors], Request], clients: int = 1) -> list[Timings]:
+        """Runs fresh searches for one time window."""
         return self._run(self._fresh_streams(search, clients))
 
-    def _run(self, streams: Sequence[Sequence[Request]]) -> list[Taken]:
-        """A timed window; counts what fails in it."""
+    def _run(self, streams: Sequence[Sequence[Request]]) -> list[Timings]:
+        """Runs one time window, and counts failed requests."""
         taken = self._target.run(streams, self._pace.seconds, self._warm_up_s)
         self._figures["failed"] = self._figures.get("failed", 0.0) + sum(one.failed() for one in taken)
         for error in sorted({one.error for one in taken if one.error}):
@@ -213,7 +213,7 @@ class Measurement:
         return taken
 
     def _fresh_streams(self, search: Callable[[Vectors], Request], clients: int) -> list[list[Request]]:
-        """More searches than the clients can send in a window, going by how many one of them sent just now."""
+        """More fresh searches than the clients can send in one window, estimated from a short probe."""
         probes = list(map(search, self._fresh.take(_PROBES)))
         (taken,) = self._target.run([probes], self._warm_up_s, 0)
         rate = 1 / float(np.median(taken.answered() or [self._warm_up_s]))
@@ -221,13 +221,13 @@ class Measurement:
         requests = list(map(search, self._fresh.take(min(_MOST_REQUESTS, max(count, _LEAST_REQUESTS)))))
         return [requests[at::clients] for at in range(clients)]
 
-    def _found(self, count: int, only: Filter | None = None) -> list[list[int]]:
-        """The rows that each of the first real queries finds."""
+    def _answers(self, count: int, only: Filter | None = None) -> list[list[int]]:
+        """The rows that the target returns for each of the first `count` real queries."""
         target = self._target
-        return [target.found(target.send(target.search(query, only))) for query in self._data.queries[:count]]
+        return [target.rows_of(target.send(target.search(query, only))) for query in self._data.queries[:count]]
 
     def _quiet(self) -> float:
-        """Waits for a while in which the target does next to nothing. Returns when that began, by `perf_counter`."""
+        """Waits for a window with almost no CPU use. Returns its start (`perf_counter`). Raises TimeoutError."""
         window_s = min(_QUIET_S, self._pace.seconds)
         until_s = time.perf_counter() + SETTLE_TIMEOUT_S
         while True:
@@ -238,8 +238,8 @@ class Measurement:
             if begun_s > until_s:
                 raise TimeoutError(f"{self._target.name} still works {SETTLE_TIMEOUT_S} s after the last request")
 
-    def _report(self, name: str, taken: Sequence[Taken], rate: float | None = None) -> None:
-        """Notes the percentiles, if anything was answered, and the rate, if one is given."""
+    def _report(self, name: str, taken: Sequence[Timings], rate: float | None = None) -> None:
+        """Adds latency percentiles, if there are answers, and the rate, if given."""
         seconds = [second for one in taken for second in one.answered()]
         if not seconds:
             return
@@ -252,15 +252,15 @@ class Measurement:
         say(f"{self._target.name}: {text}")
 
 
-def all_answered(taken: Taken) -> list[float]:
-    """How long each took. Raises RuntimeError if any failed."""
+def all_answered(taken: Timings) -> list[float]:
+    """The latency of each request, in seconds. Raises RuntimeError if any failed."""
     if taken.failed():
         raise RuntimeError(taken.error)
     return taken.seconds
 
 
 def wait_searchable(target: Target, count: int, timeout_s: float) -> None:
-    """Returns once all is searchable with an index. Raises TimeoutError."""
+    """Waits until all points are indexed. Raises TimeoutError."""
     until_s = time.perf_counter() + timeout_s
     while not target.searchable(count):
         if time.perf_counter() > until_s:
@@ -269,11 +269,11 @@ def wait_searchable(target: Target, count: int, timeout_s: float) -> None:
 
 
 def restarted_s(target: Target, search: Request) -> float:
-    """Stops the target, starts it again and searches. Returns the seconds from the start to the answer."""
+    """Restarts the target. Returns the seconds from its start to the answer of a search."""
     target.stop()
     begun_s = time.perf_counter()
     target.start()
-    if not target.found(target.send(search)):
+    if not target.rows_of(target.send(search)):
         raise AssertionError(f"{target.name} finds nothing after a restart")
     return time.perf_counter() - begun_s
 

@@ -1,7 +1,7 @@
-"""Milvus Lite: its server in a process of its own, through the pymilvus client, cosine distance, with its default settings.
+"""Milvus Lite: its server in its own process, with the pymilvus client, cosine distance and default settings.
 
-AUTOINDEX is HNSW there. The clients are threads of the measuring process, since a server that takes tens of milliseconds does
-not notice their GIL, and what pymilvus takes to encode is in the time.
+AUTOINDEX is HNSW there. Clients are threads of the measuring process: the server takes tens of milliseconds per request, so their
+shared GIL has little effect. Latencies include the encoding in pymilvus.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import Any, Self
 import milvus_lite
 from pymilvus import DataType, MilvusClient, MilvusException
 
-from bench.client import TIMEOUT_S, WARM_UP_S, Taken, in_threads
+from bench.client import TIMEOUT_S, WARM_UP_S, Timings, in_threads
 from bench.data import FIELDS, Filter, K, Points
 from bench.server import ServerProcess, free_port
 from bench.target import BATCH
 from journal.records import Vectors
 
 Request = tuple[str, dict[str, Any]]
-"""The method of the client, and its arguments."""
+"""Name and arguments of a client method."""
 
 
 class MilvusLite:
-    """A server of its own in `folder`."""
+    """A server process with its data in `folder`."""
 
     process: ServerProcess
     name = "milvus-lite"
@@ -86,14 +86,14 @@ class MilvusLite:
     def send(self, request: Request) -> Any:
         return _Session(self._client).send(request)
 
-    def found(self, answer: Any) -> list[int]:
+    def rows_of(self, answer: Any) -> list[int]:
         return [hit["id"] for hit in answer[0]]
 
     def searchable(self, count: int) -> bool:
         self._client.flush("bench")
         return bool(self._client.describe_index("bench", "vector")["indexed_rows"] == count)
 
-    def run(self, streams: Sequence[Sequence[Request]], seconds: float = inf, warm_up_s: float = WARM_UP_S) -> list[Taken]:
+    def run(self, streams: Sequence[Sequence[Request]], seconds: float = inf, warm_up_s: float = WARM_UP_S) -> list[Timings]:
         return in_threads(partial(_Session, self._client), streams, seconds, warm_up_s)
 
     def _answers(self) -> bool:
@@ -107,7 +107,7 @@ class MilvusLite:
 
 
 class _Session:
-    """A client thread's use of the one client, which is made to be shared."""
+    """A client thread's session; all use the same thread-safe client."""
 
     def __init__(self, client: MilvusClient) -> None:
         self._client = client

@@ -1,7 +1,8 @@
-"""What bounds an ingest: each of its steps by itself, on one thread, over the server's own code and the same bodies.
+"""Upper bounds of the ingest rate: each step alone, in one thread, with the server's code and the same bodies.
 
-Down to the log they lie on the way to an acknowledgement; the rest is the replay beside it. One graph of all vectors is what
-indexing comes to in the end; a server is searchable before, with several smaller graphs and a few vectors in none.
+The steps up to the append are on the path of an acknowledgement; the others are the replay, which runs in parallel. One graph of
+all vectors is the final result of indexing. A server is searchable earlier, with several smaller graphs and a few vectors without
+one.
 """
 
 from __future__ import annotations
@@ -36,23 +37,23 @@ from shard.store import Changes, Form, Store
 from shard.vectors.graph import Graph, GraphSpec
 
 VECTORS = 10_000
-"""Enough for steady rates of everything but the graph, whose cost grows with its size."""
+"""Enough for stable rates, except for the graph, whose cost per vector grows with its size."""
 
 _TOPICS = Topics("bench")
 _PARTITION = _TOPICS.data_partitions()[0]
 
 
 def rates(data: Data) -> dict[str, float]:
-    """Vectors per second of each step."""
+    """The rate of each step, in vectors per second."""
     bodies = upsert_bodies(data, VECTORS)
     decode = msgspec.json.Decoder(UpsertBody).decode
     collection = _collection(data)
-    found: dict[str, float] = {}
+    rate_of: dict[str, float] = {}
 
     def step(name: str, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
         begun_s = time.perf_counter()
         results = [work(item) for item in items]
-        found[name] = min(VECTORS, len(data.vectors)) / (time.perf_counter() - begun_s)
+        rate_of[name] = min(VECTORS, len(data.vectors)) / (time.perf_counter() - begun_s)
         return results
 
     operations = step("parse JSON", lambda body: upsert_of(decode(body), packed=False), bodies)
@@ -74,8 +75,8 @@ def rates(data: Data) -> dict[str, float]:
         shard.close()
     begun_s = time.perf_counter()
     Graph.build(data.vectors, Distance.COSINE, GraphSpec())
-    found["build one graph of all"] = len(data.vectors) / (time.perf_counter() - begun_s)
-    return found
+    rate_of["build one graph of all"] = len(data.vectors) / (time.perf_counter() - begun_s)
+    return rate_of
 
 
 def _collection(data: Data) -> Collection:
@@ -86,7 +87,7 @@ def _collection(data: Data) -> Collection:
 
 
 def _row_writer(store: Store) -> Callable[[Upsert], None]:
-    """Writes the rows of new points as the shard does, one batch each, without joining or indexing."""
+    """A function that writes the rows of an upsert as the shard does, one write batch each, without join or indexes."""
     written = 0
 
     def write(operation: Upsert) -> None:

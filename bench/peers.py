@@ -1,4 +1,4 @@
-"""The peers by name. Each is imported only when it is measured, since each needs its own package."""
+"""The peers by name. A peer is imported only when it is measured, because each needs its own package."""
 
 from __future__ import annotations
 

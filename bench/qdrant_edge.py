@@ -1,6 +1,6 @@
-"""Qdrant Edge: Qdrant's engine as a library, by its Python bindings, cosine distance, with its default settings.
+"""Qdrant Edge: Qdrant's engine as a library with Python bindings, cosine distance, default settings.
 
-It indexes when its user calls `optimize`; that is done once, after the ingest, and counts as indexing.
+It builds its index when `optimize` is called: once, after the ingest; this counts as indexing time.
 """
 
 from __future__ import annotations

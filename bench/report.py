@@ -1,4 +1,4 @@
-"""The report: figures of each target, how many times better or worse Vecraft DB is than each peer, and where it loses."""
+"""Renders the report: the figures of each target, the ratios of Vecraft DB to its peers, and where a peer is better."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ NONE = "—"
 UP, DOWN = "↑", "↓"
 
 EVEN = 1.05
-"""Up to this factor neither is better."""
+"""Ratios up to this factor count as equal."""
 
 
 class Row(NamedTuple):
-    """A line of the table; `better` is the direction in which it is good; only what is `compared` gets ratios."""
+    """A line of the table. `better` is UP or DOWN; a row that is not `compared` has no ratios."""
 
     key: str
     label: str
@@ -84,10 +84,10 @@ CACHED = (
     Row("repeated1_p99", "repeated queries (cache hits), 1 client, p99", "ms", DOWN),
     Row("repeated4_qps", "repeated queries (cache hits), 4 clients", "1/s", UP),
 )
-"""Measured of ours alone, and compared with nobody."""
+"""Measured only for Vecraft DB, without a comparison."""
 
 ACKNOWLEDGING = ("parse JSON", "check the contract", "encode Avro", "append to the log, synced one by one")
-"""The steps before an acknowledgement; those after it are `REPLAYING`."""
+"""Steps before the acknowledgement; the later ones are `REPLAYING`."""
 
 REPLAYING = ("decode Avro", "check the contract", "apply to the shard (join, RocksDB, indexes)")
 BUILDING = ("build one graph of all",)
@@ -119,7 +119,7 @@ def render(data: Data, notes: Sequence[str], figures: Mapping[str, Figures], par
 
 
 def advantage(row: Row, ours: float | None, theirs: float | None) -> float | None:
-    """How many times better ours is: above 1 it wins, below it loses. None when either is not known or nothing."""
+    """How many times better ours is; below 1 it is worse. None when a value is missing or 0."""
     if not ours or not theirs:
         return None
     return ours / theirs if row.better == UP else theirs / ours
@@ -148,13 +148,13 @@ def _advantages(figures: Mapping[str, Figures]) -> list[str]:
 
 
 def _verdicts(figures: Mapping[str, Figures]) -> list[str]:
-    """For each peer how many figures are better, and which are worse, worst first."""
+    """A line per peer: the number of better figures, and the list of worse ones, worst first."""
     lines = []
     for peer in _peers(figures):
-        found = {
+        advantages = {
             row.label: advantage(row, figures[OURS].get(row.key), figures[peer].get(row.key)) for row in ROWS if row.compared
         }
-        known = {label: times for label, times in found.items() if times is not None}
+        known = {label: times for label, times in advantages.items() if times is not None}
         lost = sorted((times, label) for label, times in known.items() if times < 1 / EVEN)
         won = sum(times > EVEN for times in known.values())
         worse = "; ".join(f"{label} ({number(1 / times)}x)" for times, label in lost) or "none"
@@ -174,7 +174,7 @@ def _times(times: float | None) -> str:
 
 
 def _ingest(ours: Figures, parts: Mapping[str, float]) -> list[str]:
-    """What the steps allow, and what the server makes of it."""
+    """The rate of each step, the bounds that follow, and the share of them that the server reaches."""
     body = [[name, number(rate), number(1e6 / rate)] for name, rate in parts.items()]
     bounds = {
         "before the acknowledgement, one after the other": (ACKNOWLEDGING, "ingest_acknowledged"),
@@ -205,7 +205,7 @@ def ratio(ours: float | None, theirs: float | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """About three digits that matter."""
+    """Formats a number with about three significant digits."""
     if value is None:
         return NONE
     decimals = next((decimals for bound, decimals in ((99.95, 0), (9.995, 1), (1.01, 2)) if value >= bound), 3)

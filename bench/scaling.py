@@ -1,7 +1,7 @@
-"""`python -m bench scaling`: how each cost of Vecraft DB grows with the number of vectors, on generated clusters.
+"""`python -m bench scaling`: how the costs of Vecraft DB grow with the number of vectors, on generated clusters.
 
-The bodies of an ingest are written to a file first and sent from there, so that generating them takes nothing from the server
-and neither they nor the vectors need lie in the client's memory. The truth is counted while they are made.
+The requests of an ingest are first written to a file, then sent from it. So generating them does not slow down the server, and
+neither requests nor vectors need to fit into the client's memory. The ground truth is computed while they are generated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from bench import document
 from bench.client import WARM_UP_S, per_second
 from bench.data import DIMENSIONS, NOISE, TIE, Clusters, Filter, Fresh, K, Points
-from bench.machine import Others, description
+from bench.machine import OtherProcesses, description
 from bench.measure import Figures, percentiles_ms, restarted_s, wait_searchable
 from bench.process import disk_mib
 from bench.progress import say
@@ -55,14 +55,14 @@ ROWS = (
 
 
 class Best(NamedTuple):
-    """The best hits so far of each query: rows and cosines, shape (queries, K), best first."""
+    """The best hits of each query so far: rows and cosines, shape (queries, K), best first."""
 
     rows: NDArray[np.int64]
     scores: Vectors
 
 
 class Truths:
-    """The exact neighbours of some queries through each filter, counted chunk by chunk."""
+    """The exact neighbours of some queries for each filter, computed chunk by chunk."""
 
     def __init__(self, queries: Vectors) -> None:
         self.queries = queries
@@ -79,11 +79,11 @@ class Truths:
             order = np.argsort(-scores, axis=1)[:, :K]
             self._best[name] = Best(np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1))
 
-    def recall(self, name: str, found: Sequence[Sequence[int]], score: Callable[[int, int], float]) -> float:
-        """The share of the true neighbours that were found; `score` gives the cosine of a query and a row, for ties."""
+    def recall(self, name: str, answers: Sequence[Sequence[int]], score: Callable[[int, int], float]) -> float:
+        """Recall of `answers` (rows) for a filter. `score` gives the cosine of a query and a row, to detect ties."""
         good = total = 0
         for query, (rows, truth, least) in enumerate(
-            zip(found, self._best[name].rows, self._best[name].scores[:, -1], strict=True)
+            zip(answers, self._best[name].rows, self._best[name].scores[:, -1], strict=True)
         ):
             true = {int(row) for row in truth if row >= 0}
             ties = sum(score(query, row) >= least - TIE for row in set(rows) - true) if len(true) == K else 0
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str]) -> int:
     sizes = [int(size) for size in options.sizes.split(",")]
     figures, notes = {}, []
     for size in sizes:
-        others = Others()
+        others = OtherProcesses()
         figures[size], settings = measure(size, options.seconds)
         notes.append(f"{size:,}: others took {others.share():.0%} of the machine meanwhile")
     text = render(figures, [f"vecraft: {settings}", *notes])
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def measure(count: int, seconds: float) -> tuple[Figures, str]:
-    """The figures of so many vectors in an empty database, and its settings."""
+    """The figures for `count` vectors in a new database, and its settings."""
     clusters = Clusters(count)
     truths = Truths(clusters.queries(QUERIES))
     with tempfile.TemporaryDirectory(prefix="vecraft-bench-") as name:
@@ -130,7 +130,7 @@ def measure(count: int, seconds: float) -> tuple[Figures, str]:
 
 
 def _prepare(target: VecraftServer, clusters: Clusters, count: int, truths: Truths, file: Path) -> list[int]:
-    """Writes all requests of an ingest one after the other. Returns the size of each."""
+    """Writes all requests of an ingest to a file. Returns the size of each, in bytes."""
     sizes = []
     with file.open("wb") as out:
         for points in _chunks(clusters, count):
@@ -148,7 +148,7 @@ def _chunks(clusters: Clusters, count: int) -> Iterator[Points]:
 
 
 def _ingest(target: VecraftServer, file: Path, sizes: Sequence[int], count: int) -> Figures:
-    """Sends the requests. A vector is acknowledged when the log has it, and indexed when it is readable and in a graph."""
+    """Sends the requests, then waits until all vectors are readable, and until all are indexed."""
     session = target.session()
     begun_s = time.perf_counter()
     with file.open("rb") as requests:
@@ -175,7 +175,7 @@ def _ingest(target: VecraftServer, file: Path, sizes: Sequence[int], count: int)
 
 
 def _searches(target: VecraftServer, clusters: Clusters, truths: Truths, seconds: float, count: int) -> Figures:
-    """By one client; no timed query is sent twice."""
+    """Searches with one client. Timed queries are never repeated."""
     fresh = Fresh(clusters.queries(20 * QUERIES))
     figures: Figures = {}
 
@@ -186,8 +186,8 @@ def _searches(target: VecraftServer, clusters: Clusters, truths: Truths, seconds
 
     for name, only in FILTERS.items():
         say(f"{count:,}: search, {name}")
-        found = [target.found(target.send(target.search(query, only))) for query in truths.queries]
-        figures[f"{name}_recall"] = truths.recall(name, found, score)
+        answers = [target.rows_of(target.send(target.search(query, only))) for query in truths.queries]
+        figures[f"{name}_recall"] = truths.recall(name, answers, score)
         probes = target.run([[target.search(query, only) for query in fresh.take(500)]], WARM_UP_S, 0)
         enough = int(2 * (seconds + WARM_UP_S) * (per_second(probes) or 1000)) + 10
         (taken,) = target.run([[target.search(query, only) for query in fresh.take(enough)]], seconds)

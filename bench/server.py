@@ -1,4 +1,4 @@
-"""A server as a process of its own: started in a folder, watched, and stopped."""
+"""A server in its own process: start, resource usage, stop."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _POLL_S = 0.005
 
 
 class ServerError(Exception):
-    """The server did not start. The text ends with the end of its log."""
+    """The server did not start. The text has the last part of its output."""
 
 
 class ServerProcess(Watched):
-    """Runs `command` with its output in `log`, as another `user` if one is given."""
+    """Runs `command`, with its output in the file `log`, optionally as another user."""
 
     def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str], user: str | None = None) -> None:
         self._log = log
@@ -33,7 +33,7 @@ class ServerProcess(Watched):
         super().__init__(self._process.pid)
 
     def wait_for(self, ready: Callable[[], bool]) -> None:
-        """Returns once `ready` says so. Stops the process and raises ServerError when it ends before, or takes too long."""
+        """Waits until `ready` returns true. After an exit or a timeout, stops the process and raises ServerError."""
         until_s = time.monotonic() + START_TIMEOUT_S
         while not ready():
             if self._process.poll() is not None or time.monotonic() > until_s:

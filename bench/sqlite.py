@@ -1,7 +1,7 @@
-"""sqlite-vec: a virtual table of SQLite that compares each vector with the query, cosine distance; what it finds is exact.
+"""sqlite-vec: a virtual table of SQLite with exact search (brute force), cosine distance.
 
-Through apsw, since Python's own sqlite3 may be built without extensions. A write-ahead log, as whoever has several clients sets
-it; a connection for each client.
+Uses apsw, because Python's sqlite3 may be built without support for extensions. Journal mode WAL, as is usual with several
+clients; one connection per client.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class SqliteVec:
         self._connection().close()
 
     def _upsert(self, rows: list[tuple[Any, ...]]) -> None:
-        """Deletes and inserts, since its tables do not know upserts."""
+        """Deletes and inserts, because virtual tables do not support upserts."""
         connection = self._connection()
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -77,13 +77,13 @@ class SqliteVec:
         connection.execute("COMMIT")
 
     def _connection(self) -> apsw.Connection:
-        """The one of this thread."""
+        """The connection of the current thread."""
         if not hasattr(self._own, "connection"):
-            connection = apsw.Connection(str(self._file))
-            connection.set_busy_timeout(1000 * TIMEOUT_S)
-            connection.enable_load_extension(True)
-            connection.load_extension(sqlite_vec.loadable_path())
-            connection.execute("PRAGMA journal_mode = WAL")
-            self._own.connection = connection
-        found: apsw.Connection = self._own.connection
-        return found
+            opened = apsw.Connection(str(self._file))
+            opened.set_busy_timeout(1000 * TIMEOUT_S)
+            opened.enable_load_extension(True)
+            opened.load_extension(sqlite_vec.loadable_path())
+            opened.execute("PRAGMA journal_mode = WAL")
+            self._own.connection = opened
+        connection: apsw.Connection = self._own.connection
+        return connection

@@ -1,4 +1,4 @@
-"""A database under test: it gives a request for each piece of work, sends what it gave, and reads its own answers."""
+"""The interface of a database under test: it prepares requests, sends them, and parses the answers."""
 
 from __future__ import annotations
 
@@ -7,66 +7,66 @@ from math import inf
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from bench.client import WARM_UP_S, Taken
+from bench.client import WARM_UP_S, Timings
 from bench.data import Filter, Points
 from bench.process import Watched
 from journal.records import Vectors
 
 BATCH = 500
-"""Vectors in one request of an ingest."""
+"""Default number of vectors per request of an ingest."""
 
 Request = Any
 Answer = Any
 
 
 class Target(Protocol):
-    """Entered as a context: it runs within. It keeps what it stores below `folder`."""
+    """A database under test. A context manager: it runs inside the context. Its data is below `folder`."""
 
     name: str
     folder: Path
     batch: int
-    """Vectors that it is given in one request of an ingest."""
+    """Number of vectors per request of an ingest."""
 
     replaces: bool
-    """Whether an upsert of a known id replaces the point."""
+    """Whether an upsert of an existing id replaces the point."""
 
     @property
     def settings(self) -> str:
-        """What it is, its version, its index, and where its clients run."""
+        """A description for the report: product, version, index settings, kind of clients."""
 
     @property
     def process(self) -> Watched:
-        """What runs it."""
+        """The process of the database."""
 
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *_: object) -> None: ...
 
     def start(self) -> None:
-        """Runs it over what its folder holds; returns when it takes requests."""
+        """Starts it with the data in its folder. Returns when it accepts requests."""
 
     def stop(self) -> None: ...
 
     def create(self, dimensions: int) -> None:
-        """Creates the collection, with indexes of what filters name."""
+        """Creates the collection, with indexes on the fields of filters."""
 
     def bulk(self, points: Points, last: bool = True) -> Request:
-        """Writes points, many a request; when the `last` is answered all can be found."""
+        """A request that writes many points. After the answer to the `last` one, all are readable."""
 
     def upsert(self, points: Points) -> Request:
-        """Writes one point again, answered when it can be read."""
+        """A request that rewrites one point; answered when the change is readable."""
 
     def search(self, query: Vectors, only: Filter | None = None) -> Request:
-        """The `K` nearest, of those that a filter lets through or of all; ids only."""
+        """A request for the ids of the `K` nearest points, optionally with a filter."""
 
     def send(self, request: Request) -> Answer:
-        """The answer to one request, outside of any measurement. Raises when it is not a success."""
+        """Sends one request without timing. Raises when it fails."""
 
-    def found(self, answer: Answer) -> list[int]:
-        """The rows of an answer to a search."""
+    def rows_of(self, answer: Answer) -> list[int]:
+        """The rows (ids) in the answer to a search."""
 
     def searchable(self, count: int) -> bool:
-        """Whether all `count` vectors can be found now, through an index. Does first what its user would have to do for that."""
+        """Whether all `count` vectors are indexed. First triggers the indexing, if the product needs an explicit call."""
 
-    def run(self, streams: Sequence[Sequence[Request]], seconds: float = inf, warm_up_s: float = WARM_UP_S) -> list[Taken]:
-        """One client for each stream sends its requests one after the other, until they or the seconds run out."""
+    def run(self, streams: Sequence[Sequence[Request]], seconds: float = inf, warm_up_s: float = WARM_UP_S) -> list[Timings]:
+        """Runs one client per stream; each sends its requests in order, until their end or for `seconds`."""

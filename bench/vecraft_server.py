@@ -1,4 +1,4 @@
-"""Vecraft DB: a real node with its default, durable settings, by its REST API."""
+"""Vecraft DB: a node with default (durable) settings, over its REST API."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import orjson
 
-from bench.client import WARM_UP_S, Address, HttpSession, Taken, http_request, in_processes
+from bench.client import WARM_UP_S, Address, HttpSession, Timings, http_request, in_processes
 from bench.data import FIELDS, Data, Filter, K, Points
 from bench.server import ServerProcess
 from bench.target import BATCH
@@ -25,7 +25,7 @@ _LISTENS = re.compile(r"listens on http://([\d.]+):(\d+)")
 
 
 class VecraftServer:
-    """A node of its own in `folder`."""
+    """A node process with its data in `folder`."""
 
     process: ServerProcess
     name = "vecraft"
@@ -86,18 +86,18 @@ class VecraftServer:
         finally:
             session.close()
 
-    def found(self, answer: bytes) -> list[int]:
+    def rows_of(self, answer: bytes) -> list[int]:
         return [hit["id"] for hit in orjson.loads(answer)["result"]]
 
     def points(self) -> int:
-        """How many can be read now."""
+        """The number of readable points."""
         return int(self._info()["points_count"])
 
     def searchable(self, count: int) -> bool:
         info = self._info()
         return bool(info["points_count"] == count and info["status"] == "green")
 
-    def run(self, streams: Sequence[Sequence[bytes]], seconds: float = inf, warm_up_s: float = WARM_UP_S) -> list[Taken]:
+    def run(self, streams: Sequence[Sequence[bytes]], seconds: float = inf, warm_up_s: float = WARM_UP_S) -> list[Timings]:
         return in_processes(partial(HttpSession, self._address), streams, seconds, warm_up_s)
 
     def _info(self) -> dict[str, Any]:
@@ -106,13 +106,13 @@ class VecraftServer:
 
 
 def upsert_bodies(data: Data, limit: int | None = None) -> list[bytes]:
-    """Bodies that upsert the first `limit` vectors, or all, `BATCH` each."""
+    """Request bodies that upsert the first `limit` vectors, or all, `BATCH` per body."""
     count = min(limit or len(data.vectors), len(data.vectors))
     return [upsert_body(data.points(range(start, min(count, start + BATCH)))) for start in range(0, count, BATCH)]
 
 
 def upsert_body(points: Points) -> bytes:
-    """The body that upserts these points."""
+    """A request body that upserts these points."""
     ids, vectors, payloads = points
     rows = zip(ids, vectors, payloads, strict=True)
     return _dump({"points": [{"id": row, "vector": vector, "payload": payload} for row, vector, payload in rows]})

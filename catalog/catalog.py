@@ -1,4 +1,4 @@
-"""The fold: catalog commands in log order make the catalog. One thread applies, any thread reads the current view."""
+"""Folds catalog commands, in log order, into the catalog. One thread applies commands; any thread reads the current view."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from payload.paths import steps_of
 from payload.schema import FieldSchema
 
 MAX_OUTCOMES = 1_000
-"""Outcomes kept for whoever wrote the command; the oldest leave."""
+"""Number of outcomes kept for the writers of commands; the oldest are dropped."""
 
 UPDATABLE = ("hnsw", "consistency", "quantization", "strict_mode", "metadata", "kept", "vectors", "sparse_vectors")
-"""Settings that may change without changing what records in the log mean."""
+"""Settings whose change does not affect how existing records are interpreted."""
 
 
 class Verdict(Enum):
-    """How a command ended."""
+    """The result of a command."""
 
     DONE = "done"
     UNCHANGED = "unchanged"
@@ -51,14 +51,14 @@ class Verdict(Enum):
 
 
 class Outcome(NamedTuple):
-    """What became of a command, and the text for its author."""
+    """The result of a command, and a text for its author."""
 
     verdict: Verdict
     text: str = ""
 
 
 class CatalogView(NamedTuple):
-    """The catalog at a position (the next offset of the system topic). Never changes; safe to keep and share."""
+    """The catalog at a position (a next offset of the system topic). Immutable; safe to share between threads."""
 
     position: int = 0
     collections: Mapping[str, Collection] = {}
@@ -66,12 +66,12 @@ class CatalogView(NamedTuple):
     by_id: Mapping[int, Collection] = {}
 
     def find(self, name: str) -> Collection | None:
-        """The collection of that name or alias."""
+        """The collection with this name or alias."""
         return self.collections.get(self.aliases.get(name, name))
 
 
 class Catalog:
-    """The current view, and the outcomes of the latest commands."""
+    """The current view, and the outcomes of recent commands."""
 
     def __init__(self) -> None:
         self.view = CatalogView()
@@ -80,7 +80,7 @@ class Catalog:
         self._created = CreatedIds()
 
     def apply(self, offset: int, time_ms: int, operation: CatalogOperation | None) -> Outcome:
-        """Applies the command at `offset` of the system topic; None for a record that holds no command."""
+        """Applies the command at `offset` of the system topic. `operation` is None for a record without a valid command."""
         outcome = Outcome(Verdict.INVALID, "not a catalog command")
         view = self.view
         if operation is not None:
@@ -98,20 +98,20 @@ class Catalog:
         return outcome
 
     def created(self, collection_id: int) -> bool:
-        """Whether a collection with this id was ever created, also when it is deleted since."""
+        """Whether a collection with this id was ever created, even if it was deleted later."""
         return collection_id in self._created
 
     def outcome(self, offset: int) -> Outcome | None:
-        """The outcome of the command at `offset`, while it is kept."""
+        """The outcome of the command at `offset`; None when it is unknown or was dropped."""
         return self._outcomes.get(offset)
 
     def known_at_ms(self, position: int) -> int:
-        """The log's time of the last command below `position`, which must be applied; 0 for none."""
+        """The append time of the last command below `position`; 0 for none. The catalog must have reached `position`."""
         return self._times.below_ms(position)
 
 
 def choose_homes(view: CatalogView, shard_number: int) -> list[list[int]]:
-    """For every new shard, in every tier, the partition with the fewest shards (V5)."""
+    """Home partitions for new shards: in every tier, the partition with the fewest shards (V5)."""
     load = [[0] * count for count in TIER_PARTITIONS]
     for collection in view.collections.values():
         for home in collection.homes:
@@ -165,19 +165,19 @@ def _update(view: CatalogView, command: UpdateCollection) -> _Step:
         raise InvalidConfig(f"{', '.join(sorted(unknown))} cannot be updated, only {', '.join(UPDATABLE)}")
     config = msgspec.convert(msgspec.to_builtins(collection.config) | changes, CollectionConfig)
     config.validate()
-    if _meaning(config) != _meaning(collection.config):
+    if _fixed_part(config) != _fixed_part(collection.config):
         raise InvalidConfig("size, distance, kind and modifier of vectors cannot be updated, nor vectors added or removed")
     return _with(view, msgspec.structs.replace(collection, config=config)), Outcome(Verdict.DONE)
 
 
-def _meaning(config: CollectionConfig) -> object:
-    """What records already in the log were checked against."""
+def _fixed_part(config: CollectionConfig) -> object:
+    """The settings against which records in the log were checked; they must not change."""
     dense = {name: (params.size, params.distance, params.multi) for name, params in config.vectors.items()}
     return dense, {name: params.idf for name, params in config.sparse_vectors.items()}
 
 
 def _delete(view: CatalogView, command: DeleteCollection) -> _Step:
-    if not (collection := view.collections.get(command.name)):  # not through an alias
+    if not (collection := view.collections.get(command.name)):  # an alias cannot be used here
         return view, _no_collection(command.name, Verdict.UNCHANGED)
     collections = {name: c for name, c in view.collections.items() if name != collection.name}
     by_id = {id_: c for id_, c in view.by_id.items() if id_ != collection.id}

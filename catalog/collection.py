@@ -1,4 +1,4 @@
-"""What a collection is: its vectors, its settings, its payload schema and the homes of its shards."""
+"""The definition of a collection: vectors, settings, payload schema and the home partitions of its shards."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NAME = re.compile(r'[^\x00-\x1f/\\<>:"|?*]+')
 
 
 class Distance(StrEnum):
-    """How two vectors are compared."""
+    """The distance metric between two vectors."""
 
     COSINE = "Cosine"
     DOT = "Dot"
@@ -35,7 +35,7 @@ class Distance(StrEnum):
 
 
 class Consistency(StrEnum):
-    """What a read demands of the state that answers it (V10)."""
+    """The consistency level of a read (V10)."""
 
     EVENTUAL = "eventual"
     BOUNDED = "bounded"
@@ -44,10 +44,10 @@ class Consistency(StrEnum):
 
 
 class HnswConfig(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The graph's shape: `m` links a point and level (twice that on the ground), `ef_construct` candidates while building, more
-    in large segments.
+    """HNSW parameters. `m`: links per point and level (twice as many on level 0); `ef_construct`: candidates per insertion while
+    the graph is built, raised for large segments.
 
-    An `m` of 0 means no graph: every search compares all.
+    `m` = 0 disables the graph: every search is exact.
     """
 
     m: int = 24
@@ -55,21 +55,21 @@ class HnswConfig(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ScalarQuantization(msgspec.Struct, frozen=True, omit_defaults=True, tag="scalar"):
-    """One byte a dimension. `quantile`: the share of values that the range of the byte must hold; the others are cut off."""
+    """One byte per dimension. `quantile`: the share of values that the byte's range covers; values outside are clipped."""
 
     quantile: float | None = None
     always_ram: bool | None = None
 
 
 class ProductQuantization(msgspec.Struct, frozen=True, omit_defaults=True, tag="product"):
-    """Parts of the vector as entries of code books; `compression` of x4 to x64 against float32."""
+    """Product quantization: each part of the vector is a code book entry. `compression` is relative to float32."""
 
     compression: Literal["x4", "x8", "x16", "x32", "x64"] = "x16"
     always_ram: bool | None = None
 
 
 class BinaryQuantization(msgspec.Struct, frozen=True, omit_defaults=True, tag="binary"):
-    """One bit a dimension, or more as `encoding` says."""
+    """One bit per dimension, or more, depending on `encoding`."""
 
     encoding: Literal["one_bit", "two_bits", "one_and_half_bits"] | None = None
     query_encoding: Literal["default", "binary", "scalar4bits", "scalar8bits"] | None = None
@@ -80,9 +80,9 @@ Quantization = ScalarQuantization | ProductQuantization | BinaryQuantization
 
 
 class VectorParams(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One vector of a collection's points, or, when `multi`, any number of them compared by MaxSim.
+    """A dense named vector; with `multi`, a multi-vector compared by MaxSim.
 
-    `kept` holds settings of the dialect that change nothing here; they are given back as they came, here and below.
+    `kept` (also in the classes below) holds API settings that have no effect here and are returned unchanged.
     """
 
     size: int
@@ -94,14 +94,14 @@ class VectorParams(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class SparseParams(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One sparse vector of a collection's points; `idf`: values of a query are weighed by inverse document frequency."""
+    """A sparse named vector. `idf`: query values are weighted by inverse document frequency."""
 
     idf: bool = False
     kept: dict[str, Any] = {}
 
 
 class CollectionConfig(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a client may say of a collection when creating it; the unnamed vector has the name ""."""
+    """The configuration of a collection, as a client may set it. The default vector has the name ""."""
 
     vectors: dict[str, VectorParams] = {}
     shard_number: int = 1
@@ -114,7 +114,7 @@ class CollectionConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     kept: dict[str, Any] = {}
 
     def validate(self) -> None:
-        """Raises InvalidConfig, naming the field and the bound."""
+        """Raises InvalidConfig, which names the field and its bound."""
         _bound("shard_number", self.shard_number, 1, MAX_SHARDS)
         _bound("number of vectors", len(self.vectors) + len(self.sparse_vectors), 0, MAX_VECTOR_NAMES)
         _check_hnsw("hnsw_config", self.hnsw)
@@ -134,16 +134,16 @@ class CollectionConfig(msgspec.Struct, frozen=True, omit_defaults=True):
                 raise InvalidConfig(f"sparse_vectors: name {name!r} is empty, or that of a dense vector")
 
     def has_vector(self, name: str) -> bool:
-        """Whether points may have a vector of this name, of any kind."""
+        """Whether there is a dense or sparse vector of this name."""
         return name in self.vectors or name in self.sparse_vectors
 
     def quantization_of(self, name: str) -> Quantization | None:
-        """How a dense vector is quantised: its own setting, else the collection's."""
+        """Quantization of a dense vector: its own setting, or else the collection's."""
         return self.vectors[name].quantization or self.quantization
 
 
 class Collection(msgspec.Struct, frozen=True):
-    """A collection as the catalog knows it. `id` is the offset of its creation, `created_ms` the log's time for it."""
+    """A collection in the catalog. `id` is the offset of its creation in the system topic, `created_ms` the append time."""
 
     name: str
     id: int
@@ -154,7 +154,7 @@ class Collection(msgspec.Struct, frozen=True):
 
 
 def check_name(kind: str, name: str) -> None:
-    """Raises InvalidConfig unless `name` may be the name of a collection or an alias."""
+    """Raises InvalidConfig unless `name` is valid for a collection or an alias."""
     if not 0 < len(name) <= MAX_NAME_CHARS or not _NAME.fullmatch(name) or name in (".", ".."):
         raise InvalidConfig(f'{kind} name {name[:64]!r} must have 1 to {MAX_NAME_CHARS} characters, none of / \\ < > : " | ? *')
 

@@ -1,8 +1,8 @@
-"""What is kept of every command for good: when the log took it, and whether it created a collection.
+"""What is kept of every command forever: its append time, and whether it created a collection.
 
-Verdicts on records need both for every position of the log's history, also when state is built anew from its first record. The
-times are kept as runs of equal ones: 16 bytes for each millisecond in which commands came; created ids as 8 bytes each. That is
-the bound: 24 MB for a million collections created one by one.
+Verdicts on records need both for the complete history, for example when state is rebuilt from the first record. Times are stored
+as runs of equal values: 16 bytes per millisecond that has a command. Created ids take 8 bytes each. So a million collections,
+created one by one, take 24 MB.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from bisect import bisect_left, bisect_right
 
 
 class CommandTimes:
-    """The log's time of each position of the system topic. A position that holds no command has the time of the next one."""
+    """The append time of each offset of the system topic. An offset without a command has the time of the next command."""
 
     def __init__(self) -> None:
         self._length = 0
@@ -20,21 +20,21 @@ class CommandTimes:
         self._times_ms = array("q")
 
     def add(self, offset: int, time_ms: int) -> None:
-        """Notes the time of the command at `offset`, which is above those before."""
-        if not self._times_ms or self._times_ms[-1] != time_ms:  # not "higher": the log's clock may step back with a new leader
+        """Adds the time of the command at `offset`, which must be higher than all before."""
+        if not self._times_ms or self._times_ms[-1] != time_ms:  # `!=`, not `<`: times can step back after a leader election
             self._starts.append(self._length)
             self._times_ms.append(time_ms)
         self._length = offset + 1
 
     def below_ms(self, position: int) -> int:
-        """The time of the last position below `position` that is noted; 0 for none."""
+        """The append time of the last command below `position`; 0 for none."""
         if position <= 0 or not self._times_ms:
             return 0
         return self._times_ms[bisect_right(self._starts, min(position, self._length) - 1) - 1]
 
 
 class CreatedIds:
-    """The ids of all collections that were ever created; they ascend."""
+    """The ids of all collections ever created, in ascending order."""
 
     def __init__(self) -> None:
         self._ids = array("q")

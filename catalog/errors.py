@@ -1,5 +1,5 @@
-"""What is wrong with a catalog command."""
+"""Errors of catalog commands."""
 
 
 class InvalidConfig(Exception):
-    """A collection cannot be as asked. The text names the field and its bound."""
+    """A configuration value is not allowed. The text names the field and its bound."""

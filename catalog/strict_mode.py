@@ -1,6 +1,6 @@
-"""Strict mode: the limits a collection sets to what one request may ask, as the dialect's `strict_mode_config` names them.
+"""Strict mode: a collection's limits for single requests, with the names of the API's `strict_mode_config`.
 
-A limit that is None is not set. None of them holds unless `enabled` is true. What checks requests is gateway/strict_mode.py.
+A limit of None is not set. The limits apply only if `enabled` is true. `gateway/strict_mode.py` enforces them.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ _HIGHEST = {"max_resident_memory_percent": 100}
 
 
 class MultivectorLimit(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Limits of one multivector: how many vectors a point may have of it."""
+    """Limit of one multi-vector: the number of vectors per point."""
 
     max_vectors: int | None = None
 
 
 class SparseLimit(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Limits of one sparse vector: how many values a point may have of it."""
+    """Limit of one sparse vector: the number of values per point."""
 
     max_length: int | None = None
 
 
 class StrictMode(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A collection's limits. Time in seconds, rates per minute, batches in points or searches."""
+    """A collection's limits. Timeouts in seconds, rates per minute, batch sizes in points or searches."""
 
     enabled: bool | None = None
     max_query_limit: int | None = None
@@ -73,7 +73,7 @@ class StrictMode(msgspec.Struct, frozen=True, omit_defaults=True):
     max_resident_memory_percent: int | None = None
 
     def validate(self) -> None:
-        """Raises InvalidConfig, naming the field and the bound."""
+        """Raises InvalidConfig, which names the field and its bound."""
         for field, low in _LOWEST.items():
             _bound(field, getattr(self, field), low, _HIGHEST.get(field, MAX_LIMIT))
         _check_names("multivector_config", self.multivector_config)
@@ -84,7 +84,7 @@ class StrictMode(msgspec.Struct, frozen=True, omit_defaults=True):
             _bound(f"sparse_config.{name}.max_length", sparse.max_length, 1)
 
     def updated(self, change: StrictMode) -> StrictMode:
-        """These limits with those that `change` gives; a limit once set is raised or disabled, but not unset."""
+        """These limits, overridden by the ones that `change` sets. A None in `change` keeps the old limit."""
         given = {field: value for field in change.__struct_fields__ if (value := getattr(change, field)) is not None}
         return msgspec.structs.replace(self, **given)
 

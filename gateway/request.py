@@ -10,7 +10,7 @@ import msgspec
 from catalog.collection import Consistency
 from journal.log import Positions
 from journal.token import Token, merge
-from journal.writer import Request as Origin
+from journal.writer import Origin
 from shard.ranking.execution import Steps
 
 

@@ -1,6 +1,6 @@
-"""The journal: the only truth of the database. Everything else is a projection of it that can be replayed.
+"""The journal: the source of truth of the database. All other state is a projection of it and can be rebuilt by replay.
 
-Owns the hybrid logical clock, the records and their Avro form, topics and routing, positions and tokens, the narrow
-`Journal` interface with its three implementations (memory, embedded, Kafka), and the writer that turns operations into
-records. Must not know collections' contents, shards or HTTP, and nothing above it may tell which implementation it runs on.
+Owns the hybrid logical clock, the records and their Avro encoding, topics and routing, positions and tokens, the `Journal`
+interface with its three implementations (memory, embedded, Kafka), and the writer that turns operations into records.
+Must not know the contents of collections, shards or HTTP. Code above it must not depend on which implementation is used.
 """

@@ -1,6 +1,6 @@
-"""Records to bytes and back: Avro in single-object framing (two magic bytes, the schema's CRC-64 fingerprint, the body).
+"""Encodes and decodes records: Avro with single-object framing (2 magic bytes, 8-byte CRC-64 fingerprint of the schema, body).
 
-Any schema version that was ever published can be read; the latest is written.
+Reads every schema version that was ever published; writes the latest.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from journal.records import Ingested, Operation, Record
 MAGIC = b"\xc3\x01"
 HEADER_BYTES = 10
 STAMP_BYTES = 9
-"""Of a stamp between the years 1987 and 4199, as Avro writes it."""
+"""Size of the Avro encoding of a stamp, for times between the years 1987 and 4199."""
 
 CONTENT_TYPE = b"avro/single-object"
 
 
 class DecodeError(Exception):
-    """The bytes are not a record of any known schema."""
+    """The bytes are not a record in any known schema."""
 
 
 def by_fingerprint(names: Sequence[str]) -> dict[bytes, Any]:
-    """The parsed schemas of these files by the fingerprint that single-object framing names them with, in their order."""
+    """Parsed schemas of the files `names`, keyed by CRC-64-AVRO fingerprint, in the order of `names`."""
     parsed = [schemas.load(name) for name in names]
     prints = [bytes.fromhex(fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO")) for schema in parsed]
     return {print_: parse_schema(schema) for print_, schema in zip(prints, parsed, strict=True)}
 
 
 def _unstamped_schema(name: str) -> Any:
-    """The schema of what follows the stamp, which is a record's first field."""
+    """The record schema without its first field, the stamp."""
     schema = schemas.load(name)
     return parse_schema(schema | {"fields": schema["fields"][1:]})
 
@@ -44,20 +44,20 @@ def _unstamped_schema(name: str) -> Any:
 _SCHEMAS = by_fingerprint(schemas.RECORD_SCHEMAS)
 _FINGERPRINT, _LATEST = list(_SCHEMAS.items())[-1]
 _FRAMING = MAGIC + _FINGERPRINT
-_ROOM = _FRAMING + bytes(STAMP_BYTES)
+_GAP = _FRAMING + bytes(STAMP_BYTES)
 _UNSTAMPED = _unstamped_schema(schemas.RECORD_SCHEMAS[-1])
 _OPERATIONS = {f"vecraft.v1.{cls.__name__}": cls for cls in Operation.__args__}
 
 
 def encode(record: Record) -> bytes:
-    """The journal form of a record, in the latest schema."""
+    """Encodes a record with the latest schema."""
     return Unstamped(record).stamped(record.hlc)
 
 
 class Unstamped:
-    """A record in journal form, with room for its stamp; the record's own stamp is not looked at.
+    """An encoded record with a gap for its stamp. Ignores the stamp that the record has.
 
-    Encoding is the long part of the work, and a stamp can be given out after it: no other writer need wait meanwhile.
+    Encoding is slow and needs no lock. The writer holds its lock only to take stamps and to append.
     """
 
     def __init__(self, record: Record) -> None:
@@ -68,21 +68,21 @@ class Unstamped:
         )
         body["ingested"] = None if record.ingested is None else msgspec.to_builtins(record.ingested)
         self._out = io.BytesIO()
-        self._out.write(_ROOM)
+        self._out.write(_GAP)
         fastavro.schemaless_writer(self._out, _UNSTAMPED, body)
 
     def stamped(self, hlc: int) -> bytes:
-        """The whole journal form, with this stamp. To be called once."""
+        """The complete encoded record with the stamp `hlc`. Call it once."""
         stamp = _long(hlc)
-        if len(stamp) == STAMP_BYTES:  # as those of our times are: it fits the room, so that nothing is copied
+        if len(stamp) == STAMP_BYTES:  # true for present-day stamps: write into the gap, without a copy
             self._out.seek(HEADER_BYTES)
             self._out.write(stamp)
             return self._out.getvalue()
-        return b"".join((_FRAMING, stamp, self._out.getbuffer()[len(_ROOM) :]))
+        return b"".join((_FRAMING, stamp, self._out.getbuffer()[len(_GAP) :]))
 
 
 def _long(number: int) -> bytes:
-    """A long as Avro writes it: zigzag, then seven bits to a byte, the lowest first."""
+    """Avro encoding of a long: zigzag, then 7 bits per byte, least significant first."""
     rest = number << 1 ^ number >> 63
     digits = bytearray()
     while rest > 0x7F:
@@ -93,7 +93,7 @@ def _long(number: int) -> bytes:
 
 
 def decode(data: bytes) -> Record:
-    """The record that `data` holds. Raises DecodeError, and nothing else, when it holds none."""
+    """Decodes one record. Raises only DecodeError."""
     schema = _SCHEMAS.get(data[2:HEADER_BYTES])
     if data[:2] != MAGIC or schema is None:
         raise DecodeError(f"no known framing: starts with {data[:HEADER_BYTES].hex()}")
@@ -103,10 +103,10 @@ def decode(data: bytes) -> Record:
         body: Any = fastavro.schemaless_reader(stream, schema, _LATEST, return_record_name=True)
         name, operation = body.pop("operation")
         ingested = body.pop("ingested")
-        if ingested is not None:  # a union's record comes with its name
+        if ingested is not None:  # fastavro returns a (name, record) pair for a union branch
             ingested = msgspec.convert(ingested[1], Ingested)
         if stream.read(1):
             raise ValueError(f"{len(data) - stream.tell() + 1} bytes follow it")
         return Record(operation=msgspec.convert(operation, _OPERATIONS[name]), ingested=ingested, **body)
-    except Exception as error:  # fastavro raises whatever the bytes lead it to
+    except Exception as error:  # invalid bytes can make fastavro raise any exception
         raise DecodeError(f"not a record: {type(error).__name__}: {error}") from error

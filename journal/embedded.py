@@ -1,7 +1,7 @@
-"""The journal in one process: a RocksDB of entries, keyed by topic, partition and offset.
+"""The journal in one process: entries in RocksDB, keyed by topic, partition and offset.
 
-Durable by group commit: a thread writes everything that waits in one batch and syncs the write-ahead log once for all of it.
-The batch goes in without sync and the sync follows, since rocksdict keeps the GIL in a write and gives it up in `flush_wal`.
+Durable by group commit: one thread writes all waiting appends in one batch and syncs the write-ahead log once.
+Write and sync are separate calls because rocksdict holds the GIL during a write but releases it in `flush_wal`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from journal.log import (
 )
 
 GROUP_BYTES = 16 << 20
-"""At most this much goes into one group commit; the rest waits for the next."""
+"""Upper bound of one group commit; the remaining appends wait for the next one."""
 
 _ENTRY, _TOPIC, _GROUP, _START = b"e", b"t", b"g", b"s"
 
@@ -59,9 +59,9 @@ def _entry_prefix(partition: TopicPartition) -> bytes:
 
 
 class EmbeddedJournal:
-    """A journal in the folder `path`. `now_ms` is the log's clock: its times never decrease, whatever that does.
+    """A journal in the folder `path`. Append times come from `now_ms` and never decrease, even when `now_ms` does.
 
-    At most `max_in_flight_bytes` may wait for their sync; more raises Overloaded.
+    Raises Overloaded when more than `max_in_flight_bytes` would wait for the sync.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class EmbeddedJournal:
 
     @classmethod
     def follow(cls, path: Path, scratch: Path) -> EmbeddedJournal:
-        """The journal of another, running process, to read only. `refresh` sees what was written since; appends are refused."""
+        """Opens the journal of another running process read-only. Call `refresh` to see new entries; appends raise Definite."""
         following = cls.__new__(cls)
         following._db = Rdict(str(path), _options(), access_type=AccessType.secondary(str(scratch)))
         following.lock = threading.RLock()
@@ -107,7 +107,7 @@ class EmbeddedJournal:
         return following
 
     def refresh(self) -> None:
-        """Of a journal from `follow`: catches up with the process that writes."""
+        """Catches up with the writing process. Only for a journal from `follow`."""
         self._db.try_catch_up_with_primary()
         for topic, count in self._stored_topics():
             self._open_topic(topic, count)
@@ -184,8 +184,8 @@ class EmbeddedJournal:
             raise Definite(f"positions are not committed: {error}") from error
 
     def committed(self, group: str, partitions: Sequence[TopicPartition]) -> Positions:
-        found = {partition: self._db.get(_group_key(group, partition)) for partition in partitions}
-        return {partition: int.from_bytes(offset, "big") for partition, offset in found.items() if offset is not None}
+        offsets = {partition: self._db.get(_group_key(group, partition)) for partition in partitions}
+        return {partition: int.from_bytes(offset, "big") for partition, offset in offsets.items() if offset is not None}
 
     def close(self) -> None:
         with self._appended:
@@ -198,7 +198,7 @@ class EmbeddedJournal:
             self._committer.join()
         try:
             self._db.close()
-        except Exception:  # what RocksDB could not write it cannot write now; that was said when it happened
+        except Exception:  # RocksDB repeats the write failure that the appends have already reported
             if self._failure is None:
                 raise
 
@@ -235,7 +235,7 @@ class EmbeddedJournal:
         while group := self._next_group():
             try:
                 acknowledged = self._write(group)
-            except Exception as error:  # a log that could not write must not go on: what it holds is unknown
+            except Exception as error:  # after a failed write the content of the log is unknown, so it must not continue
                 self._fail(error, group)
                 return
             with self._appended:
@@ -247,12 +247,12 @@ class EmbeddedJournal:
                 waiting.future.set_result(appended)
 
     def _wake(self, readers: Iterable[EmbeddedReader]) -> None:
-        """Under the lock. Each reader waits by itself, so that nobody wakes for what he does not read."""
+        """Wakes these readers. Requires the lock. Each reader has its own condition, so only readers with new entries wake."""
         for reader in readers:
             reader.changed.notify_all()
 
     def _next_group(self) -> list[_Waiting]:
-        """Waits for appends and takes what fits one commit; empty when the journal closes and none is left."""
+        """Waits for appends and takes those that fit into one commit; empty when the journal is closing and none is left."""
         with self._appended:
             self._appended.wait_for(lambda: self._waiting or self._closing)
             size = count = 0
@@ -293,7 +293,7 @@ class EmbeddedJournal:
 
 
 class EmbeddedReader:
-    """Reads an EmbeddedJournal."""
+    """A reader of an EmbeddedJournal."""
 
     def __init__(self, journal: EmbeddedJournal) -> None:
         self._journal = journal
@@ -333,7 +333,7 @@ class EmbeddedReader:
                 self._journal._readers.remove(self)
 
     def is_ready(self) -> bool:
-        """Whether there is something to read. Under the lock."""
+        """Whether an assigned partition has unread entries. Requires the lock."""
         ends = self._journal._ends
         return any(offset < ends[partition] for partition, offset in self._positions.items())
 
@@ -349,7 +349,7 @@ class EmbeddedReader:
             yield entry
 
     def _batch(self, entries: list[Entry]) -> Batch:
-        """The entries; partitions that were cut off go last next time, so that none starves another."""
+        """The entries and the positions. The partition read last moves to the end of the order, so that no partition starves."""
         if entries:
             last = entries[-1].partition
             self._positions = {p: o for p, o in self._positions.items() if p != last} | {last: self._positions[last]}
@@ -357,7 +357,7 @@ class EmbeddedReader:
 
 
 def scan(db: Rdict, prefix: bytes, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
-    """The keys and values below `prefix`, from `start` on. Raises on corruption, which a plain `items()` would hide."""
+    """Keys and values with this prefix, from `start` on. Raises on corruption, which a plain `items()` would hide."""
     items = db.iter()
     items.seek(start or prefix)
     while items.valid():
@@ -387,6 +387,6 @@ def _options() -> Options:
     options.create_if_missing(True)
     options.set_write_buffer_size(32 << 20)
     options.set_keep_log_file_num(2)
-    # A torn tail is what a crash leaves, and nothing of it was acknowledged; any other damage must be an error.
+    # A crash can leave a torn tail, which holds no acknowledged entry. Any other damage must be an error.
     options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
     return options

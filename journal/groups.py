@@ -1,6 +1,6 @@
-"""Consumer groups within one process, for the logs that live in one: the partitions of a topic, shared by who has joined.
+"""Consumer groups within one process, for the memory and embedded journals: members share the partitions of a topic.
 
-As in Kafka, a member begins where its group committed; one that polls after the shares have changed takes up its new share.
+As in Kafka, a member starts at the offsets that its group committed. After a rebalance it reads its new share from the next poll.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from journal.log import Batch, Indefinite, Journal, Positions, TopicPartition
 
 
 class LocalGroups:
-    """All groups of a journal."""
+    """All consumer groups of a journal."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
@@ -20,7 +20,7 @@ class LocalGroups:
         self._members: dict[str, list[LocalMember]] = {}
 
     def join(self, group: str, partitions: Sequence[TopicPartition]) -> LocalMember:
-        """A new member of a group on these partitions."""
+        """Adds a member to the group of these partitions and rebalances."""
         member = LocalMember(self, self._journal, group)
         with self._lock:
             self._members.setdefault(group, []).append(member)
@@ -28,7 +28,7 @@ class LocalGroups:
         return member
 
     def leave(self, member: LocalMember) -> None:
-        """Gives the member's share to the others."""
+        """Removes the member and rebalances its partitions to the others."""
         with self._lock:
             members = self._members[member.group]
             if member in members:
@@ -45,7 +45,7 @@ class LocalGroups:
 
 
 class LocalMember:
-    """A member of a group; `share` is what it reads from its next poll on."""
+    """A member of a group. `share` are the partitions that it reads from its next poll on."""
 
     def __init__(self, groups: LocalGroups, journal: Journal, group: str) -> None:
         self.group = group

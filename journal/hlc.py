@@ -1,10 +1,10 @@
-"""Hybrid logical clock: stamps that follow physical time and never repeat or step back on one writer.
+"""Hybrid logical clock: stamps that follow physical time and strictly increase on one writer.
 
 After Kulkarni, Demirbas et al., "Logical Physical Clocks" (2014), and CockroachDB's `pkg/util/hlc`. A stamp is one int: 48 bits
 of milliseconds since 1970, 16 bits of counter. Unlike the paper, a full counter carries into the milliseconds.
 
-Channels that the clock crosses: it stamps every record that this process writes (`journal.writer`); it observes every
-record that is replayed (`replayer`), every token a client presents and every answer's token (`gateway`).
+Where the clock is used: `journal.writer` stamps every record that this process writes; `replayer` observes every replayed
+record; `gateway` observes every token that a client sends and every token that it returns.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ MAX_STAMP = 2**63 - 1
 
 
 def stamp_at(ms: int, counter: int = 0) -> int:
-    """The stamp of a millisecond since 1970 and a counter below 65,536."""
+    """The stamp for `ms` since 1970 and a counter below 65,536."""
     return ms << COUNTER_BITS | counter
 
 
 def millis_of(stamp: int) -> int:
-    """The milliseconds since 1970 that a stamp carries."""
+    """The physical part of a stamp, in ms since 1970."""
     return stamp >> COUNTER_BITS
 
 
 class ClockDriftError(Exception):
-    """A stamp lies further ahead of physical time than `max_drift_ms` allows. Definite: nothing was stamped or adopted."""
+    """A stamp is more than `max_drift_ms` ahead of physical time. The clock has not changed, and no stamp was issued."""
 
 
 class Clock:
     """A thread-safe hybrid logical clock over `physical`, a source of milliseconds since 1970.
 
-    A source that stands still or jumps back is outrun by counting; the bound holds against the latest physical time ever seen,
-    so that a jump back does not stop the writes and a counter cannot run away.
+    When the source stops or jumps back, the counter keeps the stamps increasing. The drift bound is relative to the latest
+    physical time seen so far, so a jump back does not block writes, and the counter still has a bound.
     """
 
     def __init__(self, physical: Callable[[], int], max_drift_ms: int = 500) -> None:
@@ -47,21 +47,21 @@ class Clock:
 
     @property
     def last(self) -> int:
-        """The highest stamp given out or observed."""
+        """The highest stamp issued or observed."""
         return self._last
 
     def physical_ms(self) -> int:
-        """Physical time now, in ms since 1970."""
+        """Current physical time, in ms since 1970."""
         return self._physical()
 
     def drift_ms(self) -> int:
-        """How far the clock is ahead of its physical source now, in ms; negative when it is behind (that is usual)."""
+        """How far the last stamp is ahead of physical time, in ms; usually negative."""
         return millis_of(self._last) - self._physical()
 
     def now(self) -> int:
-        """A new stamp, above all that were given out or observed.
+        """A new stamp, higher than every stamp issued or observed.
 
-        Raises ClockDriftError when counting has outrun the latest physical time by more than the bound.
+        Raises ClockDriftError when it would exceed the drift bound.
         """
         with self._lock:
             self._latest_ms = max(self._latest_ms, self._physical())
@@ -71,14 +71,14 @@ class Clock:
             return stamp
 
     def observe(self, stamp: int) -> None:
-        """Adopts a stamp from outside. Raises ClockDriftError, adopting nothing, when it is too far ahead."""
+        """Advances the clock to a stamp from outside. Raises ClockDriftError, without advancing, when it is too far ahead."""
         with self._lock:
             self._latest_ms = max(self._latest_ms, self._physical())
             self._check(stamp)
             self._last = max(self._last, stamp)
 
     def seed(self, stamp: int) -> None:
-        """Adopts a stamp that the journal already holds: its log has vouched for it, so no bound applies."""
+        """Advances the clock to a stamp that is already in the journal. Its drift was checked there, so no bound applies."""
         with self._lock:
             self._latest_ms = max(self._latest_ms, millis_of(stamp))
             self._last = max(self._last, stamp)

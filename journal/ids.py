@@ -1,4 +1,4 @@
-"""Point ids in their journal form: bytes that sort as the dialect lists them, numbers first, then UUIDs, then free strings."""
+"""Encoding of point ids: bytes whose order is the order in which the API lists points: numbers, UUIDs, other strings."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _NUMBER, _UUID, _TEXT = b"\x00", b"\x01", b"\x02"
 
 
 def encode_id(value: ExternalId) -> bytes:
-    """The journal form of an id. A UUID, with hyphens, without, or as a URN, becomes that UUID.
+    """Encodes an id. All spellings of a UUID (with or without hyphens, URN) give the same bytes.
 
-    Raises ValueError for a number outside u64 and for an empty string or one above 512 bytes.
+    Raises ValueError for a number outside u64, an empty string, or a string above 512 bytes.
     """
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError(f"id must be an unsigned integer, a UUID or a string, not {value!r}")
@@ -35,7 +35,7 @@ def encode_id(value: ExternalId) -> bytes:
 
 
 def decode_id(data: bytes) -> ExternalId:
-    """The id that `encode_id` made `data` from. Raises ValueError when it did not."""
+    """Decodes an id. Raises ValueError when `encode_id` cannot have produced `data`."""
     kind, rest = data[:1], data[1:]
     if kind == _NUMBER and len(rest) == 8:
         return int.from_bytes(rest, "big")

@@ -1,7 +1,7 @@
 """The journal on Apache Kafka: the one file that imports confluent_kafka.
 
-Writes are idempotent with acks=all; a thread drives the producer's callbacks. Readers assign partitions by hand (each node
-replays everything for itself) and commit under a real group only so that ordinary tools see their lag.
+The producer is idempotent with acks=all; one thread drives its callbacks. Readers assign partitions manually, since each node
+replays all of them. They commit to a consumer group only so that standard tools can show the lag.
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ _NEVER_SENT = {
     KafkaError.OFFSET_OUT_OF_RANGE,
     KafkaError.INVALID_REPLICATION_FACTOR,
 }
-"""Errors after which no attempt can have been written."""
+"""After these errors it is certain that the record was not written."""
 
 _CANNOT_READ = {KafkaError._AUTO_OFFSET_RESET, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED}
-"""Reading will not go on by itself after these."""
+"""After these errors the consumer does not recover by itself."""
 
 _MOVING = {
     KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -78,17 +78,17 @@ _MOVING = {
     KafkaError.OFFSET_NOT_AVAILABLE,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
 }
-"""A partition may be without its leader for a moment: just created, or while another broker takes over."""
+"""A partition may have no leader for a short time: after its creation, or during a leader election."""
 
 
 CREATE_TIMEOUT_S = 10.0
 RETRY_S = 0.05
 PROMPT_S = 1.0
-"""A leader that answers within this time was not replaced meanwhile: the controller waits longer for a silent one."""
+"""A leader that answers within this time cannot have been replaced: the controller waits longer for a silent broker."""
 _COMMON: dict[str, Any] = {
-    # A broker that says nothing for so long is given up, and the one that leads now is looked for.
+    # After this time without an answer, the client looks up the current leader.
     "socket.timeout.ms": 3_000,
-    # librdkafka repeats itself several times a second while a broker is away; who asks for something gets the error.
+    # librdkafka logs several times per second while a broker is down; callers get the error anyway.
     "log_level": 2,
     "error_cb": lambda error: log.debug("Kafka: %s", error.str()),
 }
@@ -98,11 +98,11 @@ _EARLIEST: Any = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 
 
 class _Leaderless(Exception):
-    """A partition has no leader that answers, just now."""
+    """No leader of a partition answers at the moment."""
 
 
 class KafkaJournal:
-    """A journal on the brokers `bootstrap`."""
+    """A journal on the Kafka cluster at `bootstrap`."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class KafkaJournal:
             "enable.idempotence": True,
             "acks": "all",
             "linger.ms": 0,
-            # One request at a time, since a batch that is retried while a later one is acknowledged loses its offset.
+            # With several requests in flight, a batch that is retried while a later one is acknowledged loses its offset.
             "max.in.flight.requests.per.connection": 1,
             "compression.type": "lz4",
             "delivery.timeout.ms": int(append_timeout_s * 1000),
@@ -139,20 +139,20 @@ class KafkaJournal:
         if missing := {topic: spec for topic, spec in topics.items() if topic not in led}:
             self._create(missing)
         deadline = time.monotonic() + CREATE_TIMEOUT_S
-        # Each of the two may ask a broker that does not know the new ones yet.
-        while absent := topics.keys() - ((found := self.describe_topics(list(topics))).keys() & self._led()):
+        # Either call may reach a broker that does not know the new topics yet.
+        while absent := topics.keys() - ((facts_of := self.describe_topics(list(topics))).keys() & self._led()):
             if time.monotonic() > deadline:
                 raise Definite(f"within {CREATE_TIMEOUT_S} s no broker led all of {', '.join(sorted(absent))}")
             self._closing.wait(RETRY_S)
-        _check(topics, found)
-        self._partitions |= {TopicPartition(topic, p) for topic, facts in found.items() for p in range(facts.partitions)}
+        _check(topics, facts_of)
+        self._partitions |= {TopicPartition(topic, p) for topic, facts in facts_of.items() for p in range(facts.partitions)}
 
     def check_topics(self, topics: Mapping[str, TopicSpec]) -> None:
-        """Raises Unfit, naming each promise that an existing topic breaks, and each topic that is missing."""
+        """Raises Unfit, which names each missing topic and each promise that a topic would break."""
         _check(topics, self.describe_topics(list(topics)))
 
     def describe_topics(self, topics: Sequence[str]) -> dict[str, TopicFacts]:
-        """What the brokers say of those topics that exist."""
+        """Facts about each of the topics that exists, from the brokers."""
         known = self._metadata()
         there = [topic for topic in topics if topic in known]
         if not there:
@@ -167,7 +167,7 @@ class KafkaJournal:
         return {topic: _facts(known[topic], configs[topic]) for topic in there}
 
     def _create(self, topics: Mapping[str, TopicSpec]) -> None:
-        """Creates topics, or finds that somebody else just did."""
+        """Creates topics. One that another process has just created is no error."""
         new = [NewTopic(topic, spec.partitions, spec.replication, config=config_of(spec)) for topic, spec in topics.items()]
         for future in self._admin.create_topics(new, operation_timeout=10).values():
             try:
@@ -195,7 +195,7 @@ class KafkaJournal:
             if error is not None:
                 future.set_exception(_journal_error(error))
             elif offset is None or (time_ms is None and message.timestamp()[0] != TIMESTAMP_LOG_APPEND_TIME):
-                # Taken for written because a later one was, or because the broker called it a duplicate.
+                # librdkafka infers the write from a later acknowledgement or from a duplicate error, without an offset.
                 future.set_exception(Indefinite("Kafka: written, but the broker did not say where"))
             else:
                 future.set_result(Appended(partition, offset, message.timestamp()[1]))
@@ -212,7 +212,7 @@ class KafkaJournal:
             )
         except BufferError:
             raise Overloaded("the producer's queue is full") from None
-        except KafkaException as error:  # it never entered the queue
+        except KafkaException as error:  # the record did not enter the queue
             raise Definite(f"Kafka: {error.args[0].str()}") from error
         return future
 
@@ -244,40 +244,40 @@ class KafkaJournal:
         return KafkaMember(self._bootstrap, group, topic, name, self._epochs)
 
     def _offsets(self, partitions: Sequence[TopicPartition], which: Any) -> Positions:
-        """The offsets that the partitions' leaders name.
+        """The offsets that the partitions' current leaders report.
 
-        A broker that stood still and was replaced meanwhile answers, for a moment after it wakes, as if it still led. So none is
-        waited for longer than a leader can be silent and keep its place, and none is believed of an earlier epoch than this
-        process has seen.
+        A broker that was suspended and replaced still answers as leader for a moment after it resumes (a stale leader). Two rules
+        exclude it: a request times out before a silent leader can be replaced, and an answer with an older leader epoch than this
+        process has seen is rejected (fencing).
         """
         deadline = time.monotonic() + self._timeout_s
         while True:
             try:
-                found = self._asked_offsets(partitions, which)
+                answers = self._list_offsets(partitions, which)
             except _Leaderless as error:
                 if time.monotonic() > deadline:
                     raise Indefinite(f"Kafka: {error}") from error
                 self._closing.wait(RETRY_S)
             else:
-                if self._epochs.are_current(found):
-                    return {partition: answer.offset for partition, answer in found.items()}
+                if self._epochs.are_current(answers):
+                    return {partition: answer.offset for partition, answer in answers.items()}
                 if time.monotonic() > deadline:
                     raise Indefinite(f"Kafka: only a former leader answered within {self._timeout_s} s")
                 self._closing.wait(RETRY_S)
-            self._metadata()  # asked anew
+            self._metadata()  # refreshes the leaders
 
-    def _asked_offsets(self, partitions: Sequence[TopicPartition], which: Any) -> dict[TopicPartition, ListOffsetsResultInfo]:
+    def _list_offsets(self, partitions: Sequence[TopicPartition], which: Any) -> dict[TopicPartition, ListOffsetsResultInfo]:
         wanted = {KafkaPartition(p.topic, p.partition): which for p in partitions}
         futures = self._admin.list_offsets(wanted, request_timeout=PROMPT_S)
         try:
-            found = {TopicPartition(p.topic, p.partition): future.result() for p, future in futures.items()}
+            answers = {TopicPartition(p.topic, p.partition): future.result() for p, future in futures.items()}
         except KafkaException as error:
             if error.args[0].code() in (*_MOVING, KafkaError._TIMED_OUT):
                 raise _Leaderless(error.args[0].str()) from error
             raise _journal_error(error.args[0]) from error
-        if unknown := [p for p, answer in found.items() if answer.offset < 0]:  # librdkafka calls that a success
+        if unknown := [p for p, answer in answers.items() if answer.offset < 0]:  # librdkafka reports this as success
             raise _Leaderless(f"no leader says where {', '.join(f'{p.topic}/{p.partition}' for p in unknown)} ends")
-        return found
+        return answers
 
     def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
         try:
@@ -288,10 +288,10 @@ class KafkaJournal:
     def committed(self, group: str, partitions: Sequence[TopicPartition]) -> Positions:
         wanted = [KafkaPartition(p.topic, p.partition) for p in partitions]
         try:
-            found = self._group(group).committed(wanted, timeout=self._timeout_s)
+            committed = self._group(group).committed(wanted, timeout=self._timeout_s)
         except KafkaException as error:
             raise _journal_error(error.args[0]) from error
-        return {TopicPartition(p.topic, p.partition): p.offset for p in found if p.offset != OFFSET_INVALID}
+        return {TopicPartition(p.topic, p.partition): p.offset for p in committed if p.offset != OFFSET_INVALID}
 
     def close(self) -> None:
         if self._closing.is_set():
@@ -305,20 +305,20 @@ class KafkaJournal:
             consumer.close()
 
     def _led(self) -> set[str]:
-        """The topics that exist and of which each partition has a leader."""
+        """The topics whose partitions all have a leader."""
         return {
             name
-            for name, found in self._metadata().items()
-            if all(partition.leader >= 0 for partition in found.partitions.values())
+            for name, topic in self._metadata().items()
+            if all(partition.leader >= 0 for partition in topic.partitions.values())
         }
 
     def _metadata(self) -> dict[str, TopicMetadata]:
-        """The topics that exist."""
+        """Metadata of the topics that exist."""
         try:
             topics = self._admin.list_topics(timeout=self._timeout_s).topics
         except KafkaException as error:
             raise _journal_error(error.args[0]) from error
-        return {name: found for name, found in topics.items() if found.error is None}
+        return {name: topic for name, topic in topics.items() if topic.error is None}
 
     def _group(self, group: str) -> Consumer:
         with self._groups_lock:
@@ -327,11 +327,11 @@ class KafkaJournal:
             return self._groups[group]
 
     def _drive_callbacks(self) -> None:
-        """Waits in librdkafka for delivery reports; no work while there are none."""
+        """Waits in librdkafka for delivery reports; uses no CPU while there are none."""
         while not self._closing.is_set():
             try:
                 self._producer.poll(1.0)
-            except KafkaException as error:  # a fatal one, after which this producer takes nothing more
+            except KafkaException as error:  # fatal: this producer accepts no more records
                 log.error("Kafka: %s; going on with a new producer", error)
                 lost, self._producer = self._producer, Producer(self._producer_settings)
                 lost.purge()
@@ -340,7 +340,7 @@ class KafkaJournal:
 
 
 class _Epochs:
-    """The latest leadership that this process has seen of each partition. Thread-safe, as single operations on a dict are."""
+    """The latest leader epoch of each partition that this process has seen. Thread-safe: each access is one dict operation."""
 
     def __init__(self) -> None:
         self._latest: dict[TopicPartition, int] = {}
@@ -350,14 +350,14 @@ class _Epochs:
             self._latest[partition] = epoch
 
     def are_current(self, answers: Mapping[TopicPartition, ListOffsetsResultInfo]) -> bool:
-        """Whether no answer is of a leader that has been replaced; remembers what is new."""
+        """Whether no answer comes from a replaced leader. Records newer epochs."""
         for partition, answer in answers.items():
             self.see(partition, answer.leader_epoch)
         return all(answer.leader_epoch in (-1, None, self._latest.get(partition)) for partition, answer in answers.items())
 
 
 class KafkaReader:
-    """Reads partitions assigned by hand; ends of partitions are events, so that positions pass transaction markers."""
+    """A reader with manual assignment. End-of-partition events advance the positions past transaction markers."""
 
     def __init__(self, consumer: Consumer, epochs: _Epochs) -> None:
         self._consumer = consumer
@@ -375,7 +375,7 @@ class KafkaReader:
         size = 0
         deadline = time.monotonic() + timeout_s
         while len(entries) < max_records and size < max_bytes:
-            # In slices, since nothing but a message ends librdkafka's wait; a wake is seen within one slice.
+            # Only a message ends the wait in librdkafka, so wait in slices of 0.25 s to notice `wake`.
             wait_s = 0.0 if entries or self._woken.is_set() else min(0.25, max(0.0, deadline - time.monotonic()))
             message = self._consumer.poll(wait_s)
             if message is None:
@@ -422,7 +422,7 @@ class KafkaReader:
 
 
 class KafkaMember(KafkaReader):
-    """Reads what the group's coordinator assigns; begins at the group's commits, else at the first record."""
+    """A member of a consumer group. Starts at the group's committed offsets, or at the first record without one."""
 
     def __init__(self, bootstrap: str, group: str, topic: str, name: str, epochs: _Epochs) -> None:
         settings = _consumer_settings(bootstrap, group) | {
@@ -451,9 +451,9 @@ def _kafka_positions(positions: Mapping[TopicPartition, int]) -> list[KafkaParti
     return [KafkaPartition(p.topic, p.partition, offset) for p, offset in positions.items()]
 
 
-def _check(topics: Mapping[str, TopicSpec], found: Mapping[str, TopicFacts]) -> None:
-    texts = [f"topic {topic} does not exist" for topic in topics if topic not in found]
-    texts += [f"topic {topic}: {text}" for topic, facts in found.items() for text in breaches(topics[topic], facts)]
+def _check(topics: Mapping[str, TopicSpec], facts_of: Mapping[str, TopicFacts]) -> None:
+    texts = [f"topic {topic} does not exist" for topic in topics if topic not in facts_of]
+    texts += [f"topic {topic}: {text}" for topic, facts in facts_of.items() for text in breaches(topics[topic], facts)]
     if texts:
         raise Unfit("; ".join(texts))
 
@@ -473,8 +473,8 @@ def _facts(metadata: TopicMetadata, config: Mapping[str, str]) -> TopicFacts:
     )
 
 
-def _headers(found: Any) -> Headers:
-    return tuple((name, value or b"") for name, value in found or ())
+def _headers(headers: Any) -> Headers:
+    return tuple((name, value or b"") for name, value in headers or ())
 
 
 def _consumer_settings(bootstrap: str, group: str) -> dict[str, Any]:
@@ -496,5 +496,5 @@ def _journal_error(error: KafkaError) -> JournalError:
 
 
 def _int(value: int | None) -> int:
-    assert value is not None  # librdkafka gives None only for messages that were never read or delivered
+    assert value is not None  # librdkafka returns None only for messages that were never consumed or delivered
     return value

@@ -1,12 +1,12 @@
-"""The log interface: what the database asks of a journal, and no more. Implementations: memory, embedded, kafka.
+"""The log interface that the database needs. Implementations: memory, embedded, kafka.
 
-Inspired by the storage interface of etcd-io/raft: few verbs, and one contract suite (`tests/journal/contract.py`) that every
+Inspired by the storage interface of etcd-io/raft: few methods, and one contract suite (`tests/journal/contract.py`) that every
 implementation passes (I12).
 
     JournalError
     ├── Definite            nothing was written
-    │   ├── Overloaded      a bound is reached; try again after `retry_after_s`
-    │   └── Unfit           a topic is not as it has to be
+    │   ├── Overloaded      too much in flight; retry after `retry_after_s`
+    │   └── Unfit           a topic does not meet its specification
     └── Indefinite          it may or may not have been written; retry with the same idempotency key
 """
 
@@ -24,30 +24,30 @@ KEEP_FOREVER = -1
 
 
 class TopicSpec(NamedTuple):
-    """What a topic has to be like. A log of one process keeps one copy, whatever is asked."""
+    """The required configuration of a topic. The memory and embedded journals keep one copy and ignore `replication`."""
 
     partitions: int
     replication: int = 1
     min_insync: int = 1
-    """On so many copies a record has to be before it is acknowledged."""
+    """Number of copies that must have a record before it is acknowledged."""
     retention_ms: int = KEEP_FOREVER
     log_times: bool = True
-    """Whether records bear the log's own time; else the one given with them."""
+    """Whether the log sets the time of a record (LogAppendTime); otherwise the producer sets it (CreateTime)."""
 
 
 class TopicPartition(NamedTuple):
-    """One partition of one topic: the unit of order."""
+    """One partition of one topic. Records are ordered within a partition."""
 
     topic: str
     partition: int
 
 
 Positions = dict[TopicPartition, int]
-"""Next offsets: everything below has been read, written or applied, depending on who says it."""
+"""Next offset per partition: all offsets below it were read, written or applied, depending on the context."""
 
 
 class Appended(NamedTuple):
-    """Where the log put a record, and the log's own time for it."""
+    """Position and append time of an acknowledged record."""
 
     partition: TopicPartition
     offset: int
@@ -55,14 +55,14 @@ class Appended(NamedTuple):
 
 
 def pending() -> Future[Appended]:
-    """The future of an append under way. A caller that gives up on it cannot cancel it: the log goes on."""
+    """A future for an append in flight. It cannot be cancelled, because the log continues anyway."""
     future: Future[Appended] = Future()
     future.set_running_or_notify_cancel()
     return future
 
 
 class Entry(NamedTuple):
-    """A record as the log gives it back. A record without a value, as foreign producers may write, has an empty one."""
+    """A record as read from the log. `value` is empty for a record without a value, which foreign producers may write."""
 
     partition: TopicPartition
     offset: int
@@ -73,14 +73,14 @@ class Entry(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What one poll brought: entries in offset order within each partition, and the next offsets after them."""
+    """The result of one poll: entries, in offset order within each partition, and the next offsets."""
 
     entries: list[Entry]
     positions: Positions
 
 
 class JournalError(Exception):
-    """Any failure of the journal."""
+    """Base class of all journal errors."""
 
 
 class Definite(JournalError):
@@ -88,11 +88,11 @@ class Definite(JournalError):
 
 
 class Unfit(Definite):
-    """A topic exists, but is not as it has to be. Somebody has to change it."""
+    """A topic does not meet its specification. An operator must change it."""
 
 
 class Overloaded(Definite):
-    """A bound on what may be in flight is reached."""
+    """The limit on data in flight is reached."""
 
     def __init__(self, text: str, retry_after_s: float = 1.0) -> None:
         super().__init__(text)
@@ -104,7 +104,7 @@ class Indefinite(JournalError):
 
 
 def acknowledged(future: Future[T], timeout_s: float) -> T:
-    """What a write that is under way gives. Raises JournalError: Indefinite when nothing is known after `timeout_s`."""
+    """Waits for the result of a write in flight. Raises JournalError; Indefinite after `timeout_s` without a result."""
     try:
         return future.result(timeout_s)
     except TimeoutError:
@@ -112,39 +112,39 @@ def acknowledged(future: Future[T], timeout_s: float) -> T:
 
 
 class Reader(Protocol):
-    """Reads a set of partitions in offset order. One thread assigns, polls and closes; `wake` may come from any."""
+    """Reads a set of partitions, each in offset order. One thread calls all methods, except `wake`, which is thread-safe."""
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Replaces the set of partitions, and says where each is read on."""
+        """Replaces the assigned partitions. `positions` has the next offset to read of each."""
 
     def poll(self, timeout_s: float, max_records: int = 1000, max_bytes: int = 8 << 20) -> Batch:
-        """Waits up to `timeout_s` for entries; an empty batch when there are none or `wake` was called.
+        """Waits up to `timeout_s` for entries. The batch is empty after the timeout, or after `wake`.
 
-        At least one entry is returned when there is one, even above `max_bytes`.
+        Returns at least one available entry, even when it is larger than `max_bytes`.
         """
 
     def wake(self) -> None:
         """Makes the current or the next poll return at once."""
 
     def close(self) -> None:
-        """Frees what the reader holds. A second close does nothing."""
+        """Releases the resources. Idempotent."""
 
 
 class Member(Protocol):
-    """One of the consumers that share a topic. One thread polls, commits and closes; `wake` may come from any.
+    """A member of a consumer group. One thread calls all methods, except `wake`, which is thread-safe.
 
-    At most one member reads a partition, as far as the group can know: one that was away too long may still hold entries that
-    another has read meanwhile. Records of transactions that were aborted are not seen.
+    The group assigns each partition to one member. A member that was suspended too long may still hold entries of a partition
+    that now belongs to another member. Records of aborted transactions are skipped.
     """
 
     def poll(self, timeout_s: float, max_records: int = 1000, max_bytes: int = 8 << 20) -> Batch:
-        """As `Reader.poll`, of the partitions that are this member's now, each from where the group committed.
+        """As `Reader.poll`, for the partitions assigned to this member, starting at the group's committed offsets.
 
-        The positions are those of partitions that entries came from.
+        `positions` has only partitions of which the batch has entries.
         """
 
     def commit(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Notes how far this member has come. Raises JournalError when the partitions may be another's by now."""
+        """Commits offsets. Raises JournalError when the partitions may have moved to another member."""
 
     def wake(self) -> None:
         """Makes the current or the next poll return at once."""
@@ -157,7 +157,7 @@ class Journal(Protocol):
     """A partitioned, durable, append-only log. Thread-safe."""
 
     def ensure_topics(self, topics: Mapping[str, TopicSpec]) -> None:
-        """Creates the topics that do not exist. Raises Unfit if one exists that breaks a promise."""
+        """Creates the topics that do not exist. Raises Unfit when an existing topic does not meet its specification."""
 
     def append(
         self,
@@ -167,50 +167,51 @@ class Journal(Protocol):
         headers: Headers = (),
         time_ms: int | None = None,
     ) -> Future[Appended]:
-        """Appends a record. The future resolves once it is durable, or fails with a JournalError.
+        """Appends a record. The future resolves when the record is durable, or fails with a JournalError.
 
-        Appends to one partition from one thread keep their order. Raises Definite at once for an unknown partition.
-        `time_ms` is for topics whose records bear the time that is given with them.
+        Appends to one partition from one thread keep their order. Raises Definite immediately for an unknown partition.
+        `time_ms` is only for topics where the producer sets the time (`TopicSpec.log_times` is false).
         """
 
     def reader(self) -> Reader:
-        """A new reader with nothing assigned."""
+        """A new reader without assigned partitions."""
 
     def end_offsets(self, partitions: Sequence[TopicPartition]) -> Positions:
-        """The next offset of each partition, asked of the log now: above every append acknowledged before the call."""
+        """The end offset of each partition, read from the log now: above every append acknowledged before the call."""
 
     def start_offsets(self, partitions: Sequence[TopicPartition]) -> Positions:
-        """The first offset of each partition that is still there."""
+        """The first offset of each partition that was not trimmed."""
 
     def trim(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Removes all entries below the positions, which the log must hold. Readers must not be assigned below them any more."""
+        """Deletes all entries below these offsets. Raises Definite for an offset beyond the end. No reader may be below them."""
 
     def identity(self, topic: str) -> str:
-        """A name of the topic that a topic created anew under the same name does not have."""
+        """A unique id of the topic. A topic that is deleted and created again under the same name has another id."""
 
     def join(self, group: str, topic: str, name: str) -> Member:
-        """A new member of a consumer group that shares the partitions of a topic.
+        """Joins a consumer group that shares the partitions of a topic.
 
-        One that comes back under its name before it is missed takes up its share again at once.
+        `name` is the static member id: a member that returns within the session timeout gets its partitions back without a
+        rebalance.
         """
 
     def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
-        """Notes the next offsets of a consumer group, for whoever watches its lag."""
+        """Commits the next offsets of a consumer group, so that tools can show its lag."""
 
     def committed(self, group: str, partitions: Sequence[TopicPartition]) -> Positions:
-        """The next offsets that the group committed; partitions without a commit are left out."""
+        """The committed offsets of the group; partitions without a commit are left out."""
 
     def close(self) -> None:
-        """Finishes or fails all appends in flight and frees what is held. A second close does nothing."""
+        """Completes or fails all appends in flight and releases the resources. Idempotent."""
 
 
 def check_count(topic: str, have: int, spec: TopicSpec) -> None:
-    """Raises Unfit when a topic that exists has fewer partitions than it needs."""
+    """Raises Unfit when an existing topic has too few partitions."""
     if 0 < have < spec.partitions:
         raise Unfit(f"topic {topic} has {have} partitions, {spec.partitions} are needed")
 
 
 def check_trim(partition: TopicPartition, offset: int, end: int) -> None:
-    """Raises Definite when a log is to be trimmed beyond its end."""
+    """Raises Definite when `offset` is beyond the end of the log."""
     if offset > end:
         raise Definite(f"{partition.topic}/{partition.partition} ends at {end}, it cannot be trimmed to {offset}")

@@ -1,6 +1,6 @@
-"""The journal in memory: the simulator's log, and that of tests that need no disk. The same contract as the others (I12).
+"""The journal in memory, for the simulator and for tests that need no disk. Same contract as the other journals (I12).
 
-Faults are decided from outside, one append at a time: refused (definite), or written with the acknowledgement lost (indefinite).
+A callback can inject a fault into each append: refused (definite), or written but the acknowledgement is lost (indefinite).
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from journal.log import (
 
 
 class AppendFault(Enum):
-    """What may go wrong with an append."""
+    """An injected failure of an append."""
 
     REFUSED = "refused"
     ACK_LOST = "ack lost"
 
 
 class MemoryJournal:
-    """A log of lists. `now_ms` is the log's clock; `fault` is asked before each append."""
+    """One list of entries per partition. `now_ms` gives the append times; `fault` is called before each append."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class MemoryJournal:
         return future
 
     def reader(self, shuffle: random.Random | None = None) -> MemoryReader:
-        """A new reader; with `shuffle` it interleaves the partitions, and cuts its batches, at random."""
+        """A new reader. With `shuffle` it interleaves the partitions and chooses the batch sizes at random."""
         return MemoryReader(self, shuffle)
 
     def end_offsets(self, partitions: Sequence[TopicPartition]) -> Positions:
@@ -98,7 +98,7 @@ class MemoryJournal:
     def start_offsets(self, partitions: Sequence[TopicPartition]) -> Positions:
         with self._changed:
             for partition in partitions:
-                self._log(partition)  # raises for one that is unknown
+                self._log(partition)  # raises Definite for an unknown partition
             return {partition: self._starts.get(partition, 0) for partition in partitions}
 
     def trim(self, positions: Mapping[TopicPartition, int]) -> None:
@@ -137,7 +137,7 @@ class MemoryJournal:
 
 
 class MemoryReader:
-    """Reads a MemoryJournal."""
+    """A reader of a MemoryJournal."""
 
     def __init__(self, journal: MemoryJournal, shuffle: random.Random | None) -> None:
         self._journal = journal
@@ -177,7 +177,7 @@ class MemoryReader:
             entry = self._journal._log(partition)[self._positions[partition]]
             if entries and size + len(entry.value) > max_bytes:
                 break
-            self._positions[partition] = self._positions.pop(partition) + 1  # goes last: none starves another
+            self._positions[partition] = self._positions.pop(partition) + 1  # moves last: none starves
             size += len(entry.value)
             entries.append(entry)
         return Batch(entries, dict(self._positions))

@@ -1,4 +1,4 @@
-"""What stands in the journal: the record envelope and the operations it may carry. Field docs: `schemas/record.v3.avsc`."""
+"""The record envelope and the operations of the journal. The fields are documented in `schemas/record.v3.avsc`."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ SPARSE = np.dtype([("index", "<u4"), ("value", "<f4")])
 """An element of a sparse vector."""
 
 Vector = NDArray[Any]
-"""What a point has under a name: float32 of shape (size,), a multi-vector of shape (n, size), or SPARSE of shape (n,)."""
+"""One named vector of a point: float32 (size,), multi-vector float32 (n, size), or SPARSE (n,)."""
 
 
 class VectorColumn(msgspec.Struct, frozen=True):
-    """One named vector of several points, side by side.
+    """One named vector of several points, concatenated.
 
-    Dense ones have no `lengths`. Multi-vectors have: how many vectors of `size` each point has. Sparse ones have a `size` of 0,
-    and in `lengths` how many elements each point has.
+    Dense: `lengths` is None. Multi-vector: `lengths` has the number of vectors, each of dimension `size`, per point.
+    Sparse: `size` is 0, and `lengths` has the number of elements per point.
     """
 
     name: str
@@ -37,23 +37,23 @@ class VectorColumn(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, name: str, vectors: Vectors, points: list[int] | None = None) -> VectorColumn:
-        """A column of `vectors`, shape (n, size); `points` says which ids they belong to, None that they are parallel."""
+        """A dense column of `vectors`, shape (n, size). `points` are their indexes in the operation's ids; None for all ids."""
         return cls(name, vectors.shape[1], points, np.ascontiguousarray(vectors, "<f4").tobytes())
 
     @classmethod
     def of_each(cls, name: str, vectors: Sequence[Vector], points: list[int] | None = None) -> VectorColumn:
-        """A column of multi-vectors or of sparse vectors, at least one."""
+        """A column of multi-vectors or sparse vectors. `vectors` must not be empty."""
         size = 0 if vectors[0].dtype == SPARSE else vectors[0].shape[1]
         return cls(name, size, points, b"".join(vector.tobytes() for vector in vectors), [len(vector) for vector in vectors])
 
     def array(self) -> Vectors:
-        """Dense vectors, shape (n, size); of multi-vectors all in one. Read-only. Raises ValueError when bytes are over."""
+        """All vectors as a read-only array, shape (n, size). Raises ValueError when `data` is no multiple of `size`."""
         if self.size < 1:
             raise ValueError(f"vector '{self.name}' has size {self.size}, must be at least 1")
         return np.frombuffer(self.data, "<f4").reshape(-1, self.size)
 
     def each(self) -> Sequence[Vector]:
-        """The vector of each point, read-only. Raises ValueError when the bytes do not fit the size and the lengths."""
+        """The vector of each point, read-only. Raises ValueError when `data` does not match `size` and `lengths`."""
         elements = np.frombuffer(self.data, SPARSE) if self.size == 0 and self.lengths is not None else self.array()
         if self.lengths is None:
             return list(elements)
@@ -62,13 +62,13 @@ class VectorColumn(msgspec.Struct, frozen=True):
         return [elements[start:end] for start, end in pairwise(accumulate(self.lengths, initial=0))]
 
     def sizes_bytes(self) -> Iterable[int]:
-        """How many bytes each point's vector takes."""
+        """The size of each point's vector, in bytes."""
         if self.lengths is None:
             return [4 * self.size] * (len(self.data) // max(1, 4 * self.size))
         return [(4 * self.size or SPARSE.itemsize) * length for length in self.lengths]
 
     def indexes(self, count: int) -> Sequence[int]:
-        """Which of `count` ids the vectors belong to, in order."""
+        """The index in the operation's `count` ids of each vector."""
         return range(count) if self.points is None else self.points
 
 
@@ -157,10 +157,10 @@ CATALOG_OPERATIONS = (
 
 
 class Ingested(msgspec.Struct, frozen=True):
-    """Where the points of a record came from, when foreign producers wrote them.
+    """The source of the points of a record from the ingest topic.
 
-    `log` names one partition of one topic for ever; `offsets` are parallel to the operation's ids, and ascend; `keys`, their
-    idempotency keys, are parallel too, or left out.
+    `log` is the unique id of the source partition. `offsets` has the source offset of each id of the operation, ascending. `keys`
+    has the idempotency key of each id, or is empty.
     """
 
     log: str
@@ -169,7 +169,9 @@ class Ingested(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True):
-    """One entry of the journal. `collection` is the offset of its creation in the system topic, -1 in system records."""
+    """One entry of the journal. `collection` is the id of the collection (the offset of its creation command in the system
+    topic), -1 in system records. `origin` is the principal, or the source partition of ingested points.
+    """
 
     hlc: int
     operation: Operation
@@ -184,7 +186,7 @@ class Record(msgspec.Struct, frozen=True):
 
 
 def describe(operation: Operation) -> str:
-    """The operation in a few words, for people: what, how many points, the first ids."""
+    """A short description for people: kind, first ids, number of points."""
     name = type(operation).__name__
     if isinstance(operation, POINT_OPERATIONS):
         shown = ", ".join(repr(decode_id(i)) for i in operation.ids[:3])

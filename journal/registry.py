@@ -1,4 +1,4 @@
-"""Schemas of foreign producers, from a registry that speaks Confluent's REST API. Of that, two GETs are needed."""
+"""Schemas of foreign producers, from a schema registry with Confluent's REST API. Uses two GET requests of it."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from fastavro.schema import parse_schema
 from journal.log import Indefinite
 
 MAX_SCHEMAS = 500
-"""Schemas remembered, by number and by GUID; what an id stands for never changes."""
+"""Size of the cache, each by number and by GUID. A registered schema never changes."""
 
 MAX_SCHEMA_CHARS = 256 << 10
-"""A longer one is not read: parsed, it would take several times as much for as long as it is remembered."""
+"""A longer schema is refused: parsed, it would take several times this size in the cache."""
 
 TIMEOUT_S = 5.0
 _NO_BYTES = ({"type": "null"}, {"type": "fixed", "size": 0})
 
 
 class UnknownSchema(Exception):
-    """The registry has no such schema, or one that is not read here; the text says which and why."""
+    """The schema does not exist or is not supported. The text names it and the reason."""
 
 
 class WriterSchema(NamedTuple):
-    """What a producer wrote by: a parsed Avro schema, or None where the body is JSON."""
+    """The schema of a producer's record: a parsed Avro schema, or None for a JSON body."""
 
     avro: Any
 
 
 class SchemaRegistry:
-    """The registry at `url`, which may carry a user and a password; without one, every schema is unknown. Thread-safe."""
+    """The registry at `url`, which may contain user and password. Without a URL every schema is unknown. Thread-safe."""
 
     def __init__(self, url: str = "") -> None:
         self._client = httpx.Client(base_url=url, timeout=TIMEOUT_S) if url else None
@@ -45,26 +45,26 @@ class SchemaRegistry:
             self._client.close()
 
     def _by_id(self, number: int) -> WriterSchema:
-        """The schema with this number. Raises UnknownSchema, or Indefinite when the registry cannot tell now."""
-        return self._asked(f"schema {number}", f"/schemas/ids/{number}")
+        """The schema with this number. Raises UnknownSchema, or Indefinite when the registry is not available."""
+        return self._fetch(f"schema {number}", f"/schemas/ids/{number}")
 
     def _by_guid(self, guid: str) -> WriterSchema:
-        """The schema with this GUID. Raises as `by_id`."""
-        return self._asked(f"schema {guid}", f"/schemas/guids/{guid}")
+        """The schema with this GUID. Raises the errors of `by_id`."""
+        return self._fetch(f"schema {guid}", f"/schemas/guids/{guid}")
 
-    def _asked(self, what: str, path: str) -> WriterSchema:
+    def _fetch(self, what: str, path: str) -> WriterSchema:
         if self._client is None:
             raise UnknownSchema(f"{what} cannot be looked up: no schema registry is set (--schema-registry-url)")
         try:
             answer = self._client.get(path, headers={"Accept": "application/vnd.schemaregistry.v1+json"})
-            found = answer.json() if answer.status_code == 200 else {}
+            body = answer.json() if answer.status_code == 200 else {}
         except (httpx.HTTPError, ValueError) as error:
             raise Indefinite(f"the schema registry does not answer: {type(error).__name__} {error}") from error
         if answer.status_code == 404:
             raise UnknownSchema(f"{what} is not in the schema registry")
-        if not isinstance(found, dict) or not isinstance(found.get("schema"), str):
+        if not isinstance(body, dict) or not isinstance(body.get("schema"), str):
             raise Indefinite(f"the schema registry answers with status {answer.status_code} and no schema")
-        return _parsed(what, found.get("schemaType", "AVRO"), found["schema"])
+        return _parsed(what, body.get("schemaType", "AVRO"), body["schema"])
 
 
 def _parsed(what: str, kind: str, text: str) -> WriterSchema:
@@ -76,7 +76,7 @@ def _parsed(what: str, kind: str, text: str) -> WriterSchema:
         raise UnknownSchema(f"{what} is of type {kind}, only AVRO and JSON are read")
     try:
         schema = parse_schema(orjson.loads(text))
-    except Exception as error:  # fastavro raises whatever the schema leads it to
+    except Exception as error:  # an invalid schema can make fastavro raise any exception
         raise UnknownSchema(f"{what} is no Avro schema on its own: {error}") from error
     if reason := _unsafe(schema, ()):
         raise UnknownSchema(f"{what} is not read: {reason}")
@@ -84,7 +84,7 @@ def _parsed(what: str, kind: str, text: str) -> WriterSchema:
 
 
 def _unsafe(schema: Any, inside: Sequence[str]) -> str | None:
-    """Why a few bytes of a schema could make its reader recurse or fill the memory without end; None when they cannot."""
+    """Why a few bytes of data could make a reader of this schema recurse or allocate without bound; None when it is safe."""
     if isinstance(schema, str):
         return f"{schema} refers to itself" if schema in inside else None
     if isinstance(schema, list):

@@ -1,4 +1,4 @@
-"""Cuts an operation into parts that each fit one shard and one record."""
+"""Splits an operation into parts, each for one shard and small enough for one record."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ MAX_RECORD_BYTES = 900_000
 
 
 class PointTooLarge(Definite):
-    """A single point that no record can hold."""
+    """A single point is larger than a record may be."""
 
 
 _POINT_BYTES = 8
-"""Room for the lengths that Avro writes beside a point's own bytes."""
+"""Estimate of Avro's overhead per point: its length prefixes."""
 
 
 class Part(NamedTuple):
-    """What goes to one shard in one record: the operation on the ids at `indexes` of the whole."""
+    """One record for one shard: the operation on the ids at `indexes` of the whole operation."""
 
     shard: int
     indexes: Sequence[int]
@@ -32,9 +32,9 @@ class Part(NamedTuple):
 
 
 def split(operation: PointOperation, shard_number: int) -> Iterator[Part]:
-    """The parts of an operation, in an order that follows from the operation alone; those of a shard keep the ids' order.
+    """The parts of an operation, in a deterministic order. Within a shard the ids keep their order.
 
-    Raises PointTooLarge when a single point does not fit a record.
+    Raises PointTooLarge when a single point does not fit into a record.
     """
     sizes = _point_sizes(operation)
     shared_bytes = _shared_size(operation)
@@ -89,7 +89,7 @@ def _point_sizes(operation: PointOperation) -> list[int]:
 
 
 def _shared_size(operation: PointOperation) -> int:
-    """Bytes that every part repeats."""
+    """Bytes that are repeated in every part."""
     match operation:
         case PatchPayload():
             return len(operation.set) + _names_size(operation.unset)
@@ -120,7 +120,7 @@ def _take_column(column: VectorColumn, indexes: Sequence[int]) -> VectorColumn |
 
 
 def _chosen(column: VectorColumn, at: Sequence[int], points: list[int] | None) -> VectorColumn:
-    """The vectors at these places of a column, for `points`."""
+    """The vectors at the positions `at` of a column, as a column for `points`."""
     if column.lengths is None:
         return VectorColumn.of(column.name, column.array()[np.asarray(at, np.intp)], points)
     each = column.each()

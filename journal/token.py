@@ -1,6 +1,6 @@
-"""Position tokens: what a client has written or seen, as short text it can hand back (V10, N2).
+"""Position tokens: the positions that a client has written or seen, as short text that it can send back (V10, N2).
 
-`<hlc>.<topic>-<partition>-<next offset>.…` in base 36; the topic is a tier number, or `s` for the system topic.
+Format: `<hlc>.<topic>-<partition>-<next offset>.…` in base 36; topic is a tier number, or `s` for the system topic.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 class Token(NamedTuple):
-    """A clock reading and a set of positions."""
+    """An HLC stamp and a set of positions."""
 
     hlc: int
     positions: Mapping[TopicPartition, int]
@@ -32,7 +32,7 @@ class Token(NamedTuple):
 
 
 def parse_token(text: str, topics: Topics) -> Token:
-    """The token of a text. Raises ValueError when it is none."""
+    """Parses a token. Raises ValueError."""
     if len(text) > MAX_TOKEN_CHARS:
         raise ValueError(f"position token of {len(text)} characters, the bound is {MAX_TOKEN_CHARS}")
     clock, *parts = text.split(".")
@@ -51,7 +51,7 @@ def parse_token(text: str, topics: Topics) -> Token:
 
 
 def merge(tokens: Iterable[Token]) -> Token:
-    """The least token that is at or above all of them."""
+    """The smallest token that covers all `tokens`."""
     hlc = 0
     positions: Positions = {}
     for token in tokens:
@@ -61,7 +61,7 @@ def merge(tokens: Iterable[Token]) -> Token:
 
 
 def advance(positions: Positions, to: Mapping[TopicPartition, int]) -> None:
-    """Moves `positions` forward, in place, to at least `to`."""
+    """Advances `positions`, in place, to at least `to`."""
     for partition, offset in to.items():
         if offset > positions.get(partition, 0):
             positions[partition] = offset

@@ -1,6 +1,6 @@
-"""Topic names, tiers and routing: which records go to which topic and partition (V1, V4).
+"""Topic names, tiers and routing: which topic and partition a record goes to (V1, V4).
 
-Journal-1 is the data, one topic per QoS tier; Journal-2 the transactions; Journal-3 the system's own facts.
+Journal-1: data, one topic per QoS tier. Journal-2: transactions. Journal-3: catalog commands.
 """
 
 from __future__ import annotations
@@ -12,26 +12,28 @@ from typing import NamedTuple
 from journal.log import TopicPartition, TopicSpec
 
 TIER_PARTITIONS = (2, 4, 6, 2)
-"""Partitions of the data topics, by tier."""
+"""Number of partitions of each tier's data topic."""
 
 TIERS = range(len(TIER_PARTITIONS))
 
 TIER_COPIES = (3, 3, 2, 2)
-"""Copies of the data topics, by tier, where the preset does not ask for more."""
+"""Replication factor of each tier's data topic, unless the preset needs more."""
 
 INGEST_PARTITIONS = 6
 WEEK_MS = 7 * 24 * 3600 * 1000
 
 
 class Preset(NamedTuple):
-    """How many copies there are of everything. `journal`: of a record on brokers. `storage`: of a point on nodes."""
+    """Numbers of copies. `journal`: of records outside the tiers, on brokers. `storage`: of a point, on nodes. `tiers`: of
+    records in each tier, on brokers.
+    """
 
     journal: int
     storage: int
     tiers: tuple[int, ...]
 
     def write_amplification(self, tier: int) -> int:
-        """How often a write to a tier is written in all."""
+        """Number of times that a write to this tier is stored in total."""
         return self.tiers[tier] + self.storage
 
 
@@ -45,7 +47,7 @@ PRESETS = {
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """The names of all topics under one prefix, and what they have to be like under a preset."""
+    """Names and specifications of all topics for a prefix and a preset."""
 
     prefix: str = "vecraft"
     preset: str = "dev"
@@ -61,12 +63,12 @@ class Topics:
 
     @property
     def dead_letters(self) -> str:
-        """Records that no replica can apply, with their origin and the reason (I6)."""
+        """Dead letters: refused records with their source and the reason (I6)."""
         return f"{self.prefix}.dead-letters"
 
     @property
     def ingest(self) -> str:
-        """Where foreign producers write."""
+        """The topic that foreign producers write to."""
         return f"{self.prefix}.ingest"
 
     @property
@@ -78,15 +80,15 @@ class Topics:
         return TopicPartition(self.dead_letters, 0)
 
     def data_partitions(self) -> list[TopicPartition]:
-        """Every partition of every tier."""
+        """All partitions of all tiers."""
         return [TopicPartition(self.tier(tier), p) for tier in TIERS for p in range(TIER_PARTITIONS[tier])]
 
     def home_partitions(self, home: Sequence[int]) -> list[TopicPartition]:
-        """The partitions where a shard is at home: `home[tier]` is one of that tier's."""
+        """The home partitions of a shard: partition `home[tier]` of each tier."""
         return [TopicPartition(self.tier(tier), partition) for tier, partition in enumerate(home)]
 
     def all(self) -> dict[str, TopicSpec]:
-        """Every topic that a node needs. What is acknowledged is on two brokers at least, where there are copies at all."""
+        """The specification of every topic. An acknowledged record is on two brokers, unless the replication factor is 1."""
         preset = PRESETS[self.preset]
         copies = {self.tier(tier): preset.tiers[tier] for tier in TIERS}
         copies |= dict.fromkeys((self.system, self.ingest, self.dead_letters), preset.journal)
@@ -102,7 +104,7 @@ class Topics:
 
 
 def murmur2(data: bytes) -> int:
-    """Kafka's murmur2, the hash of the Java client's default partitioner, as an unsigned 32-bit number made positive."""
+    """Kafka's murmur2, the hash of the Java client's default partitioner, with the sign bit cleared (31 bits)."""
     length = len(data)
     h = 0x9747B28C ^ length
     for i in range(0, length - length % 4, 4):
@@ -116,5 +118,5 @@ def murmur2(data: bytes) -> int:
 
 
 def shard_of(point_id: bytes, shard_number: int) -> int:
-    """The shard of a point, by its encoded id (see `journal.ids`)."""
+    """The shard of a point. `point_id` is encoded (see `journal.ids`)."""
     return 0 if shard_number == 1 else murmur2(point_id) % shard_number

@@ -1,6 +1,6 @@
-"""The writer: operations in, encoded and stamped records out, each at its partition of the journal.
+"""The writer: splits, encodes and stamps operations, and appends the records to their partitions of the journal.
 
-One per process. Thread-safe; what it returns are futures, resolved by the journal's threads.
+One per process. Thread-safe. It returns futures, which the journal's threads resolve.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from journal.topics import Topics
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """Who asks for a write, and how it can be recognised again."""
+class Origin:
+    """Who asks for a write, and the ids by which the write can be recognised: request id, idempotency key, trace."""
 
     id: str
     idempotency_key: str = ""
@@ -37,7 +37,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where a collection's points go: `homes[shard][tier]` is a partition of that tier's topic."""
+    """The target of a write: a collection and its shards. `homes[shard][tier]` is a partition of that tier's topic."""
 
     tenant: str
     collection: int
@@ -46,7 +46,7 @@ class Destination:
 
 
 class Written(NamedTuple):
-    """One record that the journal acknowledged."""
+    """One acknowledged record."""
 
     appended: Appended
     hlc: int
@@ -55,12 +55,12 @@ class Written(NamedTuple):
 
 @dataclass(slots=True)
 class Receipt:
-    """All records of one request."""
+    """All acknowledged records of one write."""
 
     written: list[Written] = field(default_factory=list)
 
     def token(self) -> Token:
-        """The position to wait for in order to see this write."""
+        """The token that a read must reach to see this write."""
         positions: Positions = {}
         for record in self.written:
             advance(positions, {record.appended.partition: record.appended.offset + 1})
@@ -68,11 +68,11 @@ class Receipt:
 
 
 UNSTAMPED = 0
-"""The stamp of a record that has none yet."""
+"""Placeholder stamp of a record that is not stamped yet."""
 
 
 class _Draft(NamedTuple):
-    """A record that is encoded but for its stamp, and where it goes."""
+    """A record, encoded except for its stamp, and its target."""
 
     partition: TopicPartition
     key: bytes
@@ -82,7 +82,7 @@ class _Draft(NamedTuple):
 
 
 class Writer:
-    """Writes operations to the journal. `max_drift_ms` is the bound that replicas will hold the records to (I6)."""
+    """Writes operations to the journal. Replicas refuse records beyond `max_drift_ms` (I6)."""
 
     def __init__(self, journal: Journal, topics: Topics, clock: Clock, max_drift_ms: int = 500) -> None:
         self._journal = journal
@@ -92,12 +92,12 @@ class Writer:
         self._lock = threading.Lock()
 
     def write_points(
-        self, destination: Destination, operations: Sequence[PointOperation], tier: int, request: Request
+        self, destination: Destination, operations: Sequence[PointOperation], tier: int, origin: Origin
     ) -> Future[Receipt]:
-        """Writes operations on points, in order, cut by shard and size; resolves when all parts are durable.
+        """Writes operations on points, in order, split by shard and size. The future resolves when all parts are durable.
 
-        Raises Definite when nothing was written. The future fails with Definite when nothing was written or nothing will be
-        applied, and with Indefinite otherwise, also when only some of several parts were.
+        Raises Definite when nothing was written. The future fails with Definite when no part was written or will be applied, and
+        with Indefinite in all other cases, for example when only some parts were written.
         """
         topic = self._topics.tier(tier)
         seen: Counter[str] = Counter()
@@ -105,30 +105,30 @@ class Writer:
         for operation in operations:
             for part in split(operation, len(destination.homes)):
                 partition = TopicPartition(topic, destination.homes[part.shard][tier])
-                key = _part_key(request, part.operation, seen)
-                drafts.append(_draft(partition, _record(destination, part, request, key)))
-        return self._append(drafts, request)
+                key = _part_key(origin, part.operation, seen)
+                drafts.append(_draft(partition, _record(destination, part, origin, key)))
+        return self._append(drafts, origin)
 
     def write_ingested(
-        self, destination: Destination, part: Part, tier: int, ingested: Ingested, request: Request
+        self, destination: Destination, part: Part, tier: int, ingested: Ingested, origin: Origin
     ) -> Future[Receipt]:
-        """Writes what foreign producers wrote: one part, which says of each of its points where it came from.
+        """Writes one part with points from the ingest topic; `ingested` has the source of each point.
 
-        Of parts from the same log to the same partition the next may be written only once this one is acknowledged: replicas
-        drop what is not above the last offset they saw.
+        Call it for the next part from the same source to the same partition only after this one is acknowledged: replicas drop
+        points whose source offset is not above the last one that they saw.
         """
         partition = TopicPartition(self._topics.tier(tier), destination.homes[part.shard][tier])
-        return self._append([_draft(partition, _record(destination, part, request, "", ingested))], request)
+        return self._append([_draft(partition, _record(destination, part, origin, "", ingested))], origin)
 
-    def write_catalog(self, operation: CatalogOperation, request: Request) -> Future[Receipt]:
-        """Writes a catalog command; resolves when it is durable. Its outcome is known once it is applied."""
-        record = Record(hlc=UNSTAMPED, operation=operation, request_id=request.id, origin=request.principal)
-        return self._append([_draft(self._topics.system_partition, record)], request)
+    def write_catalog(self, operation: CatalogOperation, origin: Origin) -> Future[Receipt]:
+        """Writes a catalog command. The future resolves when it is durable; its outcome is known after it is applied."""
+        record = Record(hlc=UNSTAMPED, operation=operation, request_id=origin.id, origin=origin.principal)
+        return self._append([_draft(self._topics.system_partition, record)], origin)
 
-    def _append(self, drafts: Sequence[_Draft], request: Request) -> Future[Receipt]:
-        """Stamps the records of a request, all before any is written, and appends them."""
-        gathering = _Gathering(len(drafts), self._max_drift_ms)
-        with self._lock:  # so that the order of stamps is the order of the log; whatever takes long was done before
+    def _append(self, drafts: Sequence[_Draft], origin: Origin) -> Future[Receipt]:
+        """Stamps all records of a write, then appends them."""
+        receipt = _PendingReceipt(len(drafts), self._max_drift_ms)
+        with self._lock:  # so that stamp order is log order; all slow work is already done
             try:
                 stamps = [self._clock.now() for _ in drafts]
             except ClockDriftError as error:
@@ -136,20 +136,20 @@ class Writer:
             for draft, hlc in zip(drafts, stamps, strict=True):
                 value = draft.unstamped.stamped(hlc)
                 try:
-                    future = self._journal.append(draft.partition, value, draft.key, _headers(draft, hlc, request))
+                    future = self._journal.append(draft.partition, value, draft.key, _headers(draft, hlc, origin))
                 except JournalError as error:
-                    gathering.failed(error)
+                    receipt.failed(error)
                 else:
-                    future.add_done_callback(gathering.expect(hlc, draft.shard))
-        return gathering.future
+                    future.add_done_callback(receipt.expect(hlc, draft.shard))
+        return receipt.future
 
 
-class _Gathering:
-    """Joins the futures of a request's records into one."""
+class _PendingReceipt:
+    """Combines the futures of the records of one write."""
 
     def __init__(self, count: int, max_drift_ms: int) -> None:
         self.future: Future[Receipt] = Future()
-        self.future.set_running_or_notify_cancel()  # whoever gives up on it does not stop the writing
+        self.future.set_running_or_notify_cancel()  # cannot be cancelled: the appends continue
         self._missing = count
         self._max_drift_ms = max_drift_ms
         self._lock = threading.Lock()
@@ -171,18 +171,18 @@ class _Gathering:
     def failed(self, error: JournalError) -> None:
         with self._lock:
             self._errors.append(error)
-        self._one_less()
+        self._count_down()
 
     def _arrived(self, written: Written) -> None:
-        # Every replica will come to the same verdict, so this write is refused although the log holds it.
+        # Every replica will refuse this record because of its drift, so the write fails although it is in the log.
         if reason := drift_error(written.hlc, written.appended.time_ms, self._max_drift_ms):
             self.failed(Definite(f"this node's clock is off: {reason}"))
             return
         with self._lock:
             self._receipt.written.append(written)
-        self._one_less()
+        self._count_down()
 
-    def _one_less(self) -> None:
+    def _count_down(self) -> None:
         with self._lock:
             self._missing -= 1
             if self._missing:
@@ -196,7 +196,7 @@ class _Gathering:
             self.future.set_exception(Indefinite(f"{len(self._receipt.written)} parts are written, the rest is unknown: {texts}"))
 
 
-def _record(destination: Destination, part: Part, request: Request, key: str, ingested: Ingested | None = None) -> Record:
+def _record(destination: Destination, part: Part, origin: Origin, key: str, ingested: Ingested | None = None) -> Record:
     return Record(
         hlc=UNSTAMPED,
         operation=part.operation,
@@ -204,9 +204,9 @@ def _record(destination: Destination, part: Part, request: Request, key: str, in
         catalog_position=destination.catalog_position,
         shard=part.shard,
         tenant=destination.tenant,
-        request_id=request.id,
+        request_id=origin.id,
         idempotency_key=key,
-        origin=request.principal,
+        origin=origin.principal,
         ingested=ingested,
     )
 
@@ -216,25 +216,25 @@ def _draft(partition: TopicPartition, record: Record) -> _Draft:
     return _Draft(partition, key, record.shard, type(record.operation).__name__, codec.Unstamped(record))
 
 
-def _part_key(request: Request, part: PointOperation, seen: Counter[str]) -> str:
-    """The client's key, the content, and which of several equal parts it is: only the same write again is taken for a retry.
+def _part_key(origin: Origin, part: PointOperation, seen: Counter[str]) -> str:
+    """The idempotency key of a part: the client's key, a digest of the content, and a number among equal parts.
 
-    `seen` counts the parts of the request so far by their content.
+    So only the same write again counts as a retry. `seen` counts the write's parts so far by digest.
     """
-    if not request.idempotency_key:
+    if not origin.idempotency_key:
         return ""
     digest = blake2b(msgspec.msgpack.encode((type(part).__name__, part)), digest_size=8).hexdigest()
     seen[digest] += 1
-    return f"{request.idempotency_key}/{digest}/{seen[digest] - 1}"
+    return f"{origin.idempotency_key}/{digest}/{seen[digest] - 1}"
 
 
-def _headers(draft: _Draft, hlc: int, request: Request) -> Headers:
+def _headers(draft: _Draft, hlc: int, origin: Origin) -> Headers:
     headers = [
         ("ce_specversion", b"1.0"),
-        ("ce_id", f"{request.id}/{hlc}".encode()),
+        ("ce_id", f"{origin.id}/{hlc}".encode()),
         ("ce_source", f"/{draft.partition.topic}".encode()),
         ("ce_type", f"vecraft.v1.{draft.kind}".encode()),
         ("hlc", str(hlc).encode()),
         ("content-type", codec.CONTENT_TYPE),
     ]
-    return [*headers, ("traceparent", request.traceparent.encode())] if request.traceparent else headers
+    return [*headers, ("traceparent", origin.traceparent.encode())] if origin.traceparent else headers

@@ -1,5 +1,5 @@
-"""What the values of payloads mean: paths into them, numbers and moments, texts and their words, places, the types of index.
+"""The semantics of payload values: paths, numbers, timestamps, text and its tokens, geo coordinates, types of index.
 
-Owns every rule by which a payload value is read or compared, so that gateway, shard and catalog read it alike. Must not know of
-collections, shards or requests; imports nothing of the project.
+Owns all rules by which payload values are parsed and compared, so that gateway, shard and catalog do it the same way. Must not
+know collections, shards or requests; imports nothing from the project.
 """

@@ -1,6 +1,7 @@
-"""Places on Earth and areas of them, as the dialect's geo conditions mean them. Degrees of longitude and latitude; metres.
+"""Geo coordinates and areas for the API's geo conditions. Longitude and latitude in degrees, distances in metres.
 
-The methods that decide take floats or numpy arrays alike and give the same answer for both, so that an index and a test agree.
+An area can test one place (floats) or many (numpy arrays). Both give the same result, so that an index and a test of a single
+point agree.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ import numpy as np
 from payload.paths import as_number
 
 EARTH_RADIUS_M = 6_371_008.8
-"""The mean radius, as the International Union of Geodesy and Geophysics recommends it."""
+"""Mean Earth radius recommended by the International Union of Geodesy and Geophysics."""
 
 MAX_LON = 180.0
 MAX_LAT = 90.0
 _SLACK = 1e-9
-"""Relative: far more than what rounding does to a distance, far less than anybody asks for."""
+"""Relative tolerance: much larger than rounding errors of distances, much smaller than any useful precision."""
 
 
 class Coordinates(NamedTuple):
@@ -32,7 +33,7 @@ class Coordinates(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """A rectangle around an area; where `west` is greater than `east` it runs across the 180th meridian."""
+    """A bounding box in degrees. If `west` > `east` it crosses the 180th meridian."""
 
     west: float
     south: float
@@ -41,20 +42,22 @@ class Bounds(NamedTuple):
 
 
 class Area(Protocol):
-    """A set of places."""
+    """A region that a geo condition selects."""
 
     def bounds(self) -> Bounds:
-        """A rectangle that holds the whole area."""
+        """A bounding box of the area."""
 
     def holds(self, lon: float, lat: float) -> bool:
-        """Whether a place lies in the area."""
+        """Whether the area contains a place."""
 
     def holding(self, lon: Any, lat: Any) -> tuple[Any, Any]:
-        """For arrays of places: a mask of those that lie in the area, and a mask of those that `holds` must decide."""
+        """For arrays of n places, two boolean masks of shape (n,): inside the area, and too close to the border, so that `holds`
+        must decide.
+        """
 
 
 def as_coordinates(value: Any) -> Coordinates | None:
-    """The place that an object {"lon", "lat"} names; None when it is no such object or out of bounds."""
+    """Parses an object {"lon", "lat"}; None when it is not one or is out of range."""
     if not isinstance(value, dict):
         return None
     lon, lat = as_number(value.get("lon")), as_number(value.get("lat"))
@@ -65,7 +68,7 @@ def as_coordinates(value: Any) -> Coordinates | None:
 
 @dataclass(frozen=True)
 class Box:
-    """Places strictly between two meridians and two parallels; from west to east, across the 180th meridian if need be."""
+    """Places strictly inside a bounding box. If `west` > `east` it crosses the 180th meridian."""
 
     west: float
     south: float
@@ -89,7 +92,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Circle:
-    """Places nearer than `radius_m` to a centre."""
+    """Places less than `radius_m` from the centre."""
 
     center: Coordinates
     radius_m: float
@@ -97,7 +100,7 @@ class Circle:
     def bounds(self) -> Bounds:
         angle = self.radius_m / EARTH_RADIUS_M * (1 + _SLACK) + _SLACK
         south, north = self.center.lat - math.degrees(angle), self.center.lat + math.degrees(angle)
-        if south <= -MAX_LAT or north >= MAX_LAT:  # a pole lies within, and with it all meridians
+        if south <= -MAX_LAT or north >= MAX_LAT:  # contains a pole, so it crosses all meridians
             return Bounds(-MAX_LON, max(south, -MAX_LAT), MAX_LON, min(north, MAX_LAT))
         reach = math.degrees(math.asin(min(1.0, math.sin(angle) / math.cos(math.radians(self.center.lat))))) + _SLACK
         if reach >= MAX_LON:
@@ -112,13 +115,15 @@ class Circle:
         center_lon, center_lat = math.radians(self.center.lon), math.radians(self.center.lat)
         half = np.sin((lats - center_lat) / 2) ** 2 + math.cos(center_lat) * np.cos(lats) * np.sin((lons - center_lon) / 2) ** 2
         away = 2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(np.minimum(half, 1.0)))
-        slack_m = EARTH_RADIUS_M * _SLACK * 100  # near the antipode rounding weighs more
+        slack_m = EARTH_RADIUS_M * _SLACK * 100  # rounding errors are larger near the antipode
         return away < self.radius_m - slack_m, abs(away - self.radius_m) <= slack_m
 
 
 @dataclass(frozen=True)
 class Polygon:
-    """Places within a ring or on it, but not within one of the holes. Rings are closed; edges are straight in degrees."""
+    """Places inside or on the exterior ring, and not inside a hole (its border is allowed). Rings are closed; edges are straight
+    lines in degrees.
+    """
 
     exterior: Sequence[Coordinates]
     interiors: Sequence[Sequence[Coordinates]] = ()
@@ -135,22 +140,22 @@ class Polygon:
 
     def _holds(self, lon: Any, lat: Any) -> Any:
         inside, on_ring = _in_ring(self.exterior, lon, lat)
-        held = inside | on_ring
+        contained = inside | on_ring
         for interior in self.interiors:
             inside, on_ring = _in_ring(interior, lon, lat)
-            held = held & (on_ring | (inside ^ True))
-        return held
+            contained = contained & (on_ring | (inside ^ True))
+        return contained
 
 
 def distance_m(one: Coordinates, other: Coordinates) -> float:
-    """The distance along the surface, by the haversine formula."""
+    """The great-circle distance in metres (haversine formula)."""
     lon, lat, other_lon, other_lat = map(math.radians, (*one, *other))
     half = math.sin((other_lat - lat) / 2) ** 2 + math.cos(lat) * math.cos(other_lat) * math.sin((other_lon - lon) / 2) ** 2
     return 2 * EARTH_RADIUS_M * math.asin(math.sqrt(min(half, 1.0)))
 
 
 def _in_ring(ring: Sequence[Coordinates], lon: Any, lat: Any) -> tuple[Any, Any]:
-    """Whether places lie within a closed ring, by the number of edges met on the way east; and whether they lie on it."""
+    """Whether places are inside a closed ring (ray casting to the east), and whether they are on it. Scalars or arrays."""
     inside, on_ring = lon != lon, lon != lon
     for (lon_a, lat_a), (lon_b, lat_b) in pairwise(ring):
         turn = (lon_b - lon_a) * (lat - lat_a) - (lat_b - lat_a) * (lon - lon_a)

@@ -1,4 +1,4 @@
-"""Values in payloads: paths of the dialect, and the forms in which values are compared."""
+"""Paths into payloads, and conversion of payload values to the types in which they are compared."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Step = str | int | None
 
 
 class PathError(ValueError):
-    """Not a path into a payload."""
+    """A text is not a valid payload path."""
 
 
 def split_path(path: str) -> list[Step]:
-    """The steps of a path: a key, an index `[3]`, or `[]` for every element (None). Quoted keys may hold dots and brackets.
+    """Parses a path into keys, indexes (`[3]`), and None for `[]` (every element). Quoted keys may contain dots and brackets.
 
     Raises PathError.
     """
@@ -64,11 +64,11 @@ def _path_bytes(path: str, steps: list[Step]) -> int:
 MAX_PATHS_BYTES = 4 << 20
 
 steps_of = remembered(split_path, _path_bytes, MAX_PATHS_BYTES)
-"""`split_path`, remembered."""
+"""`split_path` with a cache."""
 
 
 def nodes_at(payload: Any, path: str) -> list[Any]:
-    """What stands at a path, arrays as arrays; more than one where the path runs through `[]`, none where it leads nowhere."""
+    """The nodes at a path; an array is one node. Several if the path contains `[]`, none if the path does not exist."""
     nodes = [payload]
     for step in steps_of(path):
         if step is None:
@@ -83,7 +83,7 @@ def nodes_at(payload: Any, path: str) -> list[Any]:
 
 
 def values_at(payload: Any, path: str) -> list[Any]:
-    """The values a condition on `path` looks at: an array counts as each of its elements."""
+    """The values that a condition on `path` tests: an array is replaced by its elements."""
     values: list[Any] = []
     for node in nodes_at(payload, path):
         if isinstance(node, list):
@@ -94,7 +94,7 @@ def values_at(payload: Any, path: str) -> list[Any]:
 
 
 def only(node: Any, paths: list[list[Step]]) -> Any:
-    """The part of a payload that lies on or below one of the paths."""
+    """A copy of a payload with only the values at or below the paths."""
     if [] in paths:
         return node
     if isinstance(node, list):
@@ -109,7 +109,7 @@ def only(node: Any, paths: list[list[Step]]) -> Any:
 
 
 def without(node: Any, paths: list[list[Step]]) -> Any:
-    """A payload less what lies on or below one of the paths. Single elements of an array cannot be taken out."""
+    """A copy of a payload without the values at or below the paths. Single elements of an array cannot be removed."""
     if isinstance(node, list):
         inner = [path[1:] for path in paths if path[0] is None]
         return [] if [] in inner else [without(item, inner) for item in node] if inner else node
@@ -124,9 +124,9 @@ def without(node: Any, paths: list[list[Step]]) -> Any:
 
 
 def merged(node: Any, steps: list[Step], fields: dict[str, Any], replace: bool = False) -> Any:
-    """A payload with an object set at a path: its keys join those that stand there (a null removes one), or `replace` them.
+    """A copy of a payload with `fields` merged into the object at a path (null removes a key), or replacing it (`replace`).
 
-    What is missing on the way is made; what stands in the way is replaced, but nothing is made within arrays.
+    Creates missing objects on the path, and replaces values of another type on it. Does not create array elements.
     """
     if not steps:
         old = {} if replace or not isinstance(node, dict) else node
@@ -140,12 +140,12 @@ def merged(node: Any, steps: list[Step], fields: dict[str, Any], replace: bool =
 
 
 def as_number(value: Any) -> float | int | None:
-    """The value when it is a number, else None."""
+    """The value if it is a number (not a bool), else None."""
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def as_micros(value: Any) -> int | None:
-    """Microseconds since 1970 of an RFC 3339 or ISO 8601 text, UTC unless it says otherwise; None when it is no such text."""
+    """Parses an RFC 3339 or ISO 8601 timestamp to microseconds since 1970; UTC if it has no offset. None when invalid."""
     if not isinstance(value, str) or not (match := _MOMENT.fullmatch(value)) or (match[2] and ":" not in match[1]):
         return None
     offset = (match[2] or "").strip().upper()
@@ -159,7 +159,7 @@ def as_micros(value: Any) -> int | None:
 
 
 def as_uuid(value: Any) -> str | None:
-    """The canonical form of a UUID text, else None."""
+    """The canonical form of a UUID text; None when it is not a UUID."""
     if not isinstance(value, str):
         return None
     try:

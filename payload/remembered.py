@@ -1,4 +1,4 @@
-"""Functions that remember their latest results, bounded in bytes, not in number: words, paths and schemas may be long."""
+"""Memoized functions. Their cache is bounded in bytes, not in entries, because words, paths and schemas may be long."""
 
 from __future__ import annotations
 
@@ -10,42 +10,43 @@ Argument = TypeVar("Argument", bound=Hashable)
 Result = TypeVar("Result")
 
 ENTRY_BYTES = 120
-"""What an entry takes beside its argument and its result."""
+"""Memory overhead of a cache entry, in addition to its argument and result."""
 
 
 def remembered(
     function: Callable[[Argument], Result], size_bytes: Callable[[Argument, Result], int], max_bytes: int
 ) -> Callable[[Argument], Result]:
-    """`function`, with its latest results kept in at most `max_bytes`. It must not return None. Thread-safe.
+    """`function` with a cache of recent results, at most `max_bytes`. It must not return None. Thread-safe.
 
-    Entries are in two generations of half the size each. A result that is asked for again moves to the young one; when that is
-    full, it takes the place of the old one, which is forgotten. So a hit costs one look-up in a dict, and needs no lock.
+    Approximates LRU with two generations of `max_bytes` / 2 each. A result used from the old generation moves to the young one.
+    When the young generation is full it becomes the old one, and the previous old one is dropped. So a hit needs one dict lookup
+    and no lock.
     """
     lock = threading.Lock()
     young: dict[Argument, Result] = {}
     old: dict[Argument, Result] = {}
     young_bytes = 0
 
-    def kept(argument: Argument) -> Result:
-        """From the old generation or the function; put into the young one unless it is too large for it."""
+    def miss(argument: Argument) -> Result:
+        """The result from the old generation or from `function`; adds it to the young one if it fits."""
         nonlocal young, old, young_bytes
-        found = old.get(argument)
-        if found is None:
-            found = function(argument)
-        size = ENTRY_BYTES + size_bytes(argument, found)
+        result = old.get(argument)
+        if result is None:
+            result = function(argument)
+        size = ENTRY_BYTES + size_bytes(argument, result)
         if size > max_bytes // 2:
-            return found
+            return result
         with lock:
             if argument in young:  # another thread was faster
-                return found
+                return result
             if young_bytes + size > max_bytes // 2:
                 old, young, young_bytes = young, {}, 0
-            young[argument] = found
+            young[argument] = result
             young_bytes += size
-        return found
+        return result
 
-    def recall(argument: Argument) -> Result:
-        found = young.get(argument)
-        return kept(argument) if found is None else found
+    def lookup(argument: Argument) -> Result:
+        result = young.get(argument)
+        return miss(argument) if result is None else result
 
-    return recall
+    return lookup

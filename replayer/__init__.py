@@ -1,5 +1,6 @@
-"""The replayer: follows the journal and applies it to this process's catalog, shards and list of dead letters.
+"""The replayer: reads the journal and applies it to this process's catalog, shards and list of dead letters.
 
-Owns the loop, its projections, the verdict on each record, the ingest topic, the offsets that dashboards see, and what became of
-recent requests. Must not serve reads, know of HTTP, or decide anything by the wall clock that replicas could decide differently.
+Owns the loop, its projections, the verdict on each record, the ingest topic, the consumer group offsets for dashboards, and the
+results of recent requests. Must not serve reads or know HTTP. Must not use the wall clock for a decision that must be the same on
+all replicas.
 """

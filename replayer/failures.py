@@ -1,4 +1,4 @@
-"""How the loops of this package say that something failed and will be tried again."""
+"""Logging for loops that retry after a failure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 
 def log_failure(known: Exception | None, error: Exception, what: str, retry_s: float) -> None:
-    """Logs a failure unless it is the `known` one again; a journal's in a line, any other with its trace."""
+    """Logs `error` unless it repeats the `known` one: a JournalError as a warning, any other as an error with a stack trace."""
     if str(known) != str(error):
         unexpected = not isinstance(error, JournalError)
         level = logging.ERROR if unexpected else logging.WARNING

@@ -1,7 +1,7 @@
-"""How far the replay is behind the log, by partition, and how bad that is (U4, V8).
+"""Replay lag per partition, and its state by thresholds (U4, V8).
 
-Entries are counted exactly. Bytes are those entries times the mean size of the records read lately. Time is the age of the
-oldest record that is read and not yet applied; while none is read, how long the replay has been seen to stand still.
+Records: exact, from offsets. Bytes: records times the moving average of record sizes. Time: the age of the oldest record that is
+read but not applied; if no record is being read, the time since the applied offset last changed.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import NamedTuple
 from journal.log import Entry, Positions, TopicPartition
 
 MEAN_OVER = 0.05
-"""Weight of the newest record in the mean size."""
+"""Weight of the newest record in the moving average of sizes."""
 
-RELEASE = 0.8
-"""A state is left once every measure is below this share of its threshold, so that it does not flicker."""
+EXIT_SHARE = 0.8
+"""Hysteresis: a state is left only when every measure is below this share of its threshold."""
 
 
 class Lag(NamedTuple):
-    """What is in the log and not applied. `buffered` of the bytes are in this process's memory."""
+    """The part of the log that is not applied. `buffered`: bytes that are already read into this process's memory."""
 
     records: int = 0
     bytes: int = 0
@@ -30,7 +30,7 @@ class Lag(NamedTuple):
 
 
 class LagState(IntEnum):
-    """How bad a lag is."""
+    """Severity of a lag."""
 
     NORMAL = 0
     WARNING = 1
@@ -46,14 +46,14 @@ THRESHOLDS = {
 
 
 def next_state(state: LagState, lag: Lag) -> LagState:
-    """The state after seeing `lag`: up at a threshold, down only well below it."""
+    """The next state: up at a threshold, down only below EXIT_SHARE of it."""
     reached = [level for level, bound in THRESHOLDS.items() if any(a >= b for a, b in zip(lag, bound, strict=True))]
-    held = [level for level, bound in THRESHOLDS.items() if any(a >= RELEASE * b for a, b in zip(lag, bound, strict=True))]
-    return max([LagState.NORMAL, *reached, *(level for level in held if level <= state)])
+    kept = [level for level, bound in THRESHOLDS.items() if any(a >= EXIT_SHARE * b for a, b in zip(lag, bound, strict=True))]
+    return max([LagState.NORMAL, *reached, *(level for level in kept if level <= state)])
 
 
 class Measured(NamedTuple):
-    """One partition, measured."""
+    """End offset, lag and state of one partition."""
 
     end: int
     lag: Lag
@@ -61,17 +61,17 @@ class Measured(NamedTuple):
 
 
 class LagMeter:
-    """Measures lag. The replaying thread says what it reads and when it is done; any thread measures."""
+    """Measures lag. The replay thread calls `begin` and `done`; any thread calls `measure`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._mean_bytes: dict[TopicPartition, float] = {}
         self._reading: dict[TopicPartition, tuple[int, int]] = {}
-        self._stands: dict[TopicPartition, tuple[int, int]] = {}
+        self._stalled: dict[TopicPartition, tuple[int, int]] = {}
         self._states: dict[TopicPartition, LagState] = {}
 
     def begin(self, entries: Sequence[Entry]) -> None:
-        """Notes what is about to be applied."""
+        """Records which entries are about to be applied."""
         reading: dict[TopicPartition, tuple[int, int]] = {}
         for partition, _, time_ms, _, value, _ in entries:
             oldest_ms, size = reading.get(partition, (time_ms, 0))
@@ -81,11 +81,11 @@ class LagMeter:
         self._reading = reading
 
     def done(self) -> None:
-        """Notes that all of it is applied."""
+        """Records that these entries are applied."""
         self._reading = {}
 
     def measure(self, ends: Positions, applied: Mapping[TopicPartition, int], now_ms: int) -> dict[TopicPartition, Measured]:
-        """The lag of each partition of `ends`, by the node's clock."""
+        """The lag of each partition in `ends`. `now_ms` is the node's clock."""
         with self._lock:
             return {
                 partition: self._measured(partition, end, applied.get(partition, 0), now_ms) for partition, end in ends.items()
@@ -105,12 +105,12 @@ class LagMeter:
 
     def _behind_since(self, partition: TopicPartition, records: int, applied: int, now_ms: int) -> int:
         if not records:
-            self._stands.pop(partition, None)
+            self._stalled.pop(partition, None)
             return now_ms
         if (reading := self._reading.get(partition)) is not None:
             return reading[0]
-        at, since_ms = self._stands.get(partition, (-1, now_ms))
+        at, since_ms = self._stalled.get(partition, (-1, now_ms))
         if at != applied:
             since_ms = now_ms
-        self._stands[partition] = (applied, since_ms)
+        self._stalled[partition] = (applied, since_ms)
         return since_ms

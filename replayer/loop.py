@@ -1,9 +1,15 @@
-"""The loop from journal to projections. `step` is the whole of it, and takes its clock from outside, so the simulator can run it.
+"""The loop from journal to projections. One iteration is `step`, with an injected clock, so that the simulator can run it.
 
-One step: poll; hand the entries to the projections, in their order; announce the positions; see which partitions must wait; now
-and then commit the positions for the dashboards. After a failure of the journal it reads on; any other failure throws the
-in-memory state away and begins again from disk, the same way as a restarted process does. What fails inside one shard never gets
-here: the projection of the shards keeps it to that shard.
+One step:
+
+1. Poll.
+2. Pass the entries to the projections, in order; after each, announce the applied positions.
+3. Pause the partitions that must wait.
+4. At most once a second, commit the positions, for dashboards.
+
+After a journal error the loop resumes with a new reader. After any other error it closes all in-memory state and opens it again
+from disk, as a restarted process would. A failure inside one shard does not reach the loop: the projection of the shards
+quarantines that shard.
 """
 
 from __future__ import annotations
@@ -26,49 +32,49 @@ RESTART_DELAY_S = 1.0
 
 
 class Projection(Protocol):
-    """One thing that is made of the journal: subclasses say from which partitions, and how. The loop's thread calls all of it."""
+    """State folded from some partitions of the journal. The loop's thread calls all methods."""
 
     def passes(self) -> Sequence[Sequence[TopicPartition]]:
-        """The partitions that it reads, in groups: of what one poll brings, an earlier group's entries are applied first."""
+        """The partitions that it reads, as groups by priority: within one poll, entries of earlier groups are applied first."""
 
     def open(self, ends: Positions, committed: Positions) -> Positions:
-        """Opens the state that there is, and returns where each partition is to be read on.
+        """Opens the stored state. Returns the next offset to read of each partition.
 
-        `ends` are the ends of the log and `committed` the positions that this reader's group committed in an earlier life.
+        `ends` are the end offsets of the log, `committed` the positions that the consumer group committed before this start.
         """
 
     def apply(self, entries: Sequence[Entry]) -> Positions:
-        """Applies entries of one group of partitions, in offset order within each. What was applied before changes nothing.
+        """Applies entries of one group of partitions, in offset order within each partition. Idempotent.
 
-        Returns, for each partition whose entries cannot all be applied yet, the offset at which it has to wait.
+        Returns the partitions that must wait, each with the offset of its first entry that cannot be applied yet.
         """
 
-    def settle(self) -> Positions:
-        """Does what is due at the end of a step, and returns the partitions that still have to wait, with their offsets.
+    def end_step(self) -> Positions:
+        """Does the periodic work at the end of a step. Returns the partitions that must wait, with their offsets.
 
-        They are not read until this names them no more; then they are read on from those offsets.
+        The loop pauses these partitions. When one is no longer returned, the loop reads it again from its offset.
         """
         return {}
 
     def due_s(self) -> float:
-        """In how many seconds `settle` has to be called again, also when the log brings nothing."""
+        """Seconds until `end_step` must be called again, even without new entries."""
         return IDLE_POLL_S
 
-    def keep(self, applied: Positions) -> None:
-        """Notes durably how far everything is applied; about once a second, and before the loop rests."""
+    def before_commit(self, applied: Positions) -> None:
+        """Called with the applied positions before they are committed: about once a second, and when the loop becomes idle."""
         return
 
-    def rest(self) -> None:
-        """Called once when the log brings nothing more."""
+    def on_idle(self) -> None:
+        """Called once each time when there are no more entries."""
         return
 
     def close(self) -> None:
-        """Lets go of everything; `open` may follow."""
+        """Releases all in-memory state. `open` may be called again."""
         return
 
 
 class Loop:
-    """Replays a journal into `projections`, under the consumer group `group`. An earlier projection goes first."""
+    """Replays a journal into `projections`, in their order, and commits positions to the consumer group `group`."""
 
     def __init__(
         self,
@@ -93,26 +99,26 @@ class Loop:
         self._monotonic_s = monotonic_s
         self._reader: Reader | None = None
         self._next: Positions = {}
-        self._held: Positions = {}
+        self._paused: Positions = {}
         self._committed: Positions = {}
         self._next_commit_s = 0.0
-        self._rested = True
+        self._idle = True
         self._stopping = stopping
         self._ready_at: Positions = {}
         self._reached: Positions | None = None
 
-    # The owner's side: a thread of its own runs `run` until `stop`.
+    # For the owner. A dedicated thread calls `run`; the other methods here are thread-safe.
 
     def run(self) -> None:
-        """Replays until `stop`. After a failure of the journal it reads on from where it is; after any other it opens anew.
+        """Replays until `stop`. Resumes after a JournalError; opens all state again after any other error.
 
-        Gives up only when the topics are unfit (`refusal`): somebody has to change them first.
+        Returns early only when a topic does not meet its specification (`refusal`): an operator must change it.
         """
         opened = False
         while not self._stopping.is_set():
             try:
                 if opened:
-                    self._read_on()
+                    self._resume()
                 else:
                     self.open()
                 opened, self.failure = True, None
@@ -121,7 +127,7 @@ class Loop:
             except Unfit as error:
                 self.failure = self.refusal = error
                 break
-            except Exception as error:  # whatever it was, the state on disk is sound, and the log is the truth
+            except Exception as error:  # state on disk stays consistent, and the log is complete
                 what = "replay stopped" if opened else "the journal cannot be opened yet"
                 log_failure(self.failure, error, what, RESTART_DELAY_S)
                 self.failure = error
@@ -132,26 +138,26 @@ class Loop:
         self.close()
 
     def stop(self) -> None:
-        """Makes `run` return after the step it is in."""
+        """Makes `run` return after the current step."""
         self._stopping.set()
         if (reader := self._reader) is not None:
             reader.wake()
 
     def caught_up(self) -> bool:
-        """Whether everything is applied that the log held when this loop opened."""
+        """Whether all entries that were in the log when this loop opened are applied."""
         if self._reached is not self._ready_at and self.applied.covers(self._ready_at):
-            self._reached = self._ready_at  # asked by every read, and true for good once it is
+            self._reached = self._ready_at  # every read calls this; once true it stays true
         return self._reached is self._ready_at and bool(self.applied.get())
 
     def behind(self) -> tuple[int, int]:
-        """Records applied and to apply since the loop opened, for progress reports."""
+        """Progress of the initial replay: records applied, and their total number, both counted from the start of the log."""
         done = self.applied.get()
         return sum(min(done.get(p, 0), end) for p, end in self._ready_at.items()), sum(self._ready_at.values())
 
     # The loop.
 
     def open(self) -> None:
-        """Sees to the topics, opens the projections one after the other, and finds where each partition is to be read on."""
+        """Ensures the topics, opens the projections in order, and assigns the reader to the positions that they return."""
         self._journal.ensure_topics(self._specs)
         reader = self._reader = self._journal.reader()
         partitions = list(self._pass_of)
@@ -161,26 +167,26 @@ class Loop:
         for projection in self._projections:
             positions |= projection.open(ends, committed)
         reader.assign(positions)
-        self._next, self._held, self._committed = dict(positions), {}, {}
+        self._next, self._paused, self._committed = dict(positions), {}, {}
         self._ready_at = ends
         self.applied.restart(positions)
 
     def step(self, timeout_s: float) -> int:
-        """Polls once and applies what came. Returns how many records that were."""
+        """Polls once and applies the entries. Returns their number."""
         assert self._reader is not None, "open() comes first"
         batch = self._reader.poll(timeout_s)
         self._next |= batch.positions
         self.lag.begin(batch.entries)
         waited = self._apply(batch.entries, batch.positions)
         self.lag.done()
-        held = {p: offset for projection in self._projections for p, offset in projection.settle().items()}
-        if held != self._held or waited:
-            self._hold(held)
-        self._tend(bool(batch.entries))
+        paused = {p: offset for projection in self._projections for p, offset in projection.end_step().items()}
+        if paused != self._paused or waited:
+            self._pause(paused)
+        self._commit_when_due(bool(batch.entries))
         return len(batch.entries)
 
     def close(self) -> None:
-        """Lets go of reader and projections. Their state stays on disk; nothing counts as applied until `open` is done."""
+        """Closes the reader and the projections. State on disk stays. No position counts as applied until `open` has returned."""
         self.applied.suspend()
         if self._reader is not None:
             self._reader.close()
@@ -189,9 +195,9 @@ class Loop:
             projection.close()
 
     def _apply(self, entries: Sequence[Entry], positions: Positions) -> bool:
-        """Hands each pass its entries, and announces what it has applied before the next one begins.
+        """Passes the entries to each pass in order, and announces its applied positions before the next pass.
 
-        Whether some partition has to wait, and so must be read again from where it does.
+        Returns whether a partition has to wait, and so must be read again from where it does.
         """
         waited = False
         by_pass: dict[int, list[Entry]] = {}
@@ -203,47 +209,47 @@ class Loop:
             self._next |= waiting
             waited = waited or bool(waiting)
             self.applied.advance({p: waiting.get(p, positions[p]) for p in partitions if p in positions})
-        idle = {self._pass_of[p] for p in positions} - by_pass.keys()  # markers move positions without an entry
+        idle = {self._pass_of[p] for p in positions} - by_pass.keys()  # transaction markers advance positions without an entry
         self.applied.advance({p: offset for p, offset in positions.items() if self._pass_of[p] in idle})
         return waited
 
-    def _hold(self, held: Positions) -> None:
-        """Reads all partitions but those that have to wait. One that waits no more is read again from where it had to."""
+    def _pause(self, paused: Positions) -> None:
+        """Pauses exactly the partitions in `paused`. A resumed one is read from the offset at which it was paused."""
         assert self._reader is not None
-        self._held = held
-        self._reader.assign({p: offset for p, offset in self._next.items() if p not in held})
+        self._paused = paused
+        self._reader.assign({p: offset for p, offset in self._next.items() if p not in paused})
 
-    def _read_on(self) -> None:
-        """Goes on at the applied positions with a new reader; what is read twice is recognised by its offset."""
+    def _resume(self) -> None:
+        """Continues at the applied positions with a new reader. Entries that are read again are skipped by offset."""
         assert self._reader is not None
         self._reader.close()
         self._reader = self._journal.reader()
-        starts = self._journal.start_offsets(list(self._pass_of))  # another node may have trimmed dead letters meanwhile
+        starts = self._journal.start_offsets(list(self._pass_of))  # another node may have trimmed the dead letters
         self._next = {p: max(starts[p], offset) for p, offset in self.applied.get().items()}
-        self._reader.assign({p: offset for p, offset in self._next.items() if p not in self._held})
+        self._reader.assign({p: offset for p, offset in self._next.items() if p not in self._paused})
 
     def _poll_timeout_s(self) -> float:
-        """Short while something is to be committed soon, long when idle: a new record ends the wait anyway."""
-        idle = self._rested and self.applied.get() == self._committed
+        """Short while a commit is due soon, long when idle. A new entry ends the poll early in both cases."""
+        idle = self._idle and self.applied.get() == self._committed
         return min([IDLE_POLL_S if idle else COMMIT_EVERY_S, *(projection.due_s() for projection in self._projections)])
 
-    def _tend(self, busy: bool) -> None:
-        """Keeps and commits the positions, at most once a second and when idle."""
+    def _commit_when_due(self, busy: bool) -> None:
+        """Commits the positions, at most once a second while busy, and when idle."""
         if busy:
-            self._rested = False
-        elif not self._rested:
-            self._rested = True
+            self._idle = False
+        elif not self._idle:
+            self._idle = True
             for projection in self._projections:
-                projection.rest()
+                projection.on_idle()
         now_s = self._monotonic_s()
         applied = self.applied.get()
         if applied == self._committed or (busy and now_s < self._next_commit_s):
             return
         try:
             for projection in self._projections:
-                projection.keep(applied)
+                projection.before_commit(applied)
             self._journal.commit(self._group, applied)
-        except JournalError as error:  # dashboards can wait; the state knows its own positions
+        except JournalError as error:  # only dashboards need the commit; projections store their own positions
             log.warning("positions are not committed: %s", error)
         self._committed = applied
         self._next_commit_s = now_s + COMMIT_EVERY_S

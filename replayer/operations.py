@@ -1,4 +1,4 @@
-"""What became of recent requests: request id -> the records it wrote and how each was applied (V3)."""
+"""Results of recent requests: request id -> the records it wrote, and how each was applied (V3)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from journal.log import Entry, TopicPartition
 from journal.records import Record
 
 MAX_REQUESTS = 10_000
-"""Requests remembered by a node; the oldest leave. Older ones are found with `vecraft journal show`."""
+"""Number of requests kept in memory; the oldest are dropped. `vecraft journal show` finds older ones."""
 
 MAX_RECORDS = 1_000
 MAX_ALL_RECORDS = 100_000
-"""Records remembered of one request, and of all of them."""
+"""Number of records kept per request, and in total."""
 
 
 class AppliedRecord(NamedTuple):
@@ -32,7 +32,7 @@ class AppliedRecord(NamedTuple):
 
 
 class Operations:
-    """A bounded memory of applied records by request. Thread-safe."""
+    """A bounded cache of applied records by request id. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -40,7 +40,7 @@ class Operations:
         self._count = 0
 
     def note(self, request_id: str, record: AppliedRecord) -> None:
-        """Remembers what became of a record; a redelivery changes nothing."""
+        """Adds a record to its request. Idempotent: a redelivery changes nothing."""
         with self._lock:
             records = self._requests.setdefault(request_id, {})
             place = (record.partition, record.offset)
@@ -52,7 +52,7 @@ class Operations:
                 self._count -= len(oldest)
 
     def note_entry(self, entry: Entry, record: Record, stamp: int, verdict: str, reason: str = "") -> None:
-        """Remembers what became of the record in `entry`; one that names no request is nobody's to ask for."""
+        """As `note`, for the record in `entry`. Ignores a record without a request id."""
         if record.request_id:
             operation = type(record.operation).__name__
             self.note(
@@ -63,6 +63,6 @@ class Operations:
             )
 
     def of(self, request_id: str) -> list[AppliedRecord]:
-        """The applied records of a request, in log order; none when it is unknown or forgotten."""
+        """The records of a request, in log order; empty when it is unknown or was dropped."""
         with self._lock:
             return sorted(self._requests.get(request_id, {}).values())

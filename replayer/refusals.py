@@ -1,4 +1,4 @@
-"""What becomes of refused records: a dead letter each, written before the position moves on (I6)."""
+"""Writes a dead letter for each refused record, before the position advances (I6)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class Refusal(NamedTuple):
-    """A refused record, and the name of the collection it was for, if that is known."""
+    """A refused record, its verdict, and the name of its collection ("" when unknown)."""
 
     entry: Entry
     verdict: Refused
@@ -24,7 +24,7 @@ class Refusal(NamedTuple):
 
 
 class Refusals:
-    """Writes dead letters for refused records, and counts them."""
+    """Writes and counts the dead letters of this node. Writes none for records replayed again after a restart."""
 
     def __init__(self, journal: Journal, topics: Topics, operations: Operations, now_ms: Callable[[], int]) -> None:
         self.buried = 0
@@ -34,12 +34,12 @@ class Refusals:
         self._now_ms = now_ms
         self._done: Positions = {}
 
-    def done_before(self, committed: Positions) -> None:
-        """Says what was read before under this group, in an earlier life of this node: it has its dead letters."""
+    def skip_below(self, committed: Positions) -> None:
+        """Sets the positions below which no dead letters are written: the group committed them, so they have theirs already."""
         self._done = self._done | committed
 
     def bury(self, refused: Sequence[Refusal]) -> None:
-        """Writes dead letters and waits until they are durable; raises JournalError when they are not."""
+        """Writes dead letters and waits until they are durable. Raises JournalError."""
         new = [refusal for refusal in refused if refusal.entry.offset >= self._done.get(refusal.entry.partition, 0)]
         burials = [Burial(entry, verdict.reason, collection) for entry, verdict, collection in new]
         bury(self._journal, self._topics, burials, self._now_ms())

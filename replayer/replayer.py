@@ -1,4 +1,4 @@
-"""The replayer of a node that serves everything: the catalog, the shards and the dead letters over one loop."""
+"""The replayer of a node with all roles: catalog, shards and dead letters in one loop."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class Replayer(Loop):
 
     @property
     def catalog(self) -> Catalog:
-        """The catalog; while the state is opened again after a failure, the one of before."""
+        """The catalog. While the loop opens again after a failure, this is the previous catalog."""
         return self._catalog.catalog
 
     @property
     def buried(self) -> int:
-        """Records that this node has written to the dead letters."""
+        """Number of dead letters that this node has written."""
         return self._refusals.buried

@@ -1,7 +1,7 @@
-"""The verdict on a record: is it applied, by every replica or by none (I6)?
+"""The verdict on a record: applied by every replica, or by none (I6).
 
-Pure functions of the record, the catalog and the limits. What they need of the catalog does not change once the catalog has
-reached the position that the record names, so it does not matter how far a replica is beyond it.
+Pure functions of the record, the catalog and the limits. They use only facts of the catalog that are fixed once it has reached
+the position that the record names. So the verdict is the same on a replica whose catalog is further ahead.
 """
 
 from __future__ import annotations
@@ -20,26 +20,28 @@ from shard.contract import contract_error
 
 
 class Accepted(NamedTuple):
-    """Every replica applies it."""
+    """Every replica applies the record."""
 
     record: Record
 
 
 class Dropped(NamedTuple):
-    """It is for a collection that is deleted: it changes nothing, whatever it says."""
+    """The record is for a deleted collection and has no effect."""
 
     record: Record
 
 
 class Refused(NamedTuple):
-    """No replica applies it. `record` is what it holds, as far as that can be read."""
+    """No replica applies it. `record` is None when it could not be decoded."""
 
     reason: str
     record: Record | None = None
 
 
 class NeedsCatalog(NamedTuple):
-    """Its writer knew the catalog at `position`, and this catalog is not there yet. See `claim_failed`."""
+    """The record names the catalog position `position`, which this catalog has not reached. It may wait until `latest_ms`, in
+    append time; then see `claim_failed`.
+    """
 
     record: Record
     position: int
@@ -83,16 +85,16 @@ def judge(entry: Entry, catalog: Catalog, topics: Topics, limits: Limits) -> Ver
 
 
 def claim_failed(record: Record) -> Refused:
-    """The verdict on a record that names a catalog position which was not filled by `NeedsCatalog.latest_ms`, in the log's time.
+    """The verdict on a record that names a catalog position which was not written by `NeedsCatalog.latest_ms`, in append time.
 
-    A writer knows only what was in the log before it wrote, so its claim is true at once. A claim that comes true later is
-    refused as well, or a replica that waited for it would decide otherwise than one that reads it a day later.
+    A correct writer names a position that exists before it writes. A position that is written after the deadline is refused too:
+    otherwise a replica that waited would decide differently from one that replays the record later.
     """
     return Refused(f"catalog position {record.catalog_position} did not exist when this was written", record)
 
 
 def judge_command(entry: Entry, limits: Limits) -> Accepted | Refused:
-    """The verdict on an entry of the system topic. What an accepted command comes to is the catalog's to say."""
+    """The verdict on an entry of the system topic. The catalog decides the outcome of an accepted command."""
     record = _decoded(entry, limits)
     if isinstance(record, Refused):
         return record
@@ -114,7 +116,7 @@ def _stray(entry: Entry, record: Record) -> str:
 
 
 def _ingested_error(ingested: Ingested, count: int) -> str | None:
-    """Why a record's account of where its points came from cannot be; None when it can."""
+    """Why the source offsets and keys of a record are invalid; None when they are valid."""
     offsets = ingested.offsets
     if len(offsets) != count or len(ingested.keys) not in (0, count):
         return f"origins are given for {len(offsets)} and keys for {len(ingested.keys)} of {count} points"

@@ -1,6 +1,6 @@
-"""The command with its subcommands, the settings, an HTTP client for them, and the one place where the parts are wired together.
+"""The command `vecraft` and its subcommands, the settings, an HTTP client for commands, and the wiring of all parts of a node.
 
-May import everything; nothing imports it.
+May import every package; no package imports it.
 """
 
 from importlib.metadata import version

@@ -1,4 +1,4 @@
-"""A thread that builds index segments, one after the other."""
+"""A thread that runs background tasks, such as building index segments, one at a time."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from vecraft.heap import trim_heap
 log = logging.getLogger(__name__)
 
 NICENESS = 10
-"""Requests and replay go first where there are fewer cores than work."""
+"""Requests and replay have priority when the CPU is fully used."""
 
 
 class BackgroundThread:
-    """Runs tasks in order. A daemon: what it builds are caches, so the process need not wait for it to end."""
+    """Runs tasks in order. A daemon thread: tasks build only caches, so the process does not wait for it at exit."""
 
     def __init__(self, name: str) -> None:
         self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -26,17 +26,17 @@ class BackgroundThread:
         self._thread.start()
 
     def submit(self, task: Callable[[], None]) -> None:
-        """Runs `task` after all that were submitted before."""
+        """Adds a task to the queue. Thread-safe."""
         self._tasks.put(task)
 
     def stop(self) -> None:
-        """Runs nothing more after the task at hand; does not wait for that one."""
+        """Drops all queued tasks. Does not wait for the running task."""
         while not self._tasks.empty():
             self._tasks.get_nowait()
         self._tasks.put(None)
 
     def _work(self) -> None:
-        if sys.platform == "linux":  # where a thread has a priority of its own
+        if sys.platform == "linux":  # Linux has a priority per thread
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         while (task := self._tasks.get()) is not None:
             try:
@@ -44,4 +44,4 @@ class BackgroundThread:
             except Exception:
                 log.exception("a background task failed; it is tried again with the next write")
             trim_heap()
-            task = None  # or the wait for the next would hold on to what this one worked on
+            task = None  # releases the memory that the task refers to, before the next wait

@@ -1,4 +1,4 @@
-"""The command `vecraft`: finds the subcommand and runs it. Each is a file of `vecraft/commands/`, imported when asked for."""
+"""The command `vecraft`: imports and runs the subcommand. Each subcommand is one module of `vecraft/commands/`."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command line. Returns the exit status: 0, 1 for a failure, 2 for wrong usage."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and FAISS are imported
     given = sys.argv[1:] if arguments is None else arguments
-    if given in ([], ["journal"], ["topics"]):  # which say nothing of what to do
+    if given in ([], ["journal"], ["topics"]):  # incomplete commands
         given = [*given, "--help"]
     command = _command(given[0]) if given[0] in COMMANDS else None
     options = _parser(given[0], command).parse_args(given)
-    assert command is not None, "the parser ends the process for all else"
+    assert command is not None, "the parser exits for any other input"
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO, stream=sys.stderr)
     for library in ("faiss", "uvicorn"):
         logging.getLogger(library).setLevel(logging.WARNING)
@@ -61,7 +61,7 @@ def _run(command: Command, options: argparse.Namespace) -> int:
         return EXIT_FAILURE
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # whoever read the output has seen enough; what is still buffered has nowhere to go
+    except BrokenPipeError:  # the reader of the output has exited; discard what is still buffered
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILURE
 
@@ -72,7 +72,7 @@ def _command(name: str) -> Command:
 
 
 def _parser(name: str, command: Command | None) -> argparse.ArgumentParser:
-    """The parser of the whole command line; only the subcommand that is asked for has its arguments."""
+    """The parser of the command line. Only the requested subcommand, `name`, has its arguments."""
     parser = argparse.ArgumentParser(
         prog="vecraft",
         description="A vector database whose only truth is its journal. `vecraft COMMAND --help` says more about a command.",

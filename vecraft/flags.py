@@ -1,4 +1,4 @@
-"""Settings as flags of the command line: one for each, made from the table in `vecraft/settings.py`."""
+"""Command-line flags for all settings, generated from the table in `vecraft/settings.py`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ GROUPS = {
     "ingest topic and dead letters": ("schema_registry_url", "dead_letters_max", "dead_letters_days"),
     "the same on all nodes": ("max_drift_ms", "max_lateness_ms", "idempotency_window_s"),
 }
-"""Every setting, as the help shows them together."""
+"""All settings, in the groups that the help shows."""
 
 
 def add_settings(parser: argparse.ArgumentParser, shown: Container[str] = Settings.model_fields) -> None:
-    """A flag for each setting. All are accepted, as one file and one environment serve all commands; help has those `shown`."""
+    """Adds a flag for each setting. Every command accepts all, since they share file and environment; help lists only `shown`."""
     parser.add_argument("--config", metavar="FILE", help="TOML file with settings (VECRAFT_CONFIG)")
     for title, names in GROUPS.items():
         group = parser.add_argument_group(title) if any(name in shown for name in names) else parser
@@ -33,7 +33,7 @@ def add_settings(parser: argparse.ArgumentParser, shown: Container[str] = Settin
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    """The settings of a command line whose parser has their flags. Raises SettingsError."""
+    """The settings from parsed arguments, environment and config file. Raises SettingsError."""
     given = {name: value for name in Settings.model_fields if (value := getattr(options, name)) is not None}
     config = options.config or os.environ.get("VECRAFT_CONFIG")
     return load_settings(given, Path(config) if config else None)

@@ -1,4 +1,4 @@
-"""The C heap: what large arrays give back goes back to the system, instead of waiting in the heap for arrays that never come."""
+"""Control of the C heap (glibc): memory of freed large arrays returns to the system instead of staying in the heap."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import ctypes
 import sys
 
 LARGE_BYTES = 8 << 20
-"""Vectors of a segment; bodies and records are smaller, and better off in the heap."""
+"""Size of a segment's vectors. Request bodies and records are smaller; for them the heap is faster."""
 
 _MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of malloc.h
 
 
 def keep_heap_small() -> None:
-    """Arrays above LARGE_BYTES get memory of their own from now on; glibc would raise that bound when such memory is freed."""
+    """From now on, arrays above LARGE_BYTES are allocated by mmap. Also stops glibc from raising this threshold by itself."""
     if (libc := _glibc()) is not None:
         libc.mallopt(_MMAP_THRESHOLD, LARGE_BYTES)
 
 
 def trim_heap() -> None:
-    """Gives back what is free. Takes milliseconds; for after large tasks."""
+    """Returns free heap memory to the system. Takes milliseconds, so call it only after large tasks."""
     if (libc := _glibc()) is not None:
         libc.malloc_trim(0)
 

@@ -1,4 +1,4 @@
-"""The node's REST API for commands: JSON in, the answer's result out, one kind of error whose text is for people."""
+"""A client of the node's REST API, for commands: JSON in, result out, and errors with a text for the user."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ READY_EVERY_S = 0.05
 
 
 class RequestFailed(Exception):
-    """The node refused a request or did not answer in time; the text says which, and why."""
+    """The node refused a request or did not answer in time."""
 
 
 class Unreachable(RequestFailed):
-    """Nothing listens there, or it went away."""
+    """No node listens at this address, or the connection broke."""
 
 
 class Client:
-    """A client of the node at `url`. To be used as a context manager."""
+    """A client of the node at `url`, a context manager."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
         self._url = url
@@ -35,7 +35,7 @@ class Client:
         self._http.close()
 
     def wait_until_ready(self, timeout_s: float) -> None:
-        """Returns once the node has replayed its journal. Raises RequestFailed when it has not in time."""
+        """Waits until the node has replayed its journal. Raises RequestFailed after the timeout."""
         deadline_s = time.monotonic() + timeout_s
         while not (answer := self._sent("GET", "/readyz")).is_success:
             if time.monotonic() > deadline_s:
@@ -43,15 +43,15 @@ class Client:
             time.sleep(READY_EVERY_S)
 
     def call(self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> Any:
-        """The result of a request. Raises RequestFailed."""
+        """Sends a request. Returns `result` of the answer. Raises RequestFailed."""
         return self.answer(method, path, body, headers).json()["result"]
 
     def answer(self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> httpx.Response:
-        """The whole answer of a request. Raises RequestFailed, with the answer's text when it is no success."""
+        """Sends a request. Returns the complete answer. Raises RequestFailed, with the answer's text for an error status."""
         answer = self._sent(method, path, body, headers)
         if not answer.is_success:
             raise RequestFailed(f"{method} {path} got {answer.status_code}: {answer.text}")
-        self._http.cookies.clear()  # they carry positions too; who wants to read their own writes sends the header
+        self._http.cookies.clear()  # cookies carry positions; callers send positions in the header only
         return answer
 
     def _sent(self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> httpx.Response:

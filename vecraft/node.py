@@ -1,4 +1,4 @@
-"""One node: it listens, serves on several event loops, and stops in order; `vecraft/roles.py` has what it does."""
+"""One node as a process: listens, serves on several event loops, stops in order. `vecraft/roles.py` wires its parts."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from vecraft.settings import Settings
 log = logging.getLogger("vecraft")
 
 DRAIN_S = 5
-"""Requests in flight get this long to end after SIGTERM; replay and journal get the rest of ten seconds."""
+"""Time for requests in flight after SIGTERM. Replay and journal get the rest of ten seconds."""
 PROGRESS_EVERY_S = 2.0
 MAX_CONNECTIONS = 1000
 SWITCH_INTERVAL_S = 0.0005
-"""Python's own 5 ms would make a search wait that long for a replaying thread."""
+"""With Python's default of 5 ms, a search would wait that long for the replay thread."""
 
 
 class Node:
-    """Serves until it is told to stop."""
+    """Serves requests until `stop` or a signal."""
 
     def __init__(self, settings: Settings, make_replica: MakeReplica = local_replica) -> None:
         self.settings = settings
@@ -43,7 +43,7 @@ class Node:
         self._services: Services | None = None
 
     def run(self) -> None:
-        """Runs the node in this thread. Returns after `stop`, SIGTERM or SIGINT; raises StartError when it must not serve."""
+        """Runs the node in this thread. Returns after `stop`, SIGTERM or SIGINT. Raises StartError when it cannot start."""
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         keep_heap_small()
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -52,7 +52,7 @@ class Node:
             runner.run(self._serve())
 
     def stop(self) -> None:
-        """Begins the clean stop: not ready any more, requests end, replay ends, the log closes. From any thread."""
+        """Starts the clean stop: readiness off, requests end, replay ends, the journal closes. Thread-safe."""
         if self._services is not None:
             self._services.node.stopping.set()
         if self._server is not None:
@@ -88,7 +88,7 @@ class Node:
                 await asyncio.to_thread(thread.stop)
 
     async def _report_progress(self, roles: Roles) -> None:
-        """Says how far the replay is until the node is ready, and takes its share of the ingest topic from then on."""
+        """Logs the progress of the replay until the node is ready, then starts the ingest role."""
         node = roles.services.node
         started_s = time.monotonic()
         while not node.ready():
@@ -103,7 +103,7 @@ class Node:
 
 
 class _Server(uvicorn.Server):
-    """Turns signals into the node's clean stop, so that readiness goes first."""
+    """Handles signals with `Node.stop`, which turns readiness off first."""
 
     def __init__(self, config: uvicorn.Config, node: Node) -> None:
         super().__init__(config)
@@ -115,7 +115,7 @@ class _Server(uvicorn.Server):
 
 
 class ServingThread:
-    """One more event loop that takes connections from the same socket, so that one answers while another one's search runs."""
+    """An additional event loop on the same socket, so that one loop can answer while a search blocks another."""
 
     def __init__(self, services: Services, listening: socket.socket) -> None:
         self._services = services
@@ -126,7 +126,7 @@ class ServingThread:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends as the first server does: requests in flight get DRAIN_S."""
+        """Stops this loop. Requests in flight get DRAIN_S."""
         if self._server is not None:
             self._server.should_exit = True
         self._thread.join(DRAIN_S)

@@ -1,8 +1,8 @@
-"""The one place where the parts of a node are wired together, each role by a function of its own.
+"""Wires the parts of a node together, one function per role.
 
 storage   replays the journal into the catalog and the shards, and builds their graphs
-ingest    writes what foreign producers put into the ingest topic
-gateway   what handlers of requests work with
+ingest    copies records of foreign producers from the ingest topic into the journal
+gateway   the services that request handlers use
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from vecraft.settings import Settings
 STOP_S = 4.0
 DAY_MS = 24 * 3600 * 1000
 POOL_THREADS = 8
-"""Longer reads at a time; those that scan the same vectors are run together."""
+"""Number of slow reads at the same time. Reads that scan the same vectors are batched."""
 
 
 class StartError(Exception):
-    """The node cannot start here; the text says why."""
+    """The node cannot start; the text gives the reason."""
 
 
 class Roles:
-    """All roles in one process, which is what `vecraft serve` runs. To be made and stopped on the event loop that serves."""
+    """All roles in one process, as `vecraft serve` runs them. Create and stop it on the serving event loop."""
 
     def __init__(self, settings: Settings, make_replica: MakeReplica) -> None:
         self.topics = Topics(settings.topic_prefix, settings.preset)
@@ -62,15 +62,15 @@ class Roles:
         self._ingesting = threading.Thread(target=self.ingest.run, name="ingest", daemon=True)
 
     def start(self) -> None:
-        """Begins to replay; returns at once."""
+        """Starts the replay thread."""
         self._replaying.start()
 
     def start_ingest(self) -> None:
-        """Takes a share of the ingest topic; for when the replay has caught up."""
+        """Starts the ingest thread. Call it after the replay has caught up."""
         self._ingesting.start()
 
     async def stop(self) -> None:
-        """Ends all roles, the journal last. Each gets its share of STOP_S."""
+        """Stops all roles, then the journal. Waits at most STOP_S for the threads."""
         for role in (self.ingest, self.replayer):
             role.stop()
         deadline_s = time.monotonic() + STOP_S
@@ -130,7 +130,7 @@ def wall_clock_ms() -> int:
 
 
 def open_journal(settings: Settings) -> Journal:
-    """The journal that the settings name. Raises StartError when an embedded one cannot be opened."""
+    """Opens the journal of the settings. Raises StartError when an embedded journal cannot be opened."""
     if settings.journal == "kafka":
         return KafkaJournal(settings.bootstrap_servers, settings.append_timeout_s, settings.in_flight_mb << 20)
     try:
@@ -140,5 +140,5 @@ def open_journal(settings: Settings) -> Journal:
 
 
 def journal_folder(settings: Settings) -> Path:
-    """Where the embedded log lies."""
+    """The folder of the embedded journal."""
     return settings.data_dir / "journal"

@@ -1,5 +1,5 @@
-"""All settings in one typed table. Each is a flag of `vecraft serve`, a `VECRAFT_…` variable and a key of the TOML file; of
-these the first that says something wins."""
+"""All settings in one typed table. Each is a flag of `vecraft serve`, a `VECRAFT_…` variable and a key of the TOML file, with
+this precedence."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 
 class SettingsError(Exception):
-    """Settings that cannot be; the text names each and its bound."""
+    """Invalid settings; the text names each setting and its bound."""
 
 
 class Settings(BaseSettings):
-    """What an operator may set."""
+    """The settings of a node."""
 
     model_config = SettingsConfigDict(env_prefix="VECRAFT_", extra="forbid", validate_default=True)
 
@@ -78,8 +78,8 @@ _toml_file: Path | None = None
 
 
 def load_settings(flags: dict[str, object], toml_file: Path | None = None) -> Settings:
-    """The settings from flags, environment and TOML file. Raises SettingsError."""
-    global _toml_file  # the way pydantic-settings finds its sources leaves no argument for it
+    """Merges flags, environment and TOML file. Raises SettingsError."""
+    global _toml_file  # pydantic-settings has no way to pass the file as an argument
     if toml_file is not None and not toml_file.is_file():
         raise SettingsError(f"config {toml_file} is not a file")
     _toml_file = toml_file

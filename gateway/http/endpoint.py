@@ -30,7 +30,7 @@ from gateway.services import Services
 from journal.log import Positions
 from journal.token import Token, merge, parse_token
 from journal.topics import TIERS
-from journal.writer import Request as Origin
+from journal.writer import Origin
 
 log = logging.getLogger(__name__)
 

@@ -1,5 +1,5 @@
-"""The ingest topic: what foreign producers write, brought into the journal exactly once (U2).
+"""The ingest topic: copies the records of foreign producers into the journal, exactly once (U2).
 
 Owns the formats that producers may use, and the consumer group member that writes their changes. Must not apply anything to
-shards: what it writes reaches them through the journal, as every other write does.
+shards: these writes reach them through the journal, like all others.
 """

@@ -1,7 +1,7 @@
-"""What foreign producers may write to the ingest topic, as operations. The contract for people is docs/ingest.md.
+"""Parses records of the ingest topic into operations. The formats are documented in docs/ingest.md.
 
-A record is one change of one point. Its body is JSON, or Avro in single-object framing, in Confluent framing, or with the id of
-its schema in a header; whichever it is follows from the record itself.
+A record is one change of one point. Its body is JSON, or Avro: with single-object framing, with Confluent framing, or with the
+schema id in a header. The format is detected from the record.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DEFAULT_TIER = 2
 MAX_KEY_CHARS = 512
 TIER_HEADER, COLLECTION_HEADER = "vecraft-tier", "vecraft-collection"
 SCHEMA_HEADER = "__value_schema_id"
-"""Where Confluent's serializers put the id of a schema when it is not to stand before the body."""
+"""The header in which Confluent's serializers put the schema id when it is not a prefix of the body."""
 
 _BY_NUMBER, _BY_GUID = 0, 1
 _UNSET = msgspec.UNSET
@@ -38,7 +38,7 @@ GivenVector = bytes | list[float]
 
 
 class NotIngestible(Exception):
-    """The record cannot be understood; the text says why. `collection` is the one it names, as far as that can be seen."""
+    """The record is invalid; the text gives the reason. `collection` is the name in the record, "" when it is not known."""
 
     def __init__(self, text: str, collection: str = "") -> None:
         super().__init__(text)
@@ -46,7 +46,7 @@ class NotIngestible(Exception):
 
 
 class Change(NamedTuple):
-    """One change of one point, as a producer asks for it."""
+    """One change of one point, requested by a producer."""
 
     collection: str
     operation: PointOperation
@@ -55,7 +55,7 @@ class Change(NamedTuple):
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True):
-    """The fields of a record. In JSON, a vector that is a string is base64 of little-endian float32."""
+    """The fields of a record. In JSON, a vector may be a base64 string of little-endian float32."""
 
     collection: str = ""
     id: int | str | None = None
@@ -71,9 +71,9 @@ _SCHEMAS = by_fingerprint(schemas.INGEST_SCHEMAS)
 
 
 def change_of(entry: Entry, registry: SchemaRegistry) -> Change:
-    """What a record of the ingest topic asks for.
+    """Parses a record of the ingest topic.
 
-    Raises NotIngestible, or Indefinite when a registry is needed that does not answer.
+    Raises NotIngestible, or Indefinite when the schema registry is needed and does not answer.
     """
     headers = dict(entry.headers)
     collection = _text(headers, COLLECTION_HEADER)
@@ -104,7 +104,7 @@ def _body(value: bytes, headers: Mapping[str, bytes], registry: SchemaRegistry) 
 
 
 def _looked_up(schema_id: bytes, registry: SchemaRegistry) -> WriterSchema:
-    """The schema of an id in Confluent's form: a magic byte, then a number or a GUID."""
+    """Looks up the schema of a Confluent schema id: a magic byte, then a 4-byte number or a 16-byte GUID."""
     if len(schema_id) == 5 and schema_id[0] == _BY_NUMBER:
         return registry.by_id(int.from_bytes(schema_id[1:], "big"))
     if len(schema_id) == 17 and schema_id[0] == _BY_GUID:
@@ -117,11 +117,11 @@ def _by_schema(schema: WriterSchema, data: bytes) -> _Body:
 
 
 def _of_avro(schema: Any, data: bytes) -> _Body:
-    """Any Avro record with fields of these names will do, whatever schema it was written by."""
+    """Accepts an Avro record of any schema that has fields with the names of `_Body`."""
     stream = io.BytesIO(data)
     try:
         fields = fastavro.schemaless_reader(stream, schema, None)
-    except Exception as error:  # fastavro raises whatever the bytes lead it to
+    except Exception as error:  # invalid bytes can make fastavro raise any exception
         raise ValueError(f"not Avro of its schema: {type(error).__name__}: {error}") from error
     if stream.read(1):
         raise ValueError("bytes follow the Avro record")
@@ -170,7 +170,7 @@ def _column(name: str, vector: GivenVector) -> VectorColumn:
     if isinstance(vector, bytes):
         data = vector
     else:
-        with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused as such
+        with np.errstate(over="ignore"):  # overflow gives infinity, which the contract check refuses
             data = np.array(vector, "<f4").tobytes()
     if not data or len(data) % 4:
         raise ValueError(f"vector{f' {name!r}' if name else ''} has {len(data)} bytes, float32 needs 4 for each dimension")
@@ -178,7 +178,7 @@ def _column(name: str, vector: GivenVector) -> VectorColumn:
 
 
 def _id(body: _Body, key: bytes | None) -> bytes:
-    """The point's id: from the body, else from the record's key, where digits are a number."""
+    """The point's id, from the body, or else from the record's key. A key of only digits is a number."""
     external: ExternalId | None = body.id
     if external is None and key:
         text = key.decode()
@@ -196,7 +196,7 @@ def _tier(headers: Mapping[str, bytes]) -> int:
 
 
 def _key(headers: Mapping[str, bytes]) -> str:
-    """The idempotency key: a CloudEvent is known by its source and its id."""
+    """The idempotency key: source and id of the CloudEvent; "" for other records."""
     if not (event := _text(headers, "ce_id")):
         return ""
     key = f"{_text(headers, 'ce_source')}/{event}"

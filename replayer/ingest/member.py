@@ -1,10 +1,16 @@
-"""The way from the ingest topic into the journal: foreign producers' records, checked, joined together, written, exactly once.
+"""Copies records of foreign producers from the ingest topic into the journal, exactly once.
 
-All nodes share the topic as one consumer group. A step is: poll; understand each record; write dead letters for the rest; write
-the changes, many to a record; then commit. Whatever fails, the member leaves its group and begins again at the last commit, so
-records may be written twice, by this node or by another that took over. They are applied once: every record says where its points
-came from, and a shard drops what is not above the last offset it saw. For that to lose nothing, writes from one partition to
-one shard and tier go out one after the other, each when the one before it is acknowledged.
+All nodes form one consumer group. One step:
+
+1. Poll, and check each record.
+2. Write dead letters for the invalid records.
+3. Write the changes, several per journal record.
+4. Commit the offsets.
+
+After a failure the member leaves the group and starts again at the last commit. So a change may be written twice, by this node or
+by the one that took over the partition. It is applied once: each record has the source offsets of its points, and a shard drops
+points whose offset is not above the last one that it saw. For this to lose nothing, the writes from one source partition to one
+shard and tier are sequential: each waits for the acknowledgement of the previous one.
 """
 
 from __future__ import annotations
@@ -23,7 +29,7 @@ from journal.records import Delete, Ingested, PointOperation, Upsert, VectorColu
 from journal.registry import SchemaRegistry
 from journal.split import Part, PointTooLarge, split
 from journal.topics import Topics
-from journal.writer import Destination, Receipt, Request, Writer
+from journal.writer import Destination, Origin, Receipt, Writer
 from replayer.failures import log_failure
 from replayer.ingest.format import Change, NotIngestible, change_of
 from replayer.projections.dead_letters import Burial, bury
@@ -39,16 +45,16 @@ CATALOG_WAIT_S = 0.5
 ACKNOWLEDGE_TIMEOUT_S = 30.0
 
 
-class _Origin(NamedTuple):
-    """Changes that are written in one order: those of one log to one collection in one tier."""
+class _Source(NamedTuple):
+    """The unit of order: changes from one ingest partition to one collection in one tier are written in order."""
 
     partition: TopicPartition
     collection: int
     tier: int
 
 
-class _Found(NamedTuple):
-    """A change that can be written, with the record it came from."""
+class _CheckedChange(NamedTuple):
+    """A valid change, and the entry it came from."""
 
     entry: Entry
     operation: PointOperation
@@ -56,15 +62,15 @@ class _Found(NamedTuple):
 
 
 class _Lane(NamedTuple):
-    """Parts that go to one shard from one origin, in their order."""
+    """The ordered queue of parts from one source to one shard."""
 
     destination: Destination
-    origin: _Origin
+    source: _Source
     parts: deque[tuple[Part, Ingested]]
 
 
 class Ingest:
-    """A member, called `name`, of the group that reads the ingest topic. A thread of its own runs `run` until `stop`."""
+    """A member, with the static id `name`, of the consumer group of the ingest topic. Its own thread calls `run`."""
 
     def __init__(
         self,
@@ -104,7 +110,7 @@ class Ingest:
                 while not self._stopping.is_set():
                     self.step(IDLE_POLL_S)
                     self._failure = None
-            except Exception as error:  # nothing is committed that is not written, so beginning again is always safe
+            except Exception as error:  # offsets are committed only after the writes, so a restart is always safe
                 log_failure(self._failure, error, "ingest stopped", RETRY_DELAY_S)
                 self._failure = error
                 self.close()
@@ -112,13 +118,13 @@ class Ingest:
         self.close()
 
     def stop(self) -> None:
-        """Makes `run` return after the step it is in."""
+        """Makes `run` return after the current step. Thread-safe."""
         self._stopping.set()
         if (member := self._member) is not None:
             member.wake()
 
     def open(self) -> None:
-        """Joins the group, once the catalog is as the log has it now."""
+        """Joins the group, after the catalog has been replayed to the current end of its topic."""
         self._await_catalog()
         self._seen = {}
         self._identity = self._journal.identity(self._topics.ingest)
@@ -131,13 +137,13 @@ class Ingest:
             self._member = None
 
     def step(self, timeout_s: float) -> int:
-        """Polls once, and writes and commits what came. Returns how many records that were."""
+        """Polls once, writes the changes and commits. Returns the number of entries polled."""
         assert self._member is not None, "open() comes first"
         batch = self._member.poll(timeout_s)
         self._check_order(batch.entries)
-        found, burials = self._understood(batch.entries)
+        changes, burials = self._checked_changes(batch.entries)
         bury(self._journal, self._topics, burials, self._now_ms())
-        self._write(self._lanes(found))
+        self._write(self._lanes(changes))
         self.written += len(batch.entries) - len(burials)
         self.dead += len(burials)
         if batch.positions:
@@ -145,7 +151,7 @@ class Ingest:
         return len(batch.entries)
 
     def _check_order(self, entries: Sequence[Entry]) -> None:
-        """Offsets that step back may be those of a topic created anew, which has another identity: then it begins again."""
+        """Raises Indefinite when offsets step back: the topic may have been created again, with another identity."""
         for entry in entries:
             if entry.offset < self._seen.get(entry.partition, 0):
                 raise Indefinite(f"offsets of {entry.partition.topic}/{entry.partition.partition} step back to {entry.offset}")
@@ -155,32 +161,32 @@ class Ingest:
         assert self._member is not None
         try:
             self._member.commit(positions)
-        except JournalError as error:  # another member has them now, and will find what is written already
+        except JournalError as error:  # another member has the partitions now; repeated changes are deduplicated
             log.info("positions of the ingest topic are not committed: %s", error)
 
-    # Understanding.
+    # Checking.
 
-    def _understood(self, entries: Sequence[Entry]) -> tuple[dict[_Origin, list[_Found]], list[Burial]]:
-        """The changes that can be written, in order, and the records that cannot."""
-        found: dict[_Origin, list[_Found]] = {}
+    def _checked_changes(self, entries: Sequence[Entry]) -> tuple[dict[_Source, list[_CheckedChange]], list[Burial]]:
+        """The valid changes by source, in order, and the invalid records as burials."""
+        changes: dict[_Source, list[_CheckedChange]] = {}
         burials: list[Burial] = []
-        asked = False
+        waited = False
         for entry in entries:
             try:
                 change = change_of(entry, self.registry)
-                if self._view().find(change.collection) is None and not asked:
-                    self._await_catalog()  # it may have been created a moment ago, through another node
-                    asked = True
+                if self._view().find(change.collection) is None and not waited:
+                    self._await_catalog()  # another node may have created it just now
+                    waited = True
                 collection = self._checked(change)
             except NotIngestible as error:
                 burials.append(Burial(entry, str(error), error.collection))
             else:
-                origin = _Origin(entry.partition, collection.id, change.tier)
-                found.setdefault(origin, []).append(_Found(entry, change.operation, change.key))
-        return found, burials
+                source = _Source(entry.partition, collection.id, change.tier)
+                changes.setdefault(source, []).append(_CheckedChange(entry, change.operation, change.key))
+        return changes, burials
 
     def _checked(self, change: Change) -> Collection:
-        """The collection of a change that it can take."""
+        """The collection of a change. Raises NotIngestible when it does not exist or its contract refuses the change."""
         collection = self._view().find(change.collection)
         if collection is None:
             raise NotIngestible(f"collection `{change.collection}` doesn't exist", change.collection)
@@ -193,7 +199,7 @@ class Ingest:
         return collection
 
     def _await_catalog(self) -> None:
-        """Returns once all catalog commands are applied that the log holds now."""
+        """Waits until all catalog commands that are now in the log are applied. Raises Indefinite after a timeout."""
         ends = self._journal.end_offsets([self._topics.system_partition])
         for _ in range(CATALOG_WAITS):
             if self._applied.wait(ends, self._catalog_wait_s):
@@ -204,27 +210,27 @@ class Ingest:
 
     # Writing.
 
-    def _lanes(self, found: dict[_Origin, list[_Found]]) -> list[_Lane]:
-        lanes: dict[tuple[_Origin, int], _Lane] = {}
+    def _lanes(self, changes: dict[_Source, list[_CheckedChange]]) -> list[_Lane]:
+        lanes: dict[tuple[_Source, int], _Lane] = {}
         view = self._view()
-        for origin, changes in found.items():
-            collection = view.by_id.get(origin.collection)
-            if collection is None:  # dropped a moment ago, and its points with it
+        for source, changes_of_source in changes.items():
+            collection = view.by_id.get(source.collection)
+            if collection is None:  # deleted since the check
                 continue
             destination = Destination("", collection.id, view.position, collection.homes)
-            for operation, run in _joined(changes):
+            for operation, run in _runs(changes_of_source):
                 for part in split(operation, len(collection.homes)):
-                    lane = lanes.setdefault((origin, part.shard), _Lane(destination, origin, deque()))
-                    lane.parts.append((part, self._ingested(origin.partition, [run[index] for index in part.indexes])))
+                    lane = lanes.setdefault((source, part.shard), _Lane(destination, source, deque()))
+                    lane.parts.append((part, self._ingested(source.partition, [run[index] for index in part.indexes])))
         return list(lanes.values())
 
-    def _ingested(self, partition: TopicPartition, changes: Sequence[_Found]) -> Ingested:
+    def _ingested(self, partition: TopicPartition, changes: Sequence[_CheckedChange]) -> Ingested:
         keys = [change.key for change in changes]
         log_name = f"{self._identity}/{partition.partition}"
         return Ingested(log_name, [change.entry.offset for change in changes], keys if any(keys) else [])
 
     def _write(self, lanes: list[_Lane]) -> None:
-        """Writes the first part of every lane at once, waits for all of them, then the next. Raises the first failure."""
+        """Writes the first part of every lane in parallel, waits for all, then the next parts. Raises the first error."""
         while lanes:
             futures = [self._write_next(lane) for lane in lanes]
             for future in futures:
@@ -233,15 +239,15 @@ class Ingest:
 
     def _write_next(self, lane: _Lane) -> Future[Receipt]:
         part, ingested = lane.parts.popleft()
-        topic, partition = lane.origin.partition
+        topic, partition = lane.source.partition
         offsets = ingested.offsets
-        request = Request(f"{topic}/{partition}/{offsets[0]}-{offsets[-1]}", principal=f"{topic}/{partition}")
-        return self._writer.write_ingested(lane.destination, part, lane.origin.tier, ingested, request)
+        origin = Origin(f"{topic}/{partition}/{offsets[0]}-{offsets[-1]}", principal=f"{topic}/{partition}")
+        return self._writer.write_ingested(lane.destination, part, lane.source.tier, ingested, origin)
 
 
-def _joined(changes: Iterable[_Found]) -> Iterable[tuple[PointOperation, list[_Found]]]:
-    """Neighbours of the same kind as one operation, with the changes in the order of its ids."""
-    run: list[_Found] = []
+def _runs(changes: Iterable[_CheckedChange]) -> Iterable[tuple[PointOperation, list[_CheckedChange]]]:
+    """Combines consecutive upserts, and consecutive deletes. Yields each operation and its changes, in the order of its ids."""
+    run: list[_CheckedChange] = []
     for change in changes:
         if run and not (type(change.operation) is type(run[0].operation) and isinstance(change.operation, Upsert | Delete)):
             yield _as_one(run), run
@@ -251,8 +257,8 @@ def _joined(changes: Iterable[_Found]) -> Iterable[tuple[PointOperation, list[_F
         yield _as_one(run), run
 
 
-def _as_one(run: Sequence[_Found]) -> PointOperation:
-    """Operations of one kind on one point each, as one on all of these."""
+def _as_one(run: Sequence[_CheckedChange]) -> PointOperation:
+    """Combines operations of one kind, each on one point, into one operation."""
     first = run[0].operation
     if len(run) == 1:
         return first

@@ -1,5 +1,5 @@
-"""The projections: what this process makes of the journal, each from the partitions that it reads.
+"""The projections: state that this process folds from the journal, each from its own partitions.
 
-Owns the folds: the catalog, the shards with their quarantine, and the list of dead letters. Must not poll the log for new
-records, or decide when positions are announced and committed: the loop does both.
+Owns the catalog, the shards with their quarantine, and the list of dead letters. Must not poll the log for new records, and must
+not announce or commit positions: the loop does this.
 """

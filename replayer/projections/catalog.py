@@ -1,4 +1,4 @@
-"""The catalog as a projection of the system topic. It needs no other: a process may follow the catalog alone."""
+"""The catalog as a projection of the system topic. It depends on no other projection, so a process may run it alone."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from shard.batch import Limits
 POLL_S = 1.0
 
 Follower = Callable[[CatalogView, CatalogView], None]
-"""Is told the view before and after each command, before the command's position is announced."""
+"""Called with the views before and after each command, before the position of the command is announced."""
 
 
 class CatalogProjection(Projection):
-    """Folds the system topic into `catalog`; while the projection opens, that is the one of before."""
+    """Folds the system topic into `catalog`. During `open`, `catalog` is still the previous one."""
 
     def __init__(
         self,
@@ -43,15 +43,15 @@ class CatalogProjection(Projection):
         self._followers: list[Follower] = []
 
     def follow(self, follower: Follower) -> None:
-        """Has `follower` told of every command that is applied after `open`."""
+        """Registers a callback for every command that is applied after `open`."""
         self._followers.append(follower)
 
     def passes(self) -> Sequence[Sequence[TopicPartition]]:
         return [[self._system]]
 
     def open(self, ends: Positions, committed: Positions) -> Positions:
-        """Reads the whole catalog, so that whatever opens next finds it."""
-        self._refusals.done_before({p: offset for p, offset in committed.items() if p == self._system})
+        """Replays the complete system topic, because the projections that open next need the catalog."""
+        self._refusals.skip_below({p: offset for p, offset in committed.items() if p == self._system})
         catalog, end = Catalog(), ends[self._system]
         reader = self._journal.reader()
         try:
@@ -63,7 +63,7 @@ class CatalogProjection(Projection):
                 for entry in batch.entries:
                     self._fold(catalog, entry)
                 if batch.positions[self._system] >= end > catalog.view.position:
-                    catalog.view = catalog.view._replace(position=end)  # what is left are markers
+                    catalog.view = catalog.view._replace(position=end)  # only transaction markers are left
         finally:
             reader.close()
         self.catalog = catalog
@@ -82,7 +82,7 @@ class CatalogProjection(Projection):
         return {}
 
     def _fold(self, catalog: Catalog, entry: Entry) -> Record | None:
-        """Applies a system record to the catalog; one that holds no command goes to the dead letters."""
+        """Applies a system record to the catalog. Writes a dead letter for a record without a valid command, and returns None."""
         verdict = judge_command(entry, self._limits)
         if isinstance(verdict, Refused):
             self._refusals.bury([Refusal(entry, verdict)])

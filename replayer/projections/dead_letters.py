@@ -1,8 +1,9 @@
-"""Dead letters: records that cannot be applied, kept with origin and reason until somebody retries or clears them (I6, A3).
+"""Dead letters: records that cannot be applied, kept with source and reason until a person retries or clears them (I6, A3).
 
-They lie in a topic of their own, each as it was: key, value, time and headers, and beside these the headers of Kafka Connect's
-dead letter queues, so that ordinary tools show them. What becomes of them is written there too, as marks; so every node has the
-same list, after any crash. Several nodes may bury the same record: the list folds them into one by their origin.
+To bury a record is to append it to the dead-letter topic, with unchanged key, value, time and headers, and with the headers of
+Kafka Connect's dead letter queues, so that standard tools can show it. Removals are appended to the same topic, as marks. So all
+nodes fold the same list from the topic, after any crash. Several nodes may bury the same record: the list keeps one letter per
+source position.
 """
 
 from __future__ import annotations
@@ -21,28 +22,28 @@ from replayer.loop import Projection
 
 BURY_TIMEOUT_S = 10.0
 MAX_ORIGINS = 10_000
-"""Origins remembered of letters that have left, so that a slow replica's copy does not bring one back."""
+"""Source positions of removed letters that are kept, so that a late copy from a slow replica does not add a letter again."""
 
-TRIM_FROM = 100
-"""Dead letters are removed from the log when as many at its beginning are of no more use."""
+MIN_TRIM = 100
+"""The dead-letter topic is trimmed when at least this many entries at its start are no longer in the list."""
 
-IN_ALL = 20
-"""The list holds this many times the letters that it holds of one collection: producers choose the names."""
+TOTAL_FACTOR = 20
+"""Bound of the whole list, as a multiple of the bound per collection. Needed because producers choose collection names."""
 
 MAX_REASON_CHARS = 500
 MAX_TOPIC_CHARS = 249
-MAX_COUNTED = 10_000
-"""Collections whose letters that left are counted apart from all others; see `DeadLetters`."""
+MAX_COUNTED_NAMES = 10_000
+"""Number of collections with their own counters in `DeadLetters.evictions` and `DeadLetters.expirations`."""
 
 OTHERS = ""
-"""The name under which letters of collections that do not exist are counted, and those of none."""
+"""The counter name for letters of unknown collections, or without a collection."""
 
 _ERRORS, _OWN = "__connect.errors.", "vecraft-dead-letter-"
 _MARK = f"{_OWN}mark"
 
 
 class Burial(NamedTuple):
-    """A record to be buried, why, and the name of the collection that it was for, if it is known."""
+    """A record to append to the dead-letter topic, the reason, and the name of its collection ("" when unknown)."""
 
     entry: Entry
     reason: str
@@ -50,7 +51,7 @@ class Burial(NamedTuple):
 
 
 class DeadLetter(NamedTuple):
-    """A letter in the list. `number` is its offset in the topic of dead letters, by which it is called."""
+    """A letter in the list. `number`, its id, is its offset in the dead-letter topic; `origin` and `offset` are its source."""
 
     number: int
     origin: TopicPartition
@@ -62,13 +63,13 @@ class DeadLetter(NamedTuple):
 
 
 class _Mark(msgspec.Struct):
-    """A record that takes letters from the list."""
+    """The value of a mark: the numbers of letters to remove from the list."""
 
     removed: list[int]
 
 
 def bury(journal: Journal, topics: Topics, burials: Sequence[Burial], now_ms: int) -> None:
-    """Writes dead letters and returns when they are durable. Raises JournalError when they are not."""
+    """Appends dead letters and waits until they are durable. Raises JournalError."""
     futures = [
         journal.append(
             topics.dead_letter_partition,
@@ -84,14 +85,14 @@ def bury(journal: Journal, topics: Topics, burials: Sequence[Burial], now_ms: in
 
 
 def remove(journal: Journal, topics: Topics, letters: Iterable[DeadLetter], why: str) -> Appended:
-    """Writes the mark that takes letters from every node's list. Returns when it is durable; raises JournalError."""
+    """Appends a mark that removes letters from the list of every node. Waits until it is durable; raises JournalError."""
     mark = msgspec.json.encode(_Mark([letter.number for letter in letters]))
     headers = [(_MARK, why.encode())]
     return acknowledged(journal.append(topics.dead_letter_partition, mark, None, headers), BURY_TIMEOUT_S)
 
 
 def original(entry: Entry, letter: DeadLetter) -> Entry:
-    """The record that was buried, from the record it was buried as."""
+    """The original record of a letter. `entry` is the letter's entry in the dead-letter topic."""
     headers = tuple((name, value) for name, value in entry.headers if not name.startswith((_ERRORS, _OWN)))
     return Entry(letter.origin, letter.offset, entry.time_ms, entry.key, entry.value, headers)
 
@@ -115,12 +116,12 @@ def _headers(burial: Burial, now_ms: int) -> Headers:
 
 
 class DeadLetters:
-    """The list, folded from the topic. At most `most` letters of a collection and IN_ALL times as many together, the oldest
-    leave; each for `keep_ms` at most. Texts in them are cut to MAX_NAME_CHARS and MAX_REASON_CHARS.
+    """The list of dead letters, folded from the topic. Holds at most `most` letters per collection and TOTAL_FACTOR times as many
+    in total, evicting the oldest; each letter expires after `keep_ms`. Texts are cut to MAX_NAME_CHARS and MAX_REASON_CHARS.
 
-    Anybody may write names into the topic. So `evictions` and `expirations`, the letters that have left, count by name only
-    those of collections that are `known` at that moment, for MAX_COUNTED names at most, and all others under OTHERS.
-    One thread applies, any thread reads.
+    `evictions` and `expirations` count the letters that left the list, by collection. Producers can write any name, so only
+    collections that are `known` at that moment get a counter, at most MAX_COUNTED_NAMES; all others count under OTHERS.
+    One thread applies; any thread reads.
     """
 
     def __init__(self, most: int = 1000, keep_ms: int = 7 * 24 * 3600 * 1000) -> None:
@@ -134,7 +135,7 @@ class DeadLetters:
         self._origins: OrderedDict[tuple[TopicPartition, int], None] = OrderedDict()
 
     def apply(self, entry: Entry, known: Container[str]) -> None:
-        """Takes in the next record of the topic. What is neither a letter nor a mark is passed over."""
+        """Applies the next record of the topic. Ignores a record that is neither a letter nor a mark."""
         headers = dict(entry.headers)
         try:
             if _MARK in headers:
@@ -149,14 +150,14 @@ class DeadLetters:
             self._add(letter, known)
 
     def expire(self, now_ms: int, known: Container[str]) -> None:
-        """Lets go of letters that were kept long enough."""
+        """Removes letters older than `keep_ms`."""
         with self._lock:
             old = [letter for letter in self._letters.values() if letter.buried_ms <= now_ms - self._keep_ms]
             for letter in old:
-                self._leave(letter, self.expirations, known)
+                self._evict(letter, self.expirations, known)
 
     def list(self, collection: str | None = None) -> list[DeadLetter]:
-        """The letters, oldest first; of one collection, or of all."""
+        """The letters, oldest first, of one collection or of all."""
         with self._lock:
             return [letter for letter in self._letters.values() if collection in (None, letter.collection)]
 
@@ -164,13 +165,13 @@ class DeadLetters:
         return self._letters.get(number)
 
     def sizes(self, known: Iterable[str]) -> dict[str, int]:
-        """How many letters there are of each known collection, and under OTHERS of all others."""
+        """The number of letters of each known collection, and of all others under OTHERS."""
         with self._lock:
             sizes = {name: len(self._by_collection.get(name, ())) for name in known}
             return {OTHERS: len(self._letters) - sum(sizes.values())} | sizes
 
     def first(self) -> int | None:
-        """The number of the oldest letter; everything before it in the topic is of no more use."""
+        """The number of the oldest letter, below which the topic can be trimmed; None when the list is empty."""
         with self._lock:
             return next(iter(self._letters), None)
 
@@ -185,13 +186,13 @@ class DeadLetters:
         of_collection = self._by_collection.setdefault(letter.collection, OrderedDict())
         of_collection[letter.number] = None
         if len(of_collection) > self._most:
-            self._leave(self._letters[next(iter(of_collection))], self.evictions, known)
-        if len(self._letters) > IN_ALL * self._most:
-            self._leave(next(iter(self._letters.values())), self.evictions, known)
+            self._evict(self._letters[next(iter(of_collection))], self.evictions, known)
+        if len(self._letters) > TOTAL_FACTOR * self._most:
+            self._evict(next(iter(self._letters.values())), self.evictions, known)
 
-    def _leave(self, letter: DeadLetter, counter: Counter[str], known: Container[str]) -> None:
-        apart = letter.collection in known and (letter.collection in counter or len(counter) < MAX_COUNTED)
-        counter[letter.collection if apart else OTHERS] += 1
+    def _evict(self, letter: DeadLetter, counter: Counter[str], known: Container[str]) -> None:
+        has_counter = letter.collection in known and (letter.collection in counter or len(counter) < MAX_COUNTED_NAMES)
+        counter[letter.collection if has_counter else OTHERS] += 1
         self._drop([letter.number])
 
     def _drop(self, numbers: Iterable[int]) -> None:
@@ -204,7 +205,7 @@ class DeadLetters:
 
 
 def _letter(entry: Entry, headers: Mapping[str, bytes]) -> DeadLetter:
-    """Raises KeyError or ValueError when the record is no letter."""
+    """Parses a letter. Raises KeyError or ValueError."""
     topic = headers[f"{_ERRORS}topic"].decode()
     if len(topic) > MAX_TOPIC_CHARS:
         raise ValueError(f"topic has {len(topic)} characters, the bound is {MAX_TOPIC_CHARS}")
@@ -220,14 +221,14 @@ def _letter(entry: Entry, headers: Mapping[str, bytes]) -> DeadLetter:
 
 
 def _number(text: bytes) -> int:
-    """A number of at most 18 digits: one that every reader of JSON can take."""
+    """Parses a number of at most 18 digits, so that it fits into 64 bits. Raises ValueError."""
     if len(text) > 18 or not text.isdigit():
         raise ValueError(f"{text[:32]!r} is not a number")
     return int(text)
 
 
 class DeadLettersProjection(Projection):
-    """Folds the topic of dead letters into `letters`, and trims the log below the list's oldest letter."""
+    """Folds the dead-letter topic into `letters`, and trims the topic below the oldest letter."""
 
     def __init__(
         self,
@@ -242,26 +243,26 @@ class DeadLettersProjection(Projection):
         self._partition = topics.dead_letter_partition
         self._known = known
         self._now_ms = now_ms
-        self._starts_at = 0
+        self._start = 0
 
     def passes(self) -> Sequence[Sequence[TopicPartition]]:
         return [[self._partition]]
 
     def open(self, ends: Positions, committed: Positions) -> Positions:
-        """The list is always folded from the beginning of the topic."""
-        self._starts_at = self._journal.start_offsets([self._partition])[self._partition]
-        return {self._partition: self._starts_at}
+        """Always replays the topic from its start, because the list is not stored."""
+        self._start = self._journal.start_offsets([self._partition])[self._partition]
+        return {self._partition: self._start}
 
     def apply(self, entries: Sequence[Entry]) -> Positions:
         for entry in entries:
             self.letters.apply(entry, self._known())
         return {}
 
-    def keep(self, applied: Positions) -> None:
-        """Removes dead letters from the log that have left the list, from its beginning on."""
+    def before_commit(self, applied: Positions) -> None:
+        """Removes expired letters, and trims the topic below the oldest letter."""
         self.letters.expire(self._now_ms(), self._known())
         first = self.letters.first()
-        useless = applied[self._partition] if first is None else first
-        if useless - self._starts_at >= TRIM_FROM:
-            self._journal.trim({self._partition: useless})
-            self._starts_at = useless
+        new_start = applied[self._partition] if first is None else first
+        if new_start - self._start >= MIN_TRIM:
+            self._journal.trim({self._partition: new_start})
+            self._start = new_start

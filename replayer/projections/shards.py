@@ -1,10 +1,10 @@
-"""The shards as a projection of the data topics: judge, bury what is refused, apply the rest, keep failures to one shard.
+"""The shards as a projection of the data topics: judges records, buries refused ones, applies the others.
 
-Two things may keep a record from being applied, and each holds up only itself:
-- Its writer knew a catalog that this node has not read yet. Its partition waits, unread, until the catalog is there, or until
+Two conditions delay a record. Neither blocks other partitions or shards:
+- The record names a catalog position that this node has not reached. Its partition is paused until the catalog is there, or until
   the claim is known to be false (`verdicts.claim_failed`). Nothing is buffered: the partition is read again from that record.
-- Its shard failed. That shard is quarantined (`Shards.quarantine`), the positions move on without it. After a growing delay it is
-  opened again from disk and reads what it lacks with a reader of its own (`_CatchUp`); then it is served again.
+- The shard failed. It is quarantined (`Shards.quarantine`), and the positions advance without it. After an exponential
+  backoff it is opened again from disk and reads the missing entries with its own reader (`_CatchUp`). Then it is served again.
 """
 
 from __future__ import annotations
@@ -32,54 +32,54 @@ from shard.shards import FIRST_DELAY_S, AppliedPositions, Quarantine, Shards
 log = logging.getLogger(__name__)
 
 WAIT_CHECK_S = 0.25
-"""How often a record is looked at again that waits for a catalog command which may never come."""
+"""Interval between checks of a record that waits for a catalog position that may never be written."""
 
 CATCH_UPS = 2
-"""Shards that read what they lack at a time; the others stay closed until one is done."""
+"""Maximum number of shards that catch up at the same time; other quarantined shards wait for their turn."""
 
 CATCH_UP_POLL_S = 0.05
 CATCH_UP_RECORDS = 1000
 FIRST_TIERS = 2
-"""So many tiers are applied each before the next; the others together."""
+"""The first tiers are separate passes, applied before all others; the remaining tiers are one pass."""
 
 Records = list[tuple[Entry, Record]]
 
 
 class _Waiting(NamedTuple):
-    """Where a partition waits, and for which catalog position."""
+    """The offset at which a partition waits, and the verdict with the catalog position that it needs."""
 
     offset: int
     needs: NeedsCatalog
 
 
 class _Retry(NamedTuple):
-    """When a shard in quarantine is tried again, and after how many failures."""
+    """The time of the next attempt for a quarantined shard, and its number of failures so far."""
 
     failures: int
     at_s: float
 
 
 class _CatchUp:
-    """A shard that was opened again, and where it still has to read: below `lacks` it has everything."""
+    """A quarantined shard that was opened again. `missing` has the next offset of each partition in which it is behind."""
 
     def __init__(self, shard: Shard, journal: Journal, applied: Positions) -> None:
         self.shard = shard
         progress = {partition: shard.progress(partition).offset for partition in shard.home_partitions()}
-        self.lacks = {partition: offset for partition, offset in progress.items() if offset < applied[partition]}
+        self.missing = {partition: offset for partition, offset in progress.items() if offset < applied[partition]}
         self._reader = journal.reader()
-        self._reader.assign(self.lacks)
+        self._reader.assign(self.missing)
 
     def read(self, applied: Positions) -> list[Entry]:
-        """The next entries that the shard lacks; what is not applied to the others yet comes to all of them together.
+        """The next missing entries, below `applied`; later entries reach the shard through the loop, as all others.
 
-        A partition that has nothing more of them leaves `lacks` with this: so the entries have to be applied.
+        Removes a partition from `missing` when this returns its last missing entries, so the caller must apply them.
         """
-        if not self.lacks:
+        if not self.missing:
             return []
         entries, positions = self._reader.poll(CATCH_UP_POLL_S, CATCH_UP_RECORDS)
-        self.lacks = {p: offset for p, offset in positions.items() if offset < applied[p]}
-        if len(self.lacks) < len(positions):
-            self._reader.assign(self.lacks)
+        self.missing = {p: offset for p, offset in positions.items() if offset < applied[p]}
+        if len(self.missing) < len(positions):
+            self._reader.assign(self.missing)
         return [entry for entry in entries if entry.offset < applied[entry.partition]]
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ class _CatchUp:
 
 
 class ShardsProjection(Projection):
-    """Applies data records to `shards`, which it opens, configures and drops as the catalog says."""
+    """Applies data records to `shards`. Opens, configures and drops shards when the catalog changes."""
 
     def __init__(
         self,
@@ -126,9 +126,9 @@ class ShardsProjection(Projection):
         return [*tiers[:FIRST_TIERS], [p for later in tiers[FIRST_TIERS:] for p in later]]
 
     def open(self, ends: Positions, committed: Positions) -> Positions:
-        """Opens the shards of all collections. Each partition is read on where its least advanced shard stands."""
+        """Opens the shards of all collections. Each partition is read from the lowest applied offset of its shards."""
         partitions = self._topics.data_partitions()
-        self._refusals.done_before({p: offset for p, offset in committed.items() if p in partitions})
+        self._refusals.skip_below({p: offset for p, offset in committed.items() if p in partitions})
         view = self._catalog.catalog.view
         self._shards.drop_strangers(view.by_id)
         for number, collection in enumerate(view.by_id.values(), 1):
@@ -144,11 +144,11 @@ class ShardsProjection(Projection):
         return positions | {partition: min(offsets) for partition, offsets in homes.items()}
 
     def _open(self, collection: Collection, ends: Positions) -> None:
-        """Opens a collection's shards; state that is ahead of the log is of another log, and is built anew."""
+        """Opens a collection's shards. State that is ahead of the log comes from another log: it is dropped and rebuilt."""
         self._shards.open(collection)
         served = self._shards.served(collection.id)
         if any(shard.progress(p).offset > ends[p] for shard in served for p in shard.home_partitions()):
-            log.warning("the state of collection %s is ahead of the log: building it anew", collection.name)
+            log.warning("the state of collection %s is ahead of the log: rebuilding it", collection.name)
             self._shards.drop(collection.id)
             self._shards.open(collection)
 
@@ -172,19 +172,19 @@ class ShardsProjection(Projection):
                 self._configure(collection)
 
     def _create(self, collection: Collection) -> None:
-        """Opens the shards of a collection created just now: what is applied so far holds nothing for them."""
+        """Opens the shards of a new collection at the applied positions, because no earlier record is for them."""
         self._shards.open(collection)
         applied = self._applied.get()
         for shard in self._shards.served(collection.id):
-            with self._contained(shard):
+            with self._quarantine_on_failure(shard):
                 shard.pass_over({partition: applied[partition] for partition in shard.home_partitions()})
 
     def _configure(self, collection: Collection) -> None:
         for shard in self._shards.served(collection.id):
-            with self._contained(shard):
+            with self._quarantine_on_failure(shard):
                 shard.configure(collection)
         for key in [key for key in self._catch_ups if key[0] == collection.id]:
-            self._end_catch_up(key)  # it is opened again with the new settings
+            self._end_catch_up(key)  # opens again later, with the new settings
 
     # Records.
 
@@ -221,19 +221,19 @@ class ShardsProjection(Projection):
         return verdict
 
     def _never_came(self, needs: NeedsCatalog) -> bool:
-        """Whether the log held nothing at that catalog position when the time for it was over. In this order: first the clock."""
+        """Whether the system topic was below that position after the deadline. Reads the clock first, then the end offset."""
         system = self._topics.system_partition
         return self._now_ms() > needs.latest_ms and self._journal.end_offsets([system])[system] < needs.position
 
     def _shard_of(self, partition: TopicPartition, record: Record) -> Shard | None:
-        """The shard that takes a record which comes to all; None when it is in quarantine, and gets it later."""
+        """The shard to apply a record to; None when it is quarantined and will read the record while it catches up."""
         catching_up = self._catch_ups.get((record.collection, record.shard))
         if catching_up is None:
             return self._shards.find(record.collection, record.shard)
-        return None if partition in catching_up.lacks else catching_up.shard
+        return None if partition in catching_up.missing else catching_up.shard
 
     def _apply_to(self, shard: Shard, records: Records) -> None:
-        with self._contained(shard):
+        with self._quarantine_on_failure(shard):
             results = shard.apply(records)
             for (entry, record), result in zip(records, results, strict=True):
                 if result is not None:
@@ -241,13 +241,13 @@ class ShardsProjection(Projection):
                     self._operations.note_entry(entry, record, result.stamp, "repeated" if result.repeated else "applied")
 
     def _collection_of(self, verdict: Refused) -> str:
-        """The name of the collection that a refused record was for, as far as that can be seen."""
+        """The name of the collection of a refused record; "" when it is not known."""
         collection = self._catalog.catalog.view.by_id.get(verdict.record.collection) if verdict.record else None
         return "" if collection is None else collection.name
 
     # Steps.
 
-    def settle(self) -> Positions:
+    def end_step(self) -> Positions:
         for partition, (_, needs) in list(self._waiting.items()):
             if self._catalog.catalog.view.position >= needs.position or self._never_came(needs):
                 del self._waiting[partition]
@@ -255,7 +255,7 @@ class ShardsProjection(Projection):
         self._retry()
         for key in list(self._catch_ups):
             self._catch_up(key)
-        self._schedule()  # what has failed again just now
+        self._schedule()  # for shards that have just failed again
         return {partition: where.offset for partition, where in self._waiting.items()}
 
     def due_s(self) -> float:
@@ -266,42 +266,42 @@ class ShardsProjection(Projection):
             due_s.append(max(0.0, min(retry.at_s for retry in self._retries.values()) - self._monotonic_s()))
         return min(due_s, default=IDLE_POLL_S)
 
-    def keep(self, applied: Positions) -> None:
-        """Moves shards on over what held nothing for them, so that a restart begins there."""
+    def before_commit(self, applied: Positions) -> None:
+        """Advances the stored positions of shards past entries of other shards, so that a restart skips them."""
         for shard in self._shards.all():
             lagging = {p: applied[p] for p in shard.home_partitions() if shard.progress(p).offset < applied[p]}
             if lagging:
-                with self._contained(shard):
+                with self._quarantine_on_failure(shard):
                     shard.pass_over(lagging)
 
-    def rest(self) -> None:
+    def on_idle(self) -> None:
         for shard in self._shards.all():
-            with self._contained(shard):
+            with self._quarantine_on_failure(shard):
                 shard.tend(idle=True)
 
     # Quarantine.
 
     @contextmanager
-    def _contained(self, shard: Shard) -> Iterator[None]:
-        """A failure inside puts the shard into quarantine, and does nothing else."""
+    def _quarantine_on_failure(self, shard: Shard) -> Iterator[None]:
+        """Catches any exception in the block and quarantines the shard."""
         try:
             yield
-        except Exception as error:  # RocksDB's errors have no class of their own, and a defect may raise anything
+        except Exception as error:  # RocksDB's errors have no class of their own; a bug may raise anything
             key = (shard.collection.id, shard.number)
             if (catching_up := self._catch_ups.pop(key, None)) is not None:
                 catching_up.close()
             self._shards.quarantine(shard, error)
 
     def _schedule(self) -> None:
-        """Says of each shard in quarantine when it is tried again: once for each of its failures."""
+        """Sets the time of the next attempt for each quarantined shard, once per failure."""
         now_s = self._monotonic_s()
         self._retries = {
-            key: retry if (retry := self._retries.get(key)) and retry.failures == found.failures else _at(found, now_s)
-            for key, found in self._shards.quarantined().items()
+            key: retry if (retry := self._retries.get(key)) and retry.failures == state.failures else _at(state, now_s)
+            for key, state in self._shards.quarantined().items()
         }
 
     def _retry(self) -> None:
-        """Opens shards again whose delay is over."""
+        """Opens the quarantined shards whose backoff is over."""
         now_s = self._monotonic_s()
         for key, retry in self._retries.items():
             if retry.at_s <= now_s and key not in self._catch_ups and len(self._catch_ups) < CATCH_UPS:
@@ -318,31 +318,31 @@ class ShardsProjection(Projection):
                 raise
 
     def _catch_up(self, key: tuple[int, int]) -> None:
-        """Applies some of what a shard lacks that was opened again, and serves it once nothing is left."""
+        """Applies the next missing entries of a reopened shard, and serves it when none is left."""
         catching_up = self._catch_ups[key]
         try:
             entries = catching_up.read(self._applied.get())
         except JournalError as error:
-            log.warning("a shard cannot read what it lacks: %s", error)
+            log.warning("a shard cannot read its missing entries: %s", error)
             self._end_catch_up(key)
             retry = self._retries[key]
             self._retries[key] = retry._replace(at_s=self._monotonic_s() + FIRST_DELAY_S)
             return
         records = []
-        for entry in entries:  # what is not accepted has its dead letter: it was read before
+        for entry in entries:  # refused ones got their dead letter when they were first read
             verdict = judge(entry, self._catalog.catalog, self._topics, self._limits)
             if isinstance(verdict, Accepted) and (verdict.record.collection, verdict.record.shard) == key:
                 records.append((entry, verdict.record))
         if records:
             self._apply_to(catching_up.shard, records)
-        if key in self._catch_ups and not catching_up.lacks:
+        if key in self._catch_ups and not catching_up.missing:
             log.info("shard %d of collection %s is served again", key[1], catching_up.shard.collection.name)
             catching_up.close()
             del self._catch_ups[key]
             self._shards.serve(catching_up.shard)
 
     def _end_catch_up(self, key: tuple[int, int]) -> None:
-        """Closes a shard that is not done with catching up; it stays in quarantine and is tried again."""
+        """Closes a shard that has not caught up. It stays in quarantine and is tried again."""
         catching_up = self._catch_ups.pop(key)
         catching_up.close()
         catching_up.shard.close()

@@ -15,7 +15,7 @@ from journal.log import Entry, TopicPartition
 from journal.memory import MemoryJournal
 from journal.records import CreateCollection, Operation, Record, Upsert, VectorColumn
 from journal.topics import Topics
-from journal.writer import Request, Writer
+from journal.writer import Origin, Writer
 from query import points
 from replayer.projections.dead_letters import DeadLetters
 from replayer.replayer import Replayer
@@ -56,7 +56,7 @@ class Rig:
         """Writes the command, which the next step applies."""
         config = CollectionConfig(vectors={"": VectorParams(2, Distance.DOT)}, shard_number=len(homes) or 1)
         command = CreateCollection(name, msgspec.json.encode(config), list(homes) or [[0, 2, 0, 0]])
-        self.writer.write_catalog(command, Request("create")).result()
+        self.writer.write_catalog(command, Origin("create")).result()
 
     def record(self, operation: Operation, **changes: object) -> bytes:
         good: dict[str, object] = {"hlc": self.clock.now(), "collection": 0, "catalog_position": 1, "request_id": "r"}

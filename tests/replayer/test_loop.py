@@ -11,7 +11,7 @@ import pytest
 from journal.log import Positions, TopicPartition, pending
 from journal.memory import MemoryJournal
 from journal.records import DeleteCollection
-from journal.writer import Request
+from journal.writer import Origin
 from replayer.loop import Loop
 from replayer.operations import Operations
 from replayer.projections import dead_letters
@@ -40,7 +40,7 @@ def test_the_catalog_can_be_followed_without_replaying_shards(rig: Rig) -> None:
     assert list(catalog.catalog.view.collections) == ["c"], "what was there when it opened"
     rig.append(rig.record(upsert(1, 2)))
     rig.create("d")
-    rig.writer.write_catalog(DeleteCollection("c"), Request("delete")).result()
+    rig.writer.write_catalog(DeleteCollection("c"), Origin("delete")).result()
     assert loop.step(0) == 2
     assert list(catalog.catalog.view.collections) == ["d"]
     assert loop.applied.get() == {TOPICS.system_partition: 3}

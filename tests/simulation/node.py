@@ -146,7 +146,7 @@ class Node:
     def catch_up(self) -> None:
         """Reads to the end of the log, and does all that is left to do."""
         for _ in range(10_000):
-            waits = bool(self.replayer._held or self.shards.quarantined())
+            waits = bool(self.replayer._paused or self.shards.quarantined())
             if not self.step():
                 if not waits:
                     break

@@ -23,7 +23,7 @@ from journal.log import Definite, Indefinite, Positions, TopicPartition
 from journal.memory import AppendFault, MemoryReader
 from journal.records import CreateCollection, CreatePayloadIndex, DeleteCollection, DeletePayloadIndex
 from journal.topics import INGEST_PARTITIONS, TIERS
-from journal.writer import Destination, Receipt, Request
+from journal.writer import Destination, Origin, Receipt
 from payload.schema import FieldSchema, FieldType
 from tests.simulation.checks import check_acknowledged, check_ingested, check_node
 from tests.simulation.faults import SimulatedJournal
@@ -108,11 +108,11 @@ class World:
         collection = view.collections[self.random.choice(names)]
         destination = Destination("", collection.id, view.position, collection.homes)
         key = self.random.choice(("", "", "", f"key{self.random.randrange(5)}"))
-        request = self._request(key)
+        origin = self._origin(key)
         self._expect(
-            request,
+            origin,
             lambda: node.writer.write_points(
-                destination, [any_operation(self.random, collection)], self.random.choice(TIERS), request
+                destination, [any_operation(self.random, collection)], self.random.choice(TIERS), origin
             ),
         )
 
@@ -124,29 +124,29 @@ class World:
             case 0 | 1:
                 self._create(name)
             case 2:
-                request = self._request()
-                self._expect(request, lambda: node.writer.write_catalog(DeleteCollection(name), request))
+                origin = self._origin()
+                self._expect(origin, lambda: node.writer.write_catalog(DeleteCollection(name), origin))
             case 3:
-                request = self._request()
-                self._expect(request, lambda: node.writer.write_catalog(CreatePayloadIndex(name, "tag", schema), request))
+                origin = self._origin()
+                self._expect(origin, lambda: node.writer.write_catalog(CreatePayloadIndex(name, "tag", schema), origin))
             case 4:
-                request = self._request()
-                self._expect(request, lambda: node.writer.write_catalog(DeletePayloadIndex(name, "tag"), request))
+                origin = self._origin()
+                self._expect(origin, lambda: node.writer.write_catalog(DeletePayloadIndex(name, "tag"), origin))
 
     def _create(self, name: str) -> None:
         node = self.random.choice(self.nodes)
         config = any_config(self.random)
         homes = choose_homes(node.replayer.catalog.view, config.shard_number)
-        request = self._request()
+        origin = self._origin()
         command = CreateCollection(name, msgspec.json.encode(config), homes)
-        self._expect(request, lambda: node.writer.write_catalog(command, request))
+        self._expect(origin, lambda: node.writer.write_catalog(command, origin))
 
     def _create_ingested(self) -> None:
         config = CollectionConfig(vectors={"": VectorParams(3, Distance.DOT)}, shard_number=2)
         command = CreateCollection(INGESTED, msgspec.json.encode(config), choose_homes(self.nodes[0].replayer.catalog.view, 2))
         saved, self.fault_rate = self.fault_rate, 0.0
         self.nodes[0].skew_ms = 0
-        self.nodes[0].writer.write_catalog(command, self._request()).result(0)
+        self.nodes[0].writer.write_catalog(command, self._origin()).result(0)
         self.fault_rate = saved
 
     def _produce(self) -> None:
@@ -227,16 +227,16 @@ class World:
             return None
         return self.random.choice(list(AppendFault))
 
-    def _request(self, key: str = "") -> Request:
+    def _origin(self, key: str = "") -> Origin:
         self.number += 1
-        return Request(f"request{self.number}", key)
+        return Origin(f"request{self.number}", key)
 
-    def _expect(self, request: Request, write: Callable[[], Future[Receipt]]) -> None:
+    def _expect(self, origin: Origin, write: Callable[[], Future[Receipt]]) -> None:
         try:
             receipt = write().result(0)
         except (Definite, Indefinite):
             return
-        self.acknowledged.append((request.id, dict(receipt.token().positions)))
+        self.acknowledged.append((origin.id, dict(receipt.token().positions)))
 
     def _check_one(self) -> None:
         node = self.random.choice(self.nodes)

@@ -1,7 +1,7 @@
-"""One file for each subcommand of `vecraft`. Each declares its arguments and runs with the settings and what was given.
+"""One module per subcommand of `vecraft`. Each declares its arguments, and runs with the settings and the parsed arguments.
 
-Owns what a command says to people: its help, its output, its errors. Must not hold what a node does: that is wired in
-`vecraft/node.py`. Imports what takes long only where it runs, so that help comes at once.
+Owns the help, the output and the error texts of commands. Must not implement what a node does: see `vecraft/node.py`. Slow
+imports are inside functions, so that `--help` is fast.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class CommandError(Exception):
-    """The command cannot go on; the text says why, for whoever typed it."""
+    """The command failed; the text is for the user."""
 
 
 class Command(Protocol):
-    """What each of the files has."""
+    """The interface of each module in this package."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declares the command's arguments, its description and its examples."""
 
     def run(self, settings: Settings, options: argparse.Namespace) -> int:
-        """Runs it. Returns the exit status. Raises CommandError."""
+        """Runs the command. Returns the exit status. Raises CommandError."""

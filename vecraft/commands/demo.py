@@ -1,4 +1,4 @@
-"""`vecraft demo`: a node with real input, shown over HTTP as any client would use it."""
+"""`vecraft demo`: runs a node with real data and uses it over HTTP, like any client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vecraft journal tail|show`: the log as text for people."""
+"""`vecraft journal tail|show`: prints records of the log."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ examples:
 SHOWN = ("data_dir", "journal", "bootstrap_servers", "topic_prefix")
 REFRESH_S = 0.5
 MAX_DIGITS = 18
-"""Of an offset, which has 63 bits."""
+"""Maximum digits of an offset, so that it fits into 63 bits."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(settings: Settings, options: argparse.Namespace) -> int:
-    """Prints what is asked for. Raises CommandError when there is no such journal or no such record."""
+    """Prints the requested records. Raises CommandError when the journal or the record does not exist."""
     try:
         with ExitStack() as stack:
             if options.action == "tail":
@@ -68,7 +68,7 @@ def _count(text: str) -> int:
 
 
 def _tail(journal: Journal, partitions: list[TopicPartition], count: int, follow: bool) -> None:
-    """Prints the last `count` records of the whole journal in the order of their time; with `follow` goes on."""
+    """Prints the last `count` records of all partitions, by append time. With `follow`, continues with new records."""
     ends = journal.end_offsets(partitions)
     starts = {partition: max(0, end - count) for partition, end in ends.items()}
     entries = sorted(_read(journal, starts, ends), key=lambda entry: (entry.time_ms, entry.partition, entry.offset))
@@ -88,13 +88,13 @@ def _show(settings: Settings, stack: ExitStack, what: str) -> None:
     position = _position(what) if "/" in what else None
     journal = _opened(settings, stack)
     if position is not None:
-        found = [_record_at(journal, _partitions(settings), *position)]
+        entries = [_record_at(journal, _partitions(settings), *position)]
     else:
         ends = journal.end_offsets(_partitions(settings))
-        found = [entry for entry in _read(journal, dict.fromkeys(ends, 0), ends) if _request_id(entry) == what]
-        if not found:
+        entries = [entry for entry in _read(journal, dict.fromkeys(ends, 0), ends) if _request_id(entry) == what]
+        if not entries:
             raise CommandError(f"the journal has no record of request {what!r}")
-    for entry in found:
+    for entry in entries:
         print(details(entry))
 
 
@@ -117,7 +117,7 @@ def _record_at(journal: Journal, partitions: list[TopicPartition], partition: To
 
 
 def line(entry: Entry) -> str:
-    """One record in one line."""
+    """A record as one line of text."""
     moment = _text_of(entry.time_ms)
     place = f"{entry.partition.topic}/{entry.partition.partition}/{entry.offset}"
     try:
@@ -128,7 +128,7 @@ def line(entry: Entry) -> str:
 
 
 def details(entry: Entry) -> str:
-    """One record in full, less its vectors."""
+    """A record in full, without its vectors."""
     rows = [
         ("position", f"{entry.partition.topic}/{entry.partition.partition}/{entry.offset}"),
         ("appended", _text_of(entry.time_ms)),
@@ -153,14 +153,14 @@ def details(entry: Entry) -> str:
 
 
 def _opened(settings: Settings, stack: ExitStack) -> Journal:
-    """The journal to read; an embedded one may be open in a running node."""
+    """Opens the journal for reading. An embedded journal may be in use by a running node."""
     from vecraft.roles import journal_folder, open_journal
 
     if settings.journal == "kafka":
         journal = open_journal(settings)
     else:
         folder = journal_folder(settings)
-        if not (folder / "CURRENT").is_file():  # RocksDB would begin to make one there
+        if not (folder / "CURRENT").is_file():  # else RocksDB would create files there
             raise CommandError(f"there is no journal in {folder}: --data-dir names the folder of a node")
         try:
             journal = EmbeddedJournal.follow(folder, Path(stack.enter_context(tempfile.TemporaryDirectory())))
@@ -176,7 +176,7 @@ def _partitions(settings: Settings) -> list[TopicPartition]:
 
 
 def _read(journal: Journal, starts: dict[TopicPartition, int], ends: dict[TopicPartition, int]) -> Iterator[Entry]:
-    """The entries from `starts` up to `ends`, which the log must hold."""
+    """The entries from `starts` up to `ends`, excluded. The log must already hold them."""
     reader = journal.reader()
     try:
         reader.assign({p: offset for p, offset in starts.items() if offset < ends[p]})

@@ -1,4 +1,4 @@
-"""`vecraft serve`: runs a node until a signal ends it."""
+"""`vecraft serve`: runs a node until SIGINT or SIGTERM."""
 
 from __future__ import annotations
 

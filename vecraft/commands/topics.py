@@ -1,4 +1,4 @@
-"""`vecraft topics create|describe|check`: the journal's topics on Kafka, beside what the preset promises."""
+"""`vecraft topics create|describe|check`: creates the journal's topics on Kafka, or compares them with the preset."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(settings: Settings, options: argparse.Namespace) -> int:
-    """Creates or checks as asked, and prints what the topics are like."""
+    """Creates or checks the topics, and prints their configuration."""
     from journal.kafka import KafkaJournal
 
     topics = Topics(settings.topic_prefix, settings.preset)
@@ -59,8 +59,8 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
-def _print_table(topics: Topics, found: dict[str, TopicFacts]) -> None:
-    rows = [COLUMNS, *(_row(topic, found.get(topic)) for topic in topics.all())]
+def _print_table(topics: Topics, facts: dict[str, TopicFacts]) -> None:
+    rows = [COLUMNS, *(_row(topic, facts.get(topic)) for topic in topics.all())]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     for row in rows:
         print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
@@ -76,7 +76,7 @@ def _row(topic: str, facts: TopicFacts | None) -> tuple[str, ...]:
 
 
 def _print_amplification(name: str) -> None:
-    """Write amplification: a write goes to so many brokers, and once to every node that keeps its shard."""
+    """Prints the write amplification per tier: copies on brokers, plus one copy on each node that has the shard."""
     preset = PRESETS[name]
     print(f"\npreset {name}: each write is written")
     for tier in TIERS:

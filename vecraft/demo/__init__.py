@@ -1,1 +1,1 @@
-"""What `vecraft demo` shows: `corpus` is its input, `show` plays. Talks to the node by URL only, as any client would."""
+"""The content of `vecraft demo`: `corpus` has the input, `show` runs the steps. Uses the node only over HTTP, like any client."""

@@ -1,7 +1,7 @@
-"""The demo's input: the docstrings of the Python that runs it, and their meaning as vectors.
+"""The demo's input: the docstrings of Python's standard library, and their embeddings.
 
-Every machine that can run the project has these texts. Their vectors come from latent semantic analysis (Deerwester et al.,
-1990), computed on the spot: word counts weighted by rarity, projected on the directions in which the texts differ most.
+Every machine that can run the project has these texts. The embeddings are computed at start by latent semantic analysis
+(Deerwester et al., 1990): TF-IDF weights, reduced by truncated SVD.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sklearn.preprocessing import normalize
 
 DIMENSIONS = 384
 MAX_TEXT_CHARS = 500
-"""A payload holds this much of a docstring; its vector is made from all of it."""
+"""A docstring in a payload is cut to this length; its embedding uses the complete text."""
 SEED = 0
 
 _SKIPPED = {"test", "tests", "idle_test", "idlelib", "lib2to3", "distutils", "turtledemo", "pydoc_data"}
@@ -30,7 +30,7 @@ _CAMEL_CASE = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 class Docstring(NamedTuple):
-    """A module, class, function or method that has a docstring, and where it stands. `name` is unique in the corpus."""
+    """The docstring of a module, class, function or method, and its location. `name` is unique in the corpus."""
 
     name: str
     module: str
@@ -54,16 +54,16 @@ class Docstring(NamedTuple):
 
 
 def standard_library() -> list[Docstring]:
-    """The docstrings of the running Python's own library, in the order of its files. Empty when the sources are not there."""
+    """The docstrings of the standard library, in the order of its files. Empty when its sources are not installed."""
     root = Path(sysconfig.get_path("stdlib"))
-    found: dict[str, Docstring] = {}
+    docstrings: dict[str, Docstring] = {}
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root).with_suffix("").parts
         if _SKIPPED.isdisjoint(parts) and all(part.isidentifier() for part in parts):
             module = ".".join(parts).removesuffix(".__init__")
             for docstring in _docstrings(ast.parse(path.read_bytes()), module):
-                found.setdefault(docstring.name, docstring)
-    return list(found.values())
+                docstrings.setdefault(docstring.name, docstring)
+    return list(docstrings.values())
 
 
 def _docstrings(tree: ast.Module, module: str) -> Iterator[Docstring]:
@@ -73,7 +73,7 @@ def _docstrings(tree: ast.Module, module: str) -> Iterator[Docstring]:
 
 
 def _inside(scope: ast.AST, name: str, module: str) -> Iterator[Docstring]:
-    """Those of the definitions in `scope`, which has that name; also in branches such as `if` and `try`."""
+    """The docstrings of the definitions in `scope`, including those inside `if` and `try`. `name` is the name of `scope`."""
     for node in ast.iter_child_nodes(scope):
         if not isinstance(node, _DEFINITIONS):
             if isinstance(node, ast.stmt):
@@ -92,7 +92,7 @@ def _kind(node: ast.AST, scope: ast.AST) -> str:
 
 
 class LatentSemantics:
-    """The space of a corpus: `vectors`, float32 of shape (texts, DIMENSIONS) and length 1, and those of new texts."""
+    """The embeddings of a corpus, `vectors`: float32, shape (texts, DIMENSIONS), unit length. Also embeds new texts."""
 
     def __init__(self, corpus: list[Docstring]) -> None:
         self._weights = TfidfVectorizer(sublinear_tf=True, min_df=2, stop_words="english", token_pattern=r"[A-Za-z][A-Za-z0-9]+")
@@ -101,7 +101,7 @@ class LatentSemantics:
         self.vectors: NDArray[np.float32] = normalize(self._space.fit_transform(counts)).astype(np.float32)
 
     def vector(self, text: str) -> list[float]:
-        """The vector of a text, which need not be of the corpus; words that the corpus does not have add nothing."""
+        """The embedding of any text. Words that are not in the corpus are ignored."""
         vector: list[float] = normalize(self._space.transform(self._weights.transform([text])))[0].tolist()
         return vector
 

@@ -1,6 +1,6 @@
-"""The show of `vecraft demo`: real input, searches, a change, and the journal's record of it, all over HTTP.
+"""The steps of `vecraft demo`: load real data, search, change a point, and print the journal's record of it, all over HTTP.
 
-The node runs in the main thread, since it handles the signals; the show runs beside it and talks to it by URL only. A second run
+The node runs in the main thread, because it handles signals; the steps run in another thread and use only its URL. A second run
 on the same data folder writes the same points again.
 """
 
@@ -32,13 +32,13 @@ from vecraft.roles import journal_folder
 from vecraft.settings import Settings
 
 COLLECTION = f"python-{platform.python_version()}"
-"""By version, since another version's texts span another space."""
+"""One collection per Python version, because each version has other texts and so other embeddings."""
 QUESTIONS = (
     ("cache the results of a function", ""),
     ("extract the members of an archive", ""),
     ("extract the members of an archive", "zipfile"),
 )
-"""Words to search for, and the module to search in; empty for all."""
+"""Search text, and the module to search in ("" for all)."""
 HITS = 5
 BATCH_POINTS = 256
 BULK_TIER = "2"
@@ -50,16 +50,16 @@ JOIN_S = 2.0
 
 
 class DemoError(Exception):
-    """The show cannot go on; the text says why."""
+    """A step of the demo failed; the text gives the reason."""
 
 
 def run_demo(settings: Settings, once: bool) -> int:
-    """Starts a node and shows it; then ends when `once`, else serves until a signal. Returns the exit status."""
+    """Starts a node and runs the demo. Then stops if `once`, or else serves until a signal. Returns the exit status."""
     if problem := _port_problem(settings):
         return _failed(problem)
     root = logging.getLogger()
     level = root.level
-    root.setLevel(logging.WARNING)  # the show should be readable; the node may speak again once it is over
+    root.setLevel(logging.WARNING)  # keeps the output readable; the level is restored after the demo
     show = Show(Node(settings), once, before_serving=lambda: root.setLevel(level))
     thread = threading.Thread(target=show.run, name="show", daemon=True)
     thread.start()
@@ -67,7 +67,7 @@ def run_demo(settings: Settings, once: bool) -> int:
         show.node.run()
     except (Exception, SystemExit) as error:
         return _failed(_node_problem(error, settings))
-    except KeyboardInterrupt:  # before the node has its own way with signals
+    except KeyboardInterrupt:  # before the node has installed its signal handlers
         return _failed("stopped before the node had started")
     thread.join(JOIN_S)
     if not show.over:
@@ -97,13 +97,13 @@ def _port_problem(settings: Settings) -> str:
 
 
 def _node_problem(error: BaseException, settings: Settings) -> str:
-    if "lock file" in str(error):  # RocksDB's words for it; there is no class for it
+    if "lock file" in str(error):  # RocksDB has no error class for this
         return f"data folder {settings.data_dir} is in use by another process; name another with --data-dir"
     return f"the node failed: {type(error).__name__}: {error}"
 
 
 class Show:
-    """What the demo does with `node`, from a thread of its own. `over` once all went well, else `problem` may say why not."""
+    """Runs the demo against `node`, in its own thread. `over` is true after success; `problem` is the reason of a failure."""
 
     def __init__(self, node: Node, once: bool, before_serving: Callable[[], None]) -> None:
         self.node = node
@@ -113,7 +113,7 @@ class Show:
         self._before_serving = before_serving
 
     def run(self) -> None:
-        """Plays, and stops the node in the end unless it shall serve on."""
+        """Runs all steps. Then stops the node, after a failure or if `once`."""
         try:
             self._play()
             self.over = True
@@ -156,18 +156,18 @@ def _read_input() -> tuple[list[Docstring], LatentSemantics]:
 
 
 def create_collection(client: Client) -> None:
-    """Creates the collection, unless an earlier run has, and an index on the payload's module."""
+    """Creates the collection, unless it exists from an earlier run, and a payload index on `module`."""
     path = f"/collections/{COLLECTION}"
     if client.call("GET", f"{path}/exists")["exists"]:
         say(f"Collection {COLLECTION} is there from an earlier run: the same points are written again.")
     else:
         client.call("PUT", path, {"vectors": {"size": DIMENSIONS, "distance": "Cosine"}})
         say(f"Created collection {COLLECTION}, with a keyword index on module.")
-    client.call("PUT", f"{path}/index", {"field_name": "module", "field_schema": "keyword"})  # again changes nothing
+    client.call("PUT", f"{path}/index", {"field_name": "module", "field_schema": "keyword"})  # idempotent
 
 
 def load(client: Client, corpus: list[Docstring], space: LatentSemantics) -> None:
-    """Upserts all, at the journal's tier for bulk; returns once they can be found."""
+    """Upserts all docstrings in the bulk tier. Returns when they are searchable."""
     started_s = time.monotonic()
     points = [
         {"id": docstring.name, "vector": vector, "payload": docstring.payload()}
@@ -186,7 +186,7 @@ def load(client: Client, corpus: list[Docstring], space: LatentSemantics) -> Non
 
 
 def search(client: Client, space: LatentSemantics, words: str, module: str) -> str:
-    """Shows what is nearest to `words`. Returns the best hit's id."""
+    """Prints the nearest docstrings to `words`. Returns the id of the best hit."""
     body: dict[str, object] = {"vector": space.vector(words), "limit": HITS, "with_payload": ["name", "module", "summary"]}
     if module:
         body["filter"] = {"must": [{"key": "module", "match": {"value": module}}]}
@@ -203,7 +203,7 @@ def search(client: Client, space: LatentSemantics, words: str, module: str) -> s
 
 
 def update(client: Client, point_id: str, journal_flags: str) -> None:
-    """Changes a point without waiting, reads it back by the answer's position, and shows the journal's record of it."""
+    """Changes a point with wait=false, reads it with the answer's position token, and prints the journal's record."""
     request_id = f"demo-{uuid.uuid4().hex[:12]}"
     note = f"best hit of the demo at {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
     path = f"/collections/{COLLECTION}/points"
@@ -224,7 +224,7 @@ def update(client: Client, point_id: str, journal_flags: str) -> None:
 
 
 def show_record(record: dict[str, Any], request_id: str, journal_flags: str) -> None:
-    """Where a record stands in the journal, and what it says."""
+    """Prints the position and the content of a record."""
     position = f"{record['topic']}/{record['partition']}/{record['offset']}"
     moment = datetime.fromtimestamp(millis_of(record["hlc"]) / 1000, UTC).isoformat(" ", "milliseconds")
     counter = record["hlc"] & (1 << COUNTER_BITS) - 1
@@ -242,11 +242,11 @@ def _journal_place(settings: Settings) -> str:
 
 
 def _journal_flags(settings: Settings) -> str:
-    """The flags by which another command finds the same journal."""
+    """The flags with which another command opens the same journal."""
     names = ["data_dir"] if settings.journal == "embedded" else ["journal", "bootstrap_servers", "topic_prefix"]
     return shlex.join(part for name in names for part in (f"--{name.replace('_', '-')}", str(getattr(settings, name))))
 
 
 def _command() -> str:
-    """The command as this shell finds it."""
+    """The command `vecraft`, as the user can type it in this shell."""
     return "vecraft" if shutil.which("vecraft") else os.path.relpath(Path(sys.executable).with_name("vecraft"))

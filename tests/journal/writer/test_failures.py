@@ -10,7 +10,7 @@ from journal.log import Definite, Indefinite, JournalError
 from journal.memory import AppendFault
 from journal.records import Delete, UpdateCollection, Upsert
 from journal.writer import Destination, Receipt, Writer
-from tests.journal.writer.written import DESTINATION, EVERYWHERE, NOW_MS, REQUEST, World, ids_of
+from tests.journal.writer.written import DESTINATION, EVERYWHERE, NOW_MS, ORIGIN, World, ids_of
 
 REFUSED, LOST, FINE = AppendFault.REFUSED, AppendFault.ACK_LOST, None
 
@@ -41,7 +41,7 @@ def test_a_write_to_where_no_partition_is_fails_as_definite(world: World) -> Non
     """I2"""
     nowhere = Destination("", 1, 1, [[99, 99, 99, 99]])
     with pytest.raises(Definite):
-        world.writer.write_points(nowhere, [EVERYWHERE], 0, REQUEST).result(0)
+        world.writer.write_points(nowhere, [EVERYWHERE], 0, ORIGIN).result(0)
 
 
 def test_nothing_is_written_when_a_single_point_does_not_fit(world: World) -> None:
@@ -80,15 +80,15 @@ def test_a_clock_that_cannot_stamp_every_part_writes_none(world: World) -> None:
     """V14, I2: a half-stamped request would be half written."""
     world.clock.observe(stamp_at(NOW_MS + 500, 2**16 - 2))
     with pytest.raises(Definite):
-        world.writer.write_points(DESTINATION, [EVERYWHERE], 2, REQUEST)
+        world.writer.write_points(DESTINATION, [EVERYWHERE], 2, ORIGIN)
     assert world.log() == []
 
 
 @pytest.mark.parametrize(
     "write",
     [
-        lambda writer: writer.write_points(DESTINATION, [EVERYWHERE], 0, REQUEST),
-        lambda writer: writer.write_catalog(UpdateCollection("docs", b"{}"), REQUEST),
+        lambda writer: writer.write_points(DESTINATION, [EVERYWHERE], 0, ORIGIN),
+        lambda writer: writer.write_catalog(UpdateCollection("docs", b"{}"), ORIGIN),
     ],
     ids=["points", "catalog"],
 )

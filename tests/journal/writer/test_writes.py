@@ -13,8 +13,8 @@ from journal.hlc import stamp_at
 from journal.log import TopicPartition
 from journal.records import CreateCollection, Delete, Ingested, PatchPayload, Record, UpdateCollection, Upsert
 from journal.split import Part
-from journal.writer import Receipt, Request, Writer
-from tests.journal.writer.written import DESTINATION, EVERYWHERE, HOMES, NOW_MS, REQUEST, TOPICS, World, ids_of
+from journal.writer import Origin, Receipt, Writer
+from tests.journal.writer.written import DESTINATION, EVERYWHERE, HOMES, NOW_MS, ORIGIN, TOPICS, World, ids_of
 
 
 @pytest.mark.parametrize("tier", range(4))
@@ -31,7 +31,7 @@ def test_every_part_goes_to_the_home_of_its_shard(world: World, tier: int) -> No
 def test_the_envelope_tells_who_wrote_what_and_when(world: World) -> None:
     """V3"""
     operation = Upsert(ids_of(1), [], [b'{"a": 1}'])
-    world.write(operation, request=Request("r-1", "once", "key:ci", "00-trace-01"))
+    world.write(operation, origin=Origin("r-1", "once", "key:ci", "00-trace-01"))
     ((entry, record),) = world.log()
     assert record == Record(
         hlc=stamp_at(NOW_MS),
@@ -68,12 +68,12 @@ def keys(world: World) -> list[str]:
 
 def test_a_retry_has_the_same_idempotency_keys_part_by_part(world: World) -> None:
     """I2: so that the retry of a request that was half written adds only what is missing."""
-    once = Request("r", idempotency_key="once")
-    world.write(EVERYWHERE, request=once)
+    once = Origin("r", idempotency_key="once")
+    world.write(EVERYWHERE, origin=once)
     first = keys(world)
     assert len(set(first)) == 3
     assert all(key.startswith("once/") for key in first)
-    world.write(EVERYWHERE, request=once)
+    world.write(EVERYWHERE, origin=once)
     assert sorted(keys(world)) == sorted(first * 2)
 
 
@@ -81,7 +81,7 @@ def test_another_write_under_the_same_key_is_no_retry(world: World) -> None:
     """I2: nor is the same write under another key, and without a key there is none."""
     (one,) = ids_of(1)
     for operation, key in [(Delete([one]), "a"), (PatchPayload([one]), "a"), (Delete(ids_of(1, 2)), "a"), (Delete([one]), "b")]:
-        world.write(operation, request=Request("r", idempotency_key=key))
+        world.write(operation, origin=Origin("r", idempotency_key=key))
     assert len(set(keys(world))) == 4
     world.write(Delete([one]))
     assert keys(world)[-1] == ""
@@ -91,7 +91,7 @@ def test_the_operations_of_a_request_are_written_in_their_order(world: World) ->
     """I4, I2: equal ones too; the third here is no retry of the first."""
     (one,) = ids_of(1)
     operations = [PatchPayload([one], b'{"a": 1}'), PatchPayload([one], b'{"a": 2}'), PatchPayload([one], b'{"a": 1}')]
-    world.write(*operations, request=Request("r", idempotency_key="once"))
+    world.write(*operations, origin=Origin("r", idempotency_key="once"))
     found = [record for _, record in world.log()]
     assert [record.operation for record in found] == operations
     assert found[0].hlc < found[1].hlc < found[2].hlc
@@ -138,9 +138,9 @@ def test_stamps_follow_the_order_of_each_partition(world: World) -> None:
 @pytest.mark.parametrize(
     "write",
     [
-        lambda writer: writer.write_points(DESTINATION, [EVERYWHERE], 0, Request("r", idempotency_key="once")),
-        lambda writer: writer.write_ingested(DESTINATION, Part(0, [0], Delete(ids_of(0))), 0, Ingested("log", [0]), REQUEST),
-        lambda writer: writer.write_catalog(UpdateCollection("docs", b"{}"), REQUEST),
+        lambda writer: writer.write_points(DESTINATION, [EVERYWHERE], 0, Origin("r", idempotency_key="once")),
+        lambda writer: writer.write_ingested(DESTINATION, Part(0, [0], Delete(ids_of(0))), 0, Ingested("log", [0]), ORIGIN),
+        lambda writer: writer.write_catalog(UpdateCollection("docs", b"{}"), ORIGIN),
     ],
     ids=["points", "ingested", "catalog"],
 )
@@ -167,7 +167,7 @@ def test_nobody_waits_while_a_record_is_encoded(
 def test_catalog_commands_go_to_the_system_topic(world: World) -> None:
     """V4"""
     operations = [CreateCollection("docs", b"{}", HOMES), UpdateCollection("docs", b"{}")]
-    futures: list[Future[Receipt]] = [world.writer.write_catalog(each, REQUEST) for each in operations]
+    futures: list[Future[Receipt]] = [world.writer.write_catalog(each, ORIGIN) for each in operations]
     assert [future.result(0).written[0].appended.offset for future in futures] == [0, 1]
     found = world.log()
     assert {entry.partition for entry, _ in found} == {TOPICS.system_partition}

@@ -10,13 +10,13 @@ from journal.log import Entry
 from journal.memory import AppendFault, MemoryJournal
 from journal.records import Delete, PointOperation, Record
 from journal.topics import Topics, shard_of
-from journal.writer import Destination, Receipt, Request, Writer
+from journal.writer import Destination, Origin, Receipt, Writer
 from tests.journal.entries import read
 
 TOPICS = Topics()
 HOMES = [[0, 3, 5, 1], [1, 3, 0, 0], [1, 2, 5, 1]]
 DESTINATION = Destination("acme", 12, 34, HOMES)
-REQUEST = Request("r-1", principal="key:ci")
+ORIGIN = Origin("r-1", principal="key:ci")
 NOW_MS = 1_000_000
 
 
@@ -34,8 +34,8 @@ class World:
         self.clock = Clock(lambda: self.node_ms)
         self.writer = Writer(self.journal, TOPICS, self.clock)
 
-    def write(self, *operations: PointOperation, tier: int = 2, request: Request = REQUEST) -> Receipt:
-        return self.writer.write_points(DESTINATION, operations, tier, request).result(0)
+    def write(self, *operations: PointOperation, tier: int = 2, origin: Origin = ORIGIN) -> Receipt:
+        return self.writer.write_points(DESTINATION, operations, tier, origin).result(0)
 
     def log(self) -> list[tuple[Entry, Record]]:
         partitions = [*TOPICS.data_partitions(), TOPICS.system_partition]

@@ -16,7 +16,7 @@ from journal.log import Headers, Indefinite, TopicPartition, pending
 from journal.memory import AppendFault
 from journal.records import CreateCollection, Delete, DeleteCollection, Ingested, Upsert
 from journal.registry import SchemaRegistry
-from journal.writer import Request
+from journal.writer import Origin
 from query import points
 from replayer.ingest.member import Ingest
 from shard.replica import PayloadPart
@@ -175,7 +175,7 @@ def test_what_cannot_be_written_is_a_dead_letter_and_holds_nothing_up(rig: Inges
 def test_a_collection_created_a_moment_ago_is_found(rig: IngestRig) -> None:
     """U2, I9: the record waits until this node's catalog is where the log is."""
     config = msgspec.json.encode(CollectionConfig(vectors={"": VectorParams(2, Distance.DOT)}))
-    rig.writer.write_catalog(CreateCollection("new", config, SHARDS[:1]), Request("create")).result()
+    rig.writer.write_catalog(CreateCollection("new", config, SHARDS[:1]), Origin("create")).result()
     rig.produce(upsert(1, 1, collection="new"))
     with pytest.raises(Exception, match="not read to its end"):
         rig.ingest.step(0)
@@ -189,7 +189,7 @@ def test_a_collection_created_a_moment_ago_is_found(rig: IngestRig) -> None:
 def test_a_collection_that_is_made_anew_begins_with_what_comes_then(rig: IngestRig) -> None:
     rig.produce(upsert(1, 1))
     rig.settle()
-    rig.writer.write_catalog(DeleteCollection("d"), Request("delete")).result()
+    rig.writer.write_catalog(DeleteCollection("d"), Origin("delete")).result()
     rig.replayer.step(0)
     rig.create("d", *SHARDS)
     rig.replayer.step(0)

@@ -7,7 +7,7 @@ import pytest
 from journal.ids import encode_id
 from journal.log import JournalError
 from journal.records import CreatePayloadIndex
-from journal.writer import Request
+from journal.writer import Origin
 from replayer.projections import shards as projection
 from shard.batch import Limits
 from tests.replayer.projections.broken_shard import Broken, served_again
@@ -61,7 +61,7 @@ def test_a_shard_that_catches_up_takes_new_settings_too(rig: Rig, monkeypatch: p
     rig.now_ms += 1000
     rig.replayer.step(0)
     assert rig.shards.quarantined()
-    rig.writer.write_catalog(CreatePayloadIndex("c", "n", b'{"type":"integer"}'), Request("index")).result()
+    rig.writer.write_catalog(CreatePayloadIndex("c", "n", b'{"type":"integer"}'), Origin("index")).result()
     for _ in range(10):
         rig.replayer.step(0)
     assert rig.shards.of(0)[0].payload.points("n") == 4

@@ -11,7 +11,7 @@ from journal.log import Entry, Indefinite, TopicPartition, pending
 from journal.memory import MemoryJournal
 from journal.topics import Topics
 from replayer.projections import dead_letters
-from replayer.projections.dead_letters import IN_ALL, Burial, DeadLetters, bury, original, remove
+from replayer.projections.dead_letters import TOTAL_FACTOR, Burial, DeadLetters, bury, original, remove
 
 TOPICS = Topics("v")
 KNOWN = ("c", "few", "many")
@@ -119,19 +119,19 @@ def test_an_append_that_takes_too_long_is_indefinite(
 def test_names_that_producers_choose_take_no_room_of_their_own() -> None:
     """I11: the list is bounded in all, and what it counts by name are collections that exist."""
     cemetery = Cemetery()
-    for offset in range(3 * IN_ALL):
+    for offset in range(3 * TOTAL_FACTOR):
         cemetery.bury(offset, f"made up {offset}")
     letters = cemetery.folded(most=2)
-    assert [letter.offset for letter in letters.list()] == list(range(IN_ALL, 3 * IN_ALL)), "the oldest leave"
-    assert letters.evictions == {"": IN_ALL}
-    assert letters.sizes(KNOWN) == {"": 2 * IN_ALL, "c": 0, "few": 0, "many": 0}
+    assert [letter.offset for letter in letters.list()] == list(range(TOTAL_FACTOR, 3 * TOTAL_FACTOR)), "the oldest leave"
+    assert letters.evictions == {"": TOTAL_FACTOR}
+    assert letters.sizes(KNOWN) == {"": 2 * TOTAL_FACTOR, "c": 0, "few": 0, "many": 0}
     letters.expire(cemetery.now_ms + 1000, KNOWN)
-    assert letters.expirations == {"": 2 * IN_ALL}
+    assert letters.expirations == {"": 2 * TOTAL_FACTOR}
     assert not letters._by_collection
 
 
 def test_counters_have_a_bound_also_for_collections_that_exist(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dead_letters, "MAX_COUNTED", 1)
+    monkeypatch.setattr(dead_letters, "MAX_COUNTED_NAMES", 1)
     cemetery = Cemetery()
     for offset in range(6):
         cemetery.bury(offset, ("c", "few")[offset % 2])

@@ -6,7 +6,7 @@ import pytest
 
 from journal.ids import encode_id
 from journal.records import CreatePayloadIndex, Delete, DeleteCollection
-from journal.writer import Request
+from journal.writer import Origin
 from replayer.projections.shards import FIRST_DELAY_S
 from tests.replayer.projections.broken_shard import Broken, served_again, unavailable
 from tests.replayer.projections.shard_records import GOOD, TIER0
@@ -95,7 +95,7 @@ def test_a_shard_that_cannot_be_opened_at_first(rig: Rig, monkeypatch: pytest.Mo
 
 def test_a_shard_that_cannot_be_configured(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = Broken(monkeypatch, 0, 0, "configure")
-    rig.writer.write_catalog(CreatePayloadIndex("c", "n", b'{"type":"integer"}'), Request("index")).result()
+    rig.writer.write_catalog(CreatePayloadIndex("c", "n", b'{"type":"integer"}'), Origin("index")).result()
     rig.append(rig.record(upsert(1, 2, payload=b'{"n":1}')))
     unavailable(rig, 0)
     broken.mend()
@@ -123,7 +123,7 @@ def test_a_restart_finds_a_broken_shard_and_goes_on(rig: Rig, monkeypatch: pytes
 def test_a_collection_in_quarantine_can_be_dropped(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     Broken(monkeypatch, 0, 0)
     rig.append(rig.record(GOOD))
-    rig.writer.write_catalog(DeleteCollection("c"), Request("delete")).result()
+    rig.writer.write_catalog(DeleteCollection("c"), Origin("delete")).result()
     rig.replayer.step(0)
     assert (rig.shards.of(0), rig.shards.quarantined()) == ([], {})
     assert served_again(rig), "nothing is tried again"

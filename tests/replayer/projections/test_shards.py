@@ -7,7 +7,7 @@ import pytest
 from journal.ids import encode_id
 from journal.log import TopicPartition
 from journal.records import Delete, DeleteCollection
-from journal.writer import Request
+from journal.writer import Origin
 from replayer.projections import shards as projection
 from shard.batch import Limits
 from shard.shard import Shard
@@ -43,7 +43,7 @@ def test_points_in_the_system_topic(rig: Rig) -> None:
 
 
 def test_records_of_a_deleted_collection_are_dropped_in_silence(rig: Rig) -> None:
-    rig.writer.write_catalog(DeleteCollection("c"), Request("delete")).result()
+    rig.writer.write_catalog(DeleteCollection("c"), Origin("delete")).result()
     rig.replayer.step(0)
     rig.append(rig.record(Delete([encode_id(1)])))
     assert not rig.dead_letters()
@@ -100,7 +100,7 @@ def test_a_loop_with_a_waiting_partition_looks_again_soon(rig: Rig) -> None:
 
 def test_a_waiting_partition_still_waits_when_the_loop_reads_on(rig: Rig) -> None:
     rig.append(rig.record(GOOD, catalog_position=2))
-    rig.replayer._read_on()
+    rig.replayer._resume()
     rig.append(rig.record(upsert(1, 2, point_id=encode_id(4))), TIER0)
     assert rig.ids() == [encode_id(4)]
     rig.append(b"poison", TOPICS.system_partition)
