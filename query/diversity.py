@@ -1,4 +1,4 @@
-"""Maximal marginal relevance (Carbonell and Goldstein, 1998): hits that are close to the query and unlike each other."""
+"""Maximal marginal relevance (Carbonell and Goldstein, 1998): hits that are close to the query and different from each other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from shard.vectors.graph import similarities
 
 
 def diversified(distance: Distance, query: Vector, vectors: Sequence[Vector], diversity: float) -> list[int]:
-    """The order in which to show candidates, by index: each time the one with the most relevance less likeness to those shown."""
+    """The order of the candidates, by index: the next is always the one with the highest relevance minus its largest similarity
+    to the ones before it."""
     if not vectors:
         return []
     relevance = _likeness(distance, vectors, query)
@@ -30,9 +31,9 @@ def diversified(distance: Distance, query: Vector, vectors: Sequence[Vector], di
 
 
 def _likeness(distance: Distance, vectors: Sequence[Vector], to: Vector, from_each: bool = False) -> Vectors:
-    """How close each vector is, the higher the closer. Shape (n,).
+    """The similarity of each vector to `to`; higher is closer. Shape (n,).
 
-    The closeness of multi-vectors has a direction: `to` is the query, or, when `from_each`, each of the vectors is.
+    The similarity of multi-vectors is not symmetric: `to` is the query, or, if `from_each`, each of the vectors is the query.
     """
     if to.dtype == SPARSE:
         return np.array([_shared(vector, to) for vector in vectors], np.float32)

@@ -1,4 +1,4 @@
-"""A collection as one request sees it: every shard pinned at one moment by a lease (I13), and how all of them are asked."""
+"""A pinned view of a collection: a lease on every shard for the time of one request (I13), and the fan-out to the leases."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Pinned:
-    """The leases on a collection's shards, at least one, and the time by which the request must be answered."""
+    """The leases on a collection's shards, at least one, and the deadline of the request."""
 
     __slots__ = ("_by_shard", "collection", "deadline", "leases")
 
@@ -28,22 +28,22 @@ class Pinned:
 
     @property
     def versions(self) -> list[Hashable]:
-        """Those of the leases, in their order: equal ones mean equal answers."""
+        """The versions of the leases, in their order: equal versions mean equal answers."""
         return [lease.version for lease in self.leases]
 
     @property
     def positions(self) -> Positions:
-        """What is in the answers: everything below these offsets of the collection's home partitions."""
+        """The next offsets of the collection's home partitions: the leases contain everything below them."""
         if len(self.leases) == 1:
             return self.leases[0].positions
         positions: Positions = {}
         for lease in self.leases:
-            for partition, offset in lease.positions.items():  # shards may share a home: the one that is behind counts
+            for partition, offset in lease.positions.items():  # shards may share a home partition: the lowest offset counts
                 positions[partition] = min(offset, positions.get(partition, offset))
         return positions
 
     def by_lease(self, ids: Iterable[bytes]) -> list[tuple[Lease, list[bytes]]]:
-        """The ids of each shard that has some of them; each in the order given."""
+        """Splits ids by shard, without shards that have none of them; keeps the given order."""
         if len(self.leases) == 1:
             return [(self.leases[0], list(ids))]
         count = self.collection.config.shard_number
@@ -53,7 +53,7 @@ class Pinned:
         return [(self._by_shard[shard], mine) for shard, mine in by_shard.items()]
 
     async def all_of(self, answers: Iterable[Answer[T]]) -> list[T]:
-        """The values of answers that were asked for together. Raises DeadlineExceeded when they take too long."""
+        """The values of answers, in their order. Raises DeadlineExceeded."""
         return await all_of(answers, self.deadline)
 
     def release(self) -> None:
@@ -65,9 +65,10 @@ class Pinned:
 async def pin(
     collection: Collection, replicas: Sequence[Replica], positions: Mapping[TopicPartition, int], wait_s: float, work_s: float
 ) -> Pinned:
-    """Leases on all shards of a collection, each on a moment at which everything below `positions` is applied.
+    """Takes leases on all shards of a collection, each on a view in which everything below `positions` is applied.
 
-    It is waited for that for `wait_s` at most, and then the request has `work_s`. Raises NotCaughtUp.
+    Waits for the positions at most `wait_s` seconds; after that, the deadline of the request is `work_s` seconds later.
+    Raises NotCaughtUp.
     """
     asked = Deadline(wait_s + work_s)
     leases = await all_of((replica.read(positions, wait_s, work_s) for replica in replicas), asked)
@@ -75,7 +76,10 @@ async def pin(
 
 
 async def all_of(answers: Iterable[Answer[T]], deadline: Deadline) -> list[T]:
-    """The values of answers. What is at hand needs no event loop; for the rest it is waited until the deadline."""
+    """The values of answers, in their order. Awaits those that are awaitable, until the deadline; the others need no event loop.
+
+    Raises DeadlineExceeded. When one answer fails, the others are cancelled.
+    """
     started: list[Answer[T]] = []
     try:
         started.extend(answers)
@@ -83,7 +87,7 @@ async def all_of(answers: Iterable[Answer[T]], deadline: Deadline) -> list[T]:
     except BaseException:
         for answer in started:
             if isinstance(answer, asyncio.Future):
-                answer.cancel()  # what has begun ends at its next look at the deadline
+                answer.cancel()  # work that is already running stops at its next check of the deadline
         raise
 
 

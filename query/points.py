@@ -20,7 +20,7 @@ MAX_IDS = 2**31
 
 
 class Point(NamedTuple):
-    """A point as it is stored: its payload as JSON, empty for none, and its vectors by name, as far as they were asked for."""
+    """A point: its payload as JSON, empty for none, and its vectors by name; only the requested parts."""
 
     id: bytes
     stamp: int
@@ -31,7 +31,7 @@ class Point(NamedTuple):
 async def retrieve(
     pinned: Pinned, ids: Sequence[bytes], payload: PayloadPart | None = None, vectors: bool | Sequence[str] = False
 ) -> list[Point]:
-    """The points of these ids, in their order; those that do not exist are left out."""
+    """The existing points among these ids, in the given order."""
     parts = await pinned.all_of(lease.fetch(mine, payload, vectors) for lease, mine in pinned.by_lease(ids))
     columns = [zip(part.ids, part.stamps, part.payloads, part.vectors, strict=True) for part in parts]
     if len(columns) == 1:
@@ -41,23 +41,23 @@ async def retrieve(
 
 
 async def scroll(pinned: Pinned, where: Where | None, start: bytes, limit: int) -> tuple[list[bytes], bytes | None]:
-    """The ids of up to `limit` points in order from `start` on, and the id to go on from, None at the end."""
+    """A page of up to `limit` ids in order, from `start` (inclusive), and the start of the next page, None at the end."""
     ids = (await search(pinned, Stage(ById(start), limit + 1, where))).ids
     return ids[:limit], ids[limit] if len(ids) > limit else None
 
 
 async def count(pinned: Pinned, where: Where | None) -> int:
-    """How many points pass."""
+    """How many points pass the filter."""
     return sum(await pinned.all_of(lease.count(where) for lease in pinned.leases))
 
 
 async def matching_ids(pinned: Pinned, where: Where | None) -> list[bytes]:
-    """The ids of all points that pass, in order."""
+    """The ids of all points that pass the filter, in order."""
     return (await search(pinned, Stage(ById(), MAX_IDS, where))).ids
 
 
 async def passing(pinned: Pinned, ids: Iterable[bytes], where: Where | None) -> set[bytes]:
-    """Those of the ids that there are points with, and that pass."""
+    """The ids of the points among these that exist and pass the filter."""
     asked = [(lease, mine) for lease, mine in pinned.by_lease(ids) if mine]
     ranking = Ranking(ById(), MAX_IDS, where)
     parts = await pinned.all_of(lease.rank(ranking, mine) for lease, mine in asked)
@@ -65,7 +65,7 @@ async def passing(pinned: Pinned, ids: Iterable[bytes], where: Where | None) -> 
 
 
 async def facet(pinned: Pinned, key: str, where: Where | None, limit: int) -> list[tuple[str | int | bool, int]]:
-    """The most frequent values of a field among the points that pass, with their numbers of points."""
+    """The most frequent values of a field among the points that pass the filter, with their counts."""
     totals: Counter[tuple[str, str | int | bool]] = Counter()
     for part in await pinned.all_of(lease.facet(key, where) for lease in pinned.leases):
         for counted in part:

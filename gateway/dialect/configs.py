@@ -1,4 +1,4 @@
-"""A collection's configuration between the dialect's form and the catalog's."""
+"""Converts a collection's configuration between the forms of the dialect and of the catalog."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DEFAULT_SHARDS = 1
 
 
 def created(body: CreateCollectionBody) -> CollectionConfig:
-    """The configuration that a request asks for. Raises BadRequest."""
+    """The configuration of a new collection. Raises BadRequest."""
     default = CollectionConfig()
     return CollectionConfig(
         vectors={name: _vector_params(name, params) for name, params in given_vectors(body).items()},
@@ -55,7 +55,7 @@ def created(body: CreateCollectionBody) -> CollectionConfig:
 
 
 def given_vectors(body: CreateCollectionBody) -> dict[str, VectorParamsBody]:
-    """The dense vectors that a request asks for, by name. Raises BadRequest."""
+    """The dense vectors of a new collection, by name. Raises BadRequest."""
     given = body.vectors
     if any(name in given and not isinstance(given[name], dict) for name in ("size", "distance")):
         given = {"": given}
@@ -63,7 +63,7 @@ def given_vectors(body: CreateCollectionBody) -> dict[str, VectorParamsBody]:
 
 
 def changes(body: UpdateCollectionBody, config: CollectionConfig) -> dict[str, object]:
-    """The settings that a request changes, as they are to be; those of a kind together."""
+    """The settings that a request changes, with their new values merged into the current ones."""
     found: dict[str, object] = {}
     if body.hnsw_config is not None:
         found["hnsw"] = _hnsw(body.hnsw_config, config.hnsw)
@@ -91,7 +91,7 @@ def changes(body: UpdateCollectionBody, config: CollectionConfig) -> dict[str, o
 
 
 def described(collection: Collection) -> dict[str, Any]:
-    """The configuration in the dialect's form; what the dialect calls an optimizer is described by what this engine does."""
+    """The configuration in the dialect's form; the dialect's optimizer settings are filled from this engine's segment policy."""
     config = collection.config
     kept = config.kept
     vectors = {name: _described_vector(params) for name, params in config.vectors.items()}
@@ -222,7 +222,7 @@ def _described_quantization(quantization: Quantization) -> dict[str, Any]:
 
 
 def _kept(body: Body | None, names: tuple[str, ...]) -> dict[str, Any]:
-    """Those of the fields that are given, as they came."""
+    """The fields among `names` that are set, unchanged."""
     given = {} if body is None else {name: getattr(body, name) for name in names}
     found: dict[str, Any] = msgspec.to_builtins({name: value for name, value in given.items() if value is not None})
     return found
@@ -233,7 +233,7 @@ def _nested(name: str, fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Both, and where both are objects, these merged."""
+    """Merges two objects recursively; `new` takes precedence."""
     both = {
         name: _merged(old[name], value) if isinstance(value, dict) and isinstance(old.get(name), dict) else value
         for name, value in new.items()

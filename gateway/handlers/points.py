@@ -47,11 +47,11 @@ from shard.replica import PayloadPart
 
 DEFAULT_PAGE = 10
 MAX_PAGE = 10_000
-"""A page has at most this many points, whatever is asked; the next page goes on from there."""
+"""The largest page, even if more is requested; the next page continues after it."""
 
 Answer = dict[str, Any]
 Edit = Callable[[Any, list[Step]], Any]
-"""(payload, path) -> the payload changed at the path."""
+"""(payload, path) -> the payload, changed at the path."""
 
 
 # Reads.
@@ -92,7 +92,7 @@ async def scroll(request: ApiRequest, response: Response, services: Services) ->
 
 
 async def count(request: ApiRequest, response: Response, services: Services) -> dict[str, int]:
-    """How many points there are, or pass a filter. Always exact."""
+    """The number of points, or of those that pass a filter. Always exact."""
     body: CountBody = request.body
     wanted = where(body.filter)
     return {"count": await points.count(await _pinned(request, response, services), wanted)}
@@ -109,14 +109,14 @@ async def facet(request: ApiRequest, response: Response, services: Services) -> 
 
 
 async def _pinned(request: ApiRequest, response: Response, services: Services) -> Pinned:
-    """The collection of the path, when its limits allow the request."""
+    """Pins the collection of the path, and checks its limits."""
     pinned = await services.reads.pin(request, response, request.path["collection_name"])
     check_read(request, services.rates, pinned.collection)
     return pinned
 
 
 async def _shown(response: Response, services: Services, pinned: Pinned, ids: Sequence[bytes], shown: Shown) -> list[Answer]:
-    """The points with these ids, with what is asked for of each."""
+    """The points with these ids, with the requested parts."""
     with_payload, with_vector = shown.payload_selector(True), shown.vector_selector()
     found = await points.retrieve(pinned, ids, part_of(with_payload), with_vector)
     quick = len(found) <= QUICK_POINTS
@@ -125,7 +125,7 @@ async def _shown(response: Response, services: Services, pinned: Pinned, ids: Se
 
 
 async def _ordered_page(response: Response, services: Services, pinned: Pinned, stage: Stage, body: ScrollBody) -> Answer:
-    """A page in the order of a payload value; the next one starts from the last value."""
+    """A page in the order of a payload value; the client requests the next one with `start_from`."""
     ranked = await search(pinned, stage)
     shown = await _shown(response, services, pinned, list(dict.fromkeys(ranked.ids)), body)
     by_id = dict(zip(dict.fromkeys(ranked.ids), shown, strict=True))
@@ -150,7 +150,7 @@ async def bulk(request: ApiRequest, response: Response, services: Services) -> U
 
 
 async def batch(request: ApiRequest, response: Response, services: Services) -> list[UpdateResult]:
-    """Several changes, one after the other; each sees those before it."""
+    """Several changes, one after the other; each reads the results of the ones before it."""
     body: UpdateBatchBody = request.body
     results = []
     for at, operation in enumerate(body.operations):
@@ -169,7 +169,7 @@ async def delete(request: ApiRequest, response: Response, services: Services) ->
 
 
 async def set_payload(request: ApiRequest, response: Response, services: Services) -> UpdateResult:
-    """Sets payload keys of points, leaving the others; a null removes a key. With `key`, those of the object at that path."""
+    """Sets payload keys of points and keeps the others; null removes a key. `key`: the path of the object to change."""
     body: SetPayloadBody = request.body
     fields = _object(body.payload)
     if body.key is not None:
@@ -181,7 +181,7 @@ async def set_payload(request: ApiRequest, response: Response, services: Service
 
 
 async def overwrite_payload(request: ApiRequest, response: Response, services: Services) -> UpdateResult:
-    """Replaces the whole payload of points; with `key`, the object at that path."""
+    """Replaces the whole payload of points, or the object at the path `key`."""
     body: SetPayloadBody = request.body
     fields = _object(body.payload)
     if body.key is not None:
@@ -191,7 +191,7 @@ async def overwrite_payload(request: ApiRequest, response: Response, services: S
 
 
 async def delete_payload(request: ApiRequest, response: Response, services: Services) -> UpdateResult:
-    """Removes payload keys, also below the top level."""
+    """Removes payload keys, at any depth."""
     body: DeletePayloadBody = request.body
     paths = [steps_of(key) for key in body.keys]
     if any(len(path) > 1 for path in paths):
@@ -205,7 +205,7 @@ async def clear_payload(request: ApiRequest, response: Response, services: Servi
 
 
 async def update_vectors(request: ApiRequest, response: Response, services: Services) -> UpdateResult:
-    """Sets the given vectors of existing points, leaving their other vectors and payload."""
+    """Sets the given vectors of existing points; keeps their other vectors and payload."""
     body: UpdateVectorsBody = request.body
     name = request.path["collection_name"]
     pinned = await services.reads.pin(request, response, name, Consistency.STRONG, for_write=True)
@@ -231,7 +231,7 @@ async def delete_vectors(request: ApiRequest, response: Response, services: Serv
 async def _write(
     request: ApiRequest, response: Response, services: Services, collection: Collection, *operations: PointOperation
 ) -> UpdateResult:
-    """Writes, when there is room for what is added."""
+    """Checks the size limits of the collection, and writes."""
     await check_added(services.reads, collection, operations)
     return await services.writes.write(request, response, collection, *operations)
 
@@ -243,7 +243,7 @@ async def _upsert(request: ApiRequest, response: Response, services: Services, n
         collection = await services.reads.find(request, name)
         check_write(request, services.rates, collection, None, len(operation.ids))
         return await _write(request, response, services, collection, operation)
-    # A record carries results, not questions (I8): what the condition says of each point is decided here.
+    # A record contains results, not conditions (I8): the condition is evaluated for each point here.
     pinned = await services.reads.pin(request, response, name, Consistency.STRONG, for_write=True)
     check_write(request, services.rates, pinned.collection, given.update_filter, len(operation.ids))
     there = await points.passing(pinned, operation.ids, None)
@@ -259,9 +259,9 @@ async def _upsert(request: ApiRequest, response: Response, services: Services, n
 
 
 async def _selected(request: ApiRequest, response: Response, services: Services) -> tuple[Pinned, list[bytes]]:
-    """The collection, and the ids that the body selects, of all that was acknowledged before.
+    """The collection, and the ids that the body selects. A strong read: it sees all writes acknowledged before.
 
-    A filter is resolved here: records carry results, not questions (I8).
+    A filter is evaluated here: records contain results, not conditions (I8).
     """
     selector: PointsSelector = request.body
     if (selector.points is None) == (selector.filter is None):
@@ -280,7 +280,7 @@ async def _selected(request: ApiRequest, response: Response, services: Services)
 async def _patch(
     request: ApiRequest, response: Response, services: Services, make: Callable[[list[bytes]], PointOperation]
 ) -> UpdateResult:
-    """Writes a change of the selected points that exist; then says so when one does not."""
+    """Writes a change of the selected points that exist. After that, raises NotFound if some do not exist."""
     pinned, ids = await _selected(request, response, services)
     found = await points.passing(pinned, ids, None)
     result = await _write(request, response, services, pinned.collection, make([id_ for id_ in ids if id_ in found]))
@@ -288,9 +288,9 @@ async def _patch(
 
 
 async def _edit(request: ApiRequest, response: Response, services: Services, paths: list[list[Step]], edit: Edit) -> UpdateResult:
-    """Changes below the top level: reads each point, and writes the top-level keys that change, equal changes together.
+    """Changes payloads below the top level: reads each point, and writes its changed top-level keys; groups equal changes.
 
-    Of two such edits of one top-level key at the same time one may be lost; edits of different keys do not meet.
+    Of two concurrent edits of the same top-level key one may be lost; edits of different keys do not conflict.
     """
     pinned, ids = await _selected(request, response, services)
     found = await points.retrieve(pinned, ids, PayloadPart())
@@ -300,7 +300,7 @@ async def _edit(request: ApiRequest, response: Response, services: Services, pat
 
 
 def _patches(found: Sequence[points.Point], paths: list[list[Step]], edit: Edit) -> list[PatchPayload]:
-    """The writes of top-level keys that an edit of points comes to."""
+    """The writes of top-level keys that result from an edit of points."""
     tops = list(dict.fromkeys(str(path[0]) for path in paths))
     groups: dict[tuple[bytes, tuple[str, ...]], list[bytes]] = {}
     for point in found:

@@ -60,7 +60,7 @@ Answer = dict[str, Any]
 
 
 async def query_points(request: ApiRequest, response: Response, services: Services) -> Any:
-    """The points that a query ranks first; without one, points in the order of their ids."""
+    """The first points of a query; without a query, points in the order of their ids."""
     searching = await _begun(request, response, services)
     return await searching.remembered(searching.query_answer)
 
@@ -173,7 +173,7 @@ async def _matrix(request: ApiRequest, response: Response, services: Services) -
 
 
 async def _begun(request: ApiRequest, response: Response, services: Services, name: str | None = None) -> _Searching:
-    """A search of the collection of the path, or of that name, when its limits allow the request."""
+    """Pins the collection of the path, or of the given name, and checks its limits."""
     pinned = await services.reads.pin(request, response, request.path["collection_name"] if name is None else name)
     check_read(request, services.rates, pinned.collection)
     if response.steps is not None:
@@ -183,7 +183,7 @@ async def _begun(request: ApiRequest, response: Response, services: Services, na
 
 @dataclass(slots=True)
 class _Searching:
-    """One request for searches of a pinned collection."""
+    """The searches of one request in a pinned collection."""
 
     request: ApiRequest
     response: Response
@@ -191,7 +191,7 @@ class _Searching:
     pinned: Pinned
 
     async def remembered(self, answer: Callable[[], Awaitable[Any]]) -> Any:
-        """The answer to the same request on the same state, from the cache or from one that runs now; else makes and keeps it."""
+        """The answer from the cache or from an equal request that is running; otherwise computes and caches it."""
         request, pinned = self.request, self.pinned
         route = f"{type(request.body).__name__} {request.packed}"
         key = digest_of(route, request.content, pinned.collection.id, pinned.versions)
@@ -208,7 +208,7 @@ class _Searching:
             made = await dumped(result, self.response, self.services.reads)
         except BaseException as error:
             future.set_exception(error if isinstance(error, Exception) else ConnectionError("the request was given up"))
-            future.exception()  # it is no concern of anyone's when nobody waits
+            future.exception()  # marks the exception as retrieved, so that asyncio does not log it when no request waits
             raise
         finally:
             del running[key]
@@ -249,12 +249,12 @@ class _Searching:
         return await self.hits(_stage(query, body, end, exclude), offset, body)
 
     async def translator(self, lookups: set[str]) -> Translator:
-        """Makes stages of bodies; examples may come from the collections `lookups` too."""
+        """The translator of bodies to stages; `lookups` are other collections of examples."""
         others = {name: await self.services.reads.pin(self.request, self.response, name) for name in sorted(lookups)}
         return Translator(self.pinned, others, self.request.packed)
 
     def by_vector(self, raw: msgspec.Raw) -> Query:
-        """A vector as it is, or as {name, vector}."""
+        """A query by a vector, given alone or as {name, vector}."""
         translator = Translator(self.pinned, {}, self.request.packed)
         data = translator.raw(raw)
         named = object_of(data, NamedVector)
@@ -263,12 +263,12 @@ class _Searching:
         return translator.nearest(named.name, translator.raw(named.vector), "vector.vector")
 
     async def hits(self, stage: Stage, offset: int, shown: Shown) -> list[Answer]:
-        """Runs the stages, and shows what they rank from `offset` on."""
+        """Executes a stage and returns its points from `offset` on."""
         ranked = await search(self.pinned, stage, self.response.steps)
         return await self.shown(ranked.since(offset), shown)
 
     async def shown(self, ranked: RankedPoints, shown: Shown) -> list[Answer]:
-        """Ranked points with what is asked for of each."""
+        """Ranked points with their requested parts."""
         with_payload, with_vector = shown.payload_selector(False), shown.vector_selector()
         with step(self.response.steps, "points", points=len(ranked.ids)):
             return await self._shown(ranked, with_payload, with_vector)
@@ -296,7 +296,7 @@ class _Searching:
         }
 
     async def _lookup(self, groups: Sequence[Group], with_lookup: str | WithLookup | None) -> Mapping[str | int, Answer]:
-        """For each group the point of another collection that has the group's value as its id."""
+        """For each group the point of another collection whose id is the group's value."""
         if with_lookup is None:
             return {}
         wanted = WithLookup(with_lookup) if isinstance(with_lookup, str) else with_lookup
@@ -313,7 +313,7 @@ class _Searching:
 
 
 def _id_of_group(group: Group) -> bytes | None:
-    """The group's value as a point's id; None when it cannot be one."""
+    """The group's value as a point id; None when it is not a valid id."""
     try:
         return encode_id(group.id)
     except ValueError:

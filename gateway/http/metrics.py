@@ -1,4 +1,4 @@
-"""What Prometheus reads at `/metrics`. Gauges are computed when they are asked for: idle costs nothing."""
+"""The Prometheus metrics at `/metrics`. Gauges are computed on each scrape, so they cost nothing in between."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _counter(name: str, text: str, labels: list[str], values: _Values) -> Metric
 
 
 def _lag(node: NodeState) -> Iterator[Metric]:
-    """How far this node has come, and how far it is behind: by partition, and by shard in each of its home partitions."""
+    """The applied offsets and the lag of this node: by partition, and by shard and home partition."""
     applied = node.replayer.applied.get()
     positions = [(_names(p), offset) for p, offset in applied.items()]
     yield _gauge("vecraft_applied_offset", "Next offset to apply.", _PARTITION, positions)
@@ -124,7 +124,7 @@ def _ingest(node: NodeState) -> Iterator[Metric]:
 
 
 def _dead_letters(node: NodeState) -> Iterator[Metric]:
-    """By collection only for those that exist: producers may write any name."""
+    """By collection, only for existing ones: producers may write any collection name."""
     letters = node.letters()
     sizes = letters.sizes(node.replayer.catalog.view.collections)
     yield CounterMetricFamily("vecraft_dead_letters", "Records this node has written to the dead letters.", node.buried())
@@ -143,7 +143,7 @@ def _names(partition: TopicPartition) -> list[str]:
 
 
 def exposition(services: Services) -> bytes:
-    """All metrics in Prometheus' text format."""
+    """All metrics in the Prometheus text format."""
     registry = CollectorRegistry()
     registry.register(_NodeMetrics(services))
     return generate_latest(REGISTRY) + generate_latest(registry)

@@ -1,4 +1,4 @@
-"""The OpenAPI document, made from the table of routes and the structures that parse the bodies: it says what the server does."""
+"""The OpenAPI document, generated from the table of routes and the structures that parse the bodies."""
 
 from __future__ import annotations
 

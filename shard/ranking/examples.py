@@ -1,6 +1,6 @@
 """Scores of points against several examples at once: recommend, discover, context, feedback, as the dialect defines them.
 
-All work on similarities, the higher the closer, one row an example and one column a point.
+All formulas use similarities (higher is closer), in a matrix with a row for each example and a column for each point.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from shard.vectors.index import Rows, RowSet, ScoredRows, View
 from shard.vectors.sparse import SparseView
 
 EPSILON = np.float32(1.1920929e-7)
-"""The least difference of float32 at 1."""
+"""The machine epsilon of float32."""
 
 ByExamples = BestScore | SumScores | Discover | Context | Feedback
 
 
 def scored(view: View, query: ByExamples, rows: RowSet | None, deadline: Deadline) -> ScoredRows:
-    """All points that have the vector, among `rows` or all, with their scores, the higher the better."""
+    """All points that have the vector, among `rows` or all, with their scores; higher is better."""
     match query:
         case BestScore(_, positive, negative) | SumScores(_, positive, negative):
             found, near = _similarities(view, [*positive, *negative], rows, deadline)
@@ -53,8 +53,8 @@ def _best(good: Vectors, bad: Vectors) -> Vectors:
 
 
 def _similarities(view: View, examples: Sequence[Vector], rows: RowSet | None, deadline: Deadline) -> tuple[Rows, Vectors]:
-    """All rows that have the vector, and similarities of shape (examples, rows). A sparse vector that shares no index with an
-    example has the similarity 0."""
+    """The rows that have the vector, among `rows` or all, and their similarities, shape (examples, rows). The similarity is 0
+    for a sparse vector that has no index in common with an example."""
     found = []
     for example in examples:
         deadline.check()
@@ -75,11 +75,11 @@ def _flat(pairs: Sequence[tuple[Vector, Vector]]) -> list[Vector]:
 
 
 def _sigmoid(x: Vectors) -> Vectors:
-    """Between -1 and 1, without an exponential; infinite values stay."""
+    """A sigmoid between -1 and 1 without an exponential; infinite values are unchanged."""
     squeezed: Vectors = np.divide(x, 1 + np.abs(x), out=np.array(x, copy=True), where=np.isfinite(x))
     return squeezed
 
 
 def _squashed(x: Vectors) -> Vectors:
-    """Between 0 and 1."""
+    """The same sigmoid between 0 and 1."""
     return 0.5 * (_sigmoid(x) + 1)
