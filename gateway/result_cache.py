@@ -97,18 +97,18 @@ class ResultCache:
     def _get(self, key: bytes) -> bytes | None:
         self._frequencies.add(key)
         for part in (self._window, self._protected):
-            if (found := part.get(key)) is not None:
+            if (value := part.get(key)) is not None:
                 self.hits += 1
-                return found
-        if (found := self._probation.pop(key)) is None:
+                return value
+        if (value := self._probation.pop(key)) is None:
             self.misses += 1
             return None
         self.hits += 1
-        self._protected.put(key, found)
+        self._protected.put(key, value)
         while self._protected.is_full():
             self._probation.put(*self._protected.oldest())
         self._trim()
-        return found
+        return value
 
     def size_bytes(self) -> int:
         """The memory of all entries."""
@@ -143,10 +143,10 @@ class _Part:
         self.entries: OrderedDict[bytes, bytes] = OrderedDict()
 
     def get(self, key: bytes) -> bytes | None:
-        found = self.entries.get(key)
-        if found is not None:
+        value = self.entries.get(key)
+        if value is not None:
             self.entries.move_to_end(key)
-        return found
+        return value
 
     def put(self, key: bytes, value: bytes) -> None:
         self.pop(key)
@@ -154,10 +154,10 @@ class _Part:
         self.size += _size(key, value)
 
     def pop(self, key: bytes) -> bytes | None:
-        found = self.entries.pop(key, None)
-        if found is not None:
-            self.size -= _size(key, found)
-        return found
+        value = self.entries.pop(key, None)
+        if value is not None:
+            self.size -= _size(key, value)
+        return value
 
     def oldest(self) -> tuple[bytes, bytes]:
         """Removes and returns the least recently used entry."""

@@ -40,8 +40,8 @@ def _likeness(distance: Distance, vectors: Sequence[Vector], to: Vector, from_ea
     if to.ndim == 1:
         return similarities(distance, np.stack(vectors), to)
     pairs = [np.stack([similarities(distance, vector, one) for one in to]) for vector in vectors]
-    found = [pair.max(axis=0 if from_each else 1).sum() for pair in pairs]
-    return np.array(found, np.float32)
+    scores = [pair.max(axis=0 if from_each else 1).sum() for pair in pairs]
+    return np.array(scores, np.float32)
 
 
 def _shared(a: Vector, b: Vector) -> float:

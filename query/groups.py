@@ -32,10 +32,10 @@ async def grouped(pinned: Pinned, stage: Stage, key: str, groups: int, size: int
     limit = min(every, 4 * groups * size)
     while True:
         ranked = await search(pinned, _widened(stage, limit, every))
-        found = _groups(await _values(pinned, ranked.ids, key), size)
-        full = len(found) >= groups and all(len(group.hits) >= size for group in found[:groups])
+        ranked_groups = _groups(await _values(pinned, ranked.ids, key), size)
+        full = len(ranked_groups) >= groups and all(len(group.hits) >= size for group in ranked_groups[:groups])
         if full or limit >= every or len(ranked.ids) < limit:
-            return ranked, found[:groups]
+            return ranked, ranked_groups[:groups]
         limit = min(every, 8 * limit)
 
 
@@ -54,12 +54,12 @@ def _widened(stage: Stage, limit: int, every: int) -> Stage:
 
 
 def _groups(values: Sequence[Sequence[Any]], size: int) -> list[Group]:
-    found: dict[GroupId, Group] = {}
+    groups: dict[GroupId, Group] = {}
     for at, mine in enumerate(values):
         if any(isinstance(value, bool) or not isinstance(value, str | int) for value in mine):
             continue
         for value in dict.fromkeys(mine):
-            group = found.setdefault(value, Group(value, []))
+            group = groups.setdefault(value, Group(value, []))
             if len(group.hits) < size:
                 group.hits.append(at)
-    return list(found.values())
+    return list(groups.values())

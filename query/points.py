@@ -36,8 +36,8 @@ async def retrieve(
     columns = [zip(part.ids, part.stamps, part.payloads, part.vectors, strict=True) for part in parts]
     if len(columns) == 1:
         return [Point(*point) for point in columns[0]]
-    found = {point[0]: Point(*point) for column in columns for point in column}
-    return [found[id_] for id_ in ids if id_ in found]
+    by_id = {point[0]: Point(*point) for column in columns for point in column}
+    return [by_id[id_] for id_ in ids if id_ in by_id]
 
 
 async def scroll(pinned: Pinned, where: Where | None, start: bytes, limit: int) -> tuple[list[bytes], bytes | None]:

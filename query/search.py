@@ -151,10 +151,10 @@ class _Search:
         assert stage.diversity is not None
         wide = msgspec.structs.replace(stage, limit=stage.diversity.candidates, diversity=None)
         candidates = await self._merged(wide, self._ask(wide, among))
-        found = await self._pinned.all_of(
+        fetched = await self._pinned.all_of(
             lease.fetch(ids, vectors=[query.name]) for lease, ids in self._pinned.by_lease(candidates.ids)
         )
-        vectors = {id_: vectors[query.name] for part in found for id_, vectors in zip(part.ids, part.vectors, strict=True)}
+        vectors = {id_: vectors[query.name] for part in fetched for id_, vectors in zip(part.ids, part.vectors, strict=True)}
         params = self._pinned.collection.config.vectors.get(query.name)
         distance = Distance.DOT if params is None else params.distance
         with step(self._steps, "diversity", candidates=len(candidates.ids)):

@@ -136,10 +136,10 @@ class LocalLease:
         return RankedPoints(ids, ranked.scores, stamps, ranked.values, steps or [])
 
     def _score(self, formula: Formula, ids: Sequence[bytes], scores: Sequence[Sequence[float | None]]) -> Vectors:
-        found = np.empty(len(ids), np.float32)
+        values = np.empty(len(ids), np.float32)
         for at, point in enumerate(self._points(ids)):
-            found[at] = formula.compiled.score(PointSubject(point, self._view), scores[at])
-        return found
+            values[at] = formula.compiled.score(PointSubject(point, self._view), scores[at])
+        return values
 
     def _terms(self, name: str, indexes: Sequence[int], where: Where | None) -> Terms:
         vectors = self._view.vectors[name]
@@ -191,10 +191,10 @@ class LocalLease:
     def _rows_of(self, ids: Sequence[bytes]) -> dict[bytes, int]:
         """The rows of the existing points among these ids."""
         known = self._rows
-        found = {id_: known[id_] for id_ in ids if id_ in known}
-        if len(found) < len(ids):
-            found |= {point.id: point.row for point in self._view.find(id_ for id_ in ids if id_ not in found)}
-        return found
+        rows = {id_: known[id_] for id_ in ids if id_ in known}
+        if len(rows) < len(ids):
+            rows |= {point.id: point.row for point in self._view.find(id_ for id_ in ids if id_ not in rows)}
+        return rows
 
     def _vectors(self, row: int, names: bool | Sequence[str]) -> dict[str, Any]:
         if not names:

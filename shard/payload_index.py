@@ -98,19 +98,19 @@ class Postings:
 
     def any_of(self, keys: Iterable[Key]) -> BitMap:
         """The rows that have at least one of the keys."""
-        found = [rows for key in keys if (rows := self._rows.get(key)) is not None]
-        return BitMap.union(*found) if found else BitMap()
+        postings = [rows for key in keys if (rows := self._rows.get(key)) is not None]
+        return BitMap.union(*postings) if postings else BitMap()
 
     def all_of(self, keys: Iterable[Key]) -> BitMap:
         """The rows that have all of the keys."""
-        found = [self._rows.get(key, BitMap()) for key in keys]
-        return BitMap.intersection(*found) if found else BitMap()
+        postings = [self._rows.get(key, BitMap()) for key in keys]
+        return BitMap.intersection(*postings) if postings else BitMap()
 
     def starting(self, prefix: str) -> BitMap:
         """The rows that have a string that starts with `prefix`."""
         texts = self._sorted_texts()
-        found: Iterator[str] = takewhile(lambda text: text.startswith(prefix), islice(texts, bisect_left(texts, prefix), None))
-        return self.any_of(found)
+        matching: Iterator[str] = takewhile(lambda text: text.startswith(prefix), islice(texts, bisect_left(texts, prefix), None))
+        return self.any_of(matching)
 
     def containing(self, part: str) -> BitMap:
         """The rows that have a string that contains `part`."""
@@ -122,8 +122,8 @@ class Postings:
 
     def holders(self, keys: Iterable[Key], among: BitMap) -> list[tuple[Key, BitMap]]:
         """For each of some values its rows within `among`; values without such rows are left out."""
-        found = [(key, rows & among) for key in keys if (rows := self._rows.get(key)) is not None]
-        return [(key, rows) for key, rows in found if rows]
+        common = [(key, rows & among) for key in keys if (rows := self._rows.get(key)) is not None]
+        return [(key, rows) for key, rows in common if rows]
 
     def size_bytes(self) -> int:
         return sum(KEY_BYTES + bitmap_bytes(rows) for rows in self._rows.values())
@@ -334,9 +334,9 @@ class GeoIndex(_Sorted[Coordinates]):
         lons, lats, rows = self._lons[band], self._lats[band], self._rows[band]
         near = (lons >= west) | (lons <= east) if west > east else (lons >= west) & (lons <= east)
         lons, lats, rows = lons[near], lats[near], rows[near]
-        held, doubtful = area.holding(lons, lats)
-        found = _bitmap(rows[held]) | self._tested(_bitmap(rows[doubtful]), lambda place: area.holds(*place))
-        return (found - self._changed) | self._tested(self._changed, lambda place: area.holds(*place))
+        certain, doubtful = area.holding(lons, lats)
+        inside = _bitmap(rows[certain]) | self._tested(_bitmap(rows[doubtful]), lambda place: area.holds(*place))
+        return (inside - self._changed) | self._tested(self._changed, lambda place: area.holds(*place))
 
     def restore(self, part: PlaceRows) -> None:
         """Adds a part that `parts` produced."""

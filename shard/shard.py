@@ -237,9 +237,9 @@ class Shard:
             missing = vectors.load(alive, self._next_row)
             for start in range(0, len(missing), 1000):
                 some = self.store.some_vectors(missing[start : start + 1000].tolist())
-                found = [(row, named[name]) for row, named in some if name in named]
-                if found:
-                    vectors.add(np.array([row for row, _ in found]), [vector for _, vector in found])
+                pairs = [(row, named[name]) for row, named in some if name in named]
+                if pairs:
+                    vectors.add(np.array([row for row, _ in pairs]), [vector for _, vector in pairs])
         self.configure(self.collection)
 
     def _read_all_rows(self) -> None:

@@ -182,19 +182,19 @@ class Shards:
 
     def _set(self, collection_id: int, places: tuple[Shard | Quarantine, ...]) -> None:
         """Sets the shards of a collection; none when it is dropped. Makes new dicts, so that readers need no lock."""
-        others = {id_: found for id_, found in self._places.items() if id_ != collection_id}
+        others = {id_: value for id_, value in self._places.items() if id_ != collection_id}
         self._places = others | {collection_id: places} if places else others
-        left = {key: found for key, found in self._quarantined.items() if key[0] != collection_id}
+        left = {key: value for key, value in self._quarantined.items() if key[0] != collection_id}
         mine = {(collection_id, number): place for number, place in enumerate(places) if isinstance(place, Quarantine)}
         self._quarantined = left | mine
 
 
 def _quarantine(collection: Collection, number: int, error: Exception, failures: int) -> Quarantine:
     reason = f"{type(error).__name__}: {error}"[:MAX_REASON_CHARS]
-    found = Quarantine(collection.name, number, reason, failures + 1)
+    quarantine = Quarantine(collection.name, number, reason, failures + 1)
     level = logging.ERROR if failures == 0 else logging.WARNING
     log.log(level, "shard %d of collection %s is in quarantine: %s", number, collection.name, reason, exc_info=failures == 0)
-    return found
+    return quarantine
 
 
 class AppliedPositions:

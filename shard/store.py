@@ -260,12 +260,12 @@ class Store:
 
     def touched(self, after: int) -> BitMap:
         """The rows that write batches above `after` touched."""
-        found = BitMap()
+        touched = BitMap()
         for key, rows in _scan(self._meta, _batch_key(after + 1)):
             if key[:1] != _BATCH:
                 break
-            found |= BitMap.deserialize(rows)
-        return found
+            touched |= BitMap.deserialize(rows)
+        return touched
 
     def identity(self) -> str:
         """The identity that RocksDB gave this database; unique."""
@@ -280,8 +280,8 @@ class Store:
         numbers = list(rows)
         for start in range(0, len(numbers), _ROWS_AT_ONCE):
             some = numbers[start : start + _ROWS_AT_ONCE]
-            found = table.get([row.to_bytes(8, "big") for row in some])
-            yield from ((row, data) for row, data in zip(some, found, strict=True) if data is not None)
+            values = table.get([row.to_bytes(8, "big") for row in some])
+            yield from ((row, data) for row, data in zip(some, values, strict=True) if data is not None)
 
     def close(self) -> None:
         """Closes the database and all its handles, since RocksDB keeps its lock while any handle exists.

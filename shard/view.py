@@ -171,8 +171,8 @@ class ShardView:
         as_value = as_number if schema is None else schema.number
         for points in self._in_steps(rows, deadline):
             for point in points:
-                found = [number for value in _values(point, key) if (number := as_value(value)) is not None]
-                yield point.row, list(dict.fromkeys(found))
+                numbers = [number for value in _values(point, key) if (number := as_value(value)) is not None]
+                yield point.row, list(dict.fromkeys(numbers))
 
     def facet(self, key: str, among: RowSet | None, deadline: Deadline = NEVER) -> Counter[tuple[str, Value]]:
         """For each string, integer or boolean at a field: how many of the rows have it, by `facet_key`."""

@@ -335,7 +335,7 @@ def _at_most(strict: StrictMode | None, limit: str, what: str, value: float | No
         raise BadRequest(f"{what} is {value}, must be at most {bound} (strict_mode_config.{limit})")
 
 
-def _check_each(config: str, limit: str, what: str, bounds: Mapping[str, int | None], found: Iterable[tuple[str, int]]) -> None:
-    for name, length in found:
+def _check_each(config: str, limit: str, what: str, bounds: Mapping[str, int | None], lengths: Iterable[tuple[str, int]]) -> None:
+    for name, length in lengths:
         if (bound := bounds.get(name)) is not None and length > bound:
             raise BadRequest(f"{what} {name!r} is {length}, must be at most {bound} (strict_mode_config.{config}.{name}.{limit})")

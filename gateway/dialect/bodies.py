@@ -438,18 +438,18 @@ def ignored(body: Any) -> list[str]:
     """The fields of a body and its parts that are set but have no effect."""
     if not isinstance(body, Body) or isinstance(body, UpsertBody):
         return []
-    found = []
+    names = []
     for name in body.__struct_fields__:
         value = getattr(body, name)
         if value is None or value is UNSET:
             continue
         if name in body.hints:
-            found.append(name)
+            names.append(name)
         elif isinstance(value, Body):
-            found += ignored(value)
+            names += ignored(value)
         elif isinstance(value, list | dict) and name in _PARTS:
-            found += [hint for part in (value.values() if isinstance(value, dict) else value) for hint in ignored(part)]
-    return list(dict.fromkeys(found))
+            names += [hint for part in (value.values() if isinstance(value, dict) else value) for hint in ignored(part)]
+    return list(dict.fromkeys(names))
 
 
 _PARTS = frozenset({"prefetch", "searches", "vectors", "sparse_vectors"})

@@ -214,12 +214,12 @@ class Translator:
         return Feedback(using, target, judged, naive.a, naive.b, naive.c), examples.met()
 
     def _pairs(self, pairs: Sequence[ContextPair], using: str, examples: _Examples) -> list[tuple[Vector, Vector]]:
-        found = []
+        prepared = []
         for at, pair in enumerate(pairs):
             positive = examples.vector(pair.positive, f"context[{at}].positive")
             negative = examples.vector(pair.negative, f"context[{at}].negative")
-            found.append((self._prepared(using, positive), self._prepared(using, negative)))
-        return found
+            prepared.append((self._prepared(using, positive), self._prepared(using, negative)))
+        return prepared
 
     def _prepared(self, name: str, vector: Vector) -> Vector:
         return prepare(self.source.collection, name, vector)
@@ -354,19 +354,19 @@ def average(positive: Sequence[Vector], negative: Sequence[Vector]) -> Vector:
         return np.concatenate([*positive, *(-vector for vector in negative)])
     try:
         mean = np.mean(positive, axis=0)
-        found: Vector = 2 * mean - np.mean(negative, axis=0) if negative else mean
+        result: Vector = 2 * mean - np.mean(negative, axis=0) if negative else mean
     except ValueError as error:
         raise BadRequest("Wrong input: Vector dimension error: examples have different dimensions") from error
-    return found.astype(np.float32)
+    return result.astype(np.float32)
 
 
 def _sparse_sum(positive: Sequence[Vector], share: float, negative: Sequence[Vector], other: float) -> Vector:
     every = np.concatenate([*positive, *negative])
     weights = np.repeat([share] * len(positive) + [other] * len(negative), [len(vector) for vector in (*positive, *negative)])
     indexes, at = np.unique(every["index"], return_inverse=True)
-    found = np.empty(len(indexes), SPARSE)
-    found["index"], found["value"] = indexes, np.bincount(at, every["value"] * weights, len(indexes))
-    return found
+    result = np.empty(len(indexes), SPARSE)
+    result["index"], result["value"] = indexes, np.bincount(at, every["value"] * weights, len(indexes))
+    return result
 
 
 def prefetches_of(body: AnyQuery) -> Sequence[Prefetch]:

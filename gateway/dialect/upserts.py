@@ -99,7 +99,8 @@ def _columns(given: Sequence[dict[str, Vector]]) -> list[VectorColumn]:
         for name, vector in vectors.items():
             named.setdefault(name, {})[at] = vector
     return [
-        _column(name, list(found.values()), None if len(found) == len(given) else list(found)) for name, found in named.items()
+        _column(name, list(by_point.values()), None if len(by_point) == len(given) else list(by_point))
+        for name, by_point in named.items()
     ]
 
 

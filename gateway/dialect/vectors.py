@@ -88,12 +88,12 @@ def sparse_of(body: SparseBody, place: str) -> Vector:
         raise BadRequest(f"{place}: {len(body.indices)} indices and {len(body.values)} values must be as many")
     if any(not 0 <= index < 2**32 for index in body.indices):
         raise BadRequest(f"{place}.indices: must be between 0 and {2**32 - 1}")
-    found = np.empty(len(body.indices), SPARSE)
+    vector = np.empty(len(body.indices), SPARSE)
     order = np.argsort(np.array(body.indices, np.int64), kind="stable")
-    found["index"], found["value"] = np.array(body.indices, np.int64)[order], float32(body.values)[order]
-    if len(found) and not (np.diff(found["index"].astype(np.int64)) > 0).all():
+    vector["index"], vector["value"] = np.array(body.indices, np.int64)[order], float32(body.values)[order]
+    if len(vector) and not (np.diff(vector["index"].astype(np.int64)) > 0).all():
         raise BadRequest(f"{place}.indices: must be unique")
-    return found
+    return vector
 
 
 def float32(numbers: Any) -> Vectors:
@@ -125,12 +125,12 @@ def _numbers(raw: bytes, nested: bool) -> tuple[Vectors, list[int]]:
     parser: simdjson.Parser | None = getattr(_threads, "parser", None)
     if parser is None:
         parser = _threads.parser = simdjson.Parser()
-    found = cast(simdjson.Array, parser.parse(raw))
-    lengths = [len(cast(simdjson.Array, inner)) for inner in found] if nested else []
+    parsed = cast(simdjson.Array, parser.parse(raw))
+    lengths = [len(cast(simdjson.Array, inner)) for inner in parsed] if nested else []
     if raw.count(b"[") != 1 + len(lengths):
         raise ValueError("lists and numbers are mixed, or nested too deep")
     with np.errstate(over="ignore"):
-        return np.frombuffer(found.as_buffer(of_type="d"), np.float64).astype(np.float32), lengths
+        return np.frombuffer(parsed.as_buffer(of_type="d"), np.float64).astype(np.float32), lengths
 
 
 def _of_object(raw: bytes, place: str) -> Vector:
@@ -156,10 +156,10 @@ def _of_plain(value: Any, place: str) -> Vector:
             case bytes():
                 return of_bytes(value, place)
             case list():
-                found = np.array([np.frombuffer(row, "<f4") if isinstance(row, bytes) else row for row in value])
-                if found.dtype.kind not in "fiu" or found.ndim > 2 or not found.size:
+                array = np.array([np.frombuffer(row, "<f4") if isinstance(row, bytes) else row for row in value])
+                if array.dtype.kind not in "fiu" or array.ndim > 2 or not array.size:
                     raise ValueError("not a list of numbers")
-                return float32(found)
+                return float32(array)
         return sparse_of(msgspec.convert(value, SparseBody), place)
     except (ValueError, msgspec.ValidationError) as error:
         raise BadRequest(f"{place}: not a vector: {error}") from error

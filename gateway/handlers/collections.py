@@ -119,8 +119,8 @@ async def aliases(request: ApiRequest, response: Response, services: Services) -
     if wanted is not None:
         wanted = (await services.reads.find(request, wanted)).name
     view = services.reads.catalog
-    found = [(alias, name) for alias, name in sorted(view.aliases.items()) if wanted in (None, name)]
-    return {"aliases": [{"alias_name": alias, "collection_name": name} for alias, name in found]}
+    pairs = [(alias, name) for alias, name in sorted(view.aliases.items()) if wanted in (None, name)]
+    return {"aliases": [{"alias_name": alias, "collection_name": name} for alias, name in pairs]}
 
 
 def _alias_action(operation: AliasOperation, at: int) -> AliasAction:

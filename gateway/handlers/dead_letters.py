@@ -64,12 +64,12 @@ async def lag(request: ApiRequest, response: Response, services: Services) -> di
         partition: {
             "topic": partition.topic,
             "partition": partition.partition,
-            "applied": max(0, found.end - found.lag.records),
-            "end": found.end,
-            "state": found.state.name.lower(),
-            **found.lag._asdict(),
+            "applied": max(0, measure.end - measure.lag.records),
+            "end": measure.end,
+            "state": measure.state.name.lower(),
+            **measure.lag._asdict(),
         }
-        for partition, found in sorted(measured.items())
+        for partition, measure in sorted(measured.items())
     }
     shards = [
         {
@@ -149,10 +149,10 @@ def _shown(node: NodeState, letter: DeadLetter) -> dict[str, Any]:
 def _read(node: NodeState, letters: Sequence[DeadLetter]) -> list[tuple[DeadLetter, Entry]]:
     """The records of letters, in the order of the topic. Raises Indefinite when a record is missing."""
     wanted = {letter.number: letter for letter in letters}
-    found = [(wanted[entry.offset], entry) for entry in _entries(node, wanted)]
-    if len(found) < len(wanted):
-        raise Indefinite(f"{len(wanted) - len(found)} of {len(wanted)} dead letters cannot be read")
-    return found
+    records = [(wanted[entry.offset], entry) for entry in _entries(node, wanted)]
+    if len(records) < len(wanted):
+        raise Indefinite(f"{len(wanted) - len(records)} of {len(wanted)} dead letters cannot be read")
+    return records
 
 
 def _entries(node: NodeState, wanted: dict[int, DeadLetter]) -> Iterator[Entry]:

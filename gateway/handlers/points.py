@@ -61,10 +61,10 @@ async def get(request: ApiRequest, response: Response, services: Services) -> An
     """One point by its id."""
     text = request.path["point_id"]
     pinned = await _pinned(request, response, services)
-    found = await points.retrieve(pinned, [encode_id(int(text) if text.isdecimal() else text)], PayloadPart(), True)
-    if not found:
+    retrieved = await points.retrieve(pinned, [encode_id(int(text) if text.isdecimal() else text)], PayloadPart(), True)
+    if not retrieved:
         raise NotFound(f"Not found: Point with id {text} does not exists!")
-    return point_answer(found[0], True, True)
+    return point_answer(retrieved[0], True, True)
 
 
 async def retrieve(request: ApiRequest, response: Response, services: Services) -> list[Answer]:
@@ -104,8 +104,8 @@ async def facet(request: ApiRequest, response: Response, services: Services) -> 
     wanted = where(body.filter)
     steps_of(body.key)
     pinned = await _pinned(request, response, services)
-    found = await points.facet(pinned, body.key, wanted, DEFAULT_PAGE if body.limit is None else body.limit)
-    return {"hits": [{"value": value, "count": number} for value, number in found]}
+    counts = await points.facet(pinned, body.key, wanted, DEFAULT_PAGE if body.limit is None else body.limit)
+    return {"hits": [{"value": value, "count": number} for value, number in counts]}
 
 
 async def _pinned(request: ApiRequest, response: Response, services: Services) -> Pinned:
@@ -118,10 +118,10 @@ async def _pinned(request: ApiRequest, response: Response, services: Services) -
 async def _shown(response: Response, services: Services, pinned: Pinned, ids: Sequence[bytes], shown: Shown) -> list[Answer]:
     """The points with these ids, with the requested parts."""
     with_payload, with_vector = shown.payload_selector(True), shown.vector_selector()
-    found = await points.retrieve(pinned, ids, part_of(with_payload), with_vector)
-    quick = len(found) <= QUICK_POINTS
+    fetched = await points.retrieve(pinned, ids, part_of(with_payload), with_vector)
+    quick = len(fetched) <= QUICK_POINTS
     response.is_large = not quick
-    return await services.reads.offload(quick, lambda: [point_answer(point, with_payload, with_vector) for point in found])
+    return await services.reads.offload(quick, lambda: [point_answer(point, with_payload, with_vector) for point in fetched])
 
 
 async def _ordered_page(response: Response, services: Services, pinned: Pinned, stage: Stage, body: ScrollBody) -> Answer:
@@ -214,12 +214,12 @@ async def update_vectors(request: ApiRequest, response: Response, services: Serv
         raise BadRequest("Wrong input: Empty update request: no points are given")
     quick = len(body.points) <= QUICK_POINTS
     patch = await services.reads.offload(quick, partial(vectors_patch_of, body.points, request.packed))
-    found = await points.passing(pinned, patch.ids, None)
+    existing = await points.passing(pinned, patch.ids, None)
     wanted = where(body.update_filter)
-    passing = found if wanted is None else await points.passing(pinned, sorted(found), wanted)
+    passing = existing if wanted is None else await points.passing(pinned, sorted(existing), wanted)
     written = take(patch, [index for index, point_id in enumerate(patch.ids) if point_id in passing])
     result = await _write(request, response, services, pinned.collection, written)
-    return _unless_missing(result, patch.ids, found)
+    return _unless_missing(result, patch.ids, existing)
 
 
 async def delete_vectors(request: ApiRequest, response: Response, services: Services) -> UpdateResult:
@@ -282,9 +282,9 @@ async def _patch(
 ) -> UpdateResult:
     """Writes a change of the selected points that exist. After that, raises NotFound if some do not exist."""
     pinned, ids = await _selected(request, response, services)
-    found = await points.passing(pinned, ids, None)
-    result = await _write(request, response, services, pinned.collection, make([id_ for id_ in ids if id_ in found]))
-    return _unless_missing(result, ids, found)
+    existing = await points.passing(pinned, ids, None)
+    result = await _write(request, response, services, pinned.collection, make([id_ for id_ in ids if id_ in existing]))
+    return _unless_missing(result, ids, existing)
 
 
 async def _edit(request: ApiRequest, response: Response, services: Services, paths: list[list[Step]], edit: Edit) -> UpdateResult:
@@ -293,17 +293,17 @@ async def _edit(request: ApiRequest, response: Response, services: Services, pat
     Of two concurrent edits of the same top-level key one may be lost; edits of different keys do not conflict.
     """
     pinned, ids = await _selected(request, response, services)
-    found = await points.retrieve(pinned, ids, PayloadPart())
-    patches = await services.reads.offload(len(found) <= QUICK_POINTS, partial(_patches, found, paths, edit))
+    existing = await points.retrieve(pinned, ids, PayloadPart())
+    patches = await services.reads.offload(len(existing) <= QUICK_POINTS, partial(_patches, existing, paths, edit))
     result = await _write(request, response, services, pinned.collection, *patches)
-    return _unless_missing(result, ids, {point.id for point in found})
+    return _unless_missing(result, ids, {point.id for point in existing})
 
 
-def _patches(found: Sequence[points.Point], paths: list[list[Step]], edit: Edit) -> list[PatchPayload]:
+def _patches(existing: Sequence[points.Point], paths: list[list[Step]], edit: Edit) -> list[PatchPayload]:
     """The writes of top-level keys that result from an edit of points."""
     tops = list(dict.fromkeys(str(path[0]) for path in paths))
     groups: dict[tuple[bytes, tuple[str, ...]], list[bytes]] = {}
-    for point in found:
+    for point in existing:
         payload = orjson.loads(point.payload) if point.payload else {}
         for path in paths:
             payload = edit(payload, path)
@@ -312,8 +312,8 @@ def _patches(found: Sequence[points.Point], paths: list[list[Step]], edit: Edit)
     return [PatchPayload(members, changes, list(unset)) for (changes, unset), members in groups.items()]
 
 
-def _unless_missing(result: UpdateResult, ids: Sequence[bytes], found: set[bytes]) -> UpdateResult:
-    missing = next((point_id for point_id in ids if point_id not in found), None)
+def _unless_missing(result: UpdateResult, ids: Sequence[bytes], existing: set[bytes]) -> UpdateResult:
+    missing = next((point_id for point_id in ids if point_id not in existing), None)
     if missing is not None:
         raise NotFound(f"Not found: No point with id {decode_id(missing)} found; all others are written")
     return result

@@ -141,23 +141,23 @@ async def discover_batch(request: ApiRequest, response: Response, services: Serv
 
 async def matrix_pairs(request: ApiRequest, response: Response, services: Services) -> Answer:
     """How close the points of a random sample are to each other, as pairs."""
-    found = await _matrix(request, response, services)
-    ids = [decode_id(id_) for id_ in found.ids]
+    sampled = await _matrix(request, response, services)
+    ids = [decode_id(id_) for id_ in sampled.ids]
     pairs = [
-        {"a": ids[at], "b": ids[other], "score": score} for at, nearest in enumerate(found.nearest) for other, score in nearest
+        {"a": ids[at], "b": ids[other], "score": score} for at, nearest in enumerate(sampled.nearest) for other, score in nearest
     ]
     return {"pairs": pairs}
 
 
 async def matrix_offsets(request: ApiRequest, response: Response, services: Services) -> Answer:
     """How close the points of a random sample are to each other, as a sparse matrix."""
-    found = await _matrix(request, response, services)
-    cells = [(at, other, score) for at, nearest in enumerate(found.nearest) for other, score in nearest]
+    sampled = await _matrix(request, response, services)
+    cells = [(at, other, score) for at, nearest in enumerate(sampled.nearest) for other, score in nearest]
     return {
         "offsets_row": [at for at, _, _ in cells],
         "offsets_col": [other for _, other, _ in cells],
         "scores": [score for _, _, score in cells],
-        "ids": [decode_id(id_) for id_ in found.ids],
+        "ids": [decode_id(id_) for id_ in sampled.ids],
     }
 
 
@@ -276,8 +276,8 @@ class _Searching:
     async def _shown(self, ranked: RankedPoints, with_payload: WithPayload, with_vector: WithVector) -> list[Answer]:
         points = None
         if with_payload is not False or with_vector:
-            found = await retrieve(self.pinned, ranked.ids, part_of(with_payload), with_vector)
-            points = {point.id: point for point in found}
+            fetched = await retrieve(self.pinned, ranked.ids, part_of(with_payload), with_vector)
+            points = {point.id: point for point in fetched}
         quick = len(ranked.ids) <= QUICK_POINTS
         self.response.is_large = self.response.is_large or not quick
         if quick:
@@ -287,12 +287,14 @@ class _Searching:
     async def grouped(self, stage: Stage, body: Grouped) -> Answer:
         groups = DEFAULT_LIMIT if body.limit is None else body.limit
         size = GROUP_SIZE if body.group_size is None else body.group_size
-        ranked, found = await grouped(self.pinned, stage, body.group_by, groups, size)
-        ranked = ranked.since(0, max((hit + 1 for group in found for hit in group.hits), default=0))
+        ranked, hit_groups = await grouped(self.pinned, stage, body.group_by, groups, size)
+        ranked = ranked.since(0, max((hit + 1 for group in hit_groups for hit in group.hits), default=0))
         hits = await self.shown(ranked, body)
-        lookup = await self._lookup(found, body.with_lookup)
+        lookup = await self._lookup(hit_groups, body.with_lookup)
         return {
-            "groups": [{"id": group.id, "hits": [hits[at] for at in group.hits]} | lookup.get(group.id, {}) for group in found]
+            "groups": [
+                {"id": group.id, "hits": [hits[at] for at in group.hits]} | lookup.get(group.id, {}) for group in hit_groups
+            ]
         }
 
     async def _lookup(self, groups: Sequence[Group], with_lookup: str | WithLookup | None) -> Mapping[str | int, Answer]:
@@ -304,11 +306,11 @@ class _Searching:
         with_payload, with_vector = shown.payload_selector(True), shown.vector_selector()
         pinned = await self.services.reads.pin(self.request, self.response, wanted.collection)
         ids = {group.id: id_ for group in groups if (id_ := _id_of_group(group)) is not None}
-        found: dict[bytes, Point] = {
+        by_id: dict[bytes, Point] = {
             point.id: point for point in await retrieve(pinned, list(ids.values()), part_of(with_payload), with_vector)
         }
         return {
-            group: {"lookup": point_answer(found[id_], with_payload, with_vector)} for group, id_ in ids.items() if id_ in found
+            group: {"lookup": point_answer(by_id[id_], with_payload, with_vector)} for group, id_ in ids.items() if id_ in by_id
         }
 
 

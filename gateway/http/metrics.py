@@ -88,9 +88,9 @@ def _lag(node: NodeState) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "vecraft_journal_reachable", "Whether the journal says where it ends: without, no lag is known.", reached
     )
-    ends = [(_names(p), found.end) for p, found in measured.items()]
+    ends = [(_names(p), measure.end) for p, measure in measured.items()]
     yield _gauge("vecraft_end_offset", "Next offset of the log.", _PARTITION, ends)
-    states = [(_names(p), found.state) for p, found in measured.items()]
+    states = [(_names(p), measure.state) for p, measure in measured.items()]
     yield _gauge("vecraft_replay_lag_state", "0 normal, 1 warning, 2 critical, 3 back-pressure.", _PARTITION, states)
     shards = [
         (collection.name, shard.number, partition)
@@ -100,7 +100,7 @@ def _lag(node: NodeState) -> Iterator[Metric]:
         if partition in measured
     ]
     for name, text in _MEASURES.items():
-        by_partition = {p: getattr(found.lag, name) for p, found in measured.items()}
+        by_partition = {p: getattr(measure.lag, name) for p, measure in measured.items()}
         values = [(_names(p), value) for p, value in by_partition.items()]
         yield _gauge(f"vecraft_replay_lag_{name}", text, _PARTITION, values)
         of_shards = [([collection, str(number), *_names(p)], by_partition[p]) for collection, number, p in shards]

@@ -27,22 +27,22 @@ def scored(view: View, query: ByExamples, rows: RowSet | None, deadline: Deadlin
     """All points that have the vector, among `rows` or all, with their scores; higher is better."""
     match query:
         case BestScore(_, positive, negative) | SumScores(_, positive, negative):
-            found, near = _similarities(view, [*positive, *negative], rows, deadline)
+            candidates, near = _similarities(view, [*positive, *negative], rows, deadline)
             good, bad = near[: len(positive)], near[len(positive) :]
             score = _best(good, bad) if isinstance(query, BestScore) else good.sum(axis=0) - bad.sum(axis=0)
         case Discover(_, target, pairs):
-            found, near = _similarities(view, [target, *_flat(pairs)], rows, deadline)
+            candidates, near = _similarities(view, [target, *_flat(pairs)], rows, deadline)
             score = np.sign(near[1::2] - near[2::2]).sum(axis=0) + _squashed(near[0])
         case Context(_, pairs):
-            found, near = _similarities(view, _flat(pairs), rows, deadline)
+            candidates, near = _similarities(view, _flat(pairs), rows, deadline)
             score = _sigmoid(np.minimum(near[0::2] - near[1::2] - EPSILON, 0)).sum(axis=0)
         case Feedback(_, target, judged):
-            found, near = _similarities(view, [target, *(example for example, _ in judged)], rows, deadline)
+            candidates, near = _similarities(view, [target, *(example for example, _ in judged)], rows, deadline)
             score = query.a * near[0]
             for (better, high), (worse, low) in permutations(enumerate(score for _, score in judged), 2):
                 if high > low:
                     score = score + (high - low) ** query.b * query.c * (near[1 + better] - near[1 + worse])
-    return ScoredRows(found, np.asarray(score, np.float32))
+    return ScoredRows(candidates, np.asarray(score, np.float32))
 
 
 def _best(good: Vectors, bad: Vectors) -> Vectors:
@@ -55,19 +55,19 @@ def _best(good: Vectors, bad: Vectors) -> Vectors:
 def _similarities(view: View, examples: Sequence[Vector], rows: RowSet | None, deadline: Deadline) -> tuple[Rows, Vectors]:
     """The rows that have the vector, among `rows` or all, and their similarities, shape (examples, rows). The similarity is 0
     for a sparse vector that has no index in common with an example."""
-    found = []
+    parts = []
     for example in examples:
         deadline.check()
-        found.append(view.compare(example, rows))
-    every = found[0].rows
+        parts.append(view.compare(example, rows))
+    all_rows = parts[0].rows
     if isinstance(view, SparseView):
         having = view.all_rows()
-        every = RowSet(having if rows is None else having & rows.rows).array()
-    near = np.zeros((len(examples), len(every)), np.float32)
-    for at, part in enumerate(found):
-        where = slice(None) if len(part.rows) == len(every) else np.searchsorted(every, part.rows)
-        near[at, where] = as_similarity(view.distance, part.scores)
-    return every, near
+        all_rows = RowSet(having if rows is None else having & rows.rows).array()
+    near = np.zeros((len(examples), len(all_rows)), np.float32)
+    for at, compared in enumerate(parts):
+        where = slice(None) if len(compared.rows) == len(all_rows) else np.searchsorted(all_rows, compared.rows)
+        near[at, where] = as_similarity(view.distance, compared.scores)
+    return all_rows, near
 
 
 def _flat(pairs: Sequence[tuple[Vector, Vector]]) -> list[Vector]:

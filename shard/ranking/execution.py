@@ -114,7 +114,7 @@ def rank(
     rows = _rows(view, ranking, among, deadline, steps)
     match ranking.by:
         case Nearest() as by:
-            found = _nearest(view, ranking, by, rows, len(without), plan, steps)
+            candidates = _nearest(view, ranking, by, rows, len(without), plan, steps)
         case OrderBy() as by:
             return _by_values(view, ranking, by, (view.alive if rows is None else rows.rows) - without, deadline)
         case Sample(seed):
@@ -122,12 +122,12 @@ def rank(
         case ById(start):
             return _unscored(list(islice(_by_id(view, rows, start, without, deadline), ranking.limit)))
         case by:
-            found = _by_examples(view, ranking, by, rows, len(without), deadline, steps)
+            candidates = _by_examples(view, ranking, by, rows, len(without), deadline, steps)
     if without:
-        keep = np.array([row not in without for row in found.rows.tolist()], np.bool_)
-        found = ScoredRows(found.rows[keep], found.scores[keep])
+        keep = np.array([row not in without for row in candidates.rows.tolist()], np.bool_)
+        candidates = ScoredRows(candidates.rows[keep], candidates.scores[keep])
     higher_first = not isinstance(ranking.by, Nearest) or view.vectors[ranking.by.name].distance.higher_is_closer
-    return _cut(view, found, ranking.limit, higher_first)
+    return _cut(view, candidates, ranking.limit, higher_first)
 
 
 _NO_ROWS = BitMap()
@@ -168,11 +168,11 @@ def _nearest(
         use = _use(params)
         if steps is not None:
             facts["ef"] = index.widths(limit, params.ef, rows, use)
-        found = index.search(by.vector, limit, params.ef, rows, use)
-        if len(found.rows) < min(limit, size):
+        candidates = index.search(by.vector, limit, params.ef, rows, use)
+        if len(candidates.rows) < min(limit, size):
             facts["plan"] = "graph, then scan"
-            found = index.scan(by.vector, limit, rows)
-        return found
+            candidates = index.scan(by.vector, limit, rows)
+        return candidates
 
 
 def _by_examples(
@@ -182,17 +182,17 @@ def _by_examples(
         return closest(Distance.DOT, scored(view.vectors[by.name], by, rows, deadline), ranking.limit + more)
 
 
-def _cut(view: ShardView, found: ScoredRows, limit: int, higher_first: bool) -> RankedRows:
+def _cut(view: ShardView, candidates: ScoredRows, limit: int, higher_first: bool) -> RankedRows:
     """The first `limit` of rows that are ordered by score; rows with equal scores are ordered by id."""
-    scores = found.scores
+    scores = candidates.scores
     if len(scores) > 1 and (scores[1:] == scores[:-1]).any():
-        rows = found.rows.tolist()
+        rows = candidates.rows.tolist()
         keys = np.empty(len(rows), object)
         keys[:] = view.ids(rows)[0]
         sign = -1 if higher_first else 1
         order = sorted(range(len(rows)), key=lambda at: (sign * scores[at], keys[at]))[:limit]
         return RankedRows([rows[at] for at in order], scores[order])
-    return RankedRows(found.rows[:limit].tolist(), scores[:limit])
+    return RankedRows(candidates.rows[:limit].tolist(), scores[:limit])
 
 
 def _in_order(view: ShardView, ranking: Ranking, by: OrderBy, without: BitMap, deadline: Deadline) -> RankedRows:
@@ -210,27 +210,27 @@ def _in_order(view: ShardView, ranking: Ranking, by: OrderBy, without: BitMap, d
 
 def _by_values(view: ShardView, ranking: Ranking, by: OrderBy, rows: BitMap, deadline: Deadline) -> RankedRows:
     """Orders given rows by values that are read from their payloads."""
-    found: list[tuple[float | int, int]] = []
+    items: list[tuple[float | int, int]] = []
     for row, numbers in view.numbers(rows, by.key, deadline):
         if by.start is not None:
             start = by.start
             numbers = [number for number in numbers if (number <= start if by.descending else number >= start)]
-        found.extend((number, row) for number in numbers)
-    found.sort(reverse=by.descending)
-    return _first(view, iter(found), ranking.limit, by.descending)
+        items.extend((number, row) for number in numbers)
+    items.sort(reverse=by.descending)
+    return _first(view, iter(items), ranking.limit, by.descending)
 
 
 def _first(view: ShardView, items: Iterator[tuple[float | int, int]], limit: int, descending: bool) -> RankedRows:
     """The first `limit` of ordered items; items with equal values are ordered by id."""
-    found = list(islice(items, limit))
-    if len(found) == limit:
+    first = list(islice(items, limit))
+    if len(first) == limit:
         for item in islice(items, MAX_TIES):
-            if item[0] != found[-1][0]:
+            if item[0] != first[-1][0]:
                 break
-            found.append(item)
-    ids, _ = view.ids([row for _, row in found])
+            first.append(item)
+    ids, _ = view.ids([row for _, row in first])
     sign = -1 if descending else 1
-    ordered = sorted(zip(found, ids, strict=True), key=lambda pair: (sign * pair[0][0], pair[1]))[:limit]
+    ordered = sorted(zip(first, ids, strict=True), key=lambda pair: (sign * pair[0][0], pair[1]))[:limit]
     rows = [row for (_, row), _ in ordered]
     return RankedRows(rows, np.ones(len(rows), np.float32), [value for (value, _), _ in ordered])
 
@@ -257,8 +257,8 @@ def _sampled(rows: BitMap, limit: int, seed: int) -> RankedRows:
 def _by_id(view: ShardView, rows: RowSet | None, start: bytes, without: BitMap, deadline: Deadline) -> Iterator[int]:
     if rows is not None and len(rows) < SORTED_BELOW:
         numbers = rows.rows.to_array().tolist()
-        found = sorted(zip(view.ids(numbers)[0], numbers, strict=True))
-        yield from (row for id_, row in found if id_ >= start and row not in without)
+        by_id = sorted(zip(view.ids(numbers)[0], numbers, strict=True))
+        yield from (row for id_, row in by_id if id_ >= start and row not in without)
         return
     for count, (_, row) in enumerate(view.ids_from(start)):
         if count % ROWS_PER_STEP == 0:

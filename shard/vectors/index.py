@@ -166,10 +166,10 @@ def best(distance: Distance, scores: Vectors, limit: int) -> Rows:
     return chosen[np.argsort(order[chosen], kind="stable")]
 
 
-def closest(distance: Distance, found: ScoredRows, limit: int) -> ScoredRows:
+def closest(distance: Distance, scored: ScoredRows, limit: int) -> ScoredRows:
     """The `limit` closest of scored rows, closest first, and those that tie with the last: see `best`."""
-    chosen = best(distance, found.scores, limit)
-    return ScoredRows(found.rows[chosen], found.scores[chosen])
+    chosen = best(distance, scored.scores, limit)
+    return ScoredRows(scored.rows[chosen], scored.scores[chosen])
 
 
 def grown(array: NDArray[Any], count: int, shape: tuple[int, ...]) -> NDArray[Any]:
