@@ -1,7 +1,8 @@
-"""HTTP: parse, admit, call, answer. The Qdrant REST dialect and the project's own paths, over one table of routes.
+"""HTTP: parses, admits and executes requests. The Qdrant REST dialect and the project's own paths, in one table of routes.
 
-`http` has the way from bytes to a request and back, `dialect` what bodies ask for and how results are shown, `admission` what is
-refused before any work, `handlers` a function for each route; they read and write through the services of this package.
+`http` converts bytes to requests and results to bytes, `dialect` converts bodies to requests and results to answers, `admission`
+refuses requests before any work, `handlers` has a function for each route. Handlers read and write through the services of this
+package.
 
-Must not decide what a write means or how a read is answered.
+Must not decide what a write means or how a read is executed.
 """

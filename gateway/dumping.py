@@ -1,4 +1,4 @@
-"""Answers as bytes, which takes long for large ones."""
+"""Encoding of answers as JSON; large ones are encoded in the thread pool."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gateway.request import Response
 
 
 async def dumped(body: Any, response: Response, reads: ReadService) -> bytes:
-    """An answer, or its result, as JSON; of a large one made by a thread of the pool, and it is large no more."""
+    """Encodes an answer, or its result, as JSON. Resets `response.is_large`: an encoded result is quick to include."""
     if not response.is_large:
         return dumps(body)
     response.is_large = False

@@ -1,4 +1,4 @@
-"""The read service: finds collections, waits for the state that a read demands, and pins their shards for it."""
+"""The read service: finds collections, waits for the positions that a read requires, and pins their shards."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from shard.shards import AppliedPositions, Shards
 T = TypeVar("T")
 
 QUICK_POINTS = 100
-"""So many points are put into an answer by the event loop; more by a thread of the pool."""
+"""Up to this many points are put into an answer on the event loop; more in the thread pool."""
 
 WORK_S = 30.0
-"""How long a read may work on which a write depends."""
+"""The deadline of a read on which a write depends."""
 
 _LEVELS = {
     **{level.value: level for level in Consistency},
@@ -44,17 +44,17 @@ _LEVELS = {
 }
 
 MakeReplica = Callable[[Shard, AppliedPositions, Gate, Executor], Replica]
-"""The replica of a shard that is here."""
+"""Creates the replica of a shard of this process."""
 
 
 def local_replica(shard: Shard, applied: AppliedPositions, gate: Gate, executor: Executor) -> Replica:
-    """As it is: answers come from this process."""
+    """A replica without a network."""
     return LocalReplica(shard, applied, gate.reached, pool_of(executor))
 
 
 @dataclass(frozen=True, slots=True)
 class ReadTimeouts:
-    """Bounds of reads that name no timeout, in seconds: on the wait for the state they demand, and on their work."""
+    """Default timeouts of reads: for the wait for the required positions, and for the work after it."""
 
     wait_s: float = 5.0
     work_s: float = 2.0
@@ -74,15 +74,15 @@ class ReadService:
 
     @property
     def catalog(self) -> CatalogView:
-        """The catalog as far as it is replayed here."""
+        """The catalog, as far as it has been replayed on this node."""
         return self.replayer.catalog.view
 
     async def pin(
         self, request: ApiRequest, response: Response, name: str, level: Consistency | None = None, for_write: bool = False
     ) -> Pinned:
-        """The shards of a collection at one moment, as new as the request demands, or as `level` does.
+        """Pins the shards of a collection, with the consistency level of the request, or `level` if given.
 
-        `for_write`: a write depends on the read, which may therefore work for longer.
+        `for_write`: a write depends on the read, so its deadline is later.
         """
         started_s = time.perf_counter()
         collection = await self.find(request, name)
@@ -107,14 +107,14 @@ class ReadService:
         return await pin(collection, self.replicas(collection), {}, 0, WORK_S, pool_of(self.executor))
 
     async def find(self, request: ApiRequest, name: str) -> Collection:
-        """The collection of that name or alias; a node that does not know it asks the log before it says so."""
+        """The collection with that name or alias. If it is unknown, catches up with the catalog first. Raises NotFound."""
         if (collection := self.catalog.find(name)) is None:
             await self.catch_up_catalog(request)
             collection = self.catalog.find(name)
         return _found(collection, name)
 
     async def catch_up_catalog(self, request: ApiRequest) -> None:
-        """Returns once all catalog commands are applied that the log held when this was called."""
+        """Returns when all catalog commands that are in the log at the time of the call are applied."""
         system = self.topics.system_partition
         required = await self.gate.required(Demand(Consistency.STRONG, {}))
         await self.gate.reached({system: required.get(system, 0)}, request.timeout_s or self.timeouts.wait_s)
@@ -148,11 +148,11 @@ class ReadService:
         return await self.offload(len(request.content) <= LARGE_BODY_BYTES, partial(where, condition))
 
     async def offload(self, quick: bool, work: Callable[[], T]) -> T:
-        """Runs work that may take longer than a millisecond in the pool."""
+        """Runs work in the thread pool, unless it is `quick` (about a millisecond at most)."""
         return work() if quick else await asyncio.get_running_loop().run_in_executor(self.executor, work)
 
     def _check_replayed(self, response: Response, level: Consistency) -> None:
-        """Refuses a read while this node replays what the log held at its start; one that takes whatever is here is told so."""
+        """Refuses reads until this node has replayed the log as of its start; eventual reads are answered with a note."""
         if self.replayer.caught_up():
             return
         if not self.replayer.applied.get():

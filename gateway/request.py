@@ -1,4 +1,4 @@
-"""One request on its way through the gateway: what was asked, which never changes, and what the answer says beside its result."""
+"""One request in the gateway: the parsed request, which is immutable, and the metadata of its answer."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from shard.ranking.execution import Steps
 
 
 class ApiRequest(msgspec.Struct, frozen=True, eq=False):
-    """A request as the endpoint understood it.
+    """A parsed request.
 
-    `body` is the parsed body, None for a route without one or a large body that the handler reads itself from `content`; `packed`
-    says that it was msgpack. `token` is the position that the client has seen, `tier` the QoS tier of its writes.
+    `body` is the parsed body; None for a route without one, or for a large body that the handler parses itself from `content`.
+    `packed`: the body is msgpack. `token` is the position that the client has seen, `tier` the QoS tier of its writes.
     """
 
     path: Mapping[str, str]
@@ -33,12 +33,12 @@ class ApiRequest(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def timeout_s(self) -> float | None:
-        """How long the client wants to wait, if it says so."""
+        """The timeout given by the client; None without one."""
         return getattr(self.params, "timeout", None)
 
 
 class Response:
-    """What is known of an answer beside its result; services note it here while they work for the handler."""
+    """The metadata of an answer, beside its result; set by the services during the request."""
 
     __slots__ = ("acknowledged_s", "ignored", "is_large", "level", "note", "served", "steps", "waited_s", "wrote")
 
@@ -46,24 +46,24 @@ class Response:
         self.ignored = ignored
         """Parameters and fields that were accepted without effect."""
         self.steps: Steps | None = [] if explain else None
-        """What was done, when the client asks for it."""
+        """The trace of the execution, if the client requested it."""
         self.wrote: Token | None = None
         self.served: Positions | None = None
-        """What a read has seen: everything below these offsets."""
+        """The next offsets of a read: it has seen everything below them."""
         self.level: Consistency | None = None
         self.waited_s = 0.0
         self.note = ""
-        """What else to say of how a read was synchronised."""
+        """Added to the `X-Vecraft-Sync` header of a read."""
         self.acknowledged_s: float | None = None
         self.is_large = False
-        """Whether it takes long to make the answer's bytes."""
+        """Whether the answer takes long to encode."""
 
     def wrote_more(self, token: Token) -> None:
         """Notes the positions of a write; a request may write several times."""
         self.wrote = token if self.wrote is None else merge([self.wrote, token])
 
     def saw(self, positions: Positions, level: Consistency, waited_s: float) -> None:
-        """Notes what a read has seen."""
+        """Records the positions of a read."""
         self.served = positions if self.served is None else self.served | positions
         self.level = level
         self.waited_s += waited_s

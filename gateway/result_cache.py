@@ -1,8 +1,9 @@
-"""Answers that are asked for again while nothing was written: a W-TinyLFU cache (Einziger, Friedman and Manes, 2017).
+"""A cache of answers to repeated searches: W-TinyLFU (Einziger, Friedman and Manes, 2017).
 
-New entries pass through a small window; from there they enter the main part only if they are asked for more often than what they
-would drive out, so that a run of questions asked once drives out nothing. Keys hold the versions of the shards that answered:
-an entry is never stale, it is only never found again. They should be short, as `digest_of` makes them: they count as values do.
+A new entry enters a small window. When it leaves the window, it is admitted to the main part only if its key is requested more
+often than the entry that it would evict; so requests that come only once evict nothing from the main part. A key contains the
+versions of the shards' views, so an entry is never stale: after a write the key is different. Keys count towards the capacity;
+`digest_of` makes short ones.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ from sys import getsizeof
 
 WINDOW_SHARE = 0.01
 PROTECTED_SHARE = 0.8
-"""Of the main part: what was found again there; the rest is on probation."""
+"""The share of the main part for entries that were hit in it; the others are on probation."""
 
 ENTRY_BYTES = 90
-"""What an entry takes beside its key and its value, on average over the growth of a dict."""
+"""The memory of an entry beside its key and its value, averaged over the growth of a dict."""
 
 MAX_BODY_BYTES = 128 << 10
-"""Requests with larger bodies are not kept: they hardly come twice, and a digest would take longer than it is worth."""
+"""Requests with larger bodies are not cached: they are rarely repeated, and their digest takes too long."""
 
 
 def digest_of(route: str, body: bytes, collection: int, versions: Iterable[Hashable]) -> bytes | None:
-    """The key of a request's answer: 16 bytes over the route, the body as it came, and the views that answer; None for no key.
+    """The cache key of a request: a digest of 16 bytes of the route, the raw body and the shards' views. None: do not cache.
 
-    Equal bodies mean different things on different routes, and in JSON and msgpack: `route` must tell these apart. `versions` are
-    those of the shards' leases, in the order of the shards.
+    Equal bodies have different meanings on different routes, and as JSON and msgpack: `route` must distinguish these. `versions`
+    are of the shards' leases, in the order of the shards.
     """
     if len(body) > MAX_BODY_BYTES:
         return None
@@ -43,7 +44,7 @@ _SEEDS = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F
 
 
 class Frequencies:
-    """How often keys were asked for lately, roughly: a count-min sketch whose counts are halved now and then."""
+    """Approximate request frequencies of keys: a count-min sketch whose counts are halved periodically."""
 
     def __init__(self, width: int) -> None:
         self._mask = (1 << max(8, width.bit_length())) - 1
@@ -80,12 +81,12 @@ class ResultCache:
         self._probation = _Part(main_bytes - self._protected.bound)
 
     def get(self, key: bytes) -> bytes | None:
-        """The value of a key; counts how often it is asked for."""
+        """The value of a key, and None on a miss; counts the request in any case."""
         with self._lock:
             return self._get(key)
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Keeps a value, unless it is larger than a part of the cache."""
+        """Adds a value, unless it is larger than the probation part."""
         if _size(key, value) > self._probation.bound:
             return
         with self._lock:
@@ -96,25 +97,25 @@ class ResultCache:
     def _get(self, key: bytes) -> bytes | None:
         self._frequencies.add(key)
         for part in (self._window, self._protected):
-            if (found := part.get(key)) is not None:
+            if (value := part.get(key)) is not None:
                 self.hits += 1
-                return found
-        if (found := self._probation.pop(key)) is None:
+                return value
+        if (value := self._probation.pop(key)) is None:
             self.misses += 1
             return None
         self.hits += 1
-        self._protected.put(key, found)
+        self._protected.put(key, value)
         while self._protected.is_full():
             self._probation.put(*self._protected.oldest())
         self._trim()
-        return found
+        return value
 
     def size_bytes(self) -> int:
-        """What the entries take."""
+        """The memory of all entries."""
         return self._window.size + self._probation.size + self._protected.size
 
     def _admit(self, key: bytes, value: bytes) -> None:
-        """Into the main part, if asked for more often than what must go."""
+        """Moves an entry to the main part, if its key is requested more often than those that must be evicted for it."""
         need = _size(key, value)
         while self._probation.entries and self._probation.size + need > self._probation.bound:
             victim, kept = self._probation.oldest()
@@ -129,7 +130,7 @@ class ResultCache:
 
 
 def _size(key: bytes, value: bytes) -> int:
-    """What an entry takes."""
+    """The memory of an entry."""
     return ENTRY_BYTES + getsizeof(key) + getsizeof(value)
 
 
@@ -142,10 +143,10 @@ class _Part:
         self.entries: OrderedDict[bytes, bytes] = OrderedDict()
 
     def get(self, key: bytes) -> bytes | None:
-        found = self.entries.get(key)
-        if found is not None:
+        value = self.entries.get(key)
+        if value is not None:
             self.entries.move_to_end(key)
-        return found
+        return value
 
     def put(self, key: bytes, value: bytes) -> None:
         self.pop(key)
@@ -153,13 +154,13 @@ class _Part:
         self.size += _size(key, value)
 
     def pop(self, key: bytes) -> bytes | None:
-        found = self.entries.pop(key, None)
-        if found is not None:
-            self.size -= _size(key, found)
-        return found
+        value = self.entries.pop(key, None)
+        if value is not None:
+            self.size -= _size(key, value)
+        return value
 
     def oldest(self) -> tuple[bytes, bytes]:
-        """Takes out what was not asked for the longest."""
+        """Removes and returns the least recently used entry."""
         key, value = self.entries.popitem(last=False)
         self.size -= _size(key, value)
         return key, value

@@ -1,4 +1,4 @@
-"""What handlers get: services to read and to write through, and what is known of the node."""
+"""The services that handlers use: reads, writes, and the state of the node."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from shard.shards import Shards
 RESULT_CACHE_BYTES = 16 << 20
 
 MAX_SESSIONS = 10_000
-"""API keys whose last position is remembered; the least recently used leave."""
+"""API keys whose last position is stored; the least recently used are evicted."""
 
 
 class Sessions:
-    """The last position of each API key, for clients that hand back neither header nor cookie."""
+    """The last position of each API key, for clients that send neither the position header nor the cookie."""
 
     def __init__(self) -> None:
         self._tokens: OrderedDict[str, Token] = OrderedDict()
@@ -52,7 +52,7 @@ class Sessions:
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """The node as people, probes and dashboards see it. Thread-safe; the event loops share it."""
+    """The state of the node, for operators, probes and dashboards. Thread-safe; shared by the event loops."""
 
     name: str
     version: str
@@ -67,25 +67,25 @@ class NodeState:
     stopping: threading.Event = field(default_factory=threading.Event)
 
     def ready(self) -> bool:
-        """Whether this node has replayed what the log held at its start, and is not on its way out.
+        """Whether this node has replayed the log as of its start, and is not stopping.
 
-        Shards in quarantine do not change that while others are served.
+        The node is ready despite shards in quarantine, as long as others are served.
         """
         served = bool(self.shards.all()) or not self.shards.quarantined()
         return not self.stopping.is_set() and self.replayer.failure is None and self.replayer.caught_up() and served
 
     def letters(self) -> DeadLetters:
-        """The dead letters, less those that have been kept long enough."""
+        """The dead letters; removes those whose retention has passed first."""
         letters = self.replayer.letters
         letters.expire(self.clock.physical_ms(), self.replayer.catalog.view.collections)
         return letters
 
     def buried(self) -> int:
-        """Records that this node has written to the dead letters."""
+        """The number of records that this node has written to the dead letters."""
         return self.replayer.buried + self.ingest.dead
 
     def measured_lag(self) -> dict[TopicPartition, Measured]:
-        """How far the replay is behind, by partition; nothing when the log cannot be asked."""
+        """The lag of the replay by partition; empty when the log cannot be asked."""
         applied = self.replayer.applied.get()
         try:
             ends = self.journal.end_offsets(list(applied))
@@ -94,7 +94,7 @@ class NodeState:
         return self.replayer.lag.measure(ends, applied, self.clock.physical_ms())
 
     def ingest_lag(self) -> Positions:
-        """Records of the ingest topic that are not written yet, by partition; nothing when the log cannot be asked."""
+        """How many records of the ingest topic are not written yet, by partition; empty when the log cannot be asked."""
         partitions = [TopicPartition(self.topics.ingest, number) for number in range(INGEST_PARTITIONS)]
         try:
             ends = self.journal.end_offsets(partitions)
@@ -106,7 +106,7 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What handlers on one event loop work with; `sessions`, `results` and `rates` are shared by all loops."""
+    """The services of one event loop; `sessions`, `results` and `rates` are shared by all loops."""
 
     node: NodeState
     reads: ReadService
@@ -116,10 +116,10 @@ class Services:
     results: ResultCache = field(default_factory=lambda: ResultCache(RESULT_CACHE_BYTES))
     rates: Rates = field(default_factory=Rates)
     running: dict[bytes, asyncio.Future[bytes]] = field(default_factory=dict)
-    """Searches that run now on this loop, for those that ask the same meanwhile."""
+    """Searches that are running on this loop, by cache key; equal requests wait for their results."""
 
     def on_this_loop(self) -> Services:
-        """The same for the event loop that runs now."""
+        """The services for the running event loop."""
         gate = self.gate.on_this_loop()
         return replace(self, gate=gate, reads=replace(self.reads, gate=gate), writes=replace(self.writes, gate=gate), running={})
 

@@ -1,4 +1,4 @@
-"""The write service: hands operations to the journal and waits for what the client wants to be told."""
+"""The write service: appends operations to the journal, and waits until they are acknowledged or applied, as requested."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from shard.contract import contract_error
 from shard.shards import Shards, ShardUnavailable
 
 UpdateResult = dict[str, object]
-"""The dialect's answer to a change of points."""
+"""The dialect's answer to a write."""
 
 QUICK_WRITES = 50
-"""Points that are checked and encoded on the event loop; more by a thread of the pool."""
+"""Up to this many points are checked and encoded on the event loop; more in the thread pool."""
 
 APPLY_S = 30.0
-"""How long a write with `wait` waits to be applied, if the client does not say so."""
+"""How long a write with `wait` waits to be applied, if the client gives no timeout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class WriteService:
     append_s: float
 
     async def given_upsert(self, request: ApiRequest, kind: type[UpsertBody]) -> GivenUpsert:
-        """What the body asks for; a large one is read by the process for bulk bodies."""
+        """Parses the body of an upsert; a large one in the process for bulk bodies."""
         if request.body is not None:
             return given_upsert(request.body, request.packed)
         return await asyncio.wrap_future(self.bulk_parser.parse(request.content, request.packed, kind))
@@ -56,7 +56,7 @@ class WriteService:
     async def write(
         self, request: ApiRequest, response: Response, collection: Collection, *operations: PointOperation
     ) -> UpdateResult:
-        """Writes operations on points; with `wait` returns once they are applied here."""
+        """Writes operations on points. With `wait` it returns when they are applied on this node."""
         if not any(operation.ids for operation in operations):
             return {"operation_id": 0, "status": "completed"}
         self.shards.of(collection.id)  # raises ShardUnavailable when one of them is in quarantine
@@ -73,11 +73,11 @@ class WriteService:
                 await self.gate.reached(receipt.token().positions, request.timeout_s or APPLY_S)
                 self.shards.of(collection.id)  # one in quarantine has not applied it
             except (NotCaughtUp, ShardUnavailable):
-                return {"operation_id": offset, "status": "acknowledged"}  # durable, and the token tells where
+                return {"operation_id": offset, "status": "acknowledged"}  # durable; its position is in the token
         return {"operation_id": offset, "status": "completed" if request.params.wait else "acknowledged"}
 
     async def command(self, request: ApiRequest, response: Response, operation: CatalogOperation) -> Outcome:
-        """Writes a catalog command and returns its outcome, decided by replay. Raises for an outcome that is an error."""
+        """Writes a catalog command and returns its outcome, which the replay decides. Raises an ApiError if it was refused."""
         receipt = await self._acknowledged(response, self.writer.write_catalog(operation, request.origin))
         await self.gate.reached(receipt.token().positions, request.timeout_s or APPLY_S)
         outcome = self.replayer.catalog.outcome(receipt.written[0].appended.offset)
@@ -93,7 +93,7 @@ class WriteService:
         return outcome
 
     def _begin(self, request: ApiRequest, collection: Collection, operations: Sequence[PointOperation]) -> Future[Receipt]:
-        """Checks operations and hands them to the journal. From any thread."""
+        """Checks operations and passes them to the journal writer. Called from any thread."""
         for operation in operations:
             if not isinstance(operation, Delete | UnsetVectors):
                 self.budget.check()

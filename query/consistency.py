@@ -1,11 +1,11 @@
-"""The gate: holds a read until this node has applied what the read's consistency level demands (V10, I9).
+"""The gate: delays a read until this node has applied the positions that the read's consistency level requires (V10, I9).
 
-eventual            nothing
-bounded(ms)         all that the log held at some moment at most `ms` ago
+eventual            none
+bounded(ms)         the end of the log at some moment at most `ms` ago
 read_your_writes    the client's own last position
-strong              all that the log held when the read arrived
+strong              the end of the log when the read arrived
 
-Ends of the log are asked once for all reads that wait together: an ask serves every read that arrived before it began.
+Requests for the end of the log are shared: one request serves all reads that arrived before it was sent.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from shard.shards import AppliedPositions
 
 
 class NotCaughtUp(Exception):
-    """The node did not reach the demanded positions in time. Reads only; try again, or elsewhere."""
+    """This node did not reach the required positions in time. Raised for reads only; retry, here or on another node."""
 
 
 class Demand(NamedTuple):
-    """What a read asks for."""
+    """The consistency level of a read, and its parameters. `token`: the client's last position."""
 
     level: Consistency
     token: Mapping[TopicPartition, int]
@@ -40,7 +40,7 @@ class _Ends(NamedTuple):
 
 
 class Gate:
-    """One per event loop."""
+    """Belongs to one event loop."""
 
     def __init__(self, journal: Journal, topics: Topics, applied: AppliedPositions, timeout_s: float) -> None:
         self._journal = journal
@@ -55,11 +55,11 @@ class Gate:
         applied.listen(self._on_advance)
 
     def on_this_loop(self) -> Gate:
-        """The same for the event loop that runs now."""
+        """A gate for the running event loop."""
         return Gate(self._journal, self._topics, self._applied, self._timeout_s)
 
     async def required(self, demand: Demand) -> Positions:
-        """The positions that the demand comes to, for all partitions. Raises NotCaughtUp when the log cannot be asked."""
+        """The positions that must be applied, over all partitions. Raises NotCaughtUp when the log cannot be asked."""
         if demand.level is Consistency.EVENTUAL:
             return {}
         positions = dict(demand.token)
@@ -78,7 +78,7 @@ class Gate:
         future: asyncio.Future[None] = self._loop.create_future()
         waiting = (positions, future)
         self._waiting.append(waiting)
-        if self._applied.covers(positions):  # it may have moved before it was told to wake us
+        if self._applied.covers(positions):  # the positions may have advanced before this read was in `_waiting`
             self._wake()
         try:
             await asyncio.wait_for(future, self._timeout_s if timeout_s is None else timeout_s)

@@ -1,4 +1,4 @@
-"""Maximal marginal relevance (Carbonell and Goldstein, 1998): hits that are close to the query and unlike each other."""
+"""Maximal marginal relevance (Carbonell and Goldstein, 1998): hits that are close to the query and different from each other."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def diversified(distance: Distance, query: Vector, vectors: Sequence[Vector], di
 
 
 def _likeness(distance: Distance, vectors: Sequence[Vector], to: Vector, from_each: bool = False) -> Vectors:
-    """How close each vector is, the higher the closer. Shape (n,).
+    """The similarity of each vector to `to`; higher is closer. Shape (n,).
 
-    The closeness of multi-vectors has a direction: `to` is the query, or, when `from_each`, each of the vectors is.
+    The similarity of multi-vectors is not symmetric: `to` is the query, or, if `from_each`, each of the vectors is the query.
     """
     if to.dtype == SPARSE:
         return np.array([_shared(vector, to) for vector in vectors], np.float32)
     if to.ndim == 1:
         return similarities(distance, np.stack(vectors), to)
     pairs = [np.stack([similarities(distance, vector, one) for one in to]) for vector in vectors]
-    found = [pair.max(axis=0 if from_each else 1).sum() for pair in pairs]
-    return np.array(found, np.float32)
+    scores = [pair.max(axis=0 if from_each else 1).sum() for pair in pairs]
+    return np.array(scores, np.float32)
 
 
 def _shared(a: Vector, b: Vector) -> float:

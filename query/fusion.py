@@ -1,4 +1,4 @@
-"""Several ranked lists as one."""
+"""Fusion of several ranked lists into one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Scored = Sequence[tuple[bytes, float]]
 
 
 def fuse(lists: Sequence[Scored], fusion: Fusion) -> list[tuple[bytes, float]]:
-    """The points of all lists by their joint score, best first; equal ones in the order in which they were met."""
+    """The points of all lists by fused score, best first; equal points in the order of their first occurrence."""
     weigh = _by_rank if fusion.method == "rrf" else _by_distribution
     totals: dict[bytes, float] = {}
     for at, ranked in enumerate(lists):
@@ -22,7 +22,7 @@ def fuse(lists: Sequence[Scored], fusion: Fusion) -> list[tuple[bytes, float]]:
 
 
 def _by_rank(ranked: Scored, fusion: Fusion, at: int) -> list[tuple[bytes, float]]:
-    """Reciprocal rank fusion (Cormack, Clarke and Büttcher, 2009); a weight stretches the ranks of its list."""
+    """Reciprocal rank fusion (Cormack, Clarke and Büttcher, 2009); the ranks of a list are divided by its weight."""
     weight = 1.0 if fusion.weights is None else fusion.weights[at]
     if weight <= 0:
         return [(id_, 0.0) for id_, _ in ranked]
@@ -30,7 +30,7 @@ def _by_rank(ranked: Scored, fusion: Fusion, at: int) -> list[tuple[bytes, float
 
 
 def _by_distribution(ranked: Scored, fusion: Fusion, at: int) -> list[tuple[bytes, float]]:
-    """Scores where three standard deviations below the mean are 0 and three above are 1."""
+    """Scores normalised so that three standard deviations below the mean are 0 and three above are 1."""
     scores = [score for _, score in ranked]
     spread = stdev(scores) if len(scores) > 1 else 0.0
     if spread == 0:

@@ -1,4 +1,4 @@
-"""Hits in groups by a payload value: the best hits of each of the groups with the best hits."""
+"""Grouping of hits by a payload value: the groups with the best hits, and the best hits of each."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ GroupId = str | int
 
 
 class Group(NamedTuple):
-    """A value, and its best hits: where they stand in the ranking."""
+    """A value, and its best hits as indexes in the ranking."""
 
     id: GroupId
     hits: list[int]
 
 
 async def grouped(pinned: Pinned, stage: Stage, key: str, groups: int, size: int) -> tuple[RankedPoints, list[Group]]:
-    """A ranking, and the groups in it in order of their best hits. A point with several values stands in several groups.
+    """A ranking, and its groups in the order of their best hits. A point with several values is in several groups.
 
-    Looks at more and more hits until enough groups are full or all points are seen.
+    Repeats the search with larger limits until enough groups are full or all points are ranked.
     """
     every = await count(pinned, None)
     limit = min(every, 4 * groups * size)
@@ -37,7 +37,7 @@ async def grouped(pinned: Pinned, stage: Stage, key: str, groups: int, size: int
         found = await pinned.run(len(values), partial(_groups, values, size))
         full = len(found) >= groups and all(len(group.hits) >= size for group in found[:groups])
         if full or limit >= every or len(ranked.ids) < limit:
-            return ranked, found[:groups]
+            return ranked, ranked_groups[:groups]
         limit = min(every, 8 * limit)
 
 
@@ -50,18 +50,18 @@ async def _values(pinned: Pinned, ids: Sequence[bytes], key: str) -> list[list[A
 
 
 def _widened(stage: Stage, limit: int, every: int) -> Stage:
-    """The stage with this limit, and no limits inside: an inner limit would cut groups short."""
+    """The stage with this limit; inner stages get the limit `every`, since a smaller one could leave groups incomplete."""
     inner = [_widened(each, every, every) for each in stage.inner]
     return msgspec.structs.replace(stage, limit=max(1, limit), inner=inner)
 
 
 def _groups(values: Sequence[Sequence[Any]], size: int) -> list[Group]:
-    found: dict[GroupId, Group] = {}
+    groups: dict[GroupId, Group] = {}
     for at, mine in enumerate(values):
         if any(isinstance(value, bool) or not isinstance(value, str | int) for value in mine):
             continue
         for value in dict.fromkeys(mine):
-            group = found.setdefault(value, Group(value, []))
+            group = groups.setdefault(value, Group(value, []))
             if len(group.hits) < size:
                 group.hits.append(at)
-    return list(found.values())
+    return list(groups.values())

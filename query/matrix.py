@@ -16,14 +16,15 @@ EXACT = SearchParams(exact=True)
 
 
 class Matrix(NamedTuple):
-    """The ids of the sample in order, and for each the nearest others: their indexes in `ids`, and scores."""
+    """The ids of the sample in order, and for each its nearest neighbours in the sample: indexes in `ids` and scores."""
 
     ids: list[bytes]
     nearest: list[list[tuple[int, float]]]
 
 
 async def matrix(pinned: Pinned, name: str, condition: Condition | None, sample: int, limit: int, seed: int) -> Matrix:
-    """The `limit` nearest within a sample of the points that pass and have the vector."""
+    """Samples points that pass the condition and have the vector, and finds the `limit` nearest neighbours of each within the
+    sample."""
     having = Condition(has_vector=name)
     wanted = where(having if condition is None else Condition(must=[condition, having]))
     ids = sorted((await search(pinned, Stage(Sample(seed), sample, wanted))).ids)

@@ -1,4 +1,4 @@
-"""A collection as one request sees it: every shard pinned at one moment by a lease (I13), and how all of them are asked."""
+"""A pinned view of a collection: a lease on every shard for the time of one request (I13), and the fan-out to the leases."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ QUICK_POINTS = 500
 
 
 class Pinned:
-    """The leases on a collection's shards, at least one, and the time by which the request must be answered."""
+    """The leases on a collection's shards, at least one, and the deadline of the request."""
 
     __slots__ = ("_by_shard", "_pool", "collection", "deadline", "leases")
 
@@ -41,17 +41,17 @@ class Pinned:
 
     @property
     def versions(self) -> list[Hashable]:
-        """Those of the leases, in their order: equal ones mean equal answers."""
+        """The versions of the leases, in their order: equal versions mean equal answers."""
         return [lease.version for lease in self.leases]
 
     @property
     def positions(self) -> Positions:
-        """What is in the answers: everything below these offsets of the collection's home partitions."""
+        """The next offsets of the collection's home partitions: the leases contain everything below them."""
         if len(self.leases) == 1:
             return self.leases[0].positions
         positions: Positions = {}
         for lease in self.leases:
-            for partition, offset in lease.positions.items():  # shards may share a home: the one that is behind counts
+            for partition, offset in lease.positions.items():  # shards may share a home partition: the lowest offset counts
                 positions[partition] = min(offset, positions.get(partition, offset))
         return positions
 
@@ -73,7 +73,7 @@ class Pinned:
         return [(self._by_shard[shard], mine) for shard, mine in by_shard.items()]
 
     async def all_of(self, answers: Iterable[Answer[T]]) -> list[T]:
-        """The values of answers that were asked for together. Raises DeadlineExceeded when they take too long."""
+        """The values of answers, in their order. Raises DeadlineExceeded."""
         return await all_of(answers, self.deadline)
 
 
@@ -85,7 +85,7 @@ async def pin(
     work_s: float,
     pool: Pool[Any] | None = None,
 ) -> Pinned:
-    """Leases on all shards of a collection, each on a moment at which everything below `positions` is applied.
+    """Takes leases on all shards of a collection, each on a view in which everything below `positions` is applied.
 
     It is waited for that for `wait_s` at most, and then the request has `work_s`. Raises NotCaughtUp. What takes long in putting
     answers together is done in `pool`.
@@ -96,7 +96,10 @@ async def pin(
 
 
 async def all_of(answers: Iterable[Answer[T]], deadline: Deadline) -> list[T]:
-    """The values of answers. What is at hand needs no event loop; for the rest it is waited until the deadline."""
+    """The values of answers, in their order. Awaits those that are awaitable, until the deadline; the others need no event loop.
+
+    Raises DeadlineExceeded. When one answer fails, the others are cancelled.
+    """
     started: list[Answer[T]] = []
     try:
         started.extend(answers)
@@ -104,7 +107,7 @@ async def all_of(answers: Iterable[Answer[T]], deadline: Deadline) -> list[T]:
     except BaseException:
         for answer in started:
             if isinstance(answer, asyncio.Future):
-                answer.cancel()  # what has begun ends at its next look at the deadline
+                answer.cancel()  # work that is already running stops at its next check of the deadline
         raise
 
 

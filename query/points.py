@@ -22,7 +22,7 @@ MAX_IDS = 2**31
 
 
 class Point(NamedTuple):
-    """A point as it is stored: its payload as JSON, empty for none, and its vectors by name, as far as they were asked for."""
+    """A point: its payload as JSON, empty for none, and its vectors by name; only the requested parts."""
 
     id: bytes
     stamp: int
@@ -49,13 +49,13 @@ def _in_order(parts: Sequence[Points], ids: Sequence[bytes]) -> list[Point]:
 
 
 async def scroll(pinned: Pinned, where: Where | None, start: bytes, limit: int) -> tuple[list[bytes], bytes | None]:
-    """The ids of up to `limit` points in order from `start` on, and the id to go on from, None at the end."""
+    """A page of up to `limit` ids in order, from `start` (inclusive), and the start of the next page, None at the end."""
     ids = (await search(pinned, Stage(ById(start), limit + 1, where))).ids
     return ids[:limit], ids[limit] if len(ids) > limit else None
 
 
 async def count(pinned: Pinned, where: Where | None) -> int:
-    """How many points pass."""
+    """How many points pass the filter."""
     return sum(await pinned.all_of(lease.count(where) for lease in pinned.leases))
 
 

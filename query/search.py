@@ -1,7 +1,7 @@
-"""Searches: the coordinator of one query. Its stages are asked of all shards in rounds, inner stages first, on one pinned moment.
+"""The coordinator of a search: sends its stages to all shards in rounds, inner stages first, on pinned views.
 
-A leaf stage is one round to every shard. An outer stage is another, with the points that the inner ones gave; fusion needs none,
-diversity one that fetches vectors.
+A leaf stage takes one round to every shard. An outer stage takes another round, with the candidates of its inner stages. Fusion
+takes no round; diversity takes one that fetches vectors.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from shard.vectors.sparse import idf
 
 
 class QueryError(ValueError):
-    """A read that cannot be answered as asked. The text names the field and the bound."""
+    """An invalid read request. The text names the field and the bound."""
 
 
 def prepare(collection: Collection, name: str, vector: Vector) -> Vector:
-    """A query vector in the form the collection compares: checked, and of unit length for Cosine. Raises QueryError."""
+    """Prepares a query vector for the collection: checked, and normalised to unit length for Cosine. Raises QueryError."""
     config = collection.config
     if name in config.sparse_vectors:
         if vector.dtype != SPARSE:
@@ -60,9 +60,9 @@ def prepare(collection: Collection, name: str, vector: Vector) -> Vector:
 
 
 async def search(pinned: Pinned, stage: Stage, steps: Steps | None = None, among: Sequence[bytes] | None = None) -> RankedPoints:
-    """The points that the last stage ranks first, best first, equal ones by id. `steps` is told what was done.
+    """The first points of the outermost stage, best first; points with equal scores are ordered by id.
 
-    `among` limits a stage without inner ones to the points with these ids.
+    `steps`: a trace to append to. `among` limits a stage without inner stages to these ids.
     """
     query = _Search(pinned, steps)
     return await (query.ranked(stage) if among is None else query.leaf(stage, among))
@@ -76,7 +76,7 @@ class _Search:
         self._steps = steps
 
     async def ranked(self, stage: Stage) -> RankedPoints:
-        """At most `stage.limit` points, best first."""
+        """Executes a stage and its inner stages: at most `stage.limit` points, best first."""
         if not stage.inner:
             return await self.leaf(stage, None)
         lists = await self._inner(stage.inner)
@@ -91,7 +91,7 @@ class _Search:
         return await self.leaf(stage, list(dict.fromkeys(chain.from_iterable(ranked.ids for ranked in lists))))
 
     async def _inner(self, stages: Sequence[Stage]) -> list[RankedPoints]:
-        """The lists of inner stages; those that have no stages inside are asked for together."""
+        """Executes inner stages; those without inner stages run concurrently."""
         stages = [await self._weighed(stage) for stage in stages]
         started = [None if stage.inner or stage.diversity else await self._ask(stage, None) for stage in stages]
         lists = []
@@ -120,7 +120,7 @@ class _Search:
 
     async def _merged(self, stage: Stage, answers: list[Answer[RankedPoints]]) -> RankedPoints:
         parts = await self._pinned.all_of(answers)
-        if not parts:  # no point to ask any shard about
+        if not parts:  # `among` is empty
             return RankedPoints([], np.empty(0, np.float32), [])
         if self._steps is not None:
             self._steps.extend(step for part in parts for step in part.steps)
@@ -130,7 +130,7 @@ class _Search:
             count = sum(len(part.ids) for part in parts)
             merged = await self._pinned.run(count, partial(_merge, stage, parts, closer_first))
         if isinstance(stage.query, Sample):
-            merged.values = None  # they were there to be merged by
+            merged.values = None  # only needed for the merge
         return _cut(merged, stage, lower_is_closer=not closer_first)
 
     def _closer_first(self, stage: Stage) -> bool:
@@ -141,7 +141,7 @@ class _Search:
         return params is None or params.distance.higher_is_closer
 
     async def _weighed(self, stage: Stage) -> Stage:
-        """The stage with sparse query vectors weighed by how rare their indexes are, where the collection says so."""
+        """The stage with its sparse query vectors multiplied by inverse document frequencies, if the collection uses them."""
         name: str = getattr(stage.query, "name", "")  # sparse vectors have one
         params = self._pinned.collection.config.sparse_vectors.get(name)
         if params is None or not params.idf or stage.inner or stage.is_weighed:
@@ -170,7 +170,7 @@ class _Search:
         return _taken(candidates, order[: stage.limit])
 
     async def _formula(self, formula: Formula, lists: Sequence[RankedPoints]) -> RankedPoints:
-        """All points of the inner lists by the value of a formula; it sees their scores there."""
+        """All points of the inner lists, ordered by the value of a formula of their scores in these lists."""
         scores = [dict(zip(ranked.ids, ranked.scores.tolist(), strict=True)) for ranked in lists]
         points = _union(lists)
         with step(self._steps, "formula", lists=len(lists)):
@@ -185,14 +185,14 @@ class _Search:
 
 
 def _for_shard(ranking: Ranking, shard: int) -> Ranking:
-    """The ranking as one shard is asked for it: each shard draws its sample by itself."""
+    """The ranking for one shard: a sample gets another seed for each shard."""
     if not isinstance(ranking.by, Sample):
         return ranking
     return msgspec.structs.replace(ranking, by=Sample(ranking.by.seed * 1009 + shard))
 
 
 def _merge(stage: Stage, parts: Sequence[RankedPoints], closer_first: bool) -> RankedPoints:
-    """The lists of several shards as one, in the order that the stage asks for, equal points by their ids."""
+    """Merges the lists of several shards in the order of the stage; equal points are ordered by id."""
     ids = list(chain.from_iterable(part.ids for part in parts))
     stamps = list(chain.from_iterable(part.stamps for part in parts))
     scores = np.concatenate([part.scores for part in parts])
@@ -209,7 +209,7 @@ def _merge(stage: Stage, parts: Sequence[RankedPoints], closer_first: bool) -> R
 
 
 def _cut(ranked: RankedPoints, stage: Stage, lower_is_closer: bool = False, or_equal: bool = False) -> RankedPoints:
-    """The stage's share of a ranking: what is better than its threshold, within its limit."""
+    """Applies the score threshold and the limit of the stage. `or_equal`: the threshold is inclusive."""
     if (least := stage.score_threshold) is not None:
         sign = -1 if lower_is_closer else 1
         scores = ranked.scores.tolist()
@@ -219,14 +219,14 @@ def _cut(ranked: RankedPoints, stage: Stage, lower_is_closer: bool = False, or_e
 
 
 def _taken(ranked: RankedPoints, order: Sequence[int]) -> RankedPoints:
-    """Some points of a ranking, in another order."""
+    """The points of a ranking at the indexes `order`."""
     values = None if ranked.values is None else [ranked.values[at] for at in order]
     stamps = [ranked.stamps[at] for at in order]
     return RankedPoints([ranked.ids[at] for at in order], ranked.scores[list(order)], stamps, values)
 
 
 def _union(lists: Sequence[RankedPoints]) -> RankedPoints:
-    """The points of all lists, each once, in the order in which they are met; their scores are to be set."""
+    """The points of all lists without repetition, in the order of their first occurrence. The scores are zero."""
     stamps = {id_: stamp for ranked in lists for id_, stamp in zip(ranked.ids, ranked.stamps, strict=True)}
     return RankedPoints(list(stamps), np.zeros(len(stamps), np.float32), list(stamps.values()))
 
@@ -252,7 +252,7 @@ def _vectors_of(value: Any) -> Iterable[Vector]:
 
 
 def _with_weights(value: Any, weights: dict[int, float]) -> Any:
-    """A query with the values of its sparse vectors multiplied by the weights of their indexes."""
+    """The query, with the values of its sparse vectors multiplied by the weights of their indexes."""
     if isinstance(value, np.ndarray):
         weighed = value.copy()
         weighed["value"] *= [weights[index] for index in value["index"].tolist()]

@@ -1,4 +1,4 @@
-"""What a query asks for, as values: stages that each give a ranked list of points, the inner ones first."""
+"""Queries as values: a tree of stages, each of which produces a ranked list of points from those of its inner stages."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from shard.ranking.formula import Formula
 from shard.ranking.rankings import DEFAULT_PARAMS, By, SearchParams
 
 MAX_LIMIT = 10_000
-"""The bound of limit and offset together."""
+"""The largest sum of limit and offset."""
 
 
 class Diversity(msgspec.Struct, frozen=True):
-    """Maximal marginal relevance over the `candidates` nearest: 0 ranks by relevance alone, 1 by difference alone."""
+    """Maximal marginal relevance over the `candidates` nearest points. `diversity`: 0 ranks only by relevance, 1 only by
+    difference."""
 
     diversity: float
     candidates: int
 
 
 class Fusion(msgspec.Struct, frozen=True, tag=True):
-    """The inner lists as one: by ranks (`rrf`) or by scores normalised by their distribution (`dbsf`)."""
+    """Fuses the inner lists: by ranks (`rrf`) or by scores normalised by their distribution (`dbsf`)."""
 
     method: Literal["rrf", "dbsf"]
     k: int = 2
@@ -33,7 +34,7 @@ Query = By | Fusion | Formula
 
 
 class Stage(msgspec.Struct, frozen=True, eq=False):
-    """One ranked list of at most `limit` points: from all points, or from those that the inner stages give."""
+    """One ranked list of at most `limit` points: from all points, or from the candidates of the inner stages."""
 
     query: Query
     limit: int
@@ -43,8 +44,8 @@ class Stage(msgspec.Struct, frozen=True, eq=False):
     exclude: frozenset[bytes] = frozenset()
     inner: list[Stage] = []
     diversity: Diversity | None = None
-    """Of a query by one vector."""
+    """Only for a query by one vector."""
     corpus: Where | None = None
-    """The points that inverse document frequencies are counted over; None for all."""
+    """The points from which inverse document frequencies are computed; None for all."""
     is_weighed: bool = False
-    """Whether inverse document frequencies are in the query vectors already."""
+    """Whether the query vectors are already multiplied by inverse document frequencies."""

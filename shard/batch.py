@@ -1,4 +1,4 @@
-"""One write batch: the records that a shard applies together, on their way from the log into its state."""
+"""One write batch: the records that a shard applies together."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class Limits(NamedTuple):
-    """Bounds that every replica must hold alike, since they decide what is applied and when."""
+    """Limits that decide what is applied; they must be equal on all replicas, or the replicas would differ."""
 
     max_drift_ms: int = 500
     max_lateness_ms: int = 10_000
@@ -45,14 +45,14 @@ class Limits(NamedTuple):
 
 
 class Applied(NamedTuple):
-    """What became of a record. `repeated`: its idempotency key was applied before, so it changed nothing."""
+    """The result of one record. `repeated`: its idempotency key was applied before, so it changed nothing."""
 
     stamp: int
     repeated: bool
 
 
 class ChangedPoint:
-    """A point that a batch touches: its state before and after."""
+    """A point that a batch writes to: its state before and after."""
 
     __slots__ = ("new_vectors", "old_payload", "old_row", "point", "point_id", "touched")
 
@@ -66,7 +66,7 @@ class ChangedPoint:
 
 
 class WriteBatch:
-    """One batch on its way into the shard."""
+    """One batch: first `join` for each record, then `changes`, then `publish`."""
 
     def __init__(self, shard: Shard) -> None:
         self._shard = shard
@@ -80,7 +80,7 @@ class WriteBatch:
         self.touched = BitMap()
 
     def join(self, entry: Entry, record: Record) -> Applied | None:
-        """Step 1 for one record."""
+        """Step 1 for one record. None when it was applied before."""
         before = self.progress.get(entry.partition) or self._shard.progress(entry.partition)
         if entry.offset < before.offset:
             return None
@@ -100,7 +100,7 @@ class WriteBatch:
         return Applied(stamp, repeated=operation is None)
 
     def changes(self) -> Changes:
-        """Step 2, to be written: everything that the batch changes, with the offsets it reaches."""
+        """Step 2: everything that the batch writes to RocksDB, including the next offsets."""
         for point_id, changed in self._points.items():
             if changed.touched:
                 self._write_point(point_id, changed)
@@ -115,7 +115,7 @@ class WriteBatch:
         return self._changes
 
     def publish(self) -> None:
-        """Step 3: the in-memory indexes. Called under the shard's lock, after the write."""
+        """Step 3: updates the in-memory indexes. Called under the shard's lock, after the write."""
         shard = self._shard
         changed = [(row, change.old_payload) for row, change in self._repainted]
         written = [(row, change.point.payload) for row, change in [*self._repainted, *self._born]]
@@ -137,10 +137,11 @@ class WriteBatch:
     def _fresh(
         self, operation: PointOperation, ingested: Ingested, partition: TopicPartition, scope: str
     ) -> PointOperation | None:
-        """What of an ingested operation was not applied before; None when nothing is left.
+        """The part of an ingested operation that was not applied before; None when nothing is left.
 
-        Whoever ingests writes what comes from one log to one partition in the order of its offsets and leaves no gap, beginning
-        at or below what was acknowledged. So what stands below the highest offset seen here was applied, whoever wrote it again.
+        The ingester writes the records of one source log to one partition in offset order and without gaps. After a restart it
+        begins at or below the last acknowledged offset. So everything below the highest offset seen here was applied already,
+        whichever ingester wrote it again.
         """
         progress = self.progress[partition]
         seen = progress.ingested.get(ingested.log, 0)
@@ -160,7 +161,7 @@ class WriteBatch:
         return take(operation, indexes) if indexes else None
 
     def _repeats(self, key: str, stamp: int) -> bool:
-        """Whether a write with this key was applied within the window; else remembers it."""
+        """Whether a write with this key was applied within the idempotency window. If not, the key is recorded."""
         earlier = self._keys.get(key) or self._shard.store.idempotency_stamp(key)
         if earlier is not None and earlier > stamp - (self._shard._limits.idempotency_window_ms << COUNTER_BITS):
             return True
@@ -209,7 +210,7 @@ class WriteBatch:
         if version > point.full:
             self._remember_current(point_id, point)
         joined = point.delete(version) if vectors is None else point.upsert(version, vectors, payload)
-        if not joined or point.is_patched():  # the state will not show this write as it was
+        if not joined or point.is_patched():  # this write cannot be read back from the state
             self._remember(point_id, version, _full(vectors, payload))
         changed.touched |= joined
         changed.new_vectors |= joined
@@ -224,12 +225,12 @@ class WriteBatch:
         changed.new_vectors |= joined
 
     def _remember_patch(self, point_id: bytes, changed: ChangedPoint, version: Version, write: object) -> None:
-        """Keeps a patch, and before the first one the full write that it changes."""
+        """Stores a patch as a version, and before the first patch also the full write that it changes."""
         self._remember_current(point_id, changed.point)
         self._remember(point_id, version, write)
 
     def _remember_current(self, point_id: bytes, point: PointState) -> None:
-        """Keeps the full write that the state shows, unless patches changed it: then it was kept when the first one came."""
+        """Stores the current full write as a version. If patches changed it, this was done before the first patch."""
         if point.full != NEVER and not point.is_patched():
             self._remember(point_id, point.full, _full(point.vectors if point.alive else None, point.payload))
 
@@ -237,7 +238,7 @@ class WriteBatch:
         self._changes.put_version(point_id, version, msgspec.msgpack.encode(write))
 
     def _by_point(self, columns: Sequence[VectorColumn], count: int) -> list[dict[str, Vector]]:
-        """The vectors of each point by name, as they are stored: of unit length where the distance is Cosine."""
+        """The vectors of each point by name, normalised to unit length where the distance is Cosine."""
         by_point: list[dict[str, Vector]] = [{} for _ in range(count)]
         for column in columns:
             params = self._shard.collection.config.vectors.get(column.name)

@@ -1,13 +1,13 @@
-"""The checkpoint of a shard: what it holds in memory, in a file, so that a start need not read every row.
+"""The checkpoint of a shard: its in-memory state in a file, so that a start need not read every row from RocksDB.
 
-It is a cache like the graphs: its loss costs time only. It is taken in these steps; a crash between any two leaves a file that
-can be used, the old one or the new one:
- 1. under the lock, the view and the number of the last write batch in it are noted;
- 2. RocksDB makes durable what was written so far, so that no file is ever ahead of the rows;
- 3. the file is written, while batches go on: the lock is taken for a few keys or rows of an index at a time;
- 4. what RocksDB notes of the rows that older batches touched is removed.
-A start reads the file and takes out of it all rows that later batches touched, whatever it has of them, for it may have some of
-their changes and not others; then it adds those that are alive as RocksDB has them.
+It is a cache like the graphs: its loss costs time only. It is taken in four steps. A crash between any two of them leaves a
+usable file, the old one or the new one:
+ 1. under the lock, the view and the number of its last write batch are recorded;
+ 2. RocksDB is synced, so that the file is never ahead of the durable rows;
+ 3. the file is written while batches are still applied: the lock is held only for a few keys or rows of an index at a time;
+ 4. the lists of touched rows of older batches are removed from RocksDB.
+The file may contain some changes of later batches and miss others. So a start reads the file, drops all rows that later batches
+touched, and adds those of them that are alive from RocksDB.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ log = logging.getLogger(__name__)
 
 ROWS, SHARE = 100_000, 0.1
 ROWS_QUIET, SHARE_QUIET = 1_000, 0.01
-"""While writes come in, and when none do or the shard closes: a checkpoint is worth taking when a start would have to read so
-many rows anew, and such a share of all. A start reads about 100,000 rows a second."""
+"""A checkpoint is due when a start would have to reread at least this many rows and this share of all rows. The second pair is
+used while no writes come in and when the shard closes. A start reads about 100,000 rows per second."""
 
 
 class Restored(NamedTuple):
-    """What a checkpoint gave a start. An index whose schema is not the collection's is left out."""
+    """The state that was read from a checkpoint. An index whose schema differs from the collection's is left out."""
 
     rows: RowTable
     alive: BitMap
@@ -56,27 +56,27 @@ class Checkpoint:
         self._path = path
         self._planned = False
         self.batch = shard.store.last_batch()
-        """The number of the last write batch that is in memory. Changes under the shard's lock, as `stale_rows` does."""
+        """The number of the last write batch applied in memory. It and `stale_rows` change under the shard's lock."""
         self.stale_rows = 0
-        """How many rows a start would have to read anew now."""
+        """How many rows a start would have to reread from RocksDB now."""
         self.writing = threading.Lock()
-        """Held while the file is written, so that the shard does not close meanwhile."""
+        """Held while the file is written, so that the shard cannot close during that time."""
 
     def applied(self, touched: BitMap) -> None:
-        """Notes that a write batch which touched these rows is in memory. Under the lock."""
+        """Records that a write batch that touched these rows is applied in memory. Under the shard's lock."""
         if touched:
             self.batch += 1
             self.stale_rows += len(touched)
 
     def plan(self, quiet: bool) -> bool:
-        """Whether it is worth taking now, and the caller is to run `take`. `quiet`: no writes are coming in."""
+        """Whether a checkpoint is due; if so the caller must run `take`. `quiet`: no writes are coming in."""
         if self._planned or not self._is_worth(quiet):
             return False
         self._planned = True
         return True
 
     def take(self) -> None:
-        """Writes the file anew, unless the shard is closed. Long; called without the lock."""
+        """Takes a checkpoint, unless the shard is closed. Long; called without the lock."""
         self._planned = False
         with self.writing:
             shard = self._shard
@@ -85,8 +85,8 @@ class Checkpoint:
                     return
                 head = Head(shard.store.identity(), self.batch)
                 known, alive, fields = view.known, view.alive, dict(shard.payload.fields)
-                del view  # which would keep RocksDB locked
-                self.stale_rows = 0  # also when it fails: the next attempt comes after as many changes
+                del view  # its snapshots would keep RocksDB locked
+                self.stale_rows = 0  # also if writing fails: the next attempt comes after the same number of changes
             shard.store.sync()
             write(self._path, self._parts(head, known.chunks(), alive, fields))
             changes = Changes(shard.store)
@@ -94,7 +94,7 @@ class Checkpoint:
             shard.store.write(changes)
 
     def take_last(self) -> None:
-        """Takes it, if it is worth that, before the shard closes."""
+        """Takes a checkpoint before the shard closes, if one is due. Errors are logged."""
         if self._is_worth(quiet=True):
             try:
                 self.take()
@@ -102,9 +102,9 @@ class Checkpoint:
                 log.warning("the checkpoint %s is not written: %s", self._path, error)
 
     def load(self, schemas: Mapping[str, FieldSchema]) -> Restored | None:
-        """The state in memory as RocksDB has it now. None when there is no checkpoint that can be used.
+        """The in-memory state, from the checkpoint and the batches after it. None when there is no usable checkpoint.
 
-        A file that cannot be used is removed: a later batch would get the number that it names.
+        An unusable file is removed, because a later batch could get the batch number that is recorded in it.
         """
         try:
             parts = read(self._path)
@@ -134,7 +134,7 @@ class Checkpoint:
             yield from index.parts(name, self._shard.payload.lock)
 
     def _batch_of(self, head: Part | None) -> int:
-        """The batch that a file is true for. Raises Damaged when RocksDB does not know all that was touched since."""
+        """The last batch that a file contains. Raises Damaged when RocksDB does not know all rows touched since then."""
         store = self._shard.store
         if not isinstance(head, Head) or head.store != store.identity():
             raise Damaged("it belongs to another RocksDB")
@@ -143,7 +143,7 @@ class Checkpoint:
         return head.batch
 
     def _caught_up(self, restored: Restored, batch: int) -> Restored:
-        """With the rows that batches above `batch` touched read anew."""
+        """Replaces the rows that batches after `batch` touched by their state in RocksDB."""
         rows, alive, fields = restored
         touched = self._shard.store.touched(batch)
         alive.difference_update(touched)
@@ -161,7 +161,7 @@ class Checkpoint:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Millions of objects are made that all stay; Python's collector would search the growing heap for garbage many times."""
+    """Millions of objects are allocated and none is garbage; the collector would scan the growing heap many times for nothing."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,7 +1,7 @@
-"""The file of a shard's checkpoint: a header, the parts one after the other, and a checksum over all of it.
+"""The file format of a shard's checkpoint: a header, a sequence of parts, and a checksum of everything before it.
 
-A part is one msgpack object behind its length; arrays in it are little-endian. A new file is written under another name, synced,
-and then renamed, so that a crash leaves the old one or the new one.
+A part is its length and one msgpack object; arrays in it are little-endian. A new file is written under a temporary name, synced,
+and renamed, so that a crash leaves either the old file or the new one.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import msgspec
 from payload.schema import FieldSchema
 
 HEADER = b"vecraft checkpoint 1\n"
-"""With the version of the format. Raise it when a part changes, and when an index would keep other things of the same payload."""
+"""Contains the format version. Raise it when a part changes, or when an index stores something else for the same payload."""
 
 _LENGTH_BYTES, _CHECKSUM_BYTES = 8, 4
 
 
 class Head(msgspec.Struct, frozen=True, tag="head"):
-    """The first part. `store` names the RocksDB that the checkpoint belongs to, `batch` the last write batch that it holds.
+    """The first part. `store` is the identity of the RocksDB it belongs to, `batch` the last write batch that it fully contains.
 
-    Of later batches it may hold some changes and miss others, since it is taken while batches are applied.
+    It may also contain some of the changes of later batches, since it is taken while batches are applied.
     """
 
     store: str
@@ -33,7 +33,7 @@ class Head(msgspec.Struct, frozen=True, tag="head"):
 
 
 class RowChunk(msgspec.Struct, frozen=True, tag="chunk"):
-    """One chunk of the row table."""
+    """A chunk of the row table."""
 
     number: int
     data: bytearray
@@ -46,7 +46,7 @@ class AliveRows(msgspec.Struct, frozen=True, tag="alive"):
 
 
 class FieldRows(msgspec.Struct, frozen=True, tag="field"):
-    """A field index; the parts that follow, up to the next of these, are of the same field. Its sets of rows as bitmaps."""
+    """Begins a field index; the parts up to the next FieldRows belong to it. Its sets of rows are serialised bitmaps."""
 
     name: str
     schema: FieldSchema
@@ -57,14 +57,14 @@ class FieldRows(msgspec.Struct, frozen=True, tag="field"):
 
 
 class PostingRows(msgspec.Struct, frozen=True, tag="postings"):
-    """Some keys of a field index, and the rows of each as a bitmap."""
+    """Some keys of a field index, and for each its rows as a serialised bitmap."""
 
     keys: list[str | int | bool]
     rows: list[bytes]
 
 
 class NumberRows(msgspec.Struct, frozen=True, tag="numbers"):
-    """Numbers and their rows, uint32. A row with several numbers comes once for each. `in_order`: sorted by number and row."""
+    """Numbers and their rows, uint32. A row with several numbers is repeated. `in_order`: sorted by number and row."""
 
     in_order: bool
     rows: bytes
@@ -72,7 +72,7 @@ class NumberRows(msgspec.Struct, frozen=True, tag="numbers"):
 
 
 class PlaceRows(msgspec.Struct, frozen=True, tag="places"):
-    """Places, degrees as float64, and their rows, uint32. `in_order`: sorted by latitude."""
+    """Coordinates in degrees, float64, and their rows, uint32. `in_order`: sorted by latitude."""
 
     in_order: bool
     rows: bytes
@@ -88,11 +88,11 @@ _decode = msgspec.msgpack.Decoder(Part).decode
 
 
 class Damaged(ValueError):
-    """The file is not a whole checkpoint of this format."""
+    """The file is not a complete checkpoint of this format."""
 
 
 def write(path: Path, parts: Iterable[Part]) -> None:
-    """Replaces the file. Raises OSError, and leaves the old file, when it cannot."""
+    """Replaces the file. On OSError the old file is unchanged."""
     unfinished = path.with_suffix(".tmp")
     try:
         with unfinished.open("wb") as file:
@@ -117,7 +117,7 @@ def _write(file: BinaryIO, parts: Iterable[Part]) -> None:
 
 
 def read(path: Path) -> Iterator[Part]:
-    """The parts. Raises Damaged before the first of them when the file is not whole, and OSError when it cannot be read."""
+    """The parts. Raises Damaged, before the first part, when the file is incomplete, and OSError when it cannot be read."""
     data = memoryview(path.read_bytes())
     body, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
     if body[: len(HEADER)] != HEADER:
@@ -132,7 +132,7 @@ def read(path: Path) -> Iterator[Part]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable."""
+    """Makes the directory entries of a folder durable."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

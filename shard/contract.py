@@ -1,5 +1,5 @@
-"""Does a write keep its collection's contract? The one check, for requests before they are written and for records when they
-are replayed, so that what the gateway accepts no replica can refuse (I6)."""
+"""Checks that a write fits its collection. The gateway checks before it writes, the replayer checks each record. It is the same
+check, so no replica refuses what the gateway accepted (I6)."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from journal.ids import decode_id
 from journal.records import PatchPayload, PatchVectors, PointOperation, ReplacePayload, UnsetVectors, Upsert, VectorColumn
 
 MAX_MULTI_FLOATS = 1 << 17
-"""Numbers in one multi-vector; a point must fit a record of 900 KB."""
+"""The largest number of floats in one multi-vector; a point must fit into a record of 900 KB."""
 
 MAX_SPARSE_ELEMENTS = 100_000
 
 MAX_PAYLOAD_DEPTH = 100
-"""What can be read can also be written again: JSON writers give up far earlier than readers."""
+"""JSON writers support far less nesting than JSON readers; within this bound, what can be read can also be written."""
 
 
 def contract_error(collection: Collection, operation: PointOperation) -> str | None:
-    """Why the collection cannot take the operation, naming the field and the bound; None when it can."""
+    """Why the operation does not fit the collection, with the field and the bound; None when it fits."""
     try:
         for point_id in operation.ids:
             decode_id(point_id)
@@ -106,7 +106,7 @@ def _check_dense(collection: Collection, column: VectorColumn) -> None:
     elif column.lengths is not None:
         raise ValueError(f"Wrong input: Conversion between multi and regular vectors failed{_of(column.name)}")
     vectors = column.array()
-    # The sum of squares must fit float32 too, or scores would not be finite.
+    # The sum of squares must also fit into float32, or scores would not be finite.
     if not np.isfinite(np.einsum("ij,ij->i", vectors, vectors)).all():
         raise ValueError(f"vector has values that are not finite, or too large for float32{_of(column.name)}")
 
@@ -139,7 +139,7 @@ def _check_payload(payload: bytes) -> None:
 
 
 def _depth(value: Any) -> int:
-    """How deep objects and arrays are nested."""
+    """The nesting depth of objects and arrays."""
     depth, level = 0, [value]
     while level := [node for node in level if isinstance(node, dict | list)]:
         depth += 1

@@ -1,4 +1,4 @@
-"""How long a read may work. Whatever works in proportion to the data asks now and then, and stops when the time is over."""
+"""The deadline of a read. Every loop whose length depends on the data checks it from time to time."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 
 class DeadlineExceeded(Exception):
-    """The time of a read is over. Nothing of its answer is there."""
+    """The read took longer than its deadline. There is no partial answer."""
 
 
 class Deadline:
-    """The moment that is `seconds` after its making."""
+    """`seconds` after it is created, on the given clock."""
 
     __slots__ = ("_at_s", "_clock", "_seconds")
 
@@ -25,16 +25,16 @@ class Deadline:
         return Deadline(self._seconds, self._clock)
 
     def check(self) -> None:
-        """Raises DeadlineExceeded when the moment is past."""
+        """Raises DeadlineExceeded when the deadline has passed."""
         if self._clock() > self._at_s:
             raise self.exceeded()
 
     def exceeded(self) -> DeadlineExceeded:
-        """What to raise when the moment is past."""
+        """The exception to raise when the deadline has passed."""
         return DeadlineExceeded(f"not answered within {self._seconds:g} s; a larger `timeout` gives it longer")
 
     def remaining_s(self) -> float:
-        """Seconds until the moment; 0 when it is past."""
+        """Seconds until the deadline; 0 when it has passed."""
         return max(0.0, self._at_s - self._clock())
 
 

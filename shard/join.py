@@ -1,9 +1,9 @@
-"""The join: how writes to one point, arriving in any order and any number of times, make one state (I5).
+"""The join: merges the writes to one point into one state that does not depend on their order or repetition (I5).
 
 A point is a last-writer-wins map with floors, after the delta-state maps of Almeida, Shoker and Baquero (2018). A full write
-(upsert, delete) replaces everything below its version; a replaced payload replaces all payload below its version; a patch
-touches one payload key or one vector. A patch above a full write's version survives it, whichever arrives first.
-Pure: no I/O, no clock.
+(upsert, delete) replaces everything with a lower version; a payload replacement replaces all payload with a lower version; a
+patch changes one payload key or one vector. A patch with a higher version than a full write survives it, even if it arrives
+first. Pure: no I/O, no clock.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from journal.stamps import NEVER, Version
 class PointState(msgspec.Struct):
     """The state of one point, joined from all writes seen so far.
 
-    `keys` and `names` hold the versions of patches above their floor, also of those that removed something. What is patched
-    onto a point that does not exist waits in `payload` and `vectors` for a full write with a lower version.
+    `keys` and `names` hold the versions of patches above their floor, including patches that removed something. Patches of a
+    point that does not exist are kept in `payload` and `vectors` until a full write with a lower version arrives.
     """
 
     full: Version = NEVER
@@ -34,15 +34,15 @@ class PointState(msgspec.Struct):
     vectors: dict[str, Vector] = {}
 
     def is_patched(self) -> bool:
-        """Whether anything but its full write has shaped the state."""
+        """Whether the state differs from its last full write."""
         return bool(self.keys or self.names) or self.floor != self.full
 
     def stamp(self) -> int:
-        """The stamp of the latest write that shaped the state."""
+        """The stamp of the latest write in the state."""
         return max(self.full, self.floor, *self.keys.values(), *self.names.values()).stamp
 
     def upsert(self, version: Version, vectors: Mapping[str, Vector], payload: bytes) -> bool:
-        """Joins a full write. Returns whether it is the latest, that is, whether anything may have changed."""
+        """Joins a full write. Returns False when a later full write is known, so that nothing changed."""
         if version < self.full:
             return False
         self.full, self.alive = version, True

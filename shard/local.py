@@ -1,4 +1,4 @@
-"""The replica of a shard in this process. What is quick is answered at once, by the caller's thread; the rest in a pool."""
+"""The replica of a shard in this process. Quick requests run in the caller's thread, others in a thread pool."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from shard.view import ROWS_PER_STEP, ShardView
 T = TypeVar("T")
 
 QUICK_POINTS = 100
-"""So many points are fetched at once, by the caller's thread."""
+"""Up to this many points are fetched in the caller's thread."""
 
 QUICK_TERMS = 10_000
 """Sparse vectors whose terms are counted at once."""
 
 SAMPLED_POINTS = 64
-"""Points of a shard whose size stands for that of all."""
+"""The sample of points from which the size of all points is estimated."""
 
 Reached = Callable[[Mapping[TopicPartition, int], float], Awaitable[None]]
-"""Returns once everything below some positions is applied; raises NotCaughtUp after so many seconds."""
+"""(positions, timeout_s): returns when everything below the positions is applied. Raises NotCaughtUp after the timeout."""
 
 
 class LocalReplica:
-    """A shard of this process. Without a `pool` everything is answered at once, and nothing is waited for."""
+    """A shard of this process. Without a `pool` all work runs in the caller's thread; without `reached` it does not wait."""
 
     def __init__(
         self, shard: Shard, applied: AppliedPositions, reached: Reached | None = None, pool: Pool[Any] | None = None
@@ -85,7 +85,7 @@ class LocalReplica:
 
 
 class LocalLease:
-    """A view of a shard of this process; it ends when nobody refers to it."""
+    """A pinned view of a shard of this process; released by garbage collection."""
 
     def __init__(self, shard: int, view: ShardView, positions: Positions, pool: Pool[Any] | None) -> None:
         self.shard = shard
@@ -95,7 +95,7 @@ class LocalLease:
         self._deadline = NEVER
         self._pool = pool
         self._rows: dict[bytes, int] = {}
-        """Rows of points that were ranked, since they are likely to be asked for next."""
+        """Rows of ranked points by id: they are usually fetched next."""
 
     def begin(self, deadline: Deadline) -> None:
         self._deadline = deadline
@@ -140,10 +140,10 @@ class LocalLease:
         return RankedPoints(ids, ranked.scores, stamps, ranked.values, steps or [])
 
     def _score(self, formula: Formula, ids: Sequence[bytes], scores: Sequence[Sequence[float | None]]) -> Vectors:
-        found = np.empty(len(ids), np.float32)
+        values = np.empty(len(ids), np.float32)
         for at, point in enumerate(self._points(ids)):
-            found[at] = formula.compiled.score(PointSubject(point, self._view), scores[at])
-        return found
+            values[at] = formula.compiled.score(PointSubject(point, self._view), scores[at])
+        return values
 
     def _terms(self, name: str, indexes: Sequence[int], where: Where | None) -> Terms:
         vectors = self._view.vectors[name]
@@ -185,7 +185,7 @@ class LocalLease:
         return selected.rows
 
     def _points(self, ids: Sequence[bytes]) -> Iterable[Row]:
-        """The points with these ids, in their order."""
+        """The existing points among these ids, in the given order."""
         for start in range(0, len(ids), ROWS_PER_STEP):
             self._deadline.check()
             step = ids[start : start + ROWS_PER_STEP]
@@ -196,12 +196,12 @@ class LocalLease:
                 yield from self._view.find(step)
 
     def _rows_of(self, ids: Sequence[bytes]) -> dict[bytes, int]:
-        """The rows of those of the ids that there are."""
+        """The rows of the existing points among these ids."""
         known = self._rows
-        found = {id_: known[id_] for id_ in ids if id_ in known}
-        if len(found) < len(ids):
-            found |= {point.id: point.row for point in self._view.find(id_ for id_ in ids if id_ not in found)}
-        return found
+        rows = {id_: known[id_] for id_ in ids if id_ in known}
+        if len(rows) < len(ids):
+            rows |= {point.id: point.row for point in self._view.find(id_ for id_ in ids if id_ not in rows)}
+        return rows
 
     def _vectors(self, row: int, names: bool | Sequence[str]) -> dict[str, Any]:
         if not names:
@@ -211,7 +211,7 @@ class LocalLease:
 
 
 def part_of(payload: bytes, part: PayloadPart) -> bytes:
-    """A part of a payload, both as JSON; a payload of nothing is empty."""
+    """A part of a payload, as JSON; empty for an empty payload."""
     if not payload or (part.include is None and part.exclude is None):
         return payload
     fields = orjson.loads(payload)
@@ -223,7 +223,7 @@ def part_of(payload: bytes, part: PayloadPart) -> bytes:
 
 
 def pool_of(executor: Any) -> Pool[Any]:
-    """A pool whose answers are awaited on the event loop that asks."""
+    """Runs work in the executor; results are awaited on the caller's event loop."""
 
     def run(work: Callable[[], Any]) -> Awaitable[Any]:
         return asyncio.get_running_loop().run_in_executor(executor, work)

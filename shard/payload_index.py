@@ -1,6 +1,6 @@
-"""The payload index of one shard: for each indexed field, which rows hold which values. In memory, rebuilt at start.
+"""The payload index of one shard: for each indexed field, which rows have which values. In memory, rebuilt at start.
 
-Postings are roaring bitmaps of rows. An index answers exactly or says (with None) that it cannot; it never approximates.
+Postings are roaring bitmaps of rows. An index returns an exact result or None when it cannot answer; it never approximates.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ from payload.text import analyzer_of
 from shard.checkpoint_file import FieldRows, IndexPart, NumberRows, PlaceRows, PostingRows
 
 EXACT_FLOAT = 2**53
-"""Integers beyond it are not exact as float64."""
+"""Larger integers are not exact as float64."""
 
 RESORT_ROWS = 1000
-"""Rows that may change before a sorted index is sorted anew; a tenth of a large index may."""
+"""A sorted index is sorted again when more rows than this, and more than a tenth of it, have changed."""
 
 _CHUNK = 1024
-"""Pairs that a walk takes from the sorted copy at a time."""
+"""Pairs that an iteration reads from the sorted copy at a time."""
 
 ROWS_PER_STEP = 256
-"""Rows that are changed while the lock is held."""
+"""Rows that are changed each time the lock is held."""
 
 _LOCKED_KEYS, _LOCKED_ROWS = 64, 4096
-"""As many at a time are copied for a checkpoint while the lock is held."""
+"""Keys or rows that are copied for a checkpoint each time the lock is held."""
 
 KEY_BYTES, VALUE_BYTES = 150, 200
-"""What a key of postings takes beside its rows, and a row in an order, about."""
+"""Estimated memory of a posting key without its rows, and of a row in a sorted index."""
 
 Key = str | int | bool
 Side = Literal["left", "right"]
 ValueOfRow = tuple[float | int, int]
-"""A value, and the row that has it."""
+"""A value and a row that has it."""
 RowPayload = tuple[int, bytes]
-"""A row, and its payload as JSON."""
+"""A row and its payload as JSON."""
 
 
 class Postings:
-    """value -> rows."""
+    """An inverted index: value -> rows."""
 
     def __init__(self) -> None:
         self._rows: dict[Key, BitMap] = {}
@@ -79,14 +79,14 @@ class Postings:
                     del self._rows[key]
 
     def forget(self, rows: BitMap) -> None:
-        """Takes rows out, whatever they hold."""
+        """Removes rows whose values the caller does not know; slower than `remove`."""
         for key, held in list(self._rows.items()):
             held.difference_update(rows)
             if not held:
                 del self._rows[key]
 
     def parts(self, lock: threading.Lock) -> Iterator[PostingRows]:
-        """What a checkpoint keeps. Keys that come meanwhile are left out."""
+        """The content for a checkpoint. Keys that are added during the iteration are left out."""
         with lock:
             keys = list(self._rows)
         for start in range(0, len(keys), _LOCKED_KEYS):
@@ -95,37 +95,37 @@ class Postings:
             yield PostingRows(list(held), list(held.values()))
 
     def restore(self, part: PostingRows) -> None:
-        """Takes over what `parts` gave."""
+        """Adds a part that `parts` produced."""
         self._rows.update(zip(part.keys, map(BitMap.deserialize, part.rows), strict=True))
 
     def any_of(self, keys: Iterable[Key]) -> BitMap:
-        """The rows that hold at least one of the keys."""
-        found = [rows for key in keys if (rows := self._rows.get(key)) is not None]
-        return BitMap.union(*found) if found else BitMap()
+        """The rows that have at least one of the keys."""
+        postings = [rows for key in keys if (rows := self._rows.get(key)) is not None]
+        return BitMap.union(*postings) if postings else BitMap()
 
     def all_of(self, keys: Iterable[Key]) -> BitMap:
-        """The rows that hold every one of the keys."""
-        found = [self._rows.get(key, BitMap()) for key in keys]
-        return BitMap.intersection(*found) if found else BitMap()
+        """The rows that have all of the keys."""
+        postings = [self._rows.get(key, BitMap()) for key in keys]
+        return BitMap.intersection(*postings) if postings else BitMap()
 
     def starting(self, prefix: str) -> BitMap:
-        """The rows that hold a text that starts with `prefix`."""
+        """The rows that have a string that starts with `prefix`."""
         texts = self._sorted_texts()
-        found: Iterator[str] = takewhile(lambda text: text.startswith(prefix), islice(texts, bisect_left(texts, prefix), None))
-        return self.any_of(found)
+        matching: Iterator[str] = takewhile(lambda text: text.startswith(prefix), islice(texts, bisect_left(texts, prefix), None))
+        return self.any_of(matching)
 
     def containing(self, part: str) -> BitMap:
-        """The rows that hold a text with `part` in it."""
+        """The rows that have a string that contains `part`."""
         return self.any_of(text for text in self._rows if isinstance(text, str) and part in text)
 
     def keys(self) -> list[Key]:
-        """All values that some row holds."""
+        """All values of all rows."""
         return list(self._rows)
 
     def holders(self, keys: Iterable[Key], among: BitMap) -> list[tuple[Key, BitMap]]:
-        """The rows among the given ones that hold each of some values; values that none holds are left out."""
-        found = [(key, rows & among) for key in keys if (rows := self._rows.get(key)) is not None]
-        return [(key, rows) for key, rows in found if rows]
+        """For each of some values its rows within `among`; values without such rows are left out."""
+        common = [(key, rows & among) for key in keys if (rows := self._rows.get(key)) is not None]
+        return [(key, rows) for key, rows in common if rows]
 
     def size_bytes(self, lock: threading.Lock) -> int:
         with lock:
@@ -138,7 +138,7 @@ class Postings:
         return size
 
     def _sorted_texts(self) -> list[str]:
-        """The texts in order, some of them gone since; they are kept from the first time that somebody asks."""
+        """The strings in order; some may have no rows any more. Built at the first call, then updated."""
         if self._texts is None or len(self._texts) > 2 * len(self._rows) + RESORT_ROWS:
             self._texts, self._new_texts = sorted(text for text in self._rows if isinstance(text, str)), []
         if self._new_texts:
@@ -152,7 +152,7 @@ Value = TypeVar("Value")
 
 
 class _Sorted(ABC, Generic[Value]):
-    """row -> values, with a sorted copy to find rows by; and the few rows that changed since it was made."""
+    """row -> values, with a sorted copy for lookups by value, and the rows that changed after the copy was made."""
 
     def __init__(self) -> None:
         self._values: dict[int, list[Value]] = {}
@@ -169,12 +169,12 @@ class _Sorted(ABC, Generic[Value]):
             self._changed.add(row)
 
     def forget(self, rows: BitMap) -> None:
-        """Takes rows out, whatever they hold."""
+        """Removes several rows."""
         for row in rows:
             self.remove(row)
 
     def parts(self, lock: threading.Lock) -> Iterator[IndexPart]:
-        """What a checkpoint keeps: the sorted copy, then the rows that are not in it; when those are many, all of them sorted."""
+        """The content for a checkpoint: the sorted copy, then the changed rows; if these are many, all rows sorted again."""
         with lock:
             now = copy(self)
             now._changed = BitMap(self._changed)
@@ -194,14 +194,14 @@ class _Sorted(ABC, Generic[Value]):
 
     @abstractmethod
     def _sorted_part(self) -> IndexPart:
-        """The sorted copy without the rows that changed since."""
+        """The sorted copy without the rows that changed after it was made."""
 
     @abstractmethod
     def _unsorted_part(self, pairs: list[tuple[Value, int]]) -> IndexPart:
         """Values and rows in any order."""
 
     def _unchanged(self) -> NDArray[np.bool_]:
-        """Which of the sorted rows are as they were when they were sorted."""
+        """A mask of the sorted rows that have not changed."""
         return ~np.isin(self._rows, np.array(self._changed.to_array(), np.uint32))
 
     def count(self) -> int:
@@ -209,7 +209,7 @@ class _Sorted(ABC, Generic[Value]):
         return len(self._values)
 
     def _settle(self) -> None:
-        """Sorts anew when many rows changed."""
+        """Makes a new sorted copy when many rows have changed."""
         if self._is_unsettled():
             self._sort([(value, row) for row, values in self._values.items() for value in values])
             self._changed = BitMap()
@@ -222,12 +222,12 @@ class _Sorted(ABC, Generic[Value]):
         """Makes the sorted copy."""
 
     def _tested(self, rows: BitMap, accepts: Callable[[Value], bool]) -> BitMap:
-        """Those of the rows that have a value that `accepts` takes."""
+        """The rows among `rows` that have a value for which `accepts` is true."""
         return BitMap(row for row in rows if any(accepts(value) for value in self._values.get(row, ())))
 
 
 class RangeIndex(_Sorted[float | int]):
-    """Numbers of rows, for ranges and for order. The sorted copy is searched as float64, which merges some large integers."""
+    """Numbers by row, for ranges and sorting. Lookups use float64, so that some large integers compare as equal."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -235,11 +235,11 @@ class RangeIndex(_Sorted[float | int]):
         self._numbers: list[float | int] = []
 
     def between(self, accepts: Callable[[float | int], bool], low: float | None, high: float | None) -> BitMap:
-        """The rows with a value that `accepts` takes; all such values lie within `low` and `high`, both included."""
+        """The rows with a value for which `accepts` is true; all such values must lie between `low` and `high`, inclusive."""
         self._settle()
         start = 0 if low is None else self._place(low, "left")
         end = len(self._rows) if high is None else self._place(high, "right")
-        # Within the run of values that equal a bound, the bound may be excluded; between the runs everything passes.
+        # All values strictly between the bounds pass. Values equal to a bound are tested: the bound may be exclusive.
         inner_start = start if low is None else min(self._place(low, "right"), end)
         inner_end = end if high is None else max(self._place(high, "left"), inner_start)
         rows = _bitmap(self._rows[inner_start:inner_end])
@@ -250,13 +250,13 @@ class RangeIndex(_Sorted[float | int]):
         return (rows - self._changed) | self._tested(self._changed, accepts)
 
     def order(self) -> ValueOrder:
-        """The values in order, as they are now."""
+        """The values in order, a snapshot."""
         self._settle()
         changed = [(value, row) for row in self._changed for value in self._values.get(row, ())]
         return ValueOrder(self._floats, self._rows, self._numbers, BitMap(self._changed), changed)
 
     def restore(self, part: NumberRows) -> None:
-        """Takes over what `parts` gave."""
+        """Adds a part that `parts` produced."""
         rows = np.frombuffer(part.rows, np.uint32)
         by_row = _by_row(rows.tolist(), part.numbers)
         if part.in_order:
@@ -288,7 +288,7 @@ class RangeIndex(_Sorted[float | int]):
 
 
 class ValueOrder(NamedTuple):
-    """The values of a RangeIndex in order, at one moment: a sorted copy that never changes, and what changed since."""
+    """A snapshot of a RangeIndex: a sorted copy that never changes, and the rows that changed after it was made."""
 
     floats: NDArray[np.float64]
     rows: NDArray[np.uint32]
@@ -299,9 +299,9 @@ class ValueOrder(NamedTuple):
     def ascending(
         self, start: float | None, descending: bool, without: BitMap, pairs: Sequence[ValueOfRow]
     ) -> Iterator[ValueOfRow]:
-        """Every value with its row, by value and then row, from value `start` on, itself included; `descending` turns it round.
+        """Pairs of value and row in order of value, then row, from value `start` (inclusive); reversed if `descending`.
 
-        A row comes once for each of its values. The rows `without` are left out, and `pairs` take their place.
+        A row is returned once for each of its values. The rows `without` are left out; `pairs` are merged in instead.
         """
         unsorted = [pair for pair in self.changed_pairs if pair[1] not in without]
         merged = merge(
@@ -314,7 +314,7 @@ class ValueOrder(NamedTuple):
         return dropwhile(lambda pair: pair[0] > start if descending else pair[0] < start, merged)
 
     def _walk(self, start: float | None, descending: bool, without: BitMap) -> Iterator[ValueOfRow]:
-        """The sorted copy, from `start` or a little before it on."""
+        """The pairs of the sorted copy, beginning at `start` or slightly before it."""
         first, last = 0, len(self.rows)
         if start is not None and descending:
             last = _place(self.floats, start, "right")
@@ -328,7 +328,7 @@ class ValueOrder(NamedTuple):
 
 
 class GeoIndex(_Sorted[Coordinates]):
-    """Coordinates of rows, for areas: in order of latitude, so that only those in the area's band are looked at."""
+    """Coordinates by row, sorted by latitude, so that a search tests only those between the southern and northern bounds."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -336,19 +336,19 @@ class GeoIndex(_Sorted[Coordinates]):
         self._lats = np.empty(0, np.float64)
 
     def within(self, area: Area) -> BitMap:
-        """The rows with a place in an area."""
+        """The rows with a point in an area."""
         self._settle()
         west, south, east, north = area.bounds()
         band = slice(int(np.searchsorted(self._lats, south, "left")), int(np.searchsorted(self._lats, north, "right")))
         lons, lats, rows = self._lons[band], self._lats[band], self._rows[band]
         near = (lons >= west) | (lons <= east) if west > east else (lons >= west) & (lons <= east)
         lons, lats, rows = lons[near], lats[near], rows[near]
-        held, doubtful = area.holding(lons, lats)
-        found = _bitmap(rows[held]) | self._tested(_bitmap(rows[doubtful]), lambda place: area.holds(*place))
-        return (found - self._changed) | self._tested(self._changed, lambda place: area.holds(*place))
+        certain, doubtful = area.holding(lons, lats)
+        inside = _bitmap(rows[certain]) | self._tested(_bitmap(rows[doubtful]), lambda place: area.holds(*place))
+        return (inside - self._changed) | self._tested(self._changed, lambda place: area.holds(*place))
 
     def restore(self, part: PlaceRows) -> None:
-        """Takes over what `parts` gave."""
+        """Adds a part that `parts` produced."""
         rows = np.frombuffer(part.rows, np.uint32)
         lons, lats = np.frombuffer(part.lons), np.frombuffer(part.lats)
         by_row = _by_row(rows.tolist(), list(map(Coordinates, lons.tolist(), lats.tolist())))
@@ -375,9 +375,9 @@ class GeoIndex(_Sorted[Coordinates]):
 
 
 class FieldIndex:
-    """The index of one field, of one type. `rows` have a value of the type, `filled` any value at all, `nulls` a null.
+    """The index of one field. `rows` have a value of the index's type, `filled` any value except null, `nulls` a null.
 
-    `keeps_values`: the postings are of the values themselves, so that they can be counted.
+    `keeps_values`: the posting keys are the values themselves, so that facets can be counted from them.
     """
 
     def __init__(self, schema: FieldSchema) -> None:
@@ -391,7 +391,7 @@ class FieldIndex:
         self._places = GeoIndex() if schema.type is FieldType.GEO else None
         self._texts = analyzer_of(schema) if schema.type is FieldType.TEXT else None
         self._several = BitMap()
-        """Rows with more than one text: their postings do not say which word stands in which."""
+        """Rows with more than one text: their postings do not say which text contains a word."""
 
     def size_bytes(self, lock: threading.Lock) -> int:
         """What the index takes, about."""
@@ -402,7 +402,7 @@ class FieldIndex:
         return rows + self.postings.size_bytes(lock) + ordered + places
 
     def add(self, row: int, nodes: list[Any]) -> None:
-        """Indexes what stands at the field in a row's payload."""
+        """Adds a row; `nodes` are the JSON values at the field in its payload."""
         values = _values(nodes)
         if any(node is not None and node != [] for node in nodes):
             self.filled.add(row)
@@ -422,7 +422,7 @@ class FieldIndex:
             self._several.add(row)
 
     def remove(self, row: int, nodes: list[Any]) -> None:
-        """Takes a row out; `nodes` are those that it was added with."""
+        """Removes a row; `nodes` must be those that it was added with."""
         for rows in (self.rows, self.filled, self.nulls, self._several):
             rows.discard(row)
         self.postings.remove(row, self._keys(_values(nodes)))
@@ -432,7 +432,7 @@ class FieldIndex:
             self._places.remove(row)
 
     def forget(self, rows: BitMap) -> None:
-        """Takes rows out, whatever they hold."""
+        """Removes rows whose values the caller does not know; slower than `remove`."""
         for held in (self.rows, self.filled, self.nulls, self._several):
             held.difference_update(rows)
         for values in (self.postings, self.ordered, self._places):
@@ -440,8 +440,8 @@ class FieldIndex:
                 values.forget(rows)
 
     def parts(self, name: str, lock: threading.Lock) -> Iterator[FieldRows | IndexPart]:
-        """What a checkpoint keeps of this index of the field `name`. Taken while the index changes: what it has of a row is what
-        held at some moment from the call on."""
+        """The content for a checkpoint; `name` is the field. The index may change during the iteration: each row is then
+        included as it was at some moment after the call."""
         with lock:
             rows, filled, nulls, several = (held.serialize() for held in (self.rows, self.filled, self.nulls, self._several))
         yield FieldRows(name, self.schema, rows, filled, nulls, several)
@@ -450,7 +450,7 @@ class FieldIndex:
                 yield from values.parts(lock)
 
     def restore(self, part: FieldRows | IndexPart) -> None:
-        """Takes over what `parts` gave."""
+        """Adds a part that `parts` produced."""
         match part:
             case FieldRows():
                 sets = (part.rows, part.filled, part.nulls, part.several)
@@ -463,44 +463,44 @@ class FieldIndex:
                 self._places.restore(part)
 
     def points(self) -> int:
-        """How many rows have a value here."""
+        """How many rows have a value of the index's type."""
         return len(self.rows)
 
     def matching(self, wanted: Iterable[Any]) -> BitMap | None:
-        """The rows that hold one of the values; None when this type of index cannot tell for one of them."""
+        """The rows that have one of the values; None when this type of index does not support one of them."""
         if not self.keeps_values:
             return None
         keys = [self._key(value) for value in wanted]
         return None if None in keys else self.postings.any_of(key for key in keys if key is not None)
 
     def starting(self, prefix: str) -> BitMap | None:
-        """The rows with a text that starts with `prefix`; None when this type of index cannot tell."""
+        """The rows with a string that starts with `prefix`; None when this type of index does not support it."""
         return self.postings.starting(prefix) if self.schema.type is FieldType.KEYWORD else None
 
     def containing(self, part: str) -> BitMap | None:
-        """The rows with a text that has `part` in it; None when this type of index cannot tell."""
+        """The rows with a string that contains `part`; None when this type of index does not support it."""
         return self.postings.containing(part) if self.schema.type is FieldType.KEYWORD else None
 
     def any_word(self, words: Sequence[str]) -> tuple[BitMap, bool]:
-        """For a text index: the rows with a text that has one of the words, and True."""
+        """For a text index: the rows with one of the words. The second result is always True, as in `all_words`."""
         return self.postings.any_of(words), True
 
     def all_words(self, words: Sequence[str]) -> tuple[BitMap, bool]:
-        """For a text index: the rows whose texts together have all the words, and whether each has them in one text."""
+        """For a text index: the rows with all the words. The second result is False when the words may be in different texts."""
         rows = self.postings.all_of(words)
         return rows, len(set(words)) < 2 or rows.isdisjoint(self._several)
 
     def between(
         self, kind: FieldType, accepts: Callable[[float | int], bool], low: float | None, high: float | None
     ) -> BitMap | None:
-        """The rows with a number (kind FLOAT) or a moment (kind DATETIME) in a range; see `RangeIndex.between`."""
+        """The rows with a number (kind FLOAT) or a datetime (kind DATETIME) in a range; see `RangeIndex.between`."""
         moments = self.schema.type is FieldType.DATETIME
         if self.ordered is None or moments != (kind is FieldType.DATETIME):
             return None
         return self.ordered.between(accepts, low, high)
 
     def within(self, area: Area) -> BitMap | None:
-        """The rows with a place in an area; None when this is no index of places."""
+        """The rows with a point in an area; None when this is not a geo index."""
         return None if self._places is None else self._places.within(area)
 
     def _keys(self, values: list[Any]) -> Iterable[Key]:
@@ -510,7 +510,7 @@ class FieldIndex:
         return [key for value in values if (key := self._key(value)) is not None] if self.keeps_values else []
 
     def _key(self, value: Any) -> Key | None:
-        """The value as a posting's key; None when an index of this type does not hold such values."""
+        """The value as a posting key; None when an index of this type does not contain such values."""
         match self.schema.type:
             case FieldType.KEYWORD:
                 return value if isinstance(value, str) else None
@@ -532,15 +532,15 @@ _BY_ORDER = (FieldType.INTEGER, FieldType.FLOAT, FieldType.DATETIME)
 
 
 def bitmap_bytes(rows: BitMap) -> int:
-    """What a bitmap takes."""
+    """The memory of a bitmap."""
     held = rows.get_statistics()
     return 64 + held["n_bytes_array_containers"] + held["n_bytes_run_containers"] + held["n_bytes_bitset_containers"]
 
 
 class Moment:
-    """A state of a payload index, and the way to the states after it: which rows each step removed or changed.
+    """A version of a payload index, linked to the next version by the rows that were removed or changed between the two.
 
-    Each view of a shard holds the moment that it was made at. Steps that no view looks back to are freed with their moments.
+    Each view of a shard refers to the version it was made from. Older versions are garbage-collected.
     """
 
     __slots__ = ("changed", "next")
@@ -550,7 +550,7 @@ class Moment:
         self.next: Moment | None = None
 
     def changed_until(self, later: Moment) -> BitMap:
-        """The rows that were removed or changed between this moment and a `later` one."""
+        """The rows that were removed or changed between this version and a `later` one."""
         rows = BitMap()
         moment = self
         while moment is not later:
@@ -562,7 +562,7 @@ class Moment:
 
 
 class PayloadIndex:
-    """All field indexes of a shard. One thread changes it, any thread asks; both hold `lock` meanwhile, for short."""
+    """All field indexes of a shard. One thread writes, any thread reads; both hold `lock`, for a short time."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -570,10 +570,10 @@ class PayloadIndex:
         self.moment = Moment()
 
     def change(self, removed: Iterable[RowPayload], added: Iterable[RowPayload]) -> None:
-        """Takes rows out and puts rows in; a row whose payload changes is in both.
+        """Removes rows, then adds rows; a row whose payload changes is in both lists.
 
-        A row that is taken out comes with the payload that it was put in with. The lock is held for a few rows at a time: whoever
-        asks in between, for an earlier moment, tests the rows that were taken out by then one by one.
+        A removed row must be given with the payload that it was added with. The lock is held for a few rows at a time; a reader
+        of an earlier version tests the rows that have been removed since then one by one.
         """
         steps = chain(((row, payload, True) for row, payload in removed), ((row, payload, False) for row, payload in added))
         while step := list(islice(steps, ROWS_PER_STEP)):
@@ -592,7 +592,7 @@ class PayloadIndex:
         self.moment = self.moment.next
 
     def replace_fields(self, fields: dict[str, FieldIndex]) -> None:
-        """Puts other field indexes in place of all, built from the same rows."""
+        """Replaces all field indexes by others, built from the same rows."""
         with self.lock:
             self.fields = fields
 
@@ -601,14 +601,14 @@ class PayloadIndex:
         return sum(index.size_bytes(self.lock) for index in list(self.fields.values()))
 
     def points(self, field: str) -> int:
-        """How many points have a value in the index of a field; 0 without one."""
+        """How many points have a value in the index of a field; 0 without an index."""
         with self.lock:
             index = self.fields.get(field)
             return 0 if index is None else index.points()
 
 
 def indexed_values(fields: Mapping[str, FieldIndex], payload: bytes) -> Iterator[tuple[FieldIndex, list[Any]]]:
-    """What a payload has at each of the indexed fields, arrays as arrays, in the form that a FieldIndex takes."""
+    """For each indexed field of a payload: its index and the JSON values at the field, as `FieldIndex.add` takes them."""
     if not payload or not fields:
         return
     content = orjson.loads(payload)
@@ -618,7 +618,7 @@ def indexed_values(fields: Mapping[str, FieldIndex], payload: bytes) -> Iterator
 
 
 def _values(nodes: list[Any]) -> list[Any]:
-    """The values that conditions look at: an array counts as each of its elements."""
+    """The values that conditions test: an array is replaced by its elements."""
     if not any(isinstance(node, list) for node in nodes):
         return nodes
     return [value for node in nodes for value in (node if isinstance(node, list) else (node,))]
@@ -631,7 +631,7 @@ def _bitmap(rows: np.ndarray[Any, np.dtype[np.uint32]]) -> BitMap:
 
 
 def _place(floats: NDArray[np.float64], value: float, side: Side) -> int:
-    """Where a value would stand among sorted ones."""
+    """The insertion index of a value in a sorted array."""
     return int(np.searchsorted(floats, _as_float(value), side))
 
 
@@ -640,7 +640,7 @@ def _uint32s(numbers: Iterable[int]) -> bytes:
 
 
 def _by_row(rows: list[int], values: list[Value]) -> dict[int, list[Value]]:
-    """The values of each row; nearly always it has one."""
+    """The values of each row; nearly every row has one."""
     by_row = {row: [value] for row, value in zip(rows, values, strict=True)}
     if len(by_row) < len(rows):
         by_row = {row: [] for row in by_row}

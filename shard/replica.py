@@ -1,9 +1,9 @@
-"""The protocol that makes a shard, wherever it is, look alike: requests go in as values, results come back as columns.
+"""The protocol of a replica, local or remote: requests are values, results are columns.
 
-A read takes a lease: one moment of the shard, pinned from the first round of a request to the last (I13). What a lease and its
-replica are asked for, they answer with the value itself when it is at hand or quickly made, else with something to await.
+A read takes a lease, which pins one view of the shard from the first round of a request to the last (I13). A method returns its
+result directly when that is available or quick to compute, and otherwise an awaitable of it.
 
-`shard/local.py` implements it in this process; `shard/wire.py` encodes everything that goes through it.
+`shard/local.py` implements the protocol in this process; `shard/wire.py` encodes its requests and results.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ Pool: TypeAlias = Callable[[Callable[[], T]], Awaitable[T]]
 class RankedPoints(msgspec.Struct):
     """Points in the order of a ranking, as columns of equal length.
 
-    `scores` are float32, in the dialect's form; `stamps` those of the latest write that shaped each point. `values` are what the
-    points were ordered by, where that is no score. `steps` say what was done, when that was asked for.
+    `scores` are float32, as the dialect shows them; `stamps` are of the latest write to each point. `values` are the sort keys
+    of an order or a sample. `steps` is the trace of the execution, if `explain` was set.
     """
 
     ids: list[bytes]
@@ -41,7 +41,7 @@ class RankedPoints(msgspec.Struct):
     steps: list[dict[str, Any]] = []
 
     def since(self, start: int, end: int | None = None) -> RankedPoints:
-        """The points from one place of the ranking on, and before another."""
+        """The points from index `start` up to, but not including, index `end`."""
         part = slice(start, end)
         values = None if self.values is None else self.values[part]
         return RankedPoints(self.ids[part], self.scores[part], self.stamps[part], values)
@@ -57,21 +57,21 @@ class Points(msgspec.Struct):
 
 
 class PayloadPart(msgspec.Struct, frozen=True):
-    """Which part of payloads: what lies at the paths `include`, or all but what lies at `exclude`; all without both."""
+    """The part of a payload to return: the paths `include`, or all paths except `exclude`; everything without either."""
 
     include: list[str] | None = None
     exclude: list[str] | None = None
 
 
 class Terms(msgspec.Struct):
-    """How many points have a sparse vector, and how many of these have each of some indexes."""
+    """Document frequencies: how many points have a sparse vector, and how many of these have each of the requested indexes."""
 
     total: int
     having: list[int]
 
 
 class FacetCount(msgspec.Struct, array_like=True):
-    """How many points have a value."""
+    """A value and the number of points that have it."""
 
     value: str | int | bool
     count: int
@@ -93,14 +93,14 @@ class ShardStatus(msgspec.Struct):
 
 
 class Held(msgspec.Struct):
-    """How many bytes of vectors and payload a shard holds, estimated from some of its points."""
+    """Bytes of vectors and payload in a shard, estimated from a sample of its points."""
 
     vector_bytes: int
     payload_bytes: int
 
 
 class Lease(Protocol):
-    """A shard at one moment. Whatever it is asked for raises DeadlineExceeded when the time of the read is over."""
+    """A pinned view of a shard. Every method raises DeadlineExceeded when the deadline of the read has passed."""
 
     @property
     def shard(self) -> int:
@@ -108,40 +108,40 @@ class Lease(Protocol):
 
     @property
     def version(self) -> Hashable:
-        """Equal versions mean equal answers."""
+        """Identifies the view: equal versions mean equal answers."""
 
     @property
     def positions(self) -> Positions:
-        """The next offsets of the shard's home partitions: everything below is in what the lease shows."""
+        """The next offsets of the shard's home partitions: the view contains everything below them."""
 
     def begin(self, deadline: Deadline) -> None:
         """From now on the lease works for its request, until the deadline at most."""
 
     def rank(self, ranking: Ranking, among: Sequence[bytes] | None = None) -> Answer[RankedPoints]:
-        """The points that come first; `among` limits them to those with these ids. Raises OrderError without a fitting index."""
+        """The first points of a ranking; `among` limits it to these ids. Raises OrderError without a suitable index."""
 
     def score(self, formula: Formula, ids: Sequence[bytes], scores: Sequence[Sequence[float | None]]) -> Answer[Vectors]:
-        """The value of a formula for each point, float32; `scores[i]` are those of the i-th point. Raises FormulaError."""
+        """The value of a formula for each point, float32; `scores[i]` are the prefetch scores of point i. Raises FormulaError."""
 
     def terms(self, name: str, indexes: Sequence[int], where: Where | None) -> Answer[Terms]:
-        """How many of the points that pass have a sparse vector of this name, and each of these indexes in it."""
+        """Document frequencies of these indexes of a sparse vector, over the points that pass the filter."""
 
     def fetch(
         self, ids: Sequence[bytes], payload: PayloadPart | None = None, vectors: bool | Sequence[str] = False
     ) -> Answer[Points]:
-        """The points with these ids, in their order; those that do not exist are left out. Without a part, payloads are empty."""
+        """The existing points among these ids, in the given order. Payloads are empty when `payload` is None."""
 
     def values(self, ids: Sequence[bytes], key: str) -> Answer[list[list[Any]]]:
-        """The values at a path in the payload of each of these points, which exist; an array counts as its elements."""
+        """The payload values at a path for each of these points, which must exist; an array counts as its elements."""
 
     def count(self, where: Where | None) -> Answer[int]:
-        """How many points pass."""
+        """How many points pass the filter."""
 
     def facet(self, key: str, where: Where | None) -> Answer[list[FacetCount]]:
-        """How many of the points that pass have each text, integer or boolean at a path."""
+        """For each string, integer or boolean at a path: how many of the points that pass the filter have it."""
 
     def held(self) -> Answer[Held]:
-        """How much the shard holds."""
+        """The estimated size of the data in the shard."""
 
 
 class Replica(Protocol):
@@ -154,7 +154,7 @@ class Replica(Protocol):
     def read(self, positions: Mapping[TopicPartition, int], wait_s: float) -> Answer[Lease]:
         """A lease on a moment at which everything below `positions` is applied.
 
-        Raises NotCaughtUp when that moment does not come within `wait_s`.
+        Raises NotCaughtUp when the positions are not reached within `wait_s` seconds.
         """
 
     def status(self) -> Answer[ShardStatus]:

@@ -1,7 +1,7 @@
-"""What every hit shows of its row, id and stamp, in memory: asking RocksDB would take longer than many a search.
+"""The id and stamp of every row, in memory: every hit needs them, and reading them from RocksDB can take longer than the search.
 
-Rows stand in chunks of bytes. A chunk is written only where no view looks yet, and copied when a stamp in it changes, so that a
-view stays as it was.
+Rows are stored in chunks of bytes, copy-on-write: new rows are written to parts of a chunk that no view reads yet, and a chunk is
+copied before a stamp in it changes. So views never change.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pyroaring import BitMap
 
 CHUNK_ROWS = 1 << 14
 SHORT_ID_BYTES = 17
-"""Numbers and UUIDs; longer ids are asked of RocksDB."""
+"""The size of numbers and UUIDs; longer ids are read from RocksDB."""
 
 _HEAD = Struct("<QB")  # stamp, length of the id
 _ID_AT = _HEAD.size
@@ -21,13 +21,13 @@ _ROW_BYTES = _ID_AT + SHORT_ID_BYTES
 
 
 class RowsView:
-    """The rows of one moment."""
+    """The rows at one moment."""
 
     def __init__(self, chunks: Sequence[bytearray | None]) -> None:
         self._chunks = chunks
 
     def known(self, rows: Iterable[int]) -> tuple[list[bytes], list[int]]:
-        """The ids of rows, empty where they are long ones, and the stamps of the latest writes that shaped them."""
+        """The ids of rows, empty for long ids, and the stamps of the latest writes to them."""
         chunks, head = self._chunks, _HEAD.unpack_from
         ids: list[bytes] = []
         stamps: list[int] = []
@@ -41,7 +41,7 @@ class RowsView:
         return ids, stamps
 
     def chunks(self) -> Iterator[tuple[int, bytearray]]:
-        """The chunks and their numbers, for a checkpoint; they are not to be changed."""
+        """The chunks and their numbers, for a checkpoint; the caller must not change them."""
         return ((number, chunk) for number, chunk in enumerate(self._chunks) if chunk is not None)
 
 
@@ -53,7 +53,7 @@ class RowTable:
         self._alive: list[int] = []
 
     def put(self, row: int, id_: bytes, stamp: int) -> None:
-        """A new row; its number is above all before."""
+        """Adds a row; its number must be above all others."""
         number = row // CHUNK_ROWS
         self._make_room(number)
         chunk = self._chunks[number]
@@ -65,7 +65,7 @@ class RowTable:
         self._alive[number] += 1
 
     def restamp(self, stamps: Sequence[tuple[int, int]]) -> None:
-        """Rows whose stamps changed."""
+        """Changes the stamps of rows."""
         for number in {row // CHUNK_ROWS for row, _ in stamps}:
             chunk = self._chunks[number]
             assert chunk is not None
@@ -77,7 +77,7 @@ class RowTable:
             chunk[at : at + 8] = stamp.to_bytes(8, "little")
 
     def remove(self, rows: Iterable[int]) -> None:
-        """Rows that are dead; a chunk of nothing else goes."""
+        """Marks rows as dead; a chunk without live rows is dropped."""
         for row in rows:
             number = row // CHUNK_ROWS
             self._alive[number] -= 1
@@ -85,14 +85,14 @@ class RowTable:
                 self._chunks[number] = None
 
     def restore(self, number: int, chunk: bytearray) -> None:
-        """Takes over a chunk from a checkpoint; `keep` then says which of its rows are alive."""
+        """Adds a chunk from a checkpoint; after all chunks, call `keep`. Raises ValueError for a wrong size."""
         if len(chunk) != CHUNK_ROWS * _ROW_BYTES:
             raise ValueError(f"a chunk of {len(chunk)} bytes")
         self._make_room(number)
         self._chunks[number] = chunk
 
     def keep(self, alive: BitMap) -> None:
-        """The rows that are alive; a chunk of nothing else goes."""
+        """Sets which rows are alive; a chunk without live rows is dropped."""
         for number in range(len(self._chunks)):
             self._alive[number] = alive.range_cardinality(number * CHUNK_ROWS, (number + 1) * CHUNK_ROWS)
             if not self._alive[number]:

@@ -1,9 +1,9 @@
-"""One shard: applies records in the order of its partitions, and answers what its rows, vectors and payload index know.
+"""One shard: applies records in the order of its partitions, and publishes views for reads.
 
-Applying a batch is done in these steps; a crash between any two loses nothing but time:
- 1. each record gets its stamp and joins into the points it names, in memory (`WriteBatch.join`);
- 2. rows, versions and the applied offsets go to RocksDB in one atomic write (I3);
- 3. the in-memory indexes follow under the lock, and a new view of rows and vectors is published, all at once.
+A batch is applied in three steps; after a crash between any two of them the batch is replayed or complete:
+ 1. each record gets its stamp and is joined into the points it names, in memory (`WriteBatch.join`);
+ 2. rows, versions and the applied offsets are written to RocksDB in one atomic write (I3);
+ 3. under the lock, the in-memory indexes are updated and a new view is published.
 One thread applies; any thread reads.
 """
 
@@ -44,7 +44,7 @@ from shard.view import ShardView
 log = logging.getLogger(__name__)
 
 Background = Callable[[Callable[[], None]], None]
-"""Runs a long task later, elsewhere, one at a time."""
+"""Runs long tasks on another thread, one at a time."""
 
 
 class ShardClosed(Exception):
@@ -85,19 +85,19 @@ class Shard:
             self._load()
         except BaseException:
             self._view = None
-            self.store.close()  # or RocksDB's lock would keep the next attempt out
+            self.store.close()  # otherwise RocksDB's lock would make the next attempt fail
             raise
 
     @property
     def view(self) -> ShardView:
-        """The shard as it is now, for a read. Raises ShardClosed after `close`."""
+        """The current view. Raises ShardClosed after `close`."""
         if (view := self._view) is None:
             raise ShardClosed(f"shard {self.number} of collection {self.collection.name!r} is closed")
         return view
 
     @property
     def latest_view(self) -> ShardView | None:
-        """As `view`; None after `close`."""
+        """The current view; None after `close`."""
         return self._view
 
     def home_partitions(self) -> list[TopicPartition]:
@@ -105,11 +105,11 @@ class Shard:
         return self._homes
 
     def progress(self, partition: TopicPartition) -> Progress:
-        """How far a home partition is applied here, durably up to a power loss."""
+        """How far a home partition is applied here. It survives a process crash, but not a power loss."""
         return self._progress[partition]
 
     def apply(self, records: Sequence[tuple[Entry, Record]]) -> list[Applied | None]:
-        """Applies records of home partitions, in offset order within each. None for one that was applied before."""
+        """Applies records of home partitions, in offset order within each partition. None for a record applied before."""
         batch = WriteBatch(self)
         results = [batch.join(entry, record) for entry, record in records]
         self.store.write(batch.changes())
@@ -122,7 +122,7 @@ class Shard:
         return results
 
     def pass_over(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Notes that the home partitions held nothing for this shard below `positions`, so that a restart begins there."""
+        """Advances the applied offsets over records that are not for this shard, so that a restart begins at `positions`."""
         changes = Changes(self.store)
         for partition, offset in positions.items():
             progress = msgspec.structs.replace(self._progress[partition], offset=max(offset, self._progress[partition].offset))
@@ -131,7 +131,7 @@ class Shard:
         self.store.write(changes)
 
     def configure(self, collection: Collection) -> None:
-        """Takes over changed settings and payload schema; new field indexes are built before this returns."""
+        """Applies changed settings and a changed payload schema; new field indexes are built before this returns."""
         kept = {name: index for name, index in self.payload.fields.items() if collection.fields.get(name) == index.schema}
         new = {name: FieldIndex(schema) for name, schema in collection.fields.items() if name not in kept}
         if new:
@@ -149,7 +149,10 @@ class Shard:
         self.tend()
 
     def tend(self, idle: bool = False) -> None:
-        """Starts what is to be built; each finished build looks again. `idle`: no writes are coming in."""
+        """Starts due background work: a checkpoint, and builds of segments. Each finished build calls it again.
+
+        `idle`: no writes are coming in.
+        """
         if self.checkpoint.plan(idle):
             self._background(self.checkpoint.take)
         for vectors in self.vectors.values():
@@ -160,7 +163,7 @@ class Shard:
                 self._background(partial(self._run, vectors, build))
 
     def status(self) -> dict[str, int]:
-        """Counts for people: points, vectors, vectors in graphs, segments."""
+        """Counts for operators: points, vectors, vectors in graphs, segments."""
         counts = {"points": len(self.alive), "vectors": 0, "indexed": 0, "segments": 0}
         for vectors in self.vectors.values():
             for name, count in vectors.status().items():
@@ -168,7 +171,7 @@ class Shard:
         return counts
 
     def sizes_bytes(self) -> dict[str, int]:
-        """What the parts take; those that are mapped files begin with `mapped_`."""
+        """Bytes by part; the names of mapped files begin with `mapped_`."""
         with self.lock:
             sizes = {"ids": self.rows.size_bytes()}
         sizes["payload_index"] = self.payload.size_bytes()
@@ -178,7 +181,7 @@ class Shard:
         return sizes
 
     def close(self) -> None:
-        """Stops planning builds and closes the files. The state stays, and what is in memory goes into the checkpoint."""
+        """Takes a last checkpoint if one is due, stops planning builds and closes the files. The state stays on disk."""
         self.checkpoint.take_last()
         self.release()
 
@@ -188,15 +191,15 @@ class Shard:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def release(self) -> None:
-        """Closes the files. For a shard in which something failed: what it has in memory is not to be trusted."""
+        """Closes the files without a checkpoint, as after a failure, when the in-memory state may be wrong."""
         for vectors in self.vectors.values():
             vectors.abandon()
         with self.checkpoint.writing:
-            self._view = None  # with its snapshots; RocksDB keeps its lock while a read still holds one
+            self._view = None  # and its snapshots; RocksDB keeps its lock until the last read has released its snapshot
             self.store.close()
 
     def _publish(self) -> None:
-        """Makes what is applied visible to reads that begin now. Under the lock, by the thread that applies."""
+        """Makes the applied state visible to new reads. Under the lock, by the thread that applies."""
         self._view = ShardView(
             self.collection,
             self.store.view(),
@@ -215,8 +218,8 @@ class Shard:
     def _run(self, vectors: Index, build: Build) -> None:
         vectors.run(build)
         with self.lock:
-            if self._view is not None:  # not closed meanwhile
-                # A batch may be written and not yet published: the rows stay those of the view.
+            if self._view is not None:  # not closed during the build
+                # A batch may be written and not yet published, so the rows of the old view are kept.
                 self._view = self._view.with_vectors(self._vector_views())
         self.tend()
 
@@ -235,9 +238,9 @@ class Shard:
             missing = vectors.load(alive, self._next_row)
             for start in range(0, len(missing), 1000):
                 some = self.store.some_vectors(missing[start : start + 1000].tolist())
-                found = [(row, named[name]) for row, named in some if name in named]
-                if found:
-                    vectors.add(np.array([row for row, _ in found]), [vector for _, vector in found])
+                pairs = [(row, named[name]) for row, named in some if name in named]
+                if pairs:
+                    vectors.add(np.array([row for row, _ in pairs]), [vector for _, vector in pairs])
         self.configure(self.collection)
 
     def _read_all_rows(self) -> None:

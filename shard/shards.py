@@ -1,4 +1,4 @@
-"""All shards of this process, which of them are in quarantine, and how far their partitions are applied."""
+"""All shards of this process, the shards in quarantine, and the applied positions of their partitions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from shard.vectors.segment_policy import DEFAULT_POLICY, SegmentPolicy
 log = logging.getLogger(__name__)
 
 _IDENTITY = "identity"
-"""A file that says whose state this is: after a log is restored or replaced, an id may mean another collection."""
+"""A file that identifies the collection: after a log is restored or replaced, its id may mean another collection."""
 
 
 FIRST_DELAY_S = 1.0
@@ -28,7 +28,7 @@ MAX_REASON_CHARS = 500
 
 
 class Quarantine(NamedTuple):
-    """A shard that is not served because something failed inside it, and for how many failures in a row."""
+    """A shard that is not served because of a failure in it. `failures` counts the failures in a row."""
 
     collection: str
     number: int
@@ -37,12 +37,12 @@ class Quarantine(NamedTuple):
 
     @property
     def delay_s(self) -> float:
-        """How long after the last failure the shard is tried again."""
+        """Backoff in seconds after the last failure, before the shard is opened again."""
         return min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** min(self.failures - 1, 10))
 
 
 class ShardUnavailable(Exception):
-    """A shard is in quarantine, so its collection is neither read nor written here. Try again after `retry_after_s`."""
+    """A shard is in quarantine, so its collection cannot be read or written here. Retry after `retry_after_s` seconds."""
 
     def __init__(self, quarantine: Quarantine) -> None:
         super().__init__(
@@ -55,9 +55,9 @@ class ShardUnavailable(Exception):
 class Shards:
     """The shards of this process, in folders `<collection id>/<number>` below `folder`.
 
-    One thread opens, quarantines and drops; any thread looks up. A shard that fails is closed and put into quarantine, the others
-    of its collection stay open: what is new in the log is applied to them, but reads and writes find the whole collection
-    unavailable.
+    One thread opens, quarantines and drops shards; any thread looks them up. A shard that fails is closed and put into
+    quarantine. The other shards of its collection stay open and apply new records, but the whole collection is unavailable for
+    reads and writes.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Shards:
         return [place for place in self._places.get(collection_id, ()) if isinstance(place, Shard)]
 
     def find(self, collection_id: int, number: int) -> Shard | None:
-        """The shard, unless it is in quarantine or not here."""
+        """The shard; None when it is in quarantine or not open here."""
         places = self._places.get(collection_id, ())
         place = places[number] if number < len(places) else None
         return place if isinstance(place, Shard) else None
@@ -97,18 +97,18 @@ class Shards:
         return [place for places in self._places.values() for place in places if isinstance(place, Shard)]
 
     def quarantined(self) -> Mapping[tuple[int, int], Quarantine]:
-        """What is in quarantine, by the collection's id and the shard's number."""
+        """The shards in quarantine, by collection id and shard number."""
         return self._quarantined
 
     # Changing.
 
     def open(self, collection: Collection) -> None:
-        """Opens all shards of a collection, loading what state there is; one that cannot be opened goes into quarantine."""
+        """Opens all shards of a collection with their state on disk, if any. A shard that fails to open goes into quarantine."""
         places = tuple(self._opened(collection, number, 0) for number in range(collection.config.shard_number))
         self._set(collection.id, places)
 
     def reopen(self, collection: Collection, number: int) -> Shard | None:
-        """Opens a shard that is in quarantine, which it leaves by `serve`. None when that fails, which is noted."""
+        """Opens a shard in quarantine; it stays there until `serve`. None when opening fails: the failure is then counted."""
         place = self._opened(collection, number, self._failures(collection.id, number))
         if isinstance(place, Shard):
             return place
@@ -116,16 +116,16 @@ class Shards:
         return None
 
     def serve(self, shard: Shard) -> None:
-        """Ends the quarantine of a shard that was opened again and misses nothing."""
+        """Ends the quarantine of a shard that was reopened and has caught up."""
         self._put(shard.collection.id, shard.number, shard)
 
     def quarantine(self, shard: Shard, error: Exception) -> None:
-        """Closes a shard in which something failed, and serves it no more. Its state stays, and may lack what failed."""
+        """Closes a failed shard and stops serving it. Its state stays on disk, without the batch that failed."""
         id_, number = shard.collection.id, shard.number
         self._put(id_, number, _quarantine(shard.collection, number, error, self._failures(id_, number)))
         try:
             shard.release()
-        except Exception as closing:  # whatever is broken in there must not spread
+        except Exception as closing:  # a broken shard must not affect the others
             log.warning("closing shard %d of collection %s: %s", number, shard.collection.name, closing)
 
     def drop(self, collection_id: int) -> None:
@@ -162,7 +162,7 @@ class Shards:
         return Shard(folder, collection, number, self._topics, self._limits, self._background, self._policy)
 
     def _claim_folder(self, collection: Collection) -> None:
-        """Makes the collection's folder; what lies there of another collection with the same id is removed."""
+        """Creates the collection's folder; the state of another collection with the same id is removed."""
         folder = self._folder / str(collection.id)
         identity = f"{collection.name} {collection.created_ms}"
         if (folder / _IDENTITY).is_file() and (folder / _IDENTITY).read_text() == identity:
@@ -181,27 +181,27 @@ class Shards:
         self._set(collection_id, (*places[:number], place, *places[number + 1 :]))
 
     def _set(self, collection_id: int, places: tuple[Shard | Quarantine, ...]) -> None:
-        """Makes these the shards of a collection, none for a dropped one. New objects, so that readers need no lock."""
-        others = {id_: found for id_, found in self._places.items() if id_ != collection_id}
+        """Sets the shards of a collection; none when it is dropped. Makes new dicts, so that readers need no lock."""
+        others = {id_: value for id_, value in self._places.items() if id_ != collection_id}
         self._places = others | {collection_id: places} if places else others
-        left = {key: found for key, found in self._quarantined.items() if key[0] != collection_id}
+        left = {key: value for key, value in self._quarantined.items() if key[0] != collection_id}
         mine = {(collection_id, number): place for number, place in enumerate(places) if isinstance(place, Quarantine)}
         self._quarantined = left | mine
 
 
 def _quarantine(collection: Collection, number: int, error: Exception, failures: int) -> Quarantine:
     reason = f"{type(error).__name__}: {error}"[:MAX_REASON_CHARS]
-    found = Quarantine(collection.name, number, reason, failures + 1)
+    quarantine = Quarantine(collection.name, number, reason, failures + 1)
     level = logging.ERROR if failures == 0 else logging.WARNING
     log.log(level, "shard %d of collection %s is in quarantine: %s", number, collection.name, reason, exc_info=failures == 0)
-    return found
+    return quarantine
 
 
 class AppliedPositions:
-    """How far this process has applied each partition. Whoever must see a write waits for its position here.
+    """How far this process has applied each partition. A read that must see a write waits for its position here.
 
-    While the process opens its state, nothing is applied: `get` gives no positions, and `covers` holds for none.
-    A partition counts as applied also where a shard in quarantine lacks some of it; `Shards.of` refuses that one.
+    While the process opens its state there are no positions: `get` returns none, and `covers` is always False.
+    Shards in quarantine do not hold a position back; `Shards.of` refuses their collections.
     """
 
     def __init__(self) -> None:
@@ -210,11 +210,11 @@ class AppliedPositions:
         self._listeners: list[Callable[[], None]] = []
 
     def get(self) -> Positions:
-        """Next offsets by partition, as of now; empty while the state is being opened."""
+        """The next offsets by partition; empty while the state is being opened."""
         return self._positions
 
     def advance(self, to: Mapping[TopicPartition, int]) -> None:
-        """Moves on, and tells the listeners when anything moved."""
+        """Raises the positions; lower ones are ignored. Calls the listeners when any position changed."""
         with self._moved:
             moved = {p: offset for p, offset in to.items() if offset > self._positions.get(p, -1)}
             if not moved:
@@ -224,11 +224,11 @@ class AppliedPositions:
         self._tell()
 
     def suspend(self) -> None:
-        """Nothing is applied until `restart`: the state is being opened."""
+        """Removes all positions until `restart`: the state is being opened."""
         self.restart({})
 
     def restart(self, positions: Positions) -> None:
-        """Begins anew at these positions, which may lie below what was announced."""
+        """Sets the positions; they may be lower than before."""
         with self._moved:
             self._positions = dict(positions)
             self._moved.notify_all()
@@ -240,7 +240,7 @@ class AppliedPositions:
         return bool(done) and all(done.get(partition, 0) >= offset for partition, offset in positions.items())
 
     def wait(self, positions: Mapping[TopicPartition, int], timeout_s: float) -> bool:
-        """Waits until everything below `positions` is applied; whether it is."""
+        """Waits until everything below `positions` is applied. Returns False after the timeout."""
         with self._moved:
             return self._moved.wait_for(lambda: self.covers(positions), timeout_s)
 

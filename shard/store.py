@@ -1,17 +1,17 @@
-"""One shard's RocksDB: point rows, versions and applied offsets. With the embedded log, the only place that imports rocksdict.
+"""The RocksDB of one shard: point rows, versions and applied offsets. Only this module and the embedded log import rocksdict.
 
 | family   | key                                 | value                                                   |
 |----------|-------------------------------------|---------------------------------------------------------|
 | points   | point id                            | `StoredPoint`                                           |
 | rows     | row, u64                            | id, payload and latest stamp of a live point            |
 | vectors  | row, u64                            | vectors by name                                         |
-| versions | id length u16, id, inverted version | a write that the current state no longer shows by itself |
+| versions | id length u16, id, inverted version | a write that cannot be read back from the current state |
 | meta     | `p` topic/partition, `k` key, `row` | progress, idempotency keys, the next row                |
-| meta     | `b` number of a write batch, u64    | the rows that it made, ended, or gave another payload   |
+| meta     | `b` number of a write batch, u64    | rows that it created, ended or changed the payload of   |
 | meta     | `from`                              | the number up to which `b` keys were removed            |
 
-A row is one vector state of a point and its number is never given out twice. The `b` keys tell a start what to read anew after
-a checkpoint of what is in memory.
+A row is one vector state of a point; its number is never reused. From the `b` keys a start knows which rows changed after the
+checkpoint.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ NO_ROW = -1
 BLOCK_CACHE_BYTES = 32 << 20
 WRITE_BUFFER_BYTES = 16 << 20
 MAX_WAL_BYTES = 64 << 20
-"""Of the write-ahead logs of one shard, which a start after a kill reads. A log stays until every family has flushed its part of
-it. Without this bound they grow to four times all write buffers before a family that is written little has to flush."""
+"""The bound of one shard's write-ahead logs, which a start after a crash replays. A log is kept until every column family has
+flushed its part of it; without this bound the logs can grow to four times all write buffers before a rarely written family
+flushes."""
 
 _FAMILIES = ("points", "rows", "vectors", "versions", "meta")
 _NEXT_ROW = b"row"
@@ -49,7 +50,7 @@ _cache = Cache(BLOCK_CACHE_BYTES)  # shared by all shards of the process, so tha
 
 
 class StoredPoint(msgspec.Struct, array_like=True, omit_defaults=True):
-    """A point without its payload and vectors, which lie under its row; a point that is not alive keeps waiting patches here."""
+    """A point without payload and vectors, which are stored under its row. Patches of a point that is not alive are kept here."""
 
     full: Version
     row: int = NO_ROW
@@ -61,7 +62,7 @@ class StoredPoint(msgspec.Struct, array_like=True, omit_defaults=True):
 
 
 class Row(NamedTuple):
-    """A live point as a reader wants it; `stamp` is that of the latest write that shaped it."""
+    """A live point for readers; `stamp` is of the latest write to it."""
 
     row: int
     id: bytes
@@ -70,9 +71,9 @@ class Row(NamedTuple):
 
 
 class Progress(msgspec.Struct, array_like=True):
-    """How far a partition is applied: the next offset, the last stamp given, the highest time of the log seen.
+    """How far a partition is applied: the next offset, the last stamp, and the highest append time so far.
 
-    `ingested` holds, for each log that foreign producers wrote to, the next offset of what came from there by this partition.
+    `ingested`: for each log of foreign producers, the next offset of its operations that arrived through this partition.
     """
 
     offset: int = 0
@@ -89,7 +90,7 @@ _decode_progress = msgspec.msgpack.Decoder(Progress).decode
 
 
 class Changes:
-    """What one batch of records writes: all of it, or nothing, becomes durable together (I3)."""
+    """The changes of one write batch, written atomically (I3)."""
 
     def __init__(self, store: Store) -> None:
         self._family = store.families
@@ -129,17 +130,17 @@ class Changes:
         self._batch.put(_NEXT_ROW, row.to_bytes(8, "big"), self._family["meta"])
 
     def put_touched(self, number: int, rows: BitMap) -> None:
-        """Notes which rows write batch `number` made, ended, or gave another payload."""
+        """Records which rows write batch `number` created, ended, or changed the payload of."""
         self._batch.put(_batch_key(number), rows.serialize(), self._family["meta"])
 
     def forget_touched(self, number: int) -> None:
-        """Removes what is noted of write batches up to `number`."""
+        """Removes the records of `put_touched` of write batches up to `number`, inclusive."""
         self._batch.delete_range(_batch_key(0), _batch_key(number + 1), self._family["meta"])
         self._batch.put(_TOUCHED_FROM, number.to_bytes(8, "big"), self._family["meta"])
 
 
 class Form(NamedTuple):
-    """How a vector's bytes are to be read: dense, a multi-vector of vectors of `size`, or sparse."""
+    """How the bytes of a vector are decoded: as a dense vector, a multi-vector of vectors of `size`, or a sparse vector."""
 
     sparse: bool = False
     size: int | None = None
@@ -156,7 +157,7 @@ Forms = Mapping[str, Form]
 
 
 class Store:
-    """The RocksDB in the folder `path`, whose vectors have these `forms` by name. One thread writes, any thread reads."""
+    """The RocksDB in the folder `path`; `forms` by vector name. One thread writes, any thread reads."""
 
     def __init__(self, path: Path, forms: Forms) -> None:
         path.mkdir(parents=True, exist_ok=True)
@@ -165,18 +166,18 @@ class Store:
         self._db = Rdict(str(path), _options(), column_families={name: _options() for name in _FAMILIES})
         self.families: dict[str, ColumnFamily] = {name: self._db.get_column_family_handle(name) for name in _FAMILIES}
         self._tables = {name: self._db.get_column_family(name) for name in _FAMILIES}
-        # Typed loosely, since rocksdict's stubs do not tell a `get` of one key from a `get` of many.
+        # Any, because rocksdict's stubs do not distinguish a `get` of one key from a `get` of several.
         self._points: Any = self._tables["points"]
         self._rows: Any = self._tables["rows"]
         self._vectors: Any = self._tables["vectors"]
         self._meta: Any = self._tables["meta"]
 
     def write(self, changes: Changes) -> None:
-        """Writes all changes atomically. Not synced: what a power loss takes is replayed from the log."""
+        """Writes all changes atomically. Not synced: what is lost in a power loss is replayed from the log."""
         self._db.write(changes._batch)
 
     def point(self, point_id: bytes) -> tuple[PointState, int]:
-        """The whole state of a point and its row; a fresh PointState when nothing was ever written to it."""
+        """The state of a point and its row; an empty PointState and NO_ROW when the point was never written."""
         data = self._points.get(point_id)
         if data is None:
             return PointState(), NO_ROW
@@ -189,26 +190,26 @@ class Store:
         return PointState(stored.full, stored.row != NO_ROW, floor, stored.keys, stored.names, payload, vectors), stored.row
 
     def vectors(self, row: int) -> dict[str, Vector]:
-        """The vectors of a row by name; empty when the row is gone."""
+        """The vectors of a row by name; empty when the row does not exist."""
         data = self._vectors.get(row.to_bytes(8, "big"))
         return {} if data is None else _arrays(self._forms, _decode_vectors(data))
 
     def some_vectors(self, rows: Iterable[int]) -> Iterator[tuple[int, dict[str, Vector]]]:
-        """Those of the rows that are there, with their vectors by name; for the thread that writes."""
+        """The existing rows among `rows`, with their vectors by name. Only for the writing thread."""
         for row, data in self._some(self._vectors, rows):
             yield row, _arrays(self._forms, _decode_vectors(data))
 
     def scan_rows(self) -> Iterator[Row]:
-        """All live points in row order, as they are now; for the thread that writes."""
+        """All live points in row order. Only for the writing thread."""
         for key, data in _scan(self._rows):
             yield Row(int.from_bytes(key, "big"), *_decode_row(data))
 
     def view(self) -> StoreView:
-        """The rows as they are now."""
+        """A snapshot."""
         return StoreView(self._points.snapshot(), self._rows.snapshot(), self._vectors.snapshot(), self._forms)
 
     def versions(self, point_id: bytes) -> Iterator[tuple[Version, bytes]]:
-        """Writes to a point that its current state does not show by itself, newest first."""
+        """The writes to a point that cannot be read back from its current state, newest first."""
         prefix = _version_prefix(point_id)
         for key, write in _scan(self._tables["versions"], prefix):
             if not key.startswith(prefix):
@@ -216,17 +217,17 @@ class Store:
             yield Version(*(~n & _MAX for n in struct.unpack(">QQQQ", key[len(prefix) :]))), write
 
     def progress(self, partition: TopicPartition) -> Progress | None:
-        """How far a partition is applied here; None when nothing ever was."""
+        """How far a partition is applied here; None when nothing was applied yet."""
         data = self._meta.get(_progress_key(partition))
         return None if data is None else _decode_progress(data)
 
     def idempotency_stamp(self, key: str) -> int | None:
-        """The stamp under which a write with this key was applied."""
+        """The stamp of the write with this key that was applied; None without one."""
         data = self._meta.get(b"k" + key.encode())
         return None if data is None else int.from_bytes(data, "big")
 
     def forget_idempotency_keys(self, before: int) -> None:
-        """Removes keys applied under stamps below `before`: no write to come can be judged a repetition of theirs."""
+        """Removes the keys of writes with stamps below `before`: they are outside the idempotency window of all future writes."""
         changes = WriteBatch(raw_mode=True)
         for key, data in _scan(self._meta, b"k"):
             if not key.startswith(b"k"):
@@ -240,7 +241,7 @@ class Store:
         return int.from_bytes(self._meta.get(_NEXT_ROW) or b"", "big")
 
     def rows(self, numbers: Iterable[int]) -> Iterator[Row]:
-        """The live points among these rows, as they are now; for the thread that writes."""
+        """The live points among these rows. Only for the writing thread."""
         for row, data in self._some(self._rows, numbers):
             yield Row(row, *_decode_row(data))
 
@@ -254,38 +255,38 @@ class Store:
         return self.touched_from()
 
     def touched_from(self) -> int:
-        """What write batches up to this number touched is not known any more."""
+        """The number of the last write batch whose touched rows were removed."""
         return int.from_bytes(self._meta.get(_TOUCHED_FROM) or b"", "big")
 
     def touched(self, after: int) -> BitMap:
         """The rows that write batches above `after` touched."""
-        found = BitMap()
+        touched = BitMap()
         for key, rows in _scan(self._meta, _batch_key(after + 1)):
             if key[:1] != _BATCH:
                 break
-            found |= BitMap.deserialize(rows)
-        return found
+            touched |= BitMap.deserialize(rows)
+        return touched
 
     def identity(self) -> str:
-        """What RocksDB calls this database: another name for each that is made."""
+        """The identity that RocksDB gave this database; unique."""
         return (self._path / "IDENTITY").read_text().strip()
 
     def sync(self) -> None:
-        """Makes durable what was written so far."""
+        """Makes all writes so far durable."""
         self._db.flush_wal(True)
 
     def _some(self, table: Any, rows: Iterable[int]) -> Iterator[tuple[int, bytes]]:
-        """Those of the rows that a table holds, with their data."""
+        """The existing rows of a table among `rows`, with their data."""
         numbers = list(rows)
         for start in range(0, len(numbers), _ROWS_AT_ONCE):
             some = numbers[start : start + _ROWS_AT_ONCE]
-            found = table.get([row.to_bytes(8, "big") for row in some])
-            yield from ((row, data) for row, data in zip(some, found, strict=True) if data is not None)
+            values = table.get([row.to_bytes(8, "big") for row in some])
+            yield from ((row, data) for row, data in zip(some, values, strict=True) if data is not None)
 
     def close(self) -> None:
-        """Closes the database. RocksDB keeps its lock while any handle lives, so all are let go here.
+        """Closes the database and all its handles, since RocksDB keeps its lock while any handle exists.
 
-        What it cannot write any more, because the disk is full for one, is no loss: it is replayed from the log.
+        Errors are logged: what cannot be written, for example because the disk is full, is replayed from the log.
         """
         for handle in (*self._tables.values(), self._db):
             try:
@@ -296,7 +297,7 @@ class Store:
 
 
 class StoreView:
-    """The rows of one moment, over RocksDB snapshots; keeps them readable, also when the store is closed."""
+    """The rows at one moment, on RocksDB snapshots; readable even after the store is closed."""
 
     def __init__(self, points: Snapshot, rows: Snapshot, vectors: Snapshot, forms: Forms) -> None:
         self._forms = forms
@@ -320,8 +321,8 @@ class StoreView:
     def scan_points(self, start: bytes = b"") -> Iterator[tuple[bytes, int]]:
         """Ids and rows of all points in id order, from `start` on; NO_ROW for those that are deleted.
 
-        rocksdict's snapshots honour their moment in gets but not in iterators. Keys of points are never removed, so walking the
-        present keys and getting each from the snapshot gives all that were there.
+        In rocksdict, `get` on a snapshot returns the snapshot's state, but an iterator does not. Keys of points are never
+        removed, so iterating over the current keys and getting each from the snapshot finds all points of the snapshot.
         """
         for key, _ in _scan(self._points, start):
             data = _get(self._points, key)

@@ -1,7 +1,7 @@
-"""What a read sees of a shard: its state at one moment, whatever is applied meanwhile.
+"""A view: the state of a shard at one moment, for reads.
 
-A view answers by itself. Rows, vectors and liveness are its own and never change. The payload index is the shard's and moves on;
-a view asks it under its lock, learns which rows changed since its own moment, and tests these one by one, without the lock.
+The rows, vectors and alive rows of a view never change. The payload index belongs to the shard and changes. A view queries it
+under its lock, gets the rows that changed after the view was made, and tests these one by one, without the lock.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ from shard.vectors.index import RowSet, View
 
 MAX_SELECTIONS = 64
 MAX_SELECTION_BYTES = 32 << 20
-"""Filters whose rows a view remembers, and their texts and rows together."""
+"""Bounds of a view's cache of filter results: entries, and bytes of texts and rows."""
 
 ROWS_PER_STEP = 500
-"""Rows that are read and tested between two looks at the deadline."""
+"""Rows that are read and tested between two checks of the deadline."""
 
 KEYS_PER_STEP = 1000
-"""Values of a field that are counted while the payload index is locked."""
+"""Values of a field that are counted each time the payload index is locked."""
 
 Value = str | int | bool
-"""What can be counted of a payload field."""
+"""A value that a facet counts."""
 
 _versions = itertools.count(1)
 
 
 class OrderError(ValueError):
-    """A field has no index that knows an order. The text names it."""
+    """A field has no index that can be sorted by. The text names the field."""
 
 
 class ShardView:
-    """A shard at one moment. Any number of threads read it; it needs no lock, and none of its answers ever changes."""
+    """A shard at one moment. Thread-safe, and its answers never change."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class ShardView:
         self.alive = alive
         self.vectors = vectors
         self.version = next(_versions)
-        """Another one for every view of this process: equal versions mean equal answers."""
+        """Unique in this process: equal versions mean equal answers."""
         self._store = store
         self.known = known
         """Ids and stamps of the rows, in memory."""
@@ -73,27 +73,27 @@ class ShardView:
         self._selections = _Selections()
 
     def with_vectors(self, vectors: Mapping[str, View]) -> ShardView:
-        """The same moment after graphs were built: the same vectors in other segments.
+        """The same state after a build, with the vectors in other segments.
 
-        What filters were found to select is in terms of segments, so it is found anew.
+        The cache of filter results refers to segments, so the new view begins with an empty one.
         """
         return ShardView(self.collection, self._store, self.known, self.alive, vectors, self._payload, self._moment)
 
     # Points.
 
     def ids(self, rows: Sequence[int]) -> tuple[list[bytes], list[int]]:
-        """The ids of rows, and the stamps of the latest writes that shaped them."""
+        """The ids of rows, and the stamps of the latest writes to them."""
         ids, stamps = self.known.known(rows)
         if b"" in ids:
             ids = [id_ or self._store.rows((row,))[0].id for row, id_ in zip(rows, ids, strict=True)]
         return ids, stamps
 
     def find(self, ids: Iterable[bytes]) -> list[Row]:
-        """The points with these ids, in their order; ids that no point has are left out."""
+        """The existing points among these ids, in the given order."""
         return self._store.find(ids)
 
     def points(self, rows: Iterable[int]) -> list[Row]:
-        """The points at these rows, which are alive here."""
+        """The points at these rows, which must be alive in this view."""
         return self._store.rows(rows)
 
     def vectors_of(self, row: int) -> dict[str, Any]:
@@ -111,7 +111,7 @@ class ShardView:
     # Filters.
 
     def select(self, where: Where | None, deadline: Deadline = NEVER) -> RowSet | None:
-        """The rows that pass a filter; None, for all rows, without a filter."""
+        """The rows that pass a filter; None, which means all rows, without a filter."""
         if where is None:
             return None
         if (known := self._selections.get(where.text)) is not None:
@@ -122,11 +122,11 @@ class ShardView:
         return passing
 
     def is_selected(self, where: Where | None) -> bool:
-        """Whether `select` has the rows of a filter at hand."""
+        """Whether `select` can answer from its cache."""
         return where is None or self._selections.get(where.text) is not None
 
     def may_pass(self, where: Where, deadline: Deadline = NEVER) -> Selection:
-        """The rows that may pass a filter, as far as the indexes say; the bitmap is the caller's."""
+        """The rows that may pass a filter, from the indexes. The caller may change the bitmap."""
         if (known := self._selections.get(where.text)) is not None:
             return Selection(BitMap(known.rows), True)
         indexes = _Indexes(self, self._payload.fields, where.filter)
@@ -140,7 +140,7 @@ class ShardView:
         return Selection(rows | changed, False)
 
     def tested(self, rows: BitMap, filter_: Filter, deadline: Deadline) -> BitMap:
-        """Those of the rows that pass, tested one by one."""
+        """The rows among `rows` that pass, tested one by one."""
         passed = BitMap()
         for points in self._in_steps(rows, deadline):
             passed.update(point.row for point in points if filter_.test(PointSubject(point, self)))
@@ -153,10 +153,10 @@ class ShardView:
     # Order and counts.
 
     def in_order(self, key: str, descending: bool, start: float | None) -> Iterator[ValueOfRow]:
-        """Values of an indexed field with their rows, in order of value and then row, from value `start` on, itself included.
+        """Values of an indexed field with their rows, in order of value, then row, from value `start` (inclusive).
 
-        A row comes once for each of its values; moments are in microseconds since 1970.
-        Raises OrderError without a fitting index.
+        A row is returned once for each of its values; datetimes are in microseconds since 1970.
+        Raises OrderError without a suitable index.
         """
         with self._payload.lock:
             index = self.field_index(key, self._payload.fields)
@@ -170,16 +170,16 @@ class ShardView:
         return (pair for pair in order.ascending(start, descending, since, pairs) if pair[1] in self.alive)
 
     def numbers(self, rows: BitMap, key: str, deadline: Deadline = NEVER) -> Iterator[tuple[int, list[float | int]]]:
-        """The numbers, or for a field of type datetime the moments, at a field of these rows, read from their payloads."""
+        """The numbers at a field of these rows, read from their payloads; for a datetime field microseconds since 1970."""
         schema = self.fields.get(key)
         as_value = as_number if schema is None else schema.number
         for points in self._in_steps(rows, deadline):
             for point in points:
-                found = [number for value in _values(point, key) if (number := as_value(value)) is not None]
-                yield point.row, list(dict.fromkeys(found))
+                numbers = [number for value in _values(point, key) if (number := as_value(value)) is not None]
+                yield point.row, list(dict.fromkeys(numbers))
 
     def facet(self, key: str, among: RowSet | None, deadline: Deadline = NEVER) -> Counter[tuple[str, Value]]:
-        """How many of the rows have each of the texts, integers and booleans at a field, by `facet_key`."""
+        """For each string, integer or boolean at a field: how many of the rows have it, by `facet_key`."""
         rows = self.alive if among is None else among.rows
         index = self.field_index(key, self._payload.fields)
         counts: Counter[tuple[str, Value]] = Counter()
@@ -190,7 +190,7 @@ class ShardView:
                 counts.update({facet_key(value) for value in _values(point, key) if isinstance(value, Value)})
         return counts
 
-    # What filters ask of a view.
+    # For filters.
 
     @property
     def fields(self) -> Mapping[str, FieldSchema]:
@@ -202,16 +202,16 @@ class ShardView:
         return self._store.vectors(row).keys()
 
     def field_index(self, path: str, indexes: Mapping[str, FieldIndex]) -> FieldIndex | None:
-        """The index of a field among `indexes`, if it is one that this view's collection knows."""
+        """The index of a field among `indexes`, if its schema is the one in this view's collection."""
         index = indexes.get(path)
         return index if index is not None and index.schema == self.collection.fields.get(path) else None
 
     def _changed(self) -> BitMap:
-        """Rows of this view that have another payload by now, or ended. Under the payload index's lock."""
+        """Rows of this view that ended or whose payload changed after the view was made. Under the payload index's lock."""
         return self._moment.changed_until(self._payload.moment) & self.alive
 
     def _count_by_index(self, index: FieldIndex, rows: BitMap, counts: Counter[tuple[str, Value]], deadline: Deadline) -> BitMap:
-        """Counts by an index, a few values at a time. Returns the rows that changed since this moment: they are not counted."""
+        """Counts by an index, a few values at a time. Returns the rows that changed after this view: they are not counted."""
         with self._payload.lock:
             keys = index.postings.keys()
         holders = []
@@ -232,14 +232,14 @@ class ShardView:
 
 
 def facet_key(value: Value) -> tuple[str, Value]:
-    """A value with its type, since Python takes True for 1."""
+    """A value with its type, since in Python True == 1."""
     return type(value).__name__, value
 
 
 class _Indexes:
-    """What a filter may ask of a view and of the payload index, whose lock the caller holds.
+    """The view and the payload index, as `Filter.select` uses them. The caller holds the lock of the payload index.
 
-    What the view alone knows, and may take long, is asked before.
+    The tests that need only the view may take long; they are evaluated in the constructor, before the lock is taken.
     """
 
     def __init__(self, view: ShardView, fields: Mapping[str, FieldIndex], filter_: Filter) -> None:
@@ -256,7 +256,7 @@ class _Indexes:
 
 
 class _Selections:
-    """What filters were found to select in one view, by their texts; the least recently found leave. Thread-safe."""
+    """A cache of the rows that filters select in one view, by text. The oldest entries are evicted. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -277,7 +277,7 @@ class _Selections:
 
 
 def _weight(text: bytes, rows: RowSet) -> int:
-    """Bytes of a text and its rows, which searches also want as an array."""
+    """The memory of an entry: its text, its bitmap, and the array that searches make of the bitmap."""
     return len(text) + bitmap_bytes(rows.rows) + 8 * len(rows)
 
 

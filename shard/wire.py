@@ -1,4 +1,4 @@
-"""Requests and results of replicas as bytes: msgpack, with vectors as their raw bytes and filters and formulas as their texts."""
+"""Encodes requests and results of replicas: msgpack, with vectors as raw bytes and filters and formulas as their JSON text."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _SPARSE_SHAPE = [-1]
 
 
 def encode(value: Any) -> bytes:
-    """A request or a result, or a tuple of their parts."""
+    """Encodes a request, a result, or a tuple of their parts."""
     return msgspec.msgpack.encode(value, enc_hook=_encoded)
 
 
 def decode(data: bytes, kind: type[T]) -> T:
-    """The value that `encode` made these bytes of. Raises msgspec.ValidationError, FilterError or FormulaError."""
+    """Decodes the bytes of `encode`. Raises msgspec.ValidationError, FilterError or FormulaError."""
     return msgspec.msgpack.decode(data, type=kind, dec_hook=_decoded)
 
 

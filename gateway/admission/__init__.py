@@ -1,4 +1,4 @@
-"""Admission: what a request is refused for before any work is done: limits of its collection, rates, the memory budget.
+"""Admission: checks before any work is done: limits of the collection, rate limits, the memory budget.
 
-Owns the checks and their texts. Must not answer requests.
+Owns the checks and their error texts. Must not answer requests.
 """

@@ -1,7 +1,7 @@
-"""A budget for memory, and what happens when it is used up.
+"""The memory budget.
 
-What counts is anonymous memory: mapped files (sealed vectors, codes, graphs) are the system's to drop and read again. Beyond the
-budget writes that add data are refused with 507 and nothing is lost; deletes, reads and the replay of what the log holds go on.
+It limits anonymous memory; the pages of mapped files (sealed vectors, codes, graphs) can be evicted by the system. Above the
+budget, writes that add data are refused with 507, and nothing is lost; deletes, reads and the replay continue.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pathlib import Path
 from gateway.http.errors import InsufficientStorage
 
 LOOK_EVERY_S = 0.5
-"""A reading is good for so long; taking one costs as much as a small write."""
+"""The interval between measurements; a measurement costs as much as a small write."""
 
 DEFAULT_SHARE = 0.8
 MIB = 1 << 20
 
 
 class Budget:
-    """How much anonymous memory this process may use. Thread-safe."""
+    """The bound of this process's anonymous memory. Thread-safe."""
 
     def __init__(self, budget_bytes: int, used: Callable[[], int], clock: Callable[[], float] = time.monotonic) -> None:
         self.bytes = budget_bytes
@@ -48,12 +48,12 @@ class Budget:
 
 
 def budget_of(budget_mb: int) -> Budget:
-    """The budget of so many MiB; 0 for a share of what the machine or its control group has."""
+    """A budget in MiB; 0 for DEFAULT_SHARE of the memory of the machine or its control group."""
     return Budget(budget_mb * MIB or int(DEFAULT_SHARE * total_bytes()), lambda: status_bytes("RssAnon"))
 
 
 def total_bytes() -> int:
-    """The memory of the machine, or of the control group when that is less."""
+    """The memory of the machine, or of the control group if that is less."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with suppress(OSError, ValueError):  # no such file, or "max"
         total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
@@ -61,7 +61,7 @@ def total_bytes() -> int:
 
 
 def status_bytes(name: str) -> int:
-    """A figure that the system keeps of this process, in bytes; 0 where it keeps none."""
+    """A value of /proc/self/status, in bytes; 0 on systems without it."""
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith(f"{name}:"):

@@ -1,7 +1,7 @@
-"""Where requests meet strict mode: what each is checked for, in a collection that sets limits (gateway/strict_mode.py checks).
+"""Applies strict mode to requests: which checks of `strict_mode` each request gets, in a collection that sets limits.
 
-While a collection sets none, this costs one look at its configuration. The limits hold for requests; records of the ingest topic
-are no requests.
+For a collection without limits this costs one lookup in its configuration. The limits apply to requests, not to records of the
+ingest topic.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from shard.ranking.formula import FormulaBody, parse_formula
 
 GROUP_SIZE = 3
 SAMPLE, NEIGHBOURS = 10, 3
-"""Defaults of groups, and of a distance matrix."""
+"""Defaults of grouped searches and of distance matrices."""
 
 _BATCHES = (SearchBatchBody, QueryBatchBody, RecommendBatchBody, DiscoverBatchBody)
 
@@ -51,7 +51,7 @@ _BATCHES = (SearchBatchBody, QueryBatchBody, RecommendBatchBody, DiscoverBatchBo
 
 
 def check_read(request: ApiRequest, rates: Rates, collection: Collection) -> None:
-    """Refuses a read that asks for more than the collection allows."""
+    """Refuses a read that exceeds the collection's limits."""
     strict = _limits_of(collection)
     if strict is None:
         return
@@ -67,7 +67,7 @@ def check_read(request: ApiRequest, rates: Rates, collection: Collection) -> Non
 
 
 def _limit(body: Any) -> int | None:
-    """How many points a read may give."""
+    """The largest number of points that a read may return; None if it is not limited."""
     match body:
         case None | RetrieveBody() | CountBody():
             return None
@@ -91,7 +91,7 @@ def _check_body(strict: StrictMode, fields: dict[str, FieldSchema], body: Any, p
 
 
 def _check_filter(strict: StrictMode, fields: dict[str, FieldSchema], condition: Condition | None, update: bool = False) -> None:
-    parse_filter(condition)  # what is checked has a meaning
+    parse_filter(condition)  # an invalid filter is refused first
     strict_mode.check_filter(strict, condition, fields, update)
 
 
@@ -105,7 +105,7 @@ def _check_params(strict: StrictMode, fields: dict[str, FieldSchema], params: Se
 
 
 def _keys(body: Any) -> list[str]:
-    """The payload paths that a read orders, groups or counts by."""
+    """The payload paths that a read sorts, groups or counts by."""
     match body:
         case ScrollBody(order_by=order) if order is not None:
             return [_key(order)]
@@ -134,7 +134,7 @@ def _key(order: str | OrderByBody) -> str:
 def check_write(
     request: ApiRequest, rates: Rates, collection: Collection, condition: Condition | None, points_given: int = 0
 ) -> None:
-    """Refuses a write that asks for more than the collection allows; `condition` says which points are written."""
+    """Refuses a write that exceeds the collection's limits; `condition` is the filter that selects the points."""
     strict = _limits_of(collection)
     if strict is None:
         return
@@ -145,7 +145,7 @@ def check_write(
 
 
 async def check_added(reads: ReadService, collection: Collection, operations: Sequence[PointOperation]) -> None:
-    """Refuses to add data beyond what the collection may hold."""
+    """Refuses a write after which the collection would exceed its size limits."""
     strict = _limits_of(collection)
     adding = [one for one in operations if isinstance(one, Upsert | PatchVectors | PatchPayload | ReplacePayload)]
     if strict is None or not adding:
@@ -166,7 +166,7 @@ async def check_added(reads: ReadService, collection: Collection, operations: Se
 
 
 def check_index(request: ApiRequest, collection: Collection, field: str) -> None:
-    """Refuses an index beyond the number that the collection may have."""
+    """Refuses an index if the collection would exceed its number of indexes."""
     strict = _limits_of(collection)
     if strict is not None:
         strict_mode.check_timeout(strict, request.params.timeout)
@@ -193,7 +193,7 @@ def _payload_bytes(operation: PointOperation) -> int:
 
 
 def resident_percent() -> float:
-    """The share of its memory that this process uses."""
+    """The resident memory of this process in percent of the total."""
     return 100 * status_bytes("VmRSS") / total_bytes()
 
 

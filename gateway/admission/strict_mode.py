@@ -1,11 +1,12 @@
-"""Strict mode: refuses a request that asks for more than its collection allows (catalog/strict_mode.py says what that is).
+"""Strict mode: refuses requests that exceed the limits of their collection (catalog/strict_mode.py defines the limits).
 
-Every check takes the collection's limits first, does nothing when they are None or not enabled, and raises an ApiError that names
-the limit, the value and the bound. The statuses are the reference's: 400, 429 for a rate (with Retry-After) and 507 for memory.
+The first argument of every check is the collection's limits; if they are None or not enabled, the check does nothing. A check
+raises an ApiError that names the limit, the value and the bound, with the statuses of the reference implementation: 400, 429
+for a rate (with Retry-After) and 507 for memory.
 
     reads    check_rate of `RateLimiter("read_rate_limit")`, check_timeout, check_limit, check_search_params, check_filter,
-             check_formula, check_key for what is grouped or ordered by, check_batch for a batch
-    writes   check_rate of `RateLimiter("write_rate_limit")`, check_timeout, check_filter(update=True); what adds data also
+             check_formula, check_key for paths to group or sort by, check_batch for a batch
+    writes   check_rate of `RateLimiter("write_rate_limit")`, check_timeout, check_filter(update=True); writes that add data also
              check_upsert, check_vectors, check_collection_size, check_memory; an index check_payload_index_count
 """
 
@@ -33,10 +34,10 @@ _GEO = frozenset({"geo_bounding_box", "geo_radius", "geo_polygon"})
 _CLAUSES = ("must", "should", "must_not")
 
 MAX_LIMITERS = 10_000
-"""Rates that are kept; those that were asked for longest ago leave."""
+"""The largest number of rate limiters; the least recently used are evicted."""
 
 
-# The JSON form: as the catalog's, but unknown fields are refused.
+# The JSON form: that of the catalog, but unknown fields are refused.
 
 
 class MultivectorLimitBody(MultivectorLimit, frozen=True, forbid_unknown_fields=True):
@@ -48,7 +49,7 @@ class SparseLimitBody(SparseLimit, frozen=True, forbid_unknown_fields=True):
 
 
 class StrictModeBody(StrictMode, frozen=True, forbid_unknown_fields=True):
-    """`strict_mode_config` of a request; `StrictMode().updated(body)` is what the catalog keeps."""
+    """`strict_mode_config` of a request; the catalog stores `StrictMode().updated(body)`."""
 
     multivector_config: Mapping[str, MultivectorLimitBody] | None = None
     sparse_config: Mapping[str, SparseLimitBody] | None = None
@@ -58,24 +59,24 @@ class StrictModeBody(StrictMode, frozen=True, forbid_unknown_fields=True):
 
 
 def check_limit(strict: StrictMode | None, limit: int | None) -> None:
-    """`limit`: how many points the request may give, its default counted in."""
+    """`limit`: the largest number of points that the request may return, with its default applied."""
     _at_most(strict, "max_query_limit", "limit", limit)
 
 
 def check_timeout(strict: StrictMode | None, timeout_s: int | None) -> None:
-    """The timeout a request asks for."""
+    """The timeout of a request."""
     _at_most(strict, "max_timeout", "timeout", timeout_s)
 
 
 def check_batch(strict: StrictMode | None, searches: int) -> None:
-    """How many searches one request holds."""
+    """The number of searches in one request."""
     _at_most(strict, "search_max_batchsize", "number of searches", searches)
 
 
 def check_search_params(
     strict: StrictMode | None, hnsw_ef: int | None = None, exact: bool | None = None, oversampling: float | None = None
 ) -> None:
-    """The parameters of a search, as far as the request gives them."""
+    """The parameters of a search; None for those that the request does not set."""
     _at_most(strict, "search_max_hnsw_ef", "params.hnsw_ef", hnsw_ef)
     _at_most(strict, "search_max_oversampling", "params.quantization.oversampling", oversampling)
     if exact and strict is not None and strict.enabled and strict.search_allow_exact is False:
@@ -92,7 +93,7 @@ def check_formula(strict: StrictMode | None, formula: CompiledFormula, fields: M
 
 
 def check_key(strict: StrictMode | None, key: str, fields: Mapping[str, FieldSchema]) -> None:
-    """A payload path that a read groups, orders or scores by: any index will do."""
+    """A payload path that a read groups, sorts or scores by; it needs an index of any type."""
     if strict is not None and strict.enabled and strict.unindexed_filtering_retrieve is False and key not in fields:
         raise _unindexed(key, (), "unindexed_filtering_retrieve")
 
@@ -101,14 +102,14 @@ def check_key(strict: StrictMode | None, key: str, fields: Mapping[str, FieldSch
 
 
 class _Leaf(NamedTuple):
-    """A condition that is no filter of conditions, and the path of the arrays whose elements it is for."""
+    """A condition without inner conditions, and the path prefix of the array elements that it applies to."""
 
     condition: Condition
     within: str
 
     @property
     def key(self) -> str | None:
-        """The payload path it looks at."""
+        """The payload path that the condition tests; None for a condition on the point itself."""
         condition = self.condition
         if condition.key is not UNSET:
             return self.within + condition.key
@@ -121,9 +122,9 @@ class _Leaf(NamedTuple):
 def check_filter(
     strict: StrictMode | None, condition: Condition | None, fields: Mapping[str, FieldSchema], update: bool = False
 ) -> None:
-    """A filter that `parse_filter` took: how many conditions it has, how large they are, whether indexes answer them.
+    """A valid filter: the number of its conditions, their sizes, and whether the fields have suitable indexes.
 
-    `update`: the filter says which points to write, not which to read.
+    `update`: the filter selects points to write, not points to read.
     """
     if strict is None or not strict.enabled or condition is None:
         return
@@ -151,7 +152,7 @@ def _leaves(condition: Condition, within: str) -> Iterator[_Leaf]:
 
 
 def _size(condition: Condition) -> int:
-    """How many values a condition lists."""
+    """The number of values in a condition's list."""
     match = condition.match
     lists = [condition.has_id, *((match.any, match.except_) if match is not None else ())]
     return max(len(listed) if isinstance(listed, list) else 0 for listed in lists)
@@ -168,7 +169,7 @@ def _check_indexed(leaf: _Leaf, fields: Mapping[str, FieldSchema], limit: str) -
 
 
 def _index_types(condition: Condition) -> tuple[FieldType, ...] | None:
-    """The kinds of index of which one must be there: empty for any kind, None when the condition needs no index."""
+    """The types of index of which the field needs one: empty for any type, None when the condition needs no index."""
     if condition.match is not None:
         return _match_types(condition.match)
     if condition.range is not None:
@@ -213,12 +214,12 @@ def _unindexed(key: str, types: Sequence[FieldType], limit: str) -> BadRequest:
 
 
 def check_upsert(strict: StrictMode | None, points: int) -> None:
-    """How many points one request writes."""
+    """The number of points that one request writes."""
     _at_most(strict, "upsert_max_batchsize", "number of points", points)
 
 
 def check_collection_size(strict: StrictMode | None, points: int, vector_bytes: int, payload_bytes: int) -> None:
-    """What the collection would hold after the write; estimates will do."""
+    """The size of the collection after the write; estimates are sufficient."""
     _at_most(strict, "max_points_count", "number of points in the collection", points)
     _at_most(strict, "max_collection_vector_size_bytes", "size of the collection's vectors in bytes", vector_bytes)
     _at_most(strict, "max_collection_payload_size_bytes", "size of the collection's payloads in bytes", payload_bytes)
@@ -227,9 +228,9 @@ def check_collection_size(strict: StrictMode | None, points: int, vector_bytes: 
 def check_vectors(
     strict: StrictMode | None, multivectors: Iterable[tuple[str, int]] = (), sparse: Iterable[tuple[str, int]] = ()
 ) -> None:
-    """The vectors of a write: by name, how many vectors a multivector has and how many values a sparse one.
+    """The vectors of a write: pairs of name and number of vectors in a multivector, or number of values in a sparse vector.
 
-    Neither iterable is read while nothing limits it, so give generators.
+    An iterable is only read if there is a limit for it, so pass generators.
     """
     if strict is None or not strict.enabled:
         return
@@ -242,12 +243,12 @@ def check_vectors(
 
 
 def check_payload_index_count(strict: StrictMode | None, indexes: int) -> None:
-    """How many payload indexes the collection would have."""
+    """The number of payload indexes after the request."""
     _at_most(strict, "max_payload_index_count", "number of payload indexes", indexes)
 
 
 def check_memory(strict: StrictMode | None, resident_percent: Callable[[], float]) -> None:
-    """The share of its memory that the process uses, before a write that adds data; asked only when it is limited."""
+    """The resident memory of the process, before a write that adds data; only measured if it is limited."""
     if strict is None or not strict.enabled or (bound := strict.max_resident_memory_percent) is None:
         return
     if (used := resident_percent()) > bound:
@@ -260,10 +261,10 @@ def check_memory(strict: StrictMode | None, resident_percent: Callable[[], float
 
 
 class RateLimiter:
-    """The read or write rate of one collection, as a bucket of tokens that a minute fills.
+    """The read or write rate of one collection: a token bucket that is refilled in one minute.
 
-    The caller keeps one for each collection and rate, and passes the time of a monotonic clock. When the limit changes, the
-    bucket is full again.
+    The caller has one for each collection and rate, and passes the time of a monotonic clock. After a change of the limit the
+    bucket is full.
     """
 
     def __init__(self, limit: Literal["read_rate_limit", "write_rate_limit"]) -> None:
@@ -276,7 +277,8 @@ class RateLimiter:
     def check_rate(self, strict: StrictMode | None, now_s: float, cost: int = 1) -> None:
         """Takes `cost` tokens: one for each search of a batch, each id retrieved, each operation written.
 
-        Raises TooManyRequests, and takes none, when there are not so many; it says when there will be, unless never.
+        Raises TooManyRequests, and takes none, when there are fewer. The error has the time until there are enough, unless the
+        cost exceeds the size of the bucket.
         """
         per_minute = getattr(strict, self._limit) if _is_on(strict) else None
         if per_minute is None:
@@ -305,7 +307,7 @@ class RateLimiter:
 
 
 class Rates:
-    """The limiters of all collections that limit their rates. Thread-safe."""
+    """The rate limiters of all collections. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -317,7 +319,7 @@ class Rates:
         with self._lock:
             limiter = self._limiters.setdefault((collection.id, limit), RateLimiter(limit))
             self._limiters.move_to_end((collection.id, limit))
-            if len(self._limiters) > MAX_LIMITERS:  # of a collection that is gone, or not asked for a while: its bucket is full
+            if len(self._limiters) > MAX_LIMITERS:  # the least recently used bucket is full by now
                 self._limiters.popitem(last=False)
         limiter.check_rate(collection.config.strict_mode, self._clock(), cost)
 
@@ -333,7 +335,7 @@ def _at_most(strict: StrictMode | None, limit: str, what: str, value: float | No
         raise BadRequest(f"{what} is {value}, must be at most {bound} (strict_mode_config.{limit})")
 
 
-def _check_each(config: str, limit: str, what: str, bounds: Mapping[str, int | None], found: Iterable[tuple[str, int]]) -> None:
-    for name, length in found:
+def _check_each(config: str, limit: str, what: str, bounds: Mapping[str, int | None], lengths: Iterable[tuple[str, int]]) -> None:
+    for name, length in lengths:
         if (bound := bounds.get(name)) is not None and length > bound:
             raise BadRequest(f"{what} {name!r} is {length}, must be at most {bound} (strict_mode_config.{config}.{name}.{limit})")

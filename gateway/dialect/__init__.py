@@ -1,4 +1,4 @@
-"""The dialect: request bodies as typed structures, what they ask for as requests and operations, and results as answers.
+"""The dialect: typed structures of request bodies, their conversion to requests and operations, and of results to answers.
 
-Owns everything that is the dialect's form and not ours. Must not read or write; other processes can run what is pure here.
+Owns everything that is specific to the dialect. Must not read or write. Pure modules can also run in another process.
 """

@@ -15,12 +15,12 @@ from shard.replica import PayloadPart, RankedPoints
 
 
 def dumps(body: Any) -> bytes:
-    """An answer as JSON, vectors and all."""
+    """Encodes an answer as JSON, including vectors."""
     return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def part_of(with_payload: WithPayload) -> PayloadPart | None:
-    """Which part of payloads is shown; None for no part."""
+    """The part of payloads to return; None for no payload."""
     match with_payload:
         case bool():
             return PayloadPart() if with_payload else None
@@ -30,7 +30,7 @@ def part_of(with_payload: WithPayload) -> PayloadPart | None:
 
 
 def point_answer(point: Point, with_payload: WithPayload, with_vector: WithVector) -> dict[str, Any]:
-    """A point as it was fetched: its id, and what was asked for."""
+    """A point: its id and the requested parts."""
     answer: dict[str, Any] = {"id": decode_id(point.id)}
     if with_payload is not False:
         answer["payload"] = orjson.Fragment(point.payload or b"{}")
@@ -42,7 +42,8 @@ def point_answer(point: Point, with_payload: WithPayload, with_vector: WithVecto
 def hit_answers(
     ranked: RankedPoints, points: Mapping[bytes, Point] | None, with_payload: WithPayload, with_vector: WithVector
 ) -> list[dict[str, Any]]:
-    """Points with their scores, in order; the version is the stamp of the latest write to each. `points` where more is shown."""
+    """Points with their scores, in order; `version` is the stamp of the latest write to a point. `points` has payloads and
+    vectors, None when neither is requested."""
     answers = [
         {"id": decode_id(id_), "version": stamp, "score": score}
         for id_, stamp, score in zip(ranked.ids, ranked.stamps, ranked.scores.tolist(), strict=True)
@@ -57,13 +58,13 @@ def hit_answers(
 
 
 def _vectors(vectors: Mapping[str, Vector]) -> Any:
-    """Vectors as arrays: one for the unnamed one, an object by name otherwise."""
+    """Vectors by name, or just the vector if only the unnamed one is there."""
     shown = {name: _shown(vector) for name, vector in vectors.items()}
     return shown[""] if set(shown) == {""} else shown
 
 
 def _shown(vector: Vector) -> Any:
-    """A list of numbers, a list of lists, or indices and values."""
+    """An array (shape (n,) or (m, n)), or an object of indices and values for a sparse vector."""
     if vector.dtype == SPARSE:
         return {"indices": vector["index"].tolist(), "values": vector["value"].tolist()}
     return vector

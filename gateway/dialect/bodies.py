@@ -1,7 +1,7 @@
-"""Request bodies of the dialect as typed structures: they parse, they check, and the OpenAPI document is made from them.
+"""Request bodies of the dialect as typed structures. They parse and validate, and the OpenAPI document is generated from them.
 
-A field that the dialect has and this server does not is declared as None only, so that a value gets a clear refusal. Fields that
-are accepted without effect are named in `hints` and come back in the answer's `X-Vecraft-Ignored` header.
+A field of the dialect that this server does not support has the type None, so that a value is refused with a clear error. Fields
+that are accepted without effect are listed in `hints` and returned in the answer's `X-Vecraft-Ignored` header.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Hints = dict[str, Any]
 
 
 class Body(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """Any body: unknown fields are refused."""
+    """The base of all bodies: unknown fields are refused."""
 
     hints: ClassVar[tuple[str, ...]] = ()
     """Fields that are accepted without effect."""
@@ -290,7 +290,7 @@ class BulkBody(UpsertBody, kw_only=True):
 
 
 class PayloadSelector(Body):
-    """Either some paths, or all but some."""
+    """Paths to include, or paths to exclude."""
 
     include: list[str] | None = None
     exclude: list[str] | None = None
@@ -301,21 +301,21 @@ WithVector = bool | list[str]
 
 
 class Shown(Body, kw_only=True):
-    """What of each point an answer shows. Clients say `with_vector` or `with_vectors`."""
+    """The parts of each point to return. Clients use `with_vector` or `with_vectors`."""
 
     with_payload: WithPayload | None = None
     with_vector: WithVector | None = None
     with_vectors: WithVector | None = None
 
     def payload_selector(self, default: bool) -> WithPayload:
-        """What of the payload is asked for. Raises ValueError for both an include and an exclude."""
+        """The requested part of the payload. Raises ValueError unless exactly one of include and exclude is given."""
         chosen = default if self.with_payload is None else self.with_payload
         if isinstance(chosen, PayloadSelector) and (chosen.include is None) == (chosen.exclude is None):
             raise ValueError("with_payload needs exactly one of include, exclude")
         return chosen
 
     def vector_selector(self) -> WithVector:
-        """Which vectors are asked for."""
+        """The requested vectors."""
         return self.with_vector or self.with_vectors or False
 
 
@@ -325,7 +325,7 @@ class RetrieveBody(Shown, kw_only=True):
 
 
 class PointsSelector(Body):
-    """Which points: these, or those that pass a filter."""
+    """Selects points by ids or by a filter."""
 
     points: list[ExternalId] | None = None
     filter: Condition | None = None
@@ -357,7 +357,7 @@ class DeleteVectorsBody(PointsSelector, kw_only=True):
 
 
 class UpdateOperation(Body):
-    """One change, of one kind."""
+    """Exactly one of these changes."""
 
     upsert: UpsertBody | None = None
     delete: PointsSelector | None = None
@@ -408,7 +408,7 @@ class FacetBody(Body):
 
 
 class DeadLetterParams(Struct, forbid_unknown_fields=True):
-    """Which dead letters: those of `collection`, of all when it is not given; `limit` of them are shown."""
+    """Selects the dead letters of `collection`, or all; at most `limit` are returned."""
 
     collection: str | None = None
     limit: Annotated[int, Meta(ge=1, le=100_000)] = 100
@@ -422,7 +422,7 @@ class ReadParams(Body):
 
 
 class SearchReadParams(ReadParams, kw_only=True):
-    """`limit` and `using` go with a body of `application/octet-stream`, which is nothing but a vector: little-endian float32."""
+    """`limit` and `using` are for a body of type `application/octet-stream`, which is only a vector of little-endian float32."""
 
     limit: PositiveLimit | None = None
     using: str | None = None
@@ -435,21 +435,21 @@ class WriteParams(Body):
 
 
 def ignored(body: Any) -> list[str]:
-    """The hints that a body and its parts give and this server takes no notice of."""
+    """The fields of a body and its parts that are set but have no effect."""
     if not isinstance(body, Body) or isinstance(body, UpsertBody):
         return []
-    found = []
+    names = []
     for name in body.__struct_fields__:
         value = getattr(body, name)
         if value is None or value is UNSET:
             continue
         if name in body.hints:
-            found.append(name)
+            names.append(name)
         elif isinstance(value, Body):
-            found += ignored(value)
+            names += ignored(value)
         elif isinstance(value, list | dict) and name in _PARTS:
-            found += [hint for part in (value.values() if isinstance(value, dict) else value) for hint in ignored(part)]
-    return list(dict.fromkeys(found))
+            names += [hint for part in (value.values() if isinstance(value, dict) else value) for hint in ignored(part)]
+    return list(dict.fromkeys(names))
 
 
 _PARTS = frozenset({"prefetch", "searches", "vectors", "sparse_vectors"})

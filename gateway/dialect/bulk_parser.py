@@ -1,7 +1,7 @@
-"""A process that parses bulk bodies for the server: JSON holds the interpreter lock, and searches would wait for it.
+"""A helper process that parses bulk bodies, because parsing JSON holds the interpreter lock and would delay searches.
 
-It is started by the first large body and ends by itself when there are none for a while. Until it is up, and whenever it fails
-or does not answer in time, bodies are parsed by a thread of this process: bulk writes work without it, but slow searches down.
+It is started by the first large body, and exits after an idle time. While it is not ready, or when it fails or does not answer in
+time, bodies are parsed by a thread of this process: bulk writes work without the helper, but slow down searches.
 """
 
 from __future__ import annotations
@@ -24,35 +24,35 @@ from gateway.http.errors import BadRequest, status_of
 log = logging.getLogger(__name__)
 
 LARGE_BODY_BYTES = 256 << 10
-"""Bodies above it are parsed here."""
+"""Larger bodies are parsed by the helper process."""
 
 IDLE_S = 3.0
 RESTART_S = 10.0
-"""A process is started at most so often: one that fails again and again must not cost a start for each body."""
+"""The shortest interval between two starts, so that a process that fails repeatedly is not started for each body."""
 
 START_S = 10.0
 ANSWER_S = 3.0
 ANSWER_BYTES_PER_S = 2 << 20
-"""A process is killed that does not say that it is up within START_S, or does not answer within ANSWER_S and the time for the
-bytes of the body. Parsing takes a third of that for the smallest points, and a hundredth for usual ones."""
+"""The helper is killed when it is not ready within START_S, or does not answer within ANSWER_S plus the size of the body divided
+by ANSWER_BYTES_PER_S. Parsing takes a third of that time for the smallest points, and a hundredth for typical ones."""
 
 _NICENESS = 5
 _SIZE_BYTES = 8
 
 
 class BulkParser:
-    """The side of the server. Thread-safe; one body at a time."""
+    """Parses bodies in the helper process, one at a time. Thread-safe."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bulk")
         self._helper: _Helper | None = None
 
     def parse(self, content: bytes, packed: bool, kind: type[UpsertBody]) -> Future[GivenUpsert]:
-        """What an upsert body of this kind asks for. The future raises BadRequest for one that means nothing."""
+        """Parses an upsert body of this kind. The future raises BadRequest for an invalid body."""
         return self._thread.submit(self._parse, content, packed, kind)
 
     def stop(self) -> None:
-        """Ends the process; to be called once, last."""
+        """Ends the process; must be the last call."""
         self._thread.shutdown(wait=False, cancel_futures=True)
         if self._helper is not None:
             self._helper.kill()
@@ -64,7 +64,7 @@ class BulkParser:
         if helper.ready.is_set():
             try:
                 return _answer_of(helper.ask(bytes((packed, kind is BulkBody)), content))
-            except OSError as error:  # it went away, perhaps for being idle, or did not answer in time
+            except OSError as error:  # it has exited, perhaps after the idle time, or did not answer in time
                 if isinstance(error, TimeoutError):
                     log.warning("the process that parses bulk bodies did not answer in time and is killed")
                 helper.kill()
@@ -72,7 +72,7 @@ class BulkParser:
 
 
 class _Helper:
-    """A started process and the channel to it."""
+    """A helper process and the channel to it."""
 
     def __init__(self) -> None:
         self.started_s = time.monotonic()
@@ -87,20 +87,20 @@ class _Helper:
         return self._process.poll() is not None
 
     def ask(self, head: bytes, content: bytes) -> bytearray:
-        """The answer to a body. Raises OSError when the process is gone, TimeoutError when it takes too long."""
+        """The answer to a body. Raises OSError when the process has exited, TimeoutError when it takes too long."""
         deadline_s = time.monotonic() + ANSWER_S + len(content) / ANSWER_BYTES_PER_S
         self._channel.settimeout(ANSWER_S)
         _send(self._channel, head, content)
         return _receive(self._channel, deadline_s)
 
     def kill(self) -> None:
-        """Ends the process, also one that is stopped and would not take a milder signal. Its last answer is lost."""
+        """Ends the process with SIGKILL, which also ends a stopped process. A pending answer is lost."""
         self.ready.clear()
         self._process.kill()
         self._channel.close()
 
     def _accompany(self) -> None:
-        """Notes when the process is up, kills it when it does not come up, and collects its exit status."""
+        """Sets `ready` when the process is ready, kills it if it is not in time, and collects its exit status."""
         try:
             if _receive(self._channel, time.monotonic() + START_S) == b"ready":
                 self.ready.set()
@@ -122,7 +122,7 @@ def _answer_of(data: bytearray) -> GivenUpsert:
 
 
 def _serve(channel: socket.socket) -> None:
-    """The side of the helper: bodies in, what they ask for out, until the server goes away or has none for IDLE_S."""
+    """The main loop of the helper: parses bodies until the server exits or sends none for IDLE_S."""
     _send(channel, b"ready")
     channel.settimeout(IDLE_S)
     while True:
@@ -130,7 +130,7 @@ def _serve(channel: socket.socket) -> None:
         packed, bulk = bool(data[0]), bool(data[1])
         try:
             answer = b"+" + msgspec.msgpack.encode(_parsed(bytes(memoryview(data)[2:]), packed, BulkBody if bulk else UpsertBody))
-        except Exception as error:  # whatever it is, it is told as the server would tell it
+        except Exception as error:  # of any kind: the text is the same as if the server had parsed the body
             answer = b"-" + status_of(error)[1].encode()
         _send(channel, answer)
 
@@ -142,7 +142,7 @@ def _send(channel: socket.socket, *parts: bytes) -> None:
 
 
 def _receive(channel: socket.socket, deadline_s: float | None = None) -> bytearray:
-    """The next message. With a deadline, on the monotonic clock, raises TimeoutError when it is not there by then."""
+    """The next message. Raises TimeoutError when it is not complete at the deadline, on the monotonic clock."""
     size = int.from_bytes(_exactly(channel, _SIZE_BYTES, deadline_s), "big")
     return _exactly(channel, size, deadline_s)
 
@@ -163,7 +163,7 @@ def _exactly(channel: socket.socket, size: int, deadline_s: float | None) -> byt
 
 
 if __name__ == "__main__":
-    os.nice(_NICENESS)  # searches go first
+    os.nice(_NICENESS)  # lower priority than searches
     try:
         _serve(socket.socket(fileno=int(sys.argv[1])))
     except (OSError, KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""A collection's configuration between the dialect's form and the catalog's."""
+"""Converts a collection's configuration between the forms of the dialect and of the catalog."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DEFAULT_SHARDS = 1
 
 
 def created(body: CreateCollectionBody) -> CollectionConfig:
-    """The configuration that a request asks for. Raises BadRequest."""
+    """The configuration of a new collection. Raises BadRequest."""
     default = CollectionConfig()
     return CollectionConfig(
         vectors={name: _vector_params(name, params) for name, params in given_vectors(body).items()},
@@ -55,7 +55,7 @@ def created(body: CreateCollectionBody) -> CollectionConfig:
 
 
 def given_vectors(body: CreateCollectionBody) -> dict[str, VectorParamsBody]:
-    """The dense vectors that a request asks for, by name. Raises BadRequest."""
+    """The dense vectors of a new collection, by name. Raises BadRequest."""
     given = body.vectors
     if any(name in given and not isinstance(given[name], dict) for name in ("size", "distance")):
         given = {"": given}
@@ -63,35 +63,35 @@ def given_vectors(body: CreateCollectionBody) -> dict[str, VectorParamsBody]:
 
 
 def changes(body: UpdateCollectionBody, config: CollectionConfig) -> dict[str, object]:
-    """The settings that a request changes, as they are to be; those of a kind together."""
-    found: dict[str, object] = {}
+    """The settings that a request changes, with their new values merged into the current ones."""
+    changed: dict[str, object] = {}
     if body.hnsw_config is not None:
-        found["hnsw"] = _hnsw(body.hnsw_config, config.hnsw)
+        changed["hnsw"] = _hnsw(body.hnsw_config, config.hnsw)
     if body.consistency is not None:
-        found["consistency"] = body.consistency
+        changed["consistency"] = body.consistency
     if body.quantization_config is not None:
-        found["quantization"] = _changed_quantization("quantization_config", body.quantization_config)
+        changed["quantization"] = _changed_quantization("quantization_config", body.quantization_config)
     if body.strict_mode_config is not None:
-        found["strict_mode"] = (config.strict_mode or StrictMode()).updated(body.strict_mode_config)
+        changed["strict_mode"] = (config.strict_mode or StrictMode()).updated(body.strict_mode_config)
     if body.metadata is not None:
         merged = config.metadata | body.metadata
-        found["metadata"] = {key: value for key, value in merged.items() if value is not None}
+        changed["metadata"] = {key: value for key, value in merged.items() if value is not None}
     if body.vectors is not None:
-        found["vectors"] = config.vectors | {name: _changed_vector(name, diff, config) for name, diff in body.vectors.items()}
+        changed["vectors"] = config.vectors | {name: _changed_vector(name, diff, config) for name, diff in body.vectors.items()}
     if body.sparse_vectors is not None:
-        found["sparse_vectors"] = config.sparse_vectors | {
+        changed["sparse_vectors"] = config.sparse_vectors | {
             name: _changed_sparse(name, params, config) for name, params in body.sparse_vectors.items()
         }
     kept = _kept(body, UpdateCollectionBody.hints) | _nested("hnsw_config", _kept(body.hnsw_config, _HNSW_KEPT))
     if body.params is not None:
         kept |= _kept(body.params, body.params.hints)
     if kept:
-        found["kept"] = _merged(config.kept, kept)
-    return found
+        changed["kept"] = _merged(config.kept, kept)
+    return changed
 
 
 def described(collection: Collection) -> dict[str, Any]:
-    """The configuration in the dialect's form; what the dialect calls an optimizer is described by what this engine does."""
+    """The configuration in the dialect's form; the dialect's optimizer settings are filled from this engine's segment policy."""
     config = collection.config
     kept = config.kept
     vectors = {name: _described_vector(params) for name, params in config.vectors.items()}
@@ -106,7 +106,7 @@ def described(collection: Collection) -> dict[str, Any]:
     if config.sparse_vectors:
         params["sparse_vectors"] = {name: _described_sparse(sparse) for name, sparse in config.sparse_vectors.items()}
     hnsw = {"m": config.hnsw.m, "ef_construct": config.hnsw.ef_construct, "full_scan_threshold": DEFAULT_POLICY.seal_rows}
-    found: dict[str, Any] = {
+    description: dict[str, Any] = {
         "params": params,
         "hnsw_config": hnsw | {"max_indexing_threads": 0, "on_disk": False} | kept.get("hnsw_config", {}),
         "optimizer_config": _OPTIMIZER | kept.get("optimizers_config", {}),
@@ -114,10 +114,10 @@ def described(collection: Collection) -> dict[str, Any]:
         "consistency": config.consistency.value,
     }
     if config.quantization is not None:
-        found["quantization_config"] = _described_quantization(config.quantization)
+        description["quantization_config"] = _described_quantization(config.quantization)
     if config.strict_mode is not None:
-        found["strict_mode_config"] = msgspec.to_builtins(config.strict_mode)
-    return found | ({"metadata": config.metadata} if config.metadata else {})
+        description["strict_mode_config"] = msgspec.to_builtins(config.strict_mode)
+    return description | ({"metadata": config.metadata} if config.metadata else {})
 
 
 _PARAMS_KEPT = ("on_disk_payload", "read_fan_out_factor", "read_fan_out_delay_ms", "payload", "id_tracker")
@@ -203,12 +203,14 @@ def _quantization(label: str, body: QuantizationBody | None) -> Quantization | N
 
 
 def _described_vector(params: VectorParams) -> dict[str, Any]:
-    found: dict[str, Any] = {"size": params.size, "distance": params.distance.value} | params.kept
+    description: dict[str, Any] = {"size": params.size, "distance": params.distance.value} | params.kept
     if params.hnsw is not None:
-        found["hnsw_config"] = {"m": params.hnsw.m, "ef_construct": params.hnsw.ef_construct} | params.kept.get("hnsw_config", {})
+        description["hnsw_config"] = {"m": params.hnsw.m, "ef_construct": params.hnsw.ef_construct} | params.kept.get(
+            "hnsw_config", {}
+        )
     if params.quantization is not None:
-        found["quantization_config"] = _described_quantization(params.quantization)
-    return found | ({"multivector_config": {"comparator": "max_sim"}} if params.multi else {})
+        description["quantization_config"] = _described_quantization(params.quantization)
+    return description | ({"multivector_config": {"comparator": "max_sim"}} if params.multi else {})
 
 
 def _described_sparse(params: SparseParams) -> dict[str, Any]:
@@ -222,10 +224,10 @@ def _described_quantization(quantization: Quantization) -> dict[str, Any]:
 
 
 def _kept(body: Body | None, names: tuple[str, ...]) -> dict[str, Any]:
-    """Those of the fields that are given, as they came."""
+    """The fields among `names` that are set, unchanged."""
     given = {} if body is None else {name: getattr(body, name) for name in names}
-    found: dict[str, Any] = msgspec.to_builtins({name: value for name, value in given.items() if value is not None})
-    return found
+    kept: dict[str, Any] = msgspec.to_builtins({name: value for name, value in given.items() if value is not None})
+    return kept
 
 
 def _nested(name: str, fields: dict[str, Any]) -> dict[str, Any]:
@@ -233,7 +235,7 @@ def _nested(name: str, fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Both, and where both are objects, these merged."""
+    """Merges two objects recursively; `new` takes precedence."""
     both = {
         name: _merged(old[name], value) if isinstance(value, dict) and isinstance(old.get(name), dict) else value
         for name, value in new.items()

@@ -1,4 +1,4 @@
-"""From the bodies of searches to stages: vectors are read, examples are looked up, filters are handed down to inner stages."""
+"""Converts the bodies of searches to stages: parses vectors, looks up examples, applies filters to inner stages."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def nearest(collection: Collection, name: str, raw: bytes, place: str) -> Neares
 
 
 def is_repeatable(body: Any, packed: bool) -> bool:
-    """Whether the answer to a search follows from the searched collection alone: no point is drawn at random, none looked up in
-    another collection."""
+    """Whether the answer to a search depends only on the state of the searched collection: it has no random sample, and no
+    examples from another collection."""
     if getattr(body, "lookup_from", None) is not None:
         return False
     if not isinstance(body, AnyQuery):
@@ -84,7 +84,7 @@ def is_repeatable(body: Any, packed: bool) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Translator:
-    """Makes stages for a collection. `lookups` are the other collections that examples come from, by name."""
+    """Converts bodies to stages for a collection. `lookups` are the other collections of examples, by name."""
 
     source: Pinned
     lookups: Mapping[str, Pinned]
@@ -99,7 +99,7 @@ class Translator:
         excluded: frozenset[bytes] = frozenset(),
         depth: int = 1,
     ) -> Stage:
-        """The stage of a query and its inner ones. Inside too filters narrow, and examples are left out."""
+        """The stage of a query with its inner stages. The filter and the exclusion of examples also apply to inner stages."""
         if depth > MAX_DEPTH:
             raise BadRequest(f"prefetch is nested deeper than {MAX_DEPTH}")
         condition = both(outer, body.filter)
@@ -123,7 +123,7 @@ class Translator:
         return Stage(query, limit, await self.where(condition), params, body.score_threshold, exclude, inner, diversity, corpus)
 
     async def recommend(self, body: Recommend, using: str, lookup: LookupLocation | None) -> tuple[Query, frozenset[bytes]]:
-        """By examples; those of the collection itself are left out of the answer."""
+        """A query by examples, and the examples of the collection itself, which are excluded from the answer."""
         examples = await self._examples([*(body.positive or []), *(body.negative or [])], using, lookup)
         positive = [examples.vector(raw, f"positive[{at}]") for at, raw in enumerate(body.positive or [])]
         negative = [examples.vector(raw, f"negative[{at}]") for at, raw in enumerate(body.negative or [])]
@@ -137,7 +137,7 @@ class Translator:
         return kind(using, self._all(using, positive), self._all(using, negative)), examples.met()
 
     async def discover(self, body: Discover, using: str, lookup: LookupLocation | None) -> tuple[Query, frozenset[bytes]]:
-        """By a target, among the points on the positive side of pairs."""
+        """A query by a target and by pairs of examples, and the examples to exclude."""
         pairs = _listed(body.context)
         examples = await self._examples([body.target, *_of_pairs(pairs)], using, lookup)
         target = self._prepared(using, examples.vector(body.target, "target"))
@@ -146,7 +146,7 @@ class Translator:
     async def context(
         self, context: list[ContextPair] | ContextPair, using: str, lookup: LookupLocation | None
     ) -> tuple[Query, frozenset[bytes]]:
-        """By pairs alone."""
+        """A query only by pairs of examples, and the examples to exclude."""
         given = _listed(context)
         examples = await self._examples(_of_pairs(given), using, lookup)
         pairs = self._pairs(given, using, examples)
@@ -195,11 +195,11 @@ class Translator:
         return Fusion(_given(given.fusion)), frozenset()
 
     def raw(self, part: msgspec.Raw | UnsetType) -> bytes:
-        """A raw part of the body, that knows which form it has."""
+        """A raw part of the body; of type Packed if it is msgpack."""
         return raw_of(part, self.packed)
 
     async def _examples(self, raws: Iterable[RawPart], using: str, lookup: LookupLocation | None) -> _Examples:
-        """The examples of a query, read together where they are ids of points."""
+        """The examples of a query; those that are ids of points are read in one request."""
         examples = _Examples(self, using, lookup)
         await examples.read(raws)
         return examples
@@ -221,12 +221,12 @@ class Translator:
         return Feedback(using, target, judged, naive.a, naive.b, naive.c), examples.met()
 
     def _pairs(self, pairs: Sequence[ContextPair], using: str, examples: _Examples) -> list[tuple[Vector, Vector]]:
-        found = []
+        prepared = []
         for at, pair in enumerate(pairs):
             positive = examples.vector(pair.positive, f"context[{at}].positive")
             negative = examples.vector(pair.negative, f"context[{at}].negative")
-            found.append((self._prepared(using, positive), self._prepared(using, negative)))
-        return found
+            prepared.append((self._prepared(using, positive), self._prepared(using, negative)))
+        return prepared
 
     def _prepared(self, name: str, vector: Vector) -> Vector:
         return prepare(self.source.collection, name, vector)
@@ -255,7 +255,7 @@ RawPart = msgspec.Raw | UnsetType | bytes
 
 
 class _Examples:
-    """Vectors of a query, given or those of points; notes which points of the searched collection were met."""
+    """The example vectors of a query, from the body or from points; collects the points of the searched collection."""
 
     def __init__(self, translator: Translator, using: str, lookup: LookupLocation | None) -> None:
         self._translator = translator
@@ -277,7 +277,7 @@ class _Examples:
             self._stored[point.id] = point.vectors
 
     def vector(self, raw: RawPart, place: str) -> Vector:
-        """As given, or as the point of that id has it."""
+        """The vector in the body, or that of the point with the id in the body."""
         data = self._raw(raw)
         point_id = _id_of(data)
         if point_id is None:
@@ -307,7 +307,7 @@ def _of_pairs(pairs: Sequence[ContextPair]) -> list[RawPart]:
 
 
 class Diverse(NamedTuple):
-    """A query by one vector whose answer is to be diverse."""
+    """A query by one vector with diversity."""
 
     query: Nearest
     mmr: Mmr
@@ -330,7 +330,7 @@ def corpus_of(body: SearchParams | None) -> Condition | None:
 
 
 def order_by_of(body: str | OrderByBody) -> OrderBy:
-    """By a payload value."""
+    """An order by a payload value. Raises BadRequest."""
     given = OrderByBody(body) if isinstance(body, str) else body
     steps_of(given.key)
     start = given.start_from
@@ -342,7 +342,7 @@ def order_by_of(body: str | OrderByBody) -> OrderBy:
 
 
 def window(offset: int | None, limit: int | None) -> tuple[int, int]:
-    """Offset, and offset and limit together."""
+    """The start and the end of the requested hits. Raises BadRequest above MAX_LIMIT."""
     begin = offset or 0
     end = begin + (DEFAULT_LIMIT if limit is None else limit)
     if end > MAX_LIMIT:
@@ -351,33 +351,33 @@ def window(offset: int | None, limit: int | None) -> tuple[int, int]:
 
 
 def both(outer: Condition | None, inner: Condition | None) -> Condition | None:
-    """The filter that asks for both."""
+    """The conjunction of two filters."""
     if outer is None or inner is None:
         return inner if outer is None else outer
     return Condition(must=[outer, inner])
 
 
 def average(positive: Sequence[Vector], negative: Sequence[Vector]) -> Vector:
-    """What the examples come to: twice the mean of the positive less the mean of the negative ones."""
+    """The average of the examples: twice the mean of the positive minus the mean of the negative ones."""
     if positive[0].dtype == SPARSE:
         return _sparse_sum(positive, 2 / len(positive) if negative else 1 / len(positive), negative, -1 / max(1, len(negative)))
     if positive[0].ndim == 2:
         return np.concatenate([*positive, *(-vector for vector in negative)])
     try:
         mean = np.mean(positive, axis=0)
-        found: Vector = 2 * mean - np.mean(negative, axis=0) if negative else mean
+        result: Vector = 2 * mean - np.mean(negative, axis=0) if negative else mean
     except ValueError as error:
         raise BadRequest("Wrong input: Vector dimension error: examples have different dimensions") from error
-    return found.astype(np.float32)
+    return result.astype(np.float32)
 
 
 def _sparse_sum(positive: Sequence[Vector], share: float, negative: Sequence[Vector], other: float) -> Vector:
     every = np.concatenate([*positive, *negative])
     weights = np.repeat([share] * len(positive) + [other] * len(negative), [len(vector) for vector in (*positive, *negative)])
     indexes, at = np.unique(every["index"], return_inverse=True)
-    found = np.empty(len(indexes), SPARSE)
-    found["index"], found["value"] = indexes, np.bincount(at, every["value"] * weights, len(indexes))
-    return found
+    result = np.empty(len(indexes), SPARSE)
+    result["index"], result["value"] = indexes, np.bincount(at, every["value"] * weights, len(indexes))
+    return result
 
 
 def prefetches_of(body: AnyQuery) -> Sequence[Prefetch]:
@@ -387,7 +387,7 @@ def prefetches_of(body: AnyQuery) -> Sequence[Prefetch]:
 
 
 def _id_of(raw: bytes) -> ExternalId | None:
-    """The id when it is one."""
+    """The id in a raw part; None when it is something else."""
     if isinstance(raw, Packed):
         value = msgspec.msgpack.decode(raw)
     elif raw[:1] == b'"' or raw[:1].isdigit() or raw[:1] == b"-":

@@ -1,4 +1,4 @@
-"""Request bodies of searches and queries. Vectors stay raw until they are made arrays (`gateway.dialect.vectors`)."""
+"""Request bodies of searches and queries. Vectors stay raw until `gateway.dialect.vectors` converts them to arrays."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class SearchParams(Body):
 
 
 class LookupLocation(Body):
-    """Where ids of examples are looked up, other than in the collection and vector that is searched."""
+    """The collection and vector from which examples are read, instead of the searched ones."""
 
     collection: str
     vector: str | None = None
@@ -72,14 +72,14 @@ class LookupLocation(Body):
 
 
 class NamedVector(Body):
-    """A vector of that name; `vector` as an object is a sparse one."""
+    """A named vector; a sparse one is an object."""
 
     name: str
     vector: RawVector
 
 
 class Narrowed(Shown, kw_only=True):
-    """What all searches have."""
+    """The base of all searches."""
 
     filter: Condition | None = None
     params: SearchParams | None = None
@@ -87,7 +87,7 @@ class Narrowed(Shown, kw_only=True):
 
 
 class Ranked(Narrowed, kw_only=True):
-    """A search with a least score."""
+    """The base of searches with a score threshold."""
 
     score_threshold: float | None = None
 
@@ -99,7 +99,7 @@ class SearchBody(Ranked, kw_only=True):
 
 
 def octet_search(content: bytes, limit: int | None, using: str | None) -> bytes:
-    """The JSON body that asks what a body asks that is nothing but a vector."""
+    """Converts a body that is only a vector to an equivalent JSON body."""
     vector = b2a_base64(content, newline=False).decode()
     return msgspec.json.encode(
         {"vector": {"name": using, "vector": vector} if using else vector, "limit": 10 if limit is None else limit}
@@ -165,7 +165,7 @@ class RelevanceFeedback(Body):
 
 
 class QueryObject(Body):
-    """A query as an object, of one kind; `indices` and `values` are a sparse vector, `base64` is a dense one."""
+    """Exactly one kind of query; `indices` and `values` are a sparse vector, `base64` is a dense vector."""
 
     nearest: RawExample | UnsetType = UNSET
     mmr: Mmr | None = None
@@ -219,7 +219,7 @@ class WithLookup(Body):
 
 
 class Grouped(Ranked, kw_only=True):
-    """What all requests for groups have."""
+    """The base of all grouped searches."""
 
     group_by: str
     group_size: Annotated[int, Meta(ge=1, le=1000)] | None = None

@@ -1,4 +1,4 @@
-"""Points of a request body as an upsert operation. Pure, so that another process can do it."""
+"""Converts points of a request body to an upsert operation. Pure, so that it can run in another process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shard.filters.conditions import Condition
 
 
 class GivenUpsert(msgspec.Struct):
-    """An upsert body, read: the operation, and on what it depends."""
+    """A parsed upsert body: the operation and its conditions."""
 
     operation: Upsert
     update_filter: Condition | None
@@ -25,7 +25,7 @@ class GivenUpsert(msgspec.Struct):
 
 
 def given_upsert(body: UpsertBody, packed: bool) -> GivenUpsert:
-    """What an upsert body asks for. Raises ValueError, naming the place."""
+    """Converts an upsert body. Raises ValueError, naming the place."""
     collection = body.collection if isinstance(body, BulkBody) else ""
     return GivenUpsert(upsert_of(body, packed), body.update_filter, body.update_mode, collection)
 
@@ -83,7 +83,7 @@ def _of_batch(batch: PointsBatch, packed: bool) -> Upsert:
 
 
 def _by_name(raw: msgspec.Raw | msgspec.UnsetType, place: str, packed: bool) -> dict[str, Vector]:
-    """The vectors of one point; one that is no object is the unnamed one."""
+    """The vectors of one point by name; a vector that is not in an object has the name ""."""
     if isinstance(raw, msgspec.UnsetType):
         return {}
     data = raw_of(raw, packed)
@@ -93,13 +93,14 @@ def _by_name(raw: msgspec.Raw | msgspec.UnsetType, place: str, packed: bool) -> 
 
 
 def _columns(given: Sequence[dict[str, Vector]]) -> list[VectorColumn]:
-    """Vectors of points side by side, by name."""
+    """The vectors of points as columns, one for each name."""
     named: dict[str, dict[int, Vector]] = {}
     for at, vectors in enumerate(given):
         for name, vector in vectors.items():
             named.setdefault(name, {})[at] = vector
     return [
-        _column(name, list(found.values()), None if len(found) == len(given) else list(found)) for name, found in named.items()
+        _column(name, list(by_point.values()), None if len(by_point) == len(given) else list(by_point))
+        for name, by_point in named.items()
     ]
 
 

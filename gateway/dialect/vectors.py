@@ -1,6 +1,6 @@
-"""Vectors of request bodies as arrays: lists of numbers, lists of such lists, sparse objects, base64 of little-endian float32.
+"""Converts vectors of request bodies to arrays: lists of numbers, lists of lists, sparse objects, base64 of float32.
 
-Bodies keep vectors raw, so that their numbers go straight into an array and never become Python objects.
+Vectors stay raw in parsed bodies, so that their numbers are parsed directly into an array, without Python objects.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from journal.records import SPARSE, Vector, Vectors
 
 T = TypeVar("T")
 
-_threads = threading.local()  # a simdjson parser owns what it has parsed last
+_threads = threading.local()  # a simdjson parser owns its latest result, so each thread needs its own
 
 
 class SparseBody(msgspec.Struct, forbid_unknown_fields=True):
-    """A sparse vector: `values` stand at `indices`."""
+    """A sparse vector."""
 
     indices: list[int]
     values: list[float]
 
 
 class InferenceBody(msgspec.Struct):
-    """What a server with models of its own would make a vector of."""
+    """Input of a model, from which a server with models would compute a vector."""
 
     model: str
 
@@ -40,13 +40,13 @@ class Packed(bytes):
 
 
 def raw_of(part: msgspec.Raw | msgspec.UnsetType, packed: bool) -> bytes:
-    """A raw part of a body, that knows which form it has; empty when it is not there."""
+    """A raw part of a body, of type Packed if it is msgpack; empty when it is missing."""
     data = b"" if isinstance(part, msgspec.UnsetType) else bytes(part)
     return Packed(data) if packed else data
 
 
 def object_of(raw: bytes, kind: type[T]) -> T | None:
-    """A raw part that is an object, as that kind of thing; None when it is none."""
+    """A raw part decoded as an object of that type; None when it is not an object."""
     if isinstance(raw, Packed):
         is_map = raw[0] & 0xF0 == 0x80 or raw[0] in (0xDE, 0xDF)
         return msgspec.msgpack.decode(raw, type=kind) if is_map else None
@@ -54,7 +54,7 @@ def object_of(raw: bytes, kind: type[T]) -> T | None:
 
 
 def vector_of(raw: bytes, place: str) -> Vector:
-    """The vector that a raw part of a body holds; `place` names it in errors."""
+    """The vector in a raw part of a body; `place` names the part in errors. Raises BadRequest."""
     if isinstance(raw, Packed):
         return _of_plain(msgspec.msgpack.decode(raw), place)
     match raw[:1]:
@@ -68,7 +68,7 @@ def vector_of(raw: bytes, place: str) -> Vector:
 
 
 def of_base64(text: str, place: str) -> Vectors:
-    """Little-endian float32 in base64."""
+    """A vector from base64 of little-endian float32. Raises BadRequest."""
     try:
         return of_bytes(a2b_base64(text, strict_mode=True), place)
     except Base64Error as error:
@@ -76,28 +76,28 @@ def of_base64(text: str, place: str) -> Vectors:
 
 
 def of_bytes(data: bytes, place: str) -> Vectors:
-    """Little-endian float32. Shape (size,)."""
+    """A vector from little-endian float32. Shape (size,). Raises BadRequest."""
     if len(data) % 4 or not data:
         raise BadRequest(f"{place}: {len(data)} bytes are not a vector of float32")
     return np.frombuffer(data, "<f4")
 
 
 def sparse_of(body: SparseBody, place: str) -> Vector:
-    """The elements in ascending order of their indices."""
+    """A sparse vector with ascending indices. Raises BadRequest."""
     if len(body.indices) != len(body.values):
         raise BadRequest(f"{place}: {len(body.indices)} indices and {len(body.values)} values must be as many")
     if any(not 0 <= index < 2**32 for index in body.indices):
         raise BadRequest(f"{place}.indices: must be between 0 and {2**32 - 1}")
-    found = np.empty(len(body.indices), SPARSE)
+    vector = np.empty(len(body.indices), SPARSE)
     order = np.argsort(np.array(body.indices, np.int64), kind="stable")
-    found["index"], found["value"] = np.array(body.indices, np.int64)[order], float32(body.values)[order]
-    if len(found) and not (np.diff(found["index"].astype(np.int64)) > 0).all():
+    vector["index"], vector["value"] = np.array(body.indices, np.int64)[order], float32(body.values)[order]
+    if len(vector) and not (np.diff(vector["index"].astype(np.int64)) > 0).all():
         raise BadRequest(f"{place}.indices: must be unique")
-    return found
+    return vector
 
 
 def float32(numbers: Any) -> Vectors:
-    """The numbers as an array; what does not fit becomes infinite, and is refused as such further on."""
+    """The numbers as float32; those that are too large become infinite and are refused later."""
     with np.errstate(over="ignore"):
         return np.array(numbers).astype(np.float32) if isinstance(numbers, np.ndarray) else np.array(numbers, np.float32)
 
@@ -107,7 +107,7 @@ def _of_list(raw: bytes, place: str) -> Vector:
     try:
         flat, lengths = _numbers(raw, nested)
     except (ValueError, TypeError, RuntimeError) as error:
-        _threads.parser = None  # the error may hold on to what it was parsing
+        _threads.parser = None  # the error may hold references into the parser
         raise BadRequest(f"{place}: not a list of numbers: {error}") from None
     if not len(flat):
         raise BadRequest(f"Wrong input: {place} is empty")
@@ -121,16 +121,16 @@ def _of_list(raw: bytes, place: str) -> Vector:
 
 
 def _numbers(raw: bytes, nested: bool) -> tuple[Vectors, list[int]]:
-    """All numbers of a list, or of a list of lists, and how long these are."""
+    """All numbers of a list, or of a list of lists with their lengths."""
     parser: simdjson.Parser | None = getattr(_threads, "parser", None)
     if parser is None:
         parser = _threads.parser = simdjson.Parser()
-    found = cast(simdjson.Array, parser.parse(raw))
-    lengths = [len(cast(simdjson.Array, inner)) for inner in found] if nested else []
+    parsed = cast(simdjson.Array, parser.parse(raw))
+    lengths = [len(cast(simdjson.Array, inner)) for inner in parsed] if nested else []
     if raw.count(b"[") != 1 + len(lengths):
         raise ValueError("lists and numbers are mixed, or nested too deep")
     with np.errstate(over="ignore"):
-        return np.frombuffer(found.as_buffer(of_type="d"), np.float64).astype(np.float32), lengths
+        return np.frombuffer(parsed.as_buffer(of_type="d"), np.float64).astype(np.float32), lengths
 
 
 def _of_object(raw: bytes, place: str) -> Vector:
@@ -150,16 +150,16 @@ def _refuse_inference(raw: bytes, place: str) -> None:
 
 
 def _of_plain(value: Any, place: str) -> Vector:
-    """From what a msgpack body held."""
+    """The vector from a decoded msgpack value."""
     try:
         match value:
             case bytes():
                 return of_bytes(value, place)
             case list():
-                found = np.array([np.frombuffer(row, "<f4") if isinstance(row, bytes) else row for row in value])
-                if found.dtype.kind not in "fiu" or found.ndim > 2 or not found.size:
+                array = np.array([np.frombuffer(row, "<f4") if isinstance(row, bytes) else row for row in value])
+                if array.dtype.kind not in "fiu" or array.ndim > 2 or not array.size:
                     raise ValueError("not a list of numbers")
-                return float32(found)
+                return float32(array)
         return sparse_of(msgspec.convert(value, SparseBody), place)
     except (ValueError, msgspec.ValidationError) as error:
         raise BadRequest(f"{place}: not a vector: {error}") from error

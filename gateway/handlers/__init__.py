@@ -1,4 +1,4 @@
-"""Handlers: one function for each route, which reads or writes through the services that it is given.
+"""Handlers: one function for each route, which reads and writes through the given services.
 
-Must not parse bytes, know of sockets, or reach past the services into shards and the replayer.
+Must not parse bytes, know of sockets, or access shards and the replayer without the services.
 """

@@ -1,7 +1,7 @@
-"""Handlers for what clients ask of a server beside its collections: where shards are, what is being built, what goes wrong.
+"""Handlers of the dialect's cluster and diagnostics paths: locations of shards, builds, issues.
 
-Nodes know nothing of each other, each replays the whole log: so there is no cluster in the dialect's sense, and every shard of
-every collection is here.
+Nodes do not know each other, and each replays the whole log. So there is no cluster in the dialect's sense: every node has every
+shard of every collection.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ async def telemetry(request: ApiRequest, response: Response, services: Services)
 
 
 async def collection_status(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
-    """Where the shards of a collection are: all on this node."""
+    """The locations of a collection's shards: all on this node."""
     pinned = await services.reads.pin(request, response, request.path["collection_name"])
     counts = await pinned.all_of(lease.count(None) for lease in pinned.leases)
     return {
@@ -52,7 +52,7 @@ async def shard_keys(request: ApiRequest, response: Response, services: Services
 
 
 async def optimizations(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
-    """How much of a collection waits for a graph."""
+    """How many vectors of a collection wait for a graph."""
     collection = await services.reads.find(request, request.path["collection_name"])
     statuses = await services.reads.statuses(collection)
     waiting = [status for status in statuses if status.vectors - status.indexed >= status.seal_rows]
@@ -68,10 +68,10 @@ async def optimizations(request: ApiRequest, response: Response, services: Servi
 
 
 async def issues(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
-    """What the dialect's server would advise on: nothing is kept."""
+    """The issues that the server has detected: always none."""
     return {"issues": []}
 
 
 async def clear_issues(request: ApiRequest, response: Response, services: Services) -> bool:
-    """Forgets the issues; there are none."""
+    """Clears the issues; there are none."""
     return True

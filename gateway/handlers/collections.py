@@ -42,7 +42,7 @@ async def create(request: ApiRequest, response: Response, services: Services) ->
 
 
 async def update(request: ApiRequest, response: Response, services: Services) -> bool:
-    """Changes what can be changed without changing the meaning of records in the log."""
+    """Changes settings of a collection that do not change the meaning of records in the log."""
     collection = await services.reads.find(request, request.path["collection_name"])
     changes = configs.changes(request.body, collection.config)
     await services.writes.command(
@@ -64,7 +64,7 @@ async def list_all(request: ApiRequest, response: Response, services: Services) 
 
 
 async def exists(request: ApiRequest, response: Response, services: Services) -> dict[str, bool]:
-    """Whether there is a collection or alias of that name."""
+    """Whether there is a collection or alias with that name."""
     await services.reads.catch_up_catalog(request)
     return {"exists": services.reads.catalog.find(request.path["collection_name"]) is not None}
 
@@ -93,7 +93,7 @@ async def info(request: ApiRequest, response: Response, services: Services) -> d
 
 
 async def _update_queue(node: NodeState, collection: Collection) -> dict[str, Any]:
-    """How many records of the collection's partitions are not applied here; nothing when the log does not say in time."""
+    """How many records of the collection's partitions are not applied here; empty when the log does not answer in time."""
     try:
         lag = await asyncio.wait_for(asyncio.to_thread(node.measured_lag), QUEUE_WAIT_S)
     except TimeoutError:
@@ -104,7 +104,7 @@ async def _update_queue(node: NodeState, collection: Collection) -> dict[str, An
 
 
 async def change_aliases(request: ApiRequest, response: Response, services: Services) -> bool:
-    """Creates, deletes and renames aliases: all of it or nothing."""
+    """Creates, deletes and renames aliases, atomically."""
     body: ChangeAliasesBody = request.body
     await services.writes.command(
         request, response, ChangeAliases([_alias_action(action, at) for at, action in enumerate(body.actions)])
@@ -119,8 +119,8 @@ async def aliases(request: ApiRequest, response: Response, services: Services) -
     if wanted is not None:
         wanted = (await services.reads.find(request, wanted)).name
     view = services.reads.catalog
-    found = [(alias, name) for alias, name in sorted(view.aliases.items()) if wanted in (None, name)]
-    return {"aliases": [{"alias_name": alias, "collection_name": name} for alias, name in found]}
+    pairs = [(alias, name) for alias, name in sorted(view.aliases.items()) if wanted in (None, name)]
+    return {"aliases": [{"alias_name": alias, "collection_name": name} for alias, name in pairs]}
 
 
 def _alias_action(operation: AliasOperation, at: int) -> AliasAction:

@@ -21,23 +21,23 @@ from replayer.projections.dead_letters import BURY_TIMEOUT_S, DeadLetter, origin
 
 READ_TIMEOUT_S = 0.5
 READS = 20
-"""Polls without a record after which a letter's record is taken to be gone."""
+"""The number of extra polls after which a letter's record is considered missing."""
 
 
 async def list_letters(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
-    """Dead letters, oldest first: of a collection, or of all; `collection=` without a name gives those of none."""
+    """Dead letters, oldest first: of a collection, or all; `collection=` without a name selects those without a collection."""
     letters = _chosen(request, services)
     return {"count": len(letters), "dead_letters": [_described(letter) for letter in letters[: request.params.limit]]}
 
 
 async def show(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
-    """One dead letter with its record: key, headers, and what its value holds, as far as that can be read."""
+    """One dead letter with its record: key, headers, and the decoded value, if it can be decoded."""
     letter = _one(request, services)
     return await services.reads.offload(False, partial(_shown, services.node, letter))
 
 
 async def retry(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
-    """Writes the record of a dead letter to where it came from once more, and takes the letter from the list."""
+    """Writes the record of a dead letter to its original partition again, and removes the letter from the list."""
     return await _retry(services, [_one(request, services)])
 
 
@@ -47,7 +47,7 @@ async def retry_all(request: ApiRequest, response: Response, services: Services)
 
 
 async def clear(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
-    """Takes a dead letter from the list for good."""
+    """Removes a dead letter from the list."""
     return await _clear(services, [_one(request, services)])
 
 
@@ -57,19 +57,19 @@ async def clear_all(request: ApiRequest, response: Response, services: Services)
 
 
 async def lag(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
-    """How far this node is behind the log: by partition, with the state of each, and by shard."""
+    """The replay lag of this node: by partition, with its state, and by shard."""
     node = services.node
     measured = await services.reads.offload(False, node.measured_lag)
     by_partition = {
         partition: {
             "topic": partition.topic,
             "partition": partition.partition,
-            "applied": max(0, found.end - found.lag.records),
-            "end": found.end,
-            "state": found.state.name.lower(),
-            **found.lag._asdict(),
+            "applied": max(0, measure.end - measure.lag.records),
+            "end": measure.end,
+            "state": measure.state.name.lower(),
+            **measure.lag._asdict(),
         }
-        for partition, found in sorted(measured.items())
+        for partition, measure in sorted(measured.items())
     }
     shards = [
         {
@@ -100,7 +100,7 @@ async def _clear(services: Services, letters: Sequence[DeadLetter]) -> dict[str,
 
 
 async def _remove(services: Services, letters: Sequence[DeadLetter], why: str) -> int:
-    """Takes letters from the list, here and on every node; returns once this node's list shows it."""
+    """Removes letters from the list on every node; returns when they are removed on this node."""
     if letters:
         node = services.node
         appended = await services.reads.offload(False, partial(remove, node.journal, node.topics, letters, why))
@@ -135,7 +135,7 @@ def _described(letter: DeadLetter) -> dict[str, Any]:
 
 
 def _shown(node: NodeState, letter: DeadLetter) -> dict[str, Any]:
-    """A letter with its record; reads the log, and may ask the schema registry."""
+    """A letter with its record; reads the log, and may query the schema registry."""
     ((_, entry),) = _read(node, [letter])
     return _described(letter) | {
         "key": None if entry.key is None else entry.key.decode(errors="replace"),
@@ -147,12 +147,12 @@ def _shown(node: NodeState, letter: DeadLetter) -> dict[str, Any]:
 
 
 def _read(node: NodeState, letters: Sequence[DeadLetter]) -> list[tuple[DeadLetter, Entry]]:
-    """The records of letters, in their order in the topic. Raises Indefinite when one cannot be found."""
+    """The records of letters, in the order of the topic. Raises Indefinite when a record is missing."""
     wanted = {letter.number: letter for letter in letters}
-    found = [(wanted[entry.offset], entry) for entry in _entries(node, wanted)]
-    if len(found) < len(wanted):
-        raise Indefinite(f"{len(wanted) - len(found)} of {len(wanted)} dead letters cannot be read")
-    return found
+    records = [(wanted[entry.offset], entry) for entry in _entries(node, wanted)]
+    if len(records) < len(wanted):
+        raise Indefinite(f"{len(wanted) - len(records)} of {len(wanted)} dead letters cannot be read")
+    return records
 
 
 def _entries(node: NodeState, wanted: dict[int, DeadLetter]) -> Iterator[Entry]:
@@ -172,7 +172,7 @@ def _entries(node: NodeState, wanted: dict[int, DeadLetter]) -> Iterator[Entry]:
 
 
 def _decoded(entry: Entry, node: NodeState) -> Any:
-    """What a record says, less its vectors; None when that cannot be told."""
+    """The content of a record without its vectors; None when it cannot be decoded."""
     try:
         record = codec.decode(entry.value)
     except codec.DecodeError:

@@ -1,4 +1,4 @@
-"""Handlers of payload indexes, and the schema of a field between the dialect's form and the catalog's."""
+"""Handlers of payload indexes, and the conversion of field schemas between the forms of the dialect and of the catalog."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def delete_index(request: ApiRequest, response: Response, services: Servic
 
 
 def field_schema(body: CreateIndexBody) -> FieldSchema:
-    """The schema that a request asks for. Raises BadRequest."""
+    """The schema in a request. Raises BadRequest."""
     if body.field_schema is None:
         raise BadRequest("field_schema is missing: name a type")
     params = body.field_schema if isinstance(body.field_schema, FieldParams) else FieldParams(body.field_schema)
@@ -66,7 +66,7 @@ def field_schema(body: CreateIndexBody) -> FieldSchema:
 
 
 def described(schema: FieldSchema) -> dict[str, Any]:
-    """A field's schema in the dialect's form: its type, and the options as they were given, if any were."""
+    """A field's schema in the dialect's form: its type, and its options, if any."""
     params = msgspec.to_builtins(schema)
     return {"data_type": schema.type.value} | ({"params": params} if len(params) > 1 else {})
 

@@ -1,4 +1,4 @@
-"""Handler of the page that says what takes memory (`/admin/memory`)."""
+"""Handler of the memory page (`/admin/memory`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shard.replica import ShardStatus
 
 
 async def show(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
-    """What takes memory: the process against its budget, and each collection by part, in all and by vector."""
+    """Memory use: of the process, with its budget, and of each collection by part, in total and per vector."""
     return {
         "budget_bytes": services.node.budget.bytes,
         "anonymous_bytes": status_bytes("RssAnon"),

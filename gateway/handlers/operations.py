@@ -1,4 +1,4 @@
-"""Where an operation stands (V3): from its request id to positions, shards and stamps."""
+"""Handler of the state of an operation (V3): its positions, shards and stamps by request id."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from gateway.services import Services
 
 
 async def show(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
-    """The records of a request: their positions, shards, stamps, and what became of each on this node."""
+    """The records of a request: their positions, shards, stamps, and verdicts on this node."""
     request_id = request.path["request_id"]
-    found = services.node.replayer.operations.of(request_id)
-    if not found:
+    records = services.node.replayer.operations.of(request_id)
+    if not records:
         raise NotFound(f"Not found: operation {request_id!r} is not among the latest on this node; see `vecraft journal show`")
     return {
         "request_id": request_id,
@@ -30,6 +30,6 @@ async def show(request: ApiRequest, response: Response, services: Services) -> d
                 "verdict": record.verdict,
                 **({"reason": record.reason} if record.reason else {}),
             }
-            for record in found
+            for record in records
         ],
     }

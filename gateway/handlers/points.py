@@ -46,14 +46,14 @@ from shard.replica import PayloadPart
 
 DEFAULT_PAGE = 10
 MAX_PAGE = 10_000
-"""A page has at most this many points, whatever is asked; the next page goes on from there."""
+"""The largest page, even if more is requested; the next page continues after it."""
 
 QUICK_BYTES = 1 << 20
 """Payloads that are put into an answer by the event loop."""
 
 Answer = dict[str, Any]
 Edit = Callable[[Any, list[Step]], Any]
-"""(payload, path) -> the payload changed at the path."""
+"""(payload, path) -> the payload, changed at the path."""
 
 
 # Reads.
@@ -63,10 +63,10 @@ async def get(request: ApiRequest, response: Response, services: Services) -> An
     """One point by its id."""
     text = request.path["point_id"]
     pinned = await _pinned(request, response, services)
-    found = await points.retrieve(pinned, [encode_id(int(text) if text.isdecimal() else text)], PayloadPart(), True)
-    if not found:
+    retrieved = await points.retrieve(pinned, [encode_id(int(text) if text.isdecimal() else text)], PayloadPart(), True)
+    if not retrieved:
         raise NotFound(f"Not found: Point with id {text} does not exists!")
-    return point_answer(found[0], True, True)
+    return point_answer(retrieved[0], True, True)
 
 
 async def retrieve(request: ApiRequest, response: Response, services: Services) -> list[Answer]:
@@ -94,7 +94,7 @@ async def scroll(request: ApiRequest, response: Response, services: Services) ->
 
 
 async def count(request: ApiRequest, response: Response, services: Services) -> dict[str, int]:
-    """How many points there are, or pass a filter. Always exact."""
+    """The number of points, or of those that pass a filter. Always exact."""
     body: CountBody = request.body
     wanted = await services.reads.where(request, body.filter)
     return {"count": await points.count(await _pinned(request, response, services), wanted)}
@@ -106,28 +106,28 @@ async def facet(request: ApiRequest, response: Response, services: Services) -> 
     wanted = await services.reads.where(request, body.filter)
     steps_of(body.key)
     pinned = await _pinned(request, response, services)
-    found = await points.facet(pinned, body.key, wanted, DEFAULT_PAGE if body.limit is None else body.limit)
-    return {"hits": [{"value": value, "count": number} for value, number in found]}
+    counts = await points.facet(pinned, body.key, wanted, DEFAULT_PAGE if body.limit is None else body.limit)
+    return {"hits": [{"value": value, "count": number} for value, number in counts]}
 
 
 async def _pinned(request: ApiRequest, response: Response, services: Services) -> Pinned:
-    """The collection of the path, when its limits allow the request."""
+    """Pins the collection of the path, and checks its limits."""
     pinned = await services.reads.pin(request, response, request.path["collection_name"])
     check_read(request, services.rates, pinned.collection)
     return pinned
 
 
 async def _shown(response: Response, services: Services, pinned: Pinned, ids: Sequence[bytes], shown: Shown) -> list[Answer]:
-    """The points with these ids, with what is asked for of each."""
+    """The points with these ids, with the requested parts."""
     with_payload, with_vector = shown.payload_selector(True), shown.vector_selector()
     found = await points.retrieve(pinned, ids, part_of(with_payload), with_vector)
     quick = len(found) <= QUICK_POINTS and sum(len(point.payload) for point in found) <= QUICK_BYTES
     response.is_large = not quick
-    return await services.reads.offload(quick, lambda: [point_answer(point, with_payload, with_vector) for point in found])
+    return await services.reads.offload(quick, lambda: [point_answer(point, with_payload, with_vector) for point in fetched])
 
 
 async def _ordered_page(response: Response, services: Services, pinned: Pinned, stage: Stage, body: ScrollBody) -> Answer:
-    """A page in the order of a payload value; the next one starts from the last value."""
+    """A page in the order of a payload value; the client requests the next one with `start_from`."""
     ranked = await search(pinned, stage)
     shown = await _shown(response, services, pinned, list(dict.fromkeys(ranked.ids)), body)
     by_id = dict(zip(dict.fromkeys(ranked.ids), shown, strict=True))
@@ -152,7 +152,7 @@ async def bulk(request: ApiRequest, response: Response, services: Services) -> U
 
 
 async def batch(request: ApiRequest, response: Response, services: Services) -> list[UpdateResult]:
-    """Several changes, one after the other; each sees those before it."""
+    """Several changes, one after the other; each reads the results of the ones before it."""
     body: UpdateBatchBody = request.body
     results = []
     for at, operation in enumerate(body.operations):
@@ -171,7 +171,7 @@ async def delete(request: ApiRequest, response: Response, services: Services) ->
 
 
 async def set_payload(request: ApiRequest, response: Response, services: Services) -> UpdateResult:
-    """Sets payload keys of points, leaving the others; a null removes a key. With `key`, those of the object at that path."""
+    """Sets payload keys of points and keeps the others; null removes a key. `key`: the path of the object to change."""
     body: SetPayloadBody = request.body
     fields = _object(body.payload)
     if body.key is not None:
@@ -183,7 +183,7 @@ async def set_payload(request: ApiRequest, response: Response, services: Service
 
 
 async def overwrite_payload(request: ApiRequest, response: Response, services: Services) -> UpdateResult:
-    """Replaces the whole payload of points; with `key`, the object at that path."""
+    """Replaces the whole payload of points, or the object at the path `key`."""
     body: SetPayloadBody = request.body
     fields = _object(body.payload)
     if body.key is not None:
@@ -193,7 +193,7 @@ async def overwrite_payload(request: ApiRequest, response: Response, services: S
 
 
 async def delete_payload(request: ApiRequest, response: Response, services: Services) -> UpdateResult:
-    """Removes payload keys, also below the top level."""
+    """Removes payload keys, at any depth."""
     body: DeletePayloadBody = request.body
     paths = [steps_of(key) for key in body.keys]
     if any(len(path) > 1 for path in paths):
@@ -207,7 +207,7 @@ async def clear_payload(request: ApiRequest, response: Response, services: Servi
 
 
 async def update_vectors(request: ApiRequest, response: Response, services: Services) -> UpdateResult:
-    """Sets the given vectors of existing points, leaving their other vectors and payload."""
+    """Sets the given vectors of existing points; keeps their other vectors and payload."""
     body: UpdateVectorsBody = request.body
     name = request.path["collection_name"]
     pinned = await services.reads.pin(request, response, name, Consistency.STRONG, for_write=True)
@@ -222,7 +222,7 @@ async def update_vectors(request: ApiRequest, response: Response, services: Serv
     there = [index for index, point_id in enumerate(patch.ids) if point_id in passing]
     written = await pinned.run(len(there), partial(take, patch, there))
     result = await _write(request, response, services, pinned.collection, written)
-    return _unless_missing(result, patch.ids, found)
+    return _unless_missing(result, patch.ids, existing)
 
 
 async def delete_vectors(request: ApiRequest, response: Response, services: Services) -> UpdateResult:
@@ -234,7 +234,7 @@ async def delete_vectors(request: ApiRequest, response: Response, services: Serv
 async def _write(
     request: ApiRequest, response: Response, services: Services, collection: Collection, *operations: PointOperation
 ) -> UpdateResult:
-    """Writes, when there is room for what is added."""
+    """Checks the size limits of the collection, and writes."""
     await check_added(services.reads, collection, operations)
     return await services.writes.write(request, response, collection, *operations)
 
@@ -246,7 +246,7 @@ async def _upsert(request: ApiRequest, response: Response, services: Services, n
         collection = await services.reads.find(request, name)
         check_write(request, services.rates, collection, None, len(operation.ids))
         return await _write(request, response, services, collection, operation)
-    # A record carries results, not questions (I8): what the condition says of each point is decided here.
+    # A record contains results, not conditions (I8): the condition is evaluated for each point here.
     pinned = await services.reads.pin(request, response, name, Consistency.STRONG, for_write=True)
     check_write(request, services.rates, pinned.collection, given.update_filter, len(operation.ids))
     there = await points.passing(pinned, operation.ids, None)
@@ -263,9 +263,9 @@ async def _upsert(request: ApiRequest, response: Response, services: Services, n
 
 
 async def _selected(request: ApiRequest, response: Response, services: Services) -> tuple[Pinned, list[bytes]]:
-    """The collection, and the ids that the body selects, of all that was acknowledged before.
+    """The collection, and the ids that the body selects. A strong read: it sees all writes acknowledged before.
 
-    A filter is resolved here: records carry results, not questions (I8).
+    A filter is evaluated here: records contain results, not conditions (I8).
     """
     selector: PointsSelector = request.body
     if (selector.points is None) == (selector.filter is None):
@@ -288,7 +288,7 @@ async def _selected(request: ApiRequest, response: Response, services: Services)
 async def _patch(
     request: ApiRequest, response: Response, services: Services, make: Callable[[list[bytes]], PointOperation]
 ) -> UpdateResult:
-    """Writes a change of the selected points that exist; then says so when one does not."""
+    """Writes a change of the selected points that exist. After that, raises NotFound if some do not exist."""
     pinned, ids = await _selected(request, response, services)
     there = await points.passing(pinned, ids, None)
     operation = await pinned.run(len(ids), lambda: make([id_ for id_ in ids if id_ in there]))
@@ -297,22 +297,22 @@ async def _patch(
 
 
 async def _edit(request: ApiRequest, response: Response, services: Services, paths: list[list[Step]], edit: Edit) -> UpdateResult:
-    """Changes below the top level: reads each point, and writes the top-level keys that change, equal changes together.
+    """Changes payloads below the top level: reads each point, and writes its changed top-level keys; groups equal changes.
 
-    Of two such edits of one top-level key at the same time one may be lost; edits of different keys do not meet.
+    Of two concurrent edits of the same top-level key one may be lost; edits of different keys do not conflict.
     """
     pinned, ids = await _selected(request, response, services)
-    found = await points.retrieve(pinned, ids, PayloadPart())
-    patches = await services.reads.offload(len(found) <= QUICK_POINTS, partial(_patches, found, paths, edit))
+    existing = await points.retrieve(pinned, ids, PayloadPart())
+    patches = await services.reads.offload(len(existing) <= QUICK_POINTS, partial(_patches, existing, paths, edit))
     result = await _write(request, response, services, pinned.collection, *patches)
     return await pinned.run(len(ids), lambda: _unless_missing(result, ids, {point.id for point in found}))
 
 
-def _patches(found: Sequence[points.Point], paths: list[list[Step]], edit: Edit) -> list[PatchPayload]:
-    """The writes of top-level keys that an edit of points comes to."""
+def _patches(existing: Sequence[points.Point], paths: list[list[Step]], edit: Edit) -> list[PatchPayload]:
+    """The writes of top-level keys that result from an edit of points."""
     tops = list(dict.fromkeys(str(path[0]) for path in paths))
     groups: dict[tuple[bytes, tuple[str, ...]], list[bytes]] = {}
-    for point in found:
+    for point in existing:
         payload = orjson.loads(point.payload) if point.payload else {}
         for path in paths:
             payload = edit(payload, path)

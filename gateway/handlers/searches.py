@@ -61,7 +61,7 @@ SimpleSearch = SearchBody | SearchGroupsBody | RecommendBody | RecommendGroupsBo
 
 
 async def query_points(request: ApiRequest, response: Response, services: Services) -> Any:
-    """The points that a query ranks first; without one, points in the order of their ids."""
+    """The first points of a query; without a query, points in the order of their ids."""
     searching = await _begun(request, response, services)
     return await searching.remembered(searching.query_answer)
 
@@ -142,23 +142,23 @@ async def discover_batch(request: ApiRequest, response: Response, services: Serv
 
 async def matrix_pairs(request: ApiRequest, response: Response, services: Services) -> Answer:
     """How close the points of a random sample are to each other, as pairs."""
-    found = await _matrix(request, response, services)
-    ids = [decode_id(id_) for id_ in found.ids]
+    sampled = await _matrix(request, response, services)
+    ids = [decode_id(id_) for id_ in sampled.ids]
     pairs = [
-        {"a": ids[at], "b": ids[other], "score": score} for at, nearest in enumerate(found.nearest) for other, score in nearest
+        {"a": ids[at], "b": ids[other], "score": score} for at, nearest in enumerate(sampled.nearest) for other, score in nearest
     ]
     return {"pairs": pairs}
 
 
 async def matrix_offsets(request: ApiRequest, response: Response, services: Services) -> Answer:
     """How close the points of a random sample are to each other, as a sparse matrix."""
-    found = await _matrix(request, response, services)
-    cells = [(at, other, score) for at, nearest in enumerate(found.nearest) for other, score in nearest]
+    sampled = await _matrix(request, response, services)
+    cells = [(at, other, score) for at, nearest in enumerate(sampled.nearest) for other, score in nearest]
     return {
         "offsets_row": [at for at, _, _ in cells],
         "offsets_col": [other for _, other, _ in cells],
         "scores": [score for _, _, score in cells],
-        "ids": [decode_id(id_) for id_ in found.ids],
+        "ids": [decode_id(id_) for id_ in sampled.ids],
     }
 
 
@@ -174,7 +174,7 @@ async def _matrix(request: ApiRequest, response: Response, services: Services) -
 
 
 async def _begun(request: ApiRequest, response: Response, services: Services, name: str | None = None) -> _Searching:
-    """A search of the collection of the path, or of that name, when its limits allow the request."""
+    """Pins the collection of the path, or of the given name, and checks its limits."""
     pinned = await services.reads.pin(request, response, request.path["collection_name"] if name is None else name)
     check_read(request, services.rates, pinned.collection)
     if response.steps is not None:
@@ -184,7 +184,7 @@ async def _begun(request: ApiRequest, response: Response, services: Services, na
 
 @dataclass(slots=True)
 class _Searching:
-    """One request for searches of a pinned collection."""
+    """The searches of one request in a pinned collection."""
 
     request: ApiRequest
     response: Response
@@ -192,7 +192,7 @@ class _Searching:
     pinned: Pinned
 
     async def remembered(self, answer: Callable[[], Awaitable[Any]]) -> Any:
-        """The answer to the same request on the same state, from the cache or from one that runs now; else makes and keeps it."""
+        """The answer from the cache or from an equal request that is running; otherwise computes and caches it."""
         request, pinned = self.request, self.pinned
         route = f"{type(request.body).__name__} {request.packed} {request.timeout_s}"
         key = digest_of(route, request.content, pinned.collection.id, pinned.versions)
@@ -259,7 +259,7 @@ class _Searching:
         return await self.hits(await self.stage(query, body, end, exclude), offset, body)
 
     async def translator(self, lookups: set[str]) -> Translator:
-        """Makes stages of bodies; examples may come from the collections `lookups` too."""
+        """The translator of bodies to stages; `lookups` are other collections of examples."""
         others = {name: await self.services.reads.pin(self.request, self.response, name) for name in sorted(lookups)}
         if others:  # which may have been waited for
             self.pinned.begin(self.pinned.deadline.again())
@@ -283,12 +283,12 @@ class _Searching:
         return Stage(query, limit, wanted, params_of(body.params), threshold, exclude, corpus=corpus)
 
     async def hits(self, stage: Stage, offset: int, shown: Shown) -> list[Answer]:
-        """Runs the stages, and shows what they rank from `offset` on."""
+        """Executes a stage and returns its points from `offset` on."""
         ranked = await search(self.pinned, stage, self.response.steps)
         return await self.shown(ranked.since(offset), shown)
 
     async def shown(self, ranked: RankedPoints, shown: Shown) -> list[Answer]:
-        """Ranked points with what is asked for of each."""
+        """Ranked points with their requested parts."""
         with_payload, with_vector = shown.payload_selector(False), shown.vector_selector()
         with step(self.response.steps, "points", points=len(ranked.ids)):
             return await self._shown(ranked, with_payload, with_vector)
@@ -296,8 +296,8 @@ class _Searching:
     async def _shown(self, ranked: RankedPoints, with_payload: WithPayload, with_vector: WithVector) -> list[Answer]:
         points = None
         if with_payload is not False or with_vector:
-            found = await retrieve(self.pinned, ranked.ids, part_of(with_payload), with_vector)
-            points = {point.id: point for point in found}
+            fetched = await retrieve(self.pinned, ranked.ids, part_of(with_payload), with_vector)
+            points = {point.id: point for point in fetched}
         quick = len(ranked.ids) <= QUICK_POINTS
         self.response.is_large = self.response.is_large or not quick
         if quick:
@@ -307,16 +307,18 @@ class _Searching:
     async def grouped(self, stage: Stage, body: Grouped) -> Answer:
         groups = DEFAULT_LIMIT if body.limit is None else body.limit
         size = GROUP_SIZE if body.group_size is None else body.group_size
-        ranked, found = await grouped(self.pinned, stage, body.group_by, groups, size)
-        ranked = ranked.since(0, max((hit + 1 for group in found for hit in group.hits), default=0))
+        ranked, hit_groups = await grouped(self.pinned, stage, body.group_by, groups, size)
+        ranked = ranked.since(0, max((hit + 1 for group in hit_groups for hit in group.hits), default=0))
         hits = await self.shown(ranked, body)
-        lookup = await self._lookup(found, body.with_lookup)
+        lookup = await self._lookup(hit_groups, body.with_lookup)
         return {
-            "groups": [{"id": group.id, "hits": [hits[at] for at in group.hits]} | lookup.get(group.id, {}) for group in found]
+            "groups": [
+                {"id": group.id, "hits": [hits[at] for at in group.hits]} | lookup.get(group.id, {}) for group in hit_groups
+            ]
         }
 
     async def _lookup(self, groups: Sequence[Group], with_lookup: str | WithLookup | None) -> Mapping[str | int, Answer]:
-        """For each group the point of another collection that has the group's value as its id."""
+        """For each group the point of another collection whose id is the group's value."""
         if with_lookup is None:
             return {}
         wanted = WithLookup(with_lookup) if isinstance(with_lookup, str) else with_lookup
@@ -324,16 +326,16 @@ class _Searching:
         with_payload, with_vector = shown.payload_selector(True), shown.vector_selector()
         pinned = await self.services.reads.pin(self.request, self.response, wanted.collection)
         ids = {group.id: id_ for group in groups if (id_ := _id_of_group(group)) is not None}
-        found: dict[bytes, Point] = {
+        by_id: dict[bytes, Point] = {
             point.id: point for point in await retrieve(pinned, list(ids.values()), part_of(with_payload), with_vector)
         }
         return {
-            group: {"lookup": point_answer(found[id_], with_payload, with_vector)} for group, id_ in ids.items() if id_ in found
+            group: {"lookup": point_answer(by_id[id_], with_payload, with_vector)} for group, id_ in ids.items() if id_ in by_id
         }
 
 
 def _id_of_group(group: Group) -> bytes | None:
-    """The group's value as a point's id; None when it cannot be one."""
+    """The group's value as a point id; None when it is not a valid id."""
     try:
         return encode_id(group.id)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Paths of the dialect that are not built here: each answers 501 with what to use instead. Not in the OpenAPI document."""
+"""Paths of the dialect that are not implemented: each answers 501 and names an alternative. Not in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NAMES = "the vectors of a collection are fixed when it is created: create anoth
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """An operation that is not there, and what to use instead."""
+    """An operation that is not implemented, and its alternative."""
 
     method: str
     path: str

@@ -1,4 +1,4 @@
-"""HTTP: the application, one endpoint for each route, the table of routes, the OpenAPI document, errors as answers, metrics.
+"""HTTP: the application, an endpoint for each route, the table of routes, the OpenAPI document, error answers, metrics.
 
-Owns the way from bytes to a request and from a result to bytes. Must not know what a route does.
+Owns the conversion of bytes to requests and of results to bytes. Must not know what a route does.
 """

@@ -19,13 +19,13 @@ from gateway.services import NodeState, Services
 
 TITLE = "Vecraft DB"
 DIALECT_VERSION = "1.20.0"
-"""The version of the dialect, which its clients compare with their own."""
+"""The version of the dialect; clients compare it with their own."""
 
 _HOT = re.compile(r"(?:/v1)?/collections/([^/]+)/points(/search|/query)?")
 
 
 class HotPath:
-    """Leads searches and upserts straight to their endpoints, past FastAPI's layers, which cost half as much as they do."""
+    """Dispatches searches and upserts directly to their endpoints: FastAPI's layers would take half as long as the endpoint."""
 
     def __init__(self, app: ASGIApp, endpoints: dict[Route, Endpoint]) -> None:
         self._app = app
@@ -61,7 +61,7 @@ def create_app(services: Services) -> ASGIApp:
 
 
 def _add_pages(app: FastAPI, services: Services) -> None:
-    """Pages for people and probes; not of the dialect but for `/`."""
+    """Adds pages for operators and probes. Only `/` belongs to the dialect."""
     node = services.node
 
     @app.get("/")

@@ -1,6 +1,6 @@
-"""One route as an ASGI application: from bytes to a request, from its result or error to bytes.
+"""One route as an ASGI application: parses the request, calls the handler, and encodes its result or error.
 
-Raw ASGI, since the routes of the dialect are hot; FastAPI's router finds them, and its documentation shows them.
+It is raw ASGI for speed. FastAPI is used for routing and documentation.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Endpoint:
             request_id = _checked_key("X-Request-Id", request_id) or token_hex(16)
             request, response = await self._understood(scope, headers, request_id, await read_body(receive, headers))
             result = await self._route.handler(request, response, self._services)
-        except Exception as error:  # each kind has its status; what has none is a defect, and is logged
+        except Exception as error:  # known errors have a status; others are defects, and are logged
             await self._refuse(error, response, request_id, started_s, send)
         else:
             await self._answer(result, request, response, started_s, send)
@@ -77,7 +77,7 @@ class Endpoint:
     async def _understood(
         self, scope: Scope, headers: dict[str, str], request_id: str, body: bytes
     ) -> tuple[ApiRequest, Response]:
-        """The request that the bytes ask for. Raises what makes it a bad one."""
+        """Parses a request. Raises for an invalid one."""
         params, unknown = _params(scope["query_string"], self._route.params)
         content_type = headers.get("content-type", "")
         packed = content_type in _MSGPACK
@@ -113,7 +113,7 @@ class Endpoint:
         return self._unpack(body) if packed else self._decode(body)
 
     def _token(self, headers: dict[str, str]) -> Token:
-        """The client's position: as it says itself, or as remembered for its API key."""
+        """The client's position: from its header or cookie, or the last one of its API key."""
         topics = self._services.node.topics
         if text := headers.get(POSITION_HEADER):
             return parse_token(text, topics)
@@ -145,7 +145,7 @@ class Endpoint:
         await _send(send, 200, await dumped(body, response, self._services.reads), headers)
 
     def _served_text(self, served: Positions) -> bytes:
-        """The token of a read; mostly that of the read before."""
+        """The token of a read as text; cached, since it is often the same as that of the previous read."""
         hlc = self._services.node.clock.last
         if self._last_served is None or self._last_served[:2] != (hlc, served):
             self._last_served = hlc, served, Token(hlc, served).text(self._services.node.topics).encode()
@@ -165,7 +165,7 @@ class Endpoint:
 
 
 async def read_body(receive: Receive, headers: dict[str, str]) -> bytes:
-    """The whole body. Raises TooLarge as soon as it is above the bound, and BadRequest when the client goes away."""
+    """The whole body. Raises TooLarge as soon as it exceeds the bound, and BadRequest when the client disconnects."""
     length = headers.get("content-length", "")
     if length.isdigit() and int(length) > MAX_BODY_BYTES:
         raise TooLarge(f"body of {length} bytes, the bound is {MAX_BODY_BYTES}")
@@ -190,9 +190,9 @@ async def _send(send: Send, status: int, body: bytes, headers: list[tuple[bytes,
 
 
 def _params(query: bytes, kind: type) -> tuple[Any, list[str]]:
-    """The parameters of the query string, and the names of those of the dialect that mean nothing here, as clients send some.
+    """The parameters of the query string, and the names of unknown ones, which the dialect's routes ignore.
 
-    What is the project's own refuses them: a wrong name would choose all where some are meant.
+    The project's own routes refuse unknown parameters: with a misspelled name a request could select all instead of some.
     """
     pairs = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {}
     unknown = [name for name in pairs if name not in kind.__struct_fields__] if issubclass(kind, Body) else []
@@ -211,12 +211,12 @@ def _checked_key(name: str, value: str) -> str:
 
 
 def _session(api_key: str) -> str:
-    """What an API key is remembered by, which is short, and does not tell the key."""
+    """The session of an API key: a short digest, so that the key itself is not stored."""
     return blake2b(api_key.encode("latin-1"), digest_size=16).hexdigest()
 
 
 def _traceparent(headers: dict[str, str]) -> str:
-    """The header of that name, empty when it is not what W3C's Trace Context says; it is written to the log."""
+    """The traceparent header, which is written to the log; empty when it is not valid by W3C Trace Context."""
     text = headers.get("traceparent", "")
     return text if _TRACEPARENT.fullmatch(text) else ""
 

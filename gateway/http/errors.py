@@ -1,14 +1,14 @@
-"""Errors as HTTP answers. Everything a handler raises finds its status here.
+"""Errors as HTTP answers: the status of every exception that a handler may raise.
 
 ApiError
 ├── BadRequest      400   names the field and the bound; nothing was written
 ├── NotFound        404
 ├── Conflict        409
 ├── TooLarge        413
-├── TooManyRequests 429   a rate is used up; nothing was read or written
-├── Unsupported     501   of the dialect, and not built here
-├── Unavailable     503   try again after a while
-└── InsufficientStorage 507   there is no room for what the request would add; nothing was written
+├── TooManyRequests 429   a rate limit is exceeded; nothing was read or written
+├── Unsupported     501   part of the dialect, but not implemented
+├── Unavailable     503   retry later
+└── InsufficientStorage 507   the request would exceed a memory limit; nothing was written
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class InsufficientStorage(ApiError):
 
 
 def status_of(error: Exception) -> tuple[int, str, float | None]:
-    """HTTP status, text, and seconds to wait before another try, of anything a handler may raise."""
+    """The HTTP status, the text, and the seconds to wait before a retry, of any exception of a handler."""
     match error:
         case ApiError():
             return error.status, str(error), error.retry_after_s
@@ -103,12 +103,12 @@ def status_of(error: Exception) -> tuple[int, str, float | None]:
 
 
 def _plain(text: str) -> str:
-    """The parser's words, where they would not tell that a field is known but not supported."""
+    """The parser's error text; replaced when it would hide that a field is known but not supported."""
     if match := _NULL_ONLY.search(text):
         return f"{match[1]} is not supported (see docs/dialect.md)"
     return "a JSON body is needed" if text.startswith("Input data was truncated") else text
 
 
 def retry_after(seconds: float) -> str:
-    """The value of the header."""
+    """The value of the `Retry-After` header."""
     return str(max(1, math.ceil(seconds)))

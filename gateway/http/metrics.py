@@ -1,4 +1,4 @@
-"""What Prometheus reads at `/metrics`. Gauges are computed when they are asked for: idle costs nothing."""
+"""The Prometheus metrics at `/metrics`. Gauges are computed on each scrape, so they cost nothing in between."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _counter(name: str, text: str, labels: list[str], values: _Values) -> Metric
 
 
 def _lag(node: NodeState) -> Iterator[Metric]:
-    """How far this node has come, and how far it is behind: by partition, and by shard in each of its home partitions."""
+    """The applied offsets and the lag of this node: by partition, and by shard and home partition."""
     applied = node.replayer.applied.get()
     positions = [(_names(p), offset) for p, offset in applied.items()]
     yield _gauge("vecraft_applied_offset", "Next offset to apply.", _PARTITION, positions)
@@ -88,9 +88,9 @@ def _lag(node: NodeState) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "vecraft_journal_reachable", "Whether the journal says where it ends: without, no lag is known.", reached
     )
-    ends = [(_names(p), found.end) for p, found in measured.items()]
+    ends = [(_names(p), measure.end) for p, measure in measured.items()]
     yield _gauge("vecraft_end_offset", "Next offset of the log.", _PARTITION, ends)
-    states = [(_names(p), found.state) for p, found in measured.items()]
+    states = [(_names(p), measure.state) for p, measure in measured.items()]
     yield _gauge("vecraft_replay_lag_state", "0 normal, 1 warning, 2 critical, 3 back-pressure.", _PARTITION, states)
     shards = [
         (collection.name, shard.number, partition)
@@ -100,7 +100,7 @@ def _lag(node: NodeState) -> Iterator[Metric]:
         if partition in measured
     ]
     for name, text in _MEASURES.items():
-        by_partition = {p: getattr(found.lag, name) for p, found in measured.items()}
+        by_partition = {p: getattr(measure.lag, name) for p, measure in measured.items()}
         values = [(_names(p), value) for p, value in by_partition.items()]
         yield _gauge(f"vecraft_replay_lag_{name}", text, _PARTITION, values)
         of_shards = [([collection, str(number), *_names(p)], by_partition[p]) for collection, number, p in shards]
@@ -124,7 +124,7 @@ def _ingest(node: NodeState) -> Iterator[Metric]:
 
 
 def _dead_letters(node: NodeState) -> Iterator[Metric]:
-    """By collection only for those that exist: producers may write any name."""
+    """By collection, only for existing ones: producers may write any collection name."""
     letters = node.letters()
     sizes = letters.sizes(node.replayer.catalog.view.collections)
     yield CounterMetricFamily("vecraft_dead_letters", "Records this node has written to the dead letters.", node.buried())
@@ -143,7 +143,7 @@ def _names(partition: TopicPartition) -> list[str]:
 
 
 def exposition(services: Services) -> bytes:
-    """All metrics in Prometheus' text format."""
+    """All metrics in the Prometheus text format."""
     registry = CollectorRegistry()
     registry.register(_NodeMetrics(services))
     return generate_latest(REGISTRY) + generate_latest(registry)

@@ -1,4 +1,4 @@
-"""The OpenAPI document, made from the table of routes and the structures that parse the bodies: it says what the server does."""
+"""The OpenAPI document, generated from the table of routes and the structures that parse the bodies."""
 
 from __future__ import annotations
 
@@ -86,15 +86,17 @@ def _operation(route: Route, prefix: str, components: dict[str, Any]) -> dict[st
 
 def _parameters(route: Route, components: dict[str, Any]) -> list[dict[str, Any]]:
     names = re.findall(r"\{(\w+)\}", route.path)
-    found: list[dict[str, Any]] = [
+    parameters: list[dict[str, Any]] = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1, "maxLength": 255}}
         for name in names
     ]
     properties = components[route.params.__name__].get("properties", {})
-    found += [{"name": name, "in": "query", "schema": schema} for name, schema in properties.items()]
+    parameters += [{"name": name, "in": "query", "schema": schema} for name, schema in properties.items()]
     headers = _HEADERS | (_WRITE_HEADERS if route.params.__name__ == "WriteParams" else {})
-    found += [{"name": name, "in": "header", "description": text, "schema": schema} for name, (text, schema) in headers.items()]
-    return found
+    parameters += [
+        {"name": name, "in": "header", "description": text, "schema": schema} for name, (text, schema) in headers.items()
+    ]
+    return parameters
 
 
 def _response(schema: str, description: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ POINTS = f"{_C}/points"
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One operation: where it is served, what it takes, who answers."""
+    """One operation: its path, parameters, body and handler."""
 
     method: str
     path: str
@@ -32,7 +32,7 @@ class Route:
     tier: int = DEFAULT_TIER
     optional_body: bool = False
     bulk: bool = False
-    """Whether the handler itself reads a large body."""
+    """Whether the handler parses large bodies itself."""
 
     @property
     def summary(self) -> str:
@@ -40,7 +40,7 @@ class Route:
 
 
 ROUTES = (
-    # The first are the hot ones; the router looks in this order.
+    # The most frequent routes are first, since the router tries them in this order.
     Route("POST", f"{_C}/points/search", searches.search_points, "search", queries.SearchBody, SearchReadParams),
     Route("POST", f"{_C}/points/query", searches.query_points, "search", queries.QueryBody, ReadParams),
     Route("PUT", f"{_C}/points", points.upsert, "points", bodies.UpsertBody, WriteParams, bulk=True),

@@ -1,4 +1,4 @@
-"""Filters: conditions as values that can be encoded, and what they mean for a point, an element of an array, and an index.
+"""Filters: conditions as values that can be encoded, and their evaluation on a point, an element of an array, and an index.
 
-Owns the one definition of which points pass. Must not rank, and never reads anything but the view it is given.
+Owns the only definition of which points pass. Must not rank, or read anything except the given view.
 """

@@ -1,6 +1,6 @@
-"""Filters of the dialect: their JSON form, clauses, and the conditions on a point itself; `fields` has those on payload.
+"""Filters of the dialect: their JSON form, clauses, and the conditions on a point itself. Those on payload are in `fields`.
 
-What a condition is made of, `test` and `select`, is told in `subjects`.
+`subjects` explains the two methods of a condition, `test` and `select`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Key(Struct, forbid_unknown_fields=True):
 
 
 class Slice(Struct, forbid_unknown_fields=True):
-    """One of `total` parts that the points fall into by their ids, the same at all times."""
+    """Part `index` of `total` parts of the points, by a hash of their ids; stable over time."""
 
     total: int
     index: int
@@ -88,12 +88,12 @@ _CLAUSES = {"must", "should", "must_not", "min_should"}
 _ON_FIELDS = ("match", "range", "values_count", "is_empty", "is_null", "geo_bounding_box", "geo_radius", "geo_polygon")
 
 
-# The meaning.
+# Evaluation.
 
 
 @dataclass(frozen=True)
 class IdTest:
-    """The point is one of these."""
+    """The point has one of these ids."""
 
     ids: frozenset[bytes]
 
@@ -132,7 +132,7 @@ class VectorTest:
 
 @dataclass(frozen=True)
 class SliceTest(PayloadTest):
-    """The point's id falls into a slice of all ids; an element of an array falls into none."""
+    """The point's id is in a slice of all ids; an element of an array is in no slice."""
 
     total: int
     index: int
@@ -140,7 +140,7 @@ class SliceTest(PayloadTest):
     def test(self, subject: Subject) -> bool:
         if not subject.id:
             return False
-        number = subject.id[0] == 0  # see journal.ids: such an id is a number, hashed from its lowest byte on
+        number = subject.id[0] == 0  # see journal.ids: such an id is a number, hashed from its lowest byte
         data = subject.id[:0:-1] if number else subject.id[1:]
         return siphash(data) % self.total == self.index
 
@@ -171,7 +171,7 @@ class NestedTest:
 class Clauses:
     """All of `must`, none of `must_not`, one of `should`, `min_count` of `min_should`.
 
-    `nested`: of elements of an array. Then that some element passes says nothing of another, and `must_not` excludes no row.
+    `nested`: the subjects are elements of an array. An index only tells that some element passes, so `must_not` removes no row.
     """
 
     must: Sequence[Filter] = ()
@@ -227,12 +227,12 @@ def _in_at_least(count: int, sets: Sequence[BitMap]) -> BitMap:
 
 
 def parse_filter(condition: Condition | None) -> Filter | None:
-    """The filter of a request; None for none. Raises FilterError."""
+    """The compiled filter of a condition. Raises FilterError."""
     return None if condition is None else _parse(condition, "filter", 1, "")
 
 
 def _parse(condition: Condition, label: str, depth: int, within: str) -> Filter:
-    """`within`: the path of the elements that the condition is on, up to its last dot; empty for the whole payload."""
+    """`within`: the path prefix, with its dot, of the array elements that the condition applies to; empty for the payload."""
     if depth > MAX_DEPTH:
         raise FilterError(f"{label[:40]}…: filter is nested deeper than {MAX_DEPTH}")
     given = {

@@ -1,4 +1,4 @@
-"""Conditions on the values of one payload field: their JSON forms, their meaning on a value, and what an index gives for them."""
+"""Conditions on the values of one payload field: their JSON forms, their evaluation on a value, and on an index."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Bound = int | float | str
 
 
 class Match(Struct, forbid_unknown_fields=True, rename={"except_": "except"}):
-    """One of: a value, any of several, none of several; all words of a text, any of them, a phrase; a beginning, a part."""
+    """One of: a value, any of several, none of several; all words of a text, any word, a phrase; a prefix, a substring."""
 
     value: Scalar | UnsetType = UNSET
     any: list[str | int] | UnsetType = UNSET
@@ -40,7 +40,7 @@ class Match(Struct, forbid_unknown_fields=True, rename={"except_": "except"}):
 
 
 class Range(Struct, forbid_unknown_fields=True):
-    """Numbers, or moments as RFC 3339 texts."""
+    """A range of numbers, or of datetimes as RFC 3339 strings."""
 
     gt: Bound | None = None
     gte: Bound | None = None
@@ -58,21 +58,21 @@ class ValuesCount(Struct, forbid_unknown_fields=True):
 
 
 class GeoPoint(Struct, forbid_unknown_fields=True):
-    """A place, in degrees."""
+    """In degrees."""
 
     lon: float
     lat: float
 
 
 class GeoBoundingBox(Struct, forbid_unknown_fields=True):
-    """Strictly within a rectangle; where it begins east of its end it runs across the 180th meridian."""
+    """Strictly inside a rectangle; it crosses the 180th meridian when its left side is east of its right side."""
 
     top_left: GeoPoint
     bottom_right: GeoPoint
 
 
 class GeoRadius(Struct, forbid_unknown_fields=True):
-    """Nearer than `radius` metres to a centre."""
+    """Less than `radius` metres from a centre."""
 
     center: GeoPoint
     radius: float
@@ -85,18 +85,18 @@ class GeoLineString(Struct, forbid_unknown_fields=True):
 
 
 class GeoPolygon(Struct, forbid_unknown_fields=True):
-    """Within a ring or on it, not within a hole."""
+    """Inside a ring or on it, and not inside a hole."""
 
     exterior: GeoLineString
     interiors: list[GeoLineString] | None = None
 
 
-# The meaning.
+# Evaluation.
 
 
 @dataclass(frozen=True)
 class ValueTest(PayloadTest):
-    """Some value of a field passes `accepts`; `lookup` asks the field's index."""
+    """`accepts` is true for some value of a field; `lookup` evaluates the same on the field's index."""
 
     path: Path
     accepts: Callable[[Any], bool]
@@ -113,7 +113,7 @@ class ValueTest(PayloadTest):
 
 @dataclass(frozen=True)
 class MatchTest(PayloadTest):
-    """Some value of a field equals one of `wanted`, in value and type. In a field of type uuid, UUIDs equal in any notation."""
+    """Some value of a field equals one of `wanted`, in value and type. A field of type uuid compares UUIDs in any notation."""
 
     path: Path
     wanted: frozenset[tuple[type, Scalar]]
@@ -140,7 +140,7 @@ class MatchTest(PayloadTest):
 
 @dataclass(frozen=True)
 class ExceptTest(MatchTest):
-    """Some value of a field, null apart, equals none of `wanted`."""
+    """Some value of a field that is not null equals none of `wanted`."""
 
     def test(self, subject: Subject) -> bool:
         uuids = self._uuids(subject.fields)
@@ -154,13 +154,13 @@ class ExceptTest(MatchTest):
 
 @dataclass(frozen=True)
 class TextTest(PayloadTest):
-    """Some text of a field has all words of a query, any of them, or the phrase; cut as the field's text index says."""
+    """Some text of a field has all words of a query, any word, or the phrase, by the tokenizer of the field's text index."""
 
     path: Path
     query: str
     mode: Literal["all", "any", "phrase"]
     _latest: list[tuple[FieldSchema | None, Analyzer, list[str]]] = field(default_factory=list, init=False, compare=False)
-    """The query's words as they were cut last, and by what; of all points of a shard it is the same schema."""
+    """A cache of one entry: the schema, its analyzer, and the query's words. All points of a shard have the same schema."""
 
     def test(self, subject: Subject) -> bool:
         texts = [value for value in values_at(subject.payload, self.path.key) if isinstance(value, str)]
@@ -184,7 +184,7 @@ class TextTest(PayloadTest):
         return bool(wanted) and (any if self.mode == "any" else all)(word in terms for word in wanted)
 
     def _words(self, schema: FieldSchema | None) -> tuple[Analyzer, list[str]]:
-        """What cuts the texts of a field, and the query's words so cut."""
+        """The analyzer of a field, and the query's words by it."""
         for known, analyzer, wanted in self._latest:
             if known is schema:
                 return analyzer, wanted
@@ -196,7 +196,7 @@ class TextTest(PayloadTest):
 
 @dataclass(frozen=True)
 class CountTest(PayloadTest):
-    """How many values a field has passes `accepts`; one of the counts, where the path runs through arrays."""
+    """`accepts` is true for the number of values of a field, or for one of the numbers when the path has several nodes."""
 
     path: Path
     accepts: Callable[[int], bool]
@@ -211,7 +211,7 @@ class CountTest(PayloadTest):
 
 @dataclass(frozen=True)
 class EmptyTest(PayloadTest):
-    """Nothing stands at a field but nulls and empty arrays."""
+    """A field is missing, or has only nulls and empty arrays."""
 
     path: Path
 
@@ -220,14 +220,14 @@ class EmptyTest(PayloadTest):
 
     def select(self, indexes: Indexes) -> Selection:
         index = indexes.field(self.path.place)
-        if index is None or self.path.key != self.path.place:  # of one element the index says nothing
+        if index is None or self.path.key != self.path.place:  # the index does not know single elements of an array
             return Selection(indexes.alive, False)
         return Selection(indexes.alive - index.filled, True)
 
 
 @dataclass(frozen=True)
 class NullTest(PayloadTest):
-    """A null stands at a field, or within an array there."""
+    """A field is null, or is an array that contains null."""
 
     path: Path
 
@@ -297,7 +297,7 @@ def _parse_numbers(range_: Range, given: dict[str, Any], path: Path) -> Filter:
 
     try:
         low, high = _hull(given)
-    except OverflowError:  # an integer beyond any float, which the index cannot place
+    except OverflowError:  # an integer larger than any float: the index cannot be searched for it
         return ValueTest(path, accepts_number)
     return ValueTest(path, accepts_number, lambda index: index.between(FieldType.FLOAT, accepts, low, high))
 

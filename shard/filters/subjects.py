@@ -1,7 +1,8 @@
-"""What a filter looks at: a point, or an element of an array in it; and what it takes from an index.
+"""The protocols between filters, the subjects that they test, and the indexes.
 
-A condition has two faces. `test` decides one subject and is the definition. `select` gives, from the indexes, a superset of the
-rows that pass, and says whether it is exact; what is not exact is tested point by point, so a missing index costs time only.
+A condition has two methods. `test` decides one subject (a point, or an element of an array in its payload); it is the definition.
+`select` computes from the indexes a superset of the rows that pass, and whether it is exact. An inexact superset is tested point
+by point, so a missing index costs only time.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ from shard.vectors.index import View
 
 
 class FilterError(ValueError):
-    """A filter that means nothing. The text names the place and the bound."""
+    """An invalid filter. The text names the place and the bound."""
 
 
 class Subject(Protocol):
-    """What is under test. An element of an array has no id and no vectors."""
+    """What a condition tests. An element of an array has no id and no vectors."""
 
     @property
     def id(self) -> bytes: ...
 
     @property
     def fields(self) -> Mapping[str, FieldSchema]:
-        """The schemas of the collection's indexed fields: texts and UUIDs are compared as these say."""
+        """The schemas of the collection's indexed fields: they decide how texts and UUIDs are compared."""
 
     @property
     def payload(self) -> Any: ...
@@ -40,7 +41,7 @@ class Subject(Protocol):
 
 
 class Source(Protocol):
-    """Where a point under test comes from: the view of a shard."""
+    """The view of a shard, as PointSubject uses it."""
 
     @property
     def fields(self) -> Mapping[str, FieldSchema]: ...
@@ -50,7 +51,7 @@ class Source(Protocol):
 
 
 class PointSubject:
-    """A point under test; payload and vector names are read when a condition asks."""
+    """A point; its payload and vector names are read when a condition needs them."""
 
     __slots__ = ("_payload", "_row", "_source", "fields", "id")
 
@@ -73,7 +74,7 @@ class PointSubject:
 
 
 class Element:
-    """An element of an array, under the test of a nested filter."""
+    """An element of an array, for a nested filter."""
 
     id = b""
     vector_names: Set[str] = frozenset()
@@ -84,28 +85,28 @@ class Element:
 
 
 class Selection(NamedTuple):
-    """Rows that may pass; when `exact`, just those that do."""
+    """Rows that may pass a filter. `exact`: all of them pass."""
 
     rows: BitMap
     exact: bool
 
 
 class Indexes(Protocol):
-    """What `select` may ask: the rows of a view, and the shard's indexes over them."""
+    """The alive rows of a view and the shard's payload indexes, for `select`."""
 
     @property
     def alive(self) -> BitMap:
-        """All rows."""
+        """All rows of the view."""
 
     def field(self, path: str) -> FieldIndex | None:
-        """The index of a payload field, when there is one."""
+        """The index of a payload field; None without one."""
 
     def rows_of(self, test: ViewTest) -> BitMap:
-        """The rows of a view that pass such a test."""
+        """The rows of the view that pass the test."""
 
 
 class PinnedRows(Protocol):
-    """What a `ViewTest` asks of a view."""
+    """A view, as `ViewTest` uses it."""
 
     @property
     def vectors(self) -> Mapping[str, View]: ...
@@ -115,7 +116,7 @@ class PinnedRows(Protocol):
 
 
 class ViewTest(Protocol):
-    """A condition that the view alone decides, without the payload index; this may take long, so it is done without the lock."""
+    """A condition that needs no payload index, only the view. It may take long and is evaluated without the index's lock."""
 
     def rows(self, view: PinnedRows) -> BitMap:
         """The rows that pass."""
@@ -125,24 +126,24 @@ class Filter(Protocol):
     """A compiled condition."""
 
     def view_tests(self) -> Iterable[ViewTest]:
-        """The conditions in it that the view alone decides."""
+        """The conditions in it that need only the view."""
 
     def test(self, subject: Subject) -> bool:
         """Whether the subject passes."""
 
     def select(self, indexes: Indexes) -> Selection:
-        """The rows that may pass. The bitmap may be one of the indexes' own: it must not be changed, and is copied to be kept."""
+        """The rows that may pass. The bitmap may belong to an index: the caller must not change it, or keep it without a copy."""
 
 
 class PayloadTest:
-    """What conditions on payload values have in common: the view alone decides none of them."""
+    """The base of conditions on payload values, which need more than the view."""
 
     def view_tests(self) -> Iterable[ViewTest]:
         return ()
 
 
 class Path(NamedTuple):
-    """Where a field stands: `key` from the subject on, `place` from the payload on; they differ within a nested filter."""
+    """The path of a field: `key` from the subject, `place` from the payload. They differ inside a nested filter."""
 
     key: str
     place: str

@@ -1,4 +1,4 @@
-"""A filter as a value: its text, which can be sent and compared, and what it means, compiled once for equal texts."""
+"""A filter as a value: its JSON text, which can be sent and compared, and its compiled form, cached by text."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from shard.filters.conditions import Condition, parse_filter
 from shard.filters.subjects import Filter
 
 COMPILED_BYTES = 8 << 20
-"""What the filters that were compiled lately may take, estimated at eight times their texts."""
+"""The bound of the cache of compiled filters; a filter is estimated at eight times the size of its text."""
 
 
 class Where:
-    """A filter. Equal texts mean equal filters."""
+    """A filter; equal if the texts are equal."""
 
     __slots__ = ("filter", "text")
 
@@ -30,7 +30,7 @@ class Where:
 
 
 def where(condition: Condition | None) -> Where | None:
-    """The filter of a request; None for one that lets everything pass. Raises FilterError."""
+    """The filter of a request; None when all points pass. Raises FilterError."""
     if condition is None or condition == _EVERYTHING:
         return None
     return Where(msgspec.json.encode(condition))

@@ -1,4 +1,4 @@
-"""Ranking: what one shard is asked to rank by, as values that can be encoded, and how it does that on one view.
+"""Ranking: the ranking requests to one shard, as values that can be encoded, and their execution on one view.
 
-Owns scores and the plan for one shard. Must not know of other shards, collections' aliases, or the dialect.
+Owns scores and the query plan for one shard. Must not know of other shards, aliases of collections, or the dialect.
 """

@@ -1,6 +1,6 @@
 """Scores of points against several examples at once: recommend, discover, context, feedback, as the dialect defines them.
 
-All work on similarities, the higher the closer, one row an example and one column a point.
+All formulas use similarities (higher is closer), in a matrix with a row for each example and a column for each point.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from shard.vectors.index import Rows, RowSet, ScoredRows, View
 from shard.vectors.sparse import SparseView
 
 EPSILON = np.float32(1.1920929e-7)
-"""The least difference of float32 at 1."""
+"""The machine epsilon of float32."""
 
 ByExamples = BestScore | SumScores | Discover | Context | Feedback
 
 
 def scored(view: View, query: ByExamples, rows: RowSet | None, deadline: Deadline) -> ScoredRows:
-    """All points that have the vector, among `rows` or all, with their scores, the higher the better."""
+    """All points that have the vector, among `rows` or all, with their scores; higher is better."""
     match query:
         case BestScore(_, positive, negative) | SumScores(_, positive, negative):
-            found, near = _similarities(view, [*positive, *negative], rows, deadline)
+            candidates, near = _similarities(view, [*positive, *negative], rows, deadline)
             good, bad = near[: len(positive)], near[len(positive) :]
             score = _best(good, bad) if isinstance(query, BestScore) else good.sum(axis=0) - bad.sum(axis=0)
         case Discover(_, target, pairs):
-            found, near = _similarities(view, [target, *_flat(pairs)], rows, deadline)
+            candidates, near = _similarities(view, [target, *_flat(pairs)], rows, deadline)
             score = np.sign(near[1::2] - near[2::2]).sum(axis=0) + _squashed(near[0])
         case Context(_, pairs):
-            found, near = _similarities(view, _flat(pairs), rows, deadline)
+            candidates, near = _similarities(view, _flat(pairs), rows, deadline)
             score = _sigmoid(np.minimum(near[0::2] - near[1::2] - EPSILON, 0)).sum(axis=0)
         case Feedback(_, target, judged):
-            found, near = _similarities(view, [target, *(example for example, _ in judged)], rows, deadline)
+            candidates, near = _similarities(view, [target, *(example for example, _ in judged)], rows, deadline)
             score = query.a * near[0]
             for (better, high), (worse, low) in permutations(enumerate(score for _, score in judged), 2):
                 if high > low:
                     score = score + (high - low) ** query.b * query.c * (near[1 + better] - near[1 + worse])
-    return ScoredRows(found, np.asarray(score, np.float32))
+    return ScoredRows(candidates, np.asarray(score, np.float32))
 
 
 def _best(good: Vectors, bad: Vectors) -> Vectors:
@@ -53,21 +53,21 @@ def _best(good: Vectors, bad: Vectors) -> Vectors:
 
 
 def _similarities(view: View, examples: Sequence[Vector], rows: RowSet | None, deadline: Deadline) -> tuple[Rows, Vectors]:
-    """All rows that have the vector, and similarities of shape (examples, rows). A sparse vector that shares no index with an
-    example has the similarity 0."""
-    found = []
+    """The rows that have the vector, among `rows` or all, and their similarities, shape (examples, rows). The similarity is 0
+    for a sparse vector that has no index in common with an example."""
+    parts = []
     for example in examples:
         deadline.check()
-        found.append(view.compare(example, rows))
-    every = found[0].rows
+        parts.append(view.compare(example, rows))
+    all_rows = parts[0].rows
     if isinstance(view, SparseView):
         having = view.all_rows()
-        every = RowSet(having if rows is None else having & rows.rows).array()
-    near = np.zeros((len(examples), len(every)), np.float32)
-    for at, part in enumerate(found):
-        where = slice(None) if len(part.rows) == len(every) else np.searchsorted(every, part.rows)
-        near[at, where] = as_similarity(view.distance, part.scores)
-    return every, near
+        all_rows = RowSet(having if rows is None else having & rows.rows).array()
+    near = np.zeros((len(examples), len(all_rows)), np.float32)
+    for at, compared in enumerate(parts):
+        where = slice(None) if len(compared.rows) == len(all_rows) else np.searchsorted(all_rows, compared.rows)
+        near[at, where] = as_similarity(view.distance, compared.scores)
+    return all_rows, near
 
 
 def _flat(pairs: Sequence[tuple[Vector, Vector]]) -> list[Vector]:
@@ -75,11 +75,11 @@ def _flat(pairs: Sequence[tuple[Vector, Vector]]) -> list[Vector]:
 
 
 def _sigmoid(x: Vectors) -> Vectors:
-    """Between -1 and 1, without an exponential; infinite values stay."""
+    """A sigmoid between -1 and 1 without an exponential; infinite values are unchanged."""
     squeezed: Vectors = np.divide(x, 1 + np.abs(x), out=np.array(x, copy=True), where=np.isfinite(x))
     return squeezed
 
 
 def _squashed(x: Vectors) -> Vectors:
-    """Between 0 and 1."""
+    """The same sigmoid between 0 and 1."""
     return 0.5 * (_sigmoid(x) + 1)

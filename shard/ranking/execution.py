@@ -1,11 +1,10 @@
-"""Ranking on one view: the plan, and its execution.
+"""Planning and execution of a ranking on one view.
 
-The plan of a search by one vector: a filter becomes a set of rows; few of them are compared one by one; otherwise the graphs are
-asked, with the set as their selector, and when they find too few the answer comes from comparing all after all. So a search
-gives min(limit, matches) points, with exact scores (I10). Scores of several examples are computed for every row.
+A search by one vector first evaluates its filter to a set of rows. A small set is scanned. Otherwise the graphs are searched,
+with the set as their selector; when they return too few candidates, the set is scanned after all. So a search returns
+min(limit, matches) points, with exact scores (I10). A ranking by several examples computes the score of every row.
 
-Points with equal scores are ordered by their ids, also where the limit cuts between them, so that an answer does not depend on
-rows, segments or shards.
+Points with equal scores are ordered by id, also at the limit, so that an answer does not depend on rows, segments or shards.
 """
 
 from __future__ import annotations
@@ -30,22 +29,22 @@ from shard.vectors.segments import VectorView
 from shard.view import ROWS_PER_STEP, ShardView
 
 EXACT_BELOW = 10_000
-"""Matches of a filter that are compared one by one."""
+"""Up to this many matches of a filter are scanned."""
 
 QUICK_FLOATS = 8_000_000
 """A search that compares fewer floats than this one by one, in all shards, takes about a millisecond."""
 
 WALK_COST = 3
-"""A float that a walk through a graph compares takes as long as so many in a row: each vector is elsewhere in memory."""
+"""The cost of comparing one float in a graph search, in floats of a scan: graph searches read memory at random."""
 
 QUICK_LIMIT = 100
 
 SORTED_BELOW = 5_000
-"""Fewer rows than these are read and sorted by id; of more, all points are walked through in the order of ids."""
+"""Fewer rows than this are sorted by id; for more, all points are scanned in id order."""
 
 
 class RankedRows(NamedTuple):
-    """Rows in the order of a ranking, their scores (float32) or, for an order or a sample, their values."""
+    """Rows in the order of a ranking, their scores (float32), and for an order or a sample their sort keys."""
 
     rows: list[int]
     scores: Vectors
@@ -53,18 +52,18 @@ class RankedRows(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """How a search by one vector goes about it, and how long that takes, in floats compared one by one in a row."""
+    """The method of a search by one vector, and its cost in floats of a scan."""
 
     method: Literal["scan", "graph"]
     floats: int
 
 
 Steps = list[dict[str, Any]]
-"""What was done to answer, step by step, with times; for people (`?explain=true`)."""
+"""The trace of an execution, with times, for `?explain=true`."""
 
 
 def step(steps: Steps | None, name: str, **facts: Any) -> AbstractContextManager[dict[str, Any]]:
-    """Times a step, if steps are kept; what is put into the dictionary that it gives is shown too."""
+    """Adds a timed step to the trace, if there is one. The body of the `with` may add facts to the returned dict."""
     return nullcontext(facts) if steps is None else _timed(steps, {"step": name} | facts)
 
 
@@ -88,7 +87,7 @@ def _use(params: SearchParams) -> CodeUse:
 
 
 def quick_plan(view: ShardView, ranking: Ranking) -> Plan | None:
-    """The plan of a ranking of all rows that surely takes about a millisecond, so that it may run on an event loop."""
+    """The plan of a ranking that takes about a millisecond at most, so that it may run on an event loop; None for others."""
     by = ranking.by
     limit = ranking.limit + len(ranking.without)
     if not isinstance(by, Nearest) or limit > QUICK_LIMIT or not view.is_selected(ranking.where):
@@ -108,7 +107,7 @@ def rank(
     plan: Plan | None = None,
     steps: Steps | None = None,
 ) -> RankedRows:
-    """The first `ranking.limit` rows, of `among` or of all, in order. `plan` is that of `quick_plan`, if it was asked."""
+    """The first `ranking.limit` rows, among `among` or all, in order. `plan`: the result of `quick_plan`, if known."""
     deadline.check()
     without = BitMap(point.row for point in view.find(ranking.without)) if ranking.without else _NO_ROWS
     if isinstance(ranking.by, OrderBy) and among is None:
@@ -116,7 +115,7 @@ def rank(
     rows = _rows(view, ranking, among, deadline, steps)
     match ranking.by:
         case Nearest() as by:
-            found = _nearest(view, ranking, by, rows, len(without), plan, steps)
+            candidates = _nearest(view, ranking, by, rows, len(without), plan, steps)
         case OrderBy() as by:
             return _by_values(view, ranking, by, (view.alive if rows is None else rows.rows) - without, deadline)
         case Sample(seed):
@@ -124,12 +123,12 @@ def rank(
         case ById(start):
             return _unscored(list(islice(_by_id(view, rows, start, without, deadline), ranking.limit)))
         case by:
-            found = _by_examples(view, ranking, by, rows, len(without), deadline, steps)
+            candidates = _by_examples(view, ranking, by, rows, len(without), deadline, steps)
     if without:
-        keep = np.array([row not in without for row in found.rows.tolist()], np.bool_)
-        found = ScoredRows(found.rows[keep], found.scores[keep])
+        keep = np.array([row not in without for row in candidates.rows.tolist()], np.bool_)
+        candidates = ScoredRows(candidates.rows[keep], candidates.scores[keep])
     higher_first = not isinstance(ranking.by, Nearest) or view.vectors[ranking.by.name].distance.higher_is_closer
-    return _cut(view, found, ranking.limit, higher_first)
+    return _cut(view, candidates, ranking.limit, higher_first)
 
 
 _NO_ROWS = BitMap()
@@ -139,7 +138,7 @@ def _rows(view: ShardView, ranking: Ranking, among: BitMap | None, deadline: Dea
     """The rows to rank; None for all."""
     if ranking.where is None:
         return None if among is None else RowSet(among)
-    if among is not None and not view.is_selected(ranking.where):  # few points: cheaper to test than to select from all
+    if among is not None and not view.is_selected(ranking.where):  # testing few points is cheaper than selecting from all
         rows, exact = view.may_pass(ranking.where, deadline)
         return RowSet(rows & among if exact else view.tested(rows & among, ranking.where.filter, deadline))
     with step(steps, "filter") as facts:
@@ -158,7 +157,7 @@ def _nearest(
     plan: Plan | None,
     steps: Steps | None,
 ) -> ScoredRows:
-    """The closest rows, `more` than the limit, and those that tie with the last."""
+    """The `ranking.limit` + `more` closest rows, and those that tie with the last of them."""
     index, limit, params = view.vectors[by.name], ranking.limit + more, ranking.params
     size = index.size() if rows is None else len(rows)
     plan = planned(index, by, limit, params, rows) if plan is None else plan
@@ -170,11 +169,11 @@ def _nearest(
         use = _use(params)
         if steps is not None:
             facts["ef"] = index.widths(limit, params.ef, rows, use)
-        found = index.search(by.vector, limit, params.ef, rows, use)
-        if len(found.rows) < min(limit, size):
+        candidates = index.search(by.vector, limit, params.ef, rows, use)
+        if len(candidates.rows) < min(limit, size):
             facts["plan"] = "graph, then scan"
-            found = index.scan(by.vector, limit, rows)
-        return found
+            candidates = index.scan(by.vector, limit, rows)
+        return candidates
 
 
 def _by_examples(
@@ -184,21 +183,21 @@ def _by_examples(
         return closest(Distance.DOT, scored(view.vectors[by.name], by, rows, deadline), ranking.limit + more)
 
 
-def _cut(view: ShardView, found: ScoredRows, limit: int, higher_first: bool) -> RankedRows:
-    """At most `limit` of rows that are in order of their scores already, equal ones in the order of their ids."""
-    scores = found.scores
+def _cut(view: ShardView, candidates: ScoredRows, limit: int, higher_first: bool) -> RankedRows:
+    """The first `limit` of rows that are ordered by score; rows with equal scores are ordered by id."""
+    scores = candidates.scores
     if len(scores) > 1 and (scores[1:] == scores[:-1]).any():
-        rows = found.rows.tolist()
+        rows = candidates.rows.tolist()
         keys = np.empty(len(rows), object)
         keys[:] = view.ids(rows)[0]
         sign = -1 if higher_first else 1
         order = sorted(range(len(rows)), key=lambda at: (sign * scores[at], keys[at]))[:limit]
         return RankedRows([rows[at] for at in order], scores[order])
-    return RankedRows(found.rows[:limit].tolist(), scores[:limit])
+    return RankedRows(candidates.rows[:limit].tolist(), scores[:limit])
 
 
 def _in_order(view: ShardView, ranking: Ranking, by: OrderBy, without: BitMap, deadline: Deadline) -> RankedRows:
-    """By an index, as far as the limit wants it. A filter that no index answers is tested on the way."""
+    """Orders by an index, which is read until the limit is reached. An inexact filter is tested for each row that is read."""
     items = view.in_order(by.key, by.descending, by.start)
     items = (item for item in items if item[1] not in without)
     if ranking.where is not None:
@@ -211,28 +210,28 @@ def _in_order(view: ShardView, ranking: Ranking, by: OrderBy, without: BitMap, d
 
 
 def _by_values(view: ShardView, ranking: Ranking, by: OrderBy, rows: BitMap, deadline: Deadline) -> RankedRows:
-    """Of given points, whose values are read from their payloads."""
-    found: list[tuple[float | int, int]] = []
+    """Orders given rows by values that are read from their payloads."""
+    items: list[tuple[float | int, int]] = []
     for row, numbers in view.numbers(rows, by.key, deadline):
         if by.start is not None:
             start = by.start
             numbers = [number for number in numbers if (number <= start if by.descending else number >= start)]
-        found.extend((number, row) for number in numbers)
-    found.sort(reverse=by.descending)
-    return _first(view, iter(found), ranking.limit, by.descending)
+        items.extend((number, row) for number in numbers)
+    items.sort(reverse=by.descending)
+    return _first(view, iter(items), ranking.limit, by.descending)
 
 
 def _first(view: ShardView, items: Iterator[tuple[float | int, int]], limit: int, descending: bool) -> RankedRows:
-    """The first `limit` of items in order, equal values in the order of their ids."""
-    found = list(islice(items, limit))
-    if len(found) == limit:
+    """The first `limit` of ordered items; items with equal values are ordered by id."""
+    first = list(islice(items, limit))
+    if len(first) == limit:
         for item in islice(items, MAX_TIES):
-            if item[0] != found[-1][0]:
+            if item[0] != first[-1][0]:
                 break
-            found.append(item)
-    ids, _ = view.ids([row for _, row in found])
+            first.append(item)
+    ids, _ = view.ids([row for _, row in first])
     sign = -1 if descending else 1
-    ordered = sorted(zip(found, ids, strict=True), key=lambda pair: (sign * pair[0][0], pair[1]))[:limit]
+    ordered = sorted(zip(first, ids, strict=True), key=lambda pair: (sign * pair[0][0], pair[1]))[:limit]
     rows = [row for (_, row), _ in ordered]
     return RankedRows(rows, np.ones(len(rows), np.float32), [value for (value, _), _ in ordered])
 
@@ -245,9 +244,9 @@ def _checked(items: Iterator[tuple[float | int, int]], deadline: Deadline) -> It
 
 
 def _sampled(rows: BitMap, limit: int, seed: int) -> RankedRows:
-    """Rows at random, with the least of as many exponentially distributed numbers as there are rows, in ascending order.
+    """A random sample of rows, with values in ascending order: the smallest of len(rows) exponentially distributed numbers.
 
-    Merged by these numbers, the samples of several shards are a sample of all: each row has the same chance (Rényi, 1953).
+    When the samples of several shards are merged by these values, the result is a uniform sample of all rows (Rényi, 1953).
     """
     chance = np.random.default_rng(seed)
     count = min(limit, len(rows))

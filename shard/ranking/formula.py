@@ -1,10 +1,10 @@
-"""Score formulas of the dialect: their JSON form, and their value on one point.
+"""Score formulas of the dialect: their JSON form, and their evaluation on one point.
 
-An expression is a number, the name of a variable, or an object: one operation, or a condition, which is 1.0 where it holds and
-0.0 elsewhere. `$score[i]` is the point's score in the i-th prefetch, `$score` that in the first; other names are payload paths.
-Products and quotients are lazy: past a factor of zero nothing is computed, so nothing there can fail.
+An expression is a number, the name of a variable, or an object with one operation or a condition. A condition is 1.0 when it is
+true and 0.0 otherwise. `$score[i]` is the point's score in prefetch i, `$score` is `$score[0]`; other names are payload paths.
+Products and quotients are lazy: after a factor of zero nothing is evaluated, so nothing there can fail.
 
-Unlike the reference, every operation must give a finite number, not only those that most often fail to.
+Unlike in the reference implementation, the result of every operation must be finite.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from shard.filters.subjects import PointSubject
 MAX_DEPTH = 32
 
 COMPILED_BYTES = 4 << 20
-"""What the formulas that were compiled lately may take, estimated at eight times their texts."""
+"""The bound of the cache of compiled formulas; a formula is estimated at eight times the size of its text."""
 
 _SCORE = re.compile(r"\$score(?:\[(\d{1,9})\])?", re.ASCII)
 _FLOAT32 = struct.Struct("<f")
 
 
 class FormulaError(ValueError):
-    """A formula that means nothing, or has no value on some point. The text names the place, the bound and the point."""
+    """An invalid formula, or one without a value for a point. The text names the place, the bound and the point."""
 
 
 # The JSON form.
 
 
 class Division(Struct, forbid_unknown_fields=True):
-    """`by_zero_default` is the quotient where `right` is zero."""
+    """`by_zero_default` is the quotient when `right` is zero."""
 
     left: Expression
     right: Expression
@@ -58,7 +58,7 @@ class Power(Struct, forbid_unknown_fields=True):
 
 
 class Decay(Struct, forbid_unknown_fields=True):
-    """1.0 where `x` equals `target` and `midpoint` where it is `scale` away."""
+    """1.0 when `x` equals `target`, `midpoint` when it is `scale` away."""
 
     x: Expression
     target: Expression | None = None
@@ -101,7 +101,7 @@ Expression = float | str | Term
 
 
 class FormulaBody(Struct, forbid_unknown_fields=True):
-    """A formula, and the values of variables that a point lacks."""
+    """A formula, and the default values of variables."""
 
     formula: Expression
     defaults: dict[str, Any] | None = None
@@ -111,14 +111,14 @@ class FormulaBody(Struct, forbid_unknown_fields=True):
 
 
 class Scope(NamedTuple):
-    """What an expression sees: the point, and its score in each prefetch."""
+    """The input of an expression: a point, and its score in each prefetch."""
 
     candidate: PointSubject
     scores: Sequence[float | None]
 
     @property
     def point(self) -> str:
-        """The point, as an error names it."""
+        """The point, for error texts."""
         return f"point {decode_id(self.candidate.id)}"
 
 
@@ -127,16 +127,16 @@ Evaluate = Callable[[Scope], float]
 
 @dataclass(frozen=True)
 class CompiledFormula:
-    """What a formula means, the payload paths it reads and the conditions in it."""
+    """A formula as a function, the payload paths it reads and the conditions in it."""
 
     evaluate: Evaluate
     keys: frozenset[str]
     conditions: tuple[Condition, ...]
 
     def score(self, candidate: PointSubject, scores: Sequence[float | None]) -> float:
-        """The point's score, as exact as a float32; `scores[i]` is that in the i-th prefetch, None where it is not in it.
+        """The point's score, rounded to float32; `scores[i]` is its score in prefetch i, None if it is not in that one.
 
-        Raises FormulaError where a variable has no value, or an operation or the score itself is not a finite number.
+        Raises FormulaError when a variable has no value, or when an operation or the score is not a finite number.
         """
         scope = Scope(candidate, scores)
         value = self.evaluate(scope)
@@ -148,14 +148,14 @@ class CompiledFormula:
 
 
 def parse_formula(body: FormulaBody) -> CompiledFormula:
-    """What a formula means. Raises FormulaError."""
+    """Compiles a formula. Raises FormulaError."""
     parser = _Parser(_parse_defaults(body.defaults or {}))
     evaluate = parser.parse(body.formula, "formula", 1)
     return CompiledFormula(evaluate, frozenset(parser.keys), tuple(parser.conditions))
 
 
 class Formula:
-    """A formula as a value: its text, which can be sent, and what it means, compiled once for equal texts."""
+    """A formula as a value: its JSON text, which can be sent, and its compiled form, cached by text."""
 
     __slots__ = ("compiled", "text")
 
@@ -167,7 +167,7 @@ class Formula:
 
 def formula_of(body: FormulaBody) -> Formula:
     """The formula of a request. Raises FormulaError."""
-    parse_formula(body)  # before it becomes JSON, which knows no infinite numbers
+    parse_formula(body)  # checks it before it is encoded: JSON has no infinite numbers
     return Formula(msgspec.json.encode(body))
 
 
@@ -213,7 +213,7 @@ _OPERATIONS = frozenset(Term.__struct_fields__) - frozenset(Condition.__struct_f
 
 
 class _Parser:
-    """Builds the functions of a formula's parts, and notes what they read."""
+    """Compiles expressions to functions, and collects the payload paths and conditions in them."""
 
     def __init__(self, defaults: Mapping[str | int, Any]) -> None:
         self.keys: set[str] = set()
@@ -221,7 +221,7 @@ class _Parser:
         self._defaults = defaults
 
     def parse(self, expression: Expression, path: str, depth: int) -> Evaluate:
-        """The value of an expression. Raises FormulaError."""
+        """The function of an expression. Raises FormulaError."""
         if depth > MAX_DEPTH:
             raise FormulaError(f"{path[:40]}…: formula is nested deeper than {MAX_DEPTH}")
         if isinstance(expression, str):
@@ -317,7 +317,7 @@ class _Parser:
         return lambda at: curve(abs(x(at) - target(at)) / scale, midpoint)
 
     def _read(self, key: str, path: str) -> Callable[[Scope], Any]:
-        """What stands at a path, or is its default: an array of one value is that value, an empty array is nothing."""
+        """Reads the value at a path, or its default. An array of one value counts as the value, an empty array as no value."""
         _check_key(key, path)
         self.keys.add(key)
         default = self._defaults.get(key)
@@ -338,7 +338,7 @@ def _given(expression: Term) -> list[str]:
 
 
 def _parse_defaults(defaults: Mapping[str, Any]) -> dict[str | int, Any]:
-    """Values by variable; a score goes by its index, so that `$score` and `$score[0]` are one."""
+    """Values by variable; the key of a score is its index, so that `$score` and `$score[0]` are the same."""
     parsed: dict[str | int, Any] = {}
     for name, value in defaults.items():
         variable = _variable_of(name, "defaults")

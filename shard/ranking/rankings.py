@@ -1,6 +1,6 @@
-"""What one shard is asked to rank its points by, as values that can be encoded. Nothing here says how an answer is found.
+"""Ranking requests to one shard, as values that can be encoded.
 
-Vectors are prepared: checked against the collection, of unit length for Cosine.
+Vectors are prepared: checked against the collection, and normalised to unit length for Cosine.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from shard.filters.where import Where
 
 
 class Nearest(msgspec.Struct, frozen=True, tag=True, eq=False):
-    """Points by closeness to a vector."""
+    """Orders points by closeness to a vector."""
 
     name: str
     vector: Vector
 
 
 class BestScore(msgspec.Struct, frozen=True, tag=True, eq=False):
-    """Points by the closest of their examples: near a positive one, far from every negative one."""
+    """Orders points by their closest example: first those closest to a positive one, last those closest to a negative one."""
 
     name: str
     positive: list[Vector]
@@ -27,7 +27,7 @@ class BestScore(msgspec.Struct, frozen=True, tag=True, eq=False):
 
 
 class SumScores(msgspec.Struct, frozen=True, tag=True, eq=False):
-    """Points by their closeness to all positive examples less that to all negative ones."""
+    """Orders points by the sum of similarities to the positive examples minus the sum of those to the negative examples."""
 
     name: str
     positive: list[Vector]
@@ -35,7 +35,7 @@ class SumScores(msgspec.Struct, frozen=True, tag=True, eq=False):
 
 
 class Discover(msgspec.Struct, frozen=True, tag=True, eq=False):
-    """Points by how many pairs they stand on the positive side of, then by closeness to the target."""
+    """Orders points by the number of pairs in which they are closer to the positive example, then by closeness to the target."""
 
     name: str
     target: Vector
@@ -43,14 +43,14 @@ class Discover(msgspec.Struct, frozen=True, tag=True, eq=False):
 
 
 class Context(msgspec.Struct, frozen=True, tag=True, eq=False):
-    """Points that stand on the positive side of all pairs, or nearly so."""
+    """Orders points by how little they are closer to the negative example than to the positive one, over all pairs."""
 
     name: str
     pairs: list[tuple[Vector, Vector]]
 
 
 class Feedback(msgspec.Struct, frozen=True, tag=True, eq=False):
-    """Points by closeness to a target, moved by judged examples: `a`, `b`, `c` are the dialect's coefficients."""
+    """Orders points by closeness to a target, corrected by judged examples; `a`, `b`, `c` are the dialect's coefficients."""
 
     name: str
     target: Vector
@@ -61,7 +61,7 @@ class Feedback(msgspec.Struct, frozen=True, tag=True, eq=False):
 
 
 class OrderBy(msgspec.Struct, frozen=True, tag=True):
-    """Points by a payload value; `start` is the first value to show, moments in microseconds since 1970."""
+    """Orders points by a payload value, from value `start` (inclusive); datetimes are in microseconds since 1970."""
 
     key: str
     descending: bool = False
@@ -69,13 +69,13 @@ class OrderBy(msgspec.Struct, frozen=True, tag=True):
 
 
 class Sample(msgspec.Struct, frozen=True, tag=True):
-    """Points at random. Their values are such that the least values over several shards are a sample of all their points."""
+    """A random sample of points. The points with the smallest values of several shards are a sample of all their points."""
 
     seed: int
 
 
 class ById(msgspec.Struct, frozen=True, tag=True):
-    """Points in the order of their ids, from `start` on."""
+    """Orders points by id, from `start` (inclusive)."""
 
     start: bytes = b""
 
@@ -85,23 +85,23 @@ By = ByVector | OrderBy | Sample | ById
 
 
 class SearchParams(msgspec.Struct, frozen=True):
-    """How a search by one vector may go about it."""
+    """Options of a search by one vector."""
 
     ef: int | None = None
-    """Candidates that the walk through a graph keeps; None for as many as the graphs want."""
+    """The beam width of graph searches; None for the width that was measured for each graph."""
     exact: bool = False
     ignore_codes: bool = False
     rescore: bool = True
-    """Whether the vectors themselves rank what a graph's codes find."""
+    """Whether candidates that a graph found by its codes are ranked by their vectors."""
     oversampling: float = 1.0
-    """How many times more candidates than asked for the codes are to find."""
+    """How many times more candidates than the limit are fetched by codes."""
 
 
 DEFAULT_PARAMS = SearchParams()
 
 
 class Ranking(msgspec.Struct, frozen=True, eq=False):
-    """One ranked list of at most `limit` points of a shard: of those that pass a filter, less those `without`."""
+    """One ranked list of at most `limit` points of a shard: those that pass a filter, except those in `without`."""
 
     by: By
     limit: int
@@ -109,4 +109,4 @@ class Ranking(msgspec.Struct, frozen=True, eq=False):
     without: list[bytes] = []
     params: SearchParams = DEFAULT_PARAMS
     explain: bool = False
-    """Whether the answer shall say what was done."""
+    """Whether the answer contains the trace of the execution."""

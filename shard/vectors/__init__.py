@@ -1,4 +1,5 @@
-"""The vectors of one name in one shard: segments and graphs for dense ones, a block of multi-vectors, postings of sparse ones.
+"""The vectors of one name in one shard: segments with graphs for dense vectors, one array of multi-vectors, postings of sparse
+vectors.
 
-Owns how vectors are stored, searched and compared; the one place that uses FAISS. Must not use payloads, points or the journal.
+Owns how vectors are stored, searched and compared; only this package uses FAISS. Must not use payloads, points or the journal.
 """

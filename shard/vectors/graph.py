@@ -1,6 +1,6 @@
-"""FAISS, and nothing else: exact distances, and HNSW graphs over a fixed set of vectors. The one file that imports faiss.
+"""Exact distances, and HNSW graphs over a fixed set of vectors. The only file that imports faiss.
 
-Graphs only propose candidates; scores always come from the stored float32 vectors (I10).
+Graphs only return candidates; scores are always computed from the stored float32 vectors (I10).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before the import; concurrent single-threaded searches beat parallel ones
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before the import; concurrent single-threaded searches have more throughput
 
 import faiss as _faiss
 import msgspec
@@ -27,19 +27,19 @@ from catalog.collection import (
 )
 from journal.records import Vectors
 
-faiss: Any = _faiss  # its stubs know neither the search parameters nor the numpy signatures
+faiss: Any = _faiss  # its stubs lack the search parameters and the numpy signatures
 
 Mask = NDArray[np.bool_]
 """bool, shape (n,): which of a segment's n vectors a search may return."""
 
 Bits = NDArray[np.uint8]
-"""A mask with eight vectors a byte."""
+"""A mask as packed bits, eight vectors per byte."""
 
 LocalIds = NDArray[np.int64]
 
 _HALF_LIMIT = 60_000.0
 _READ_BYTES = 1 << 20
-"""float16 ends at 65,504; vectors with larger values keep float32 codes."""
+"""The largest float16 is 65,504; vectors with values above _HALF_LIMIT get float32 codes."""
 
 _METRICS: dict[Distance, int] = {
     Distance.COSINE: faiss.METRIC_INNER_PRODUCT,
@@ -50,18 +50,18 @@ _METRICS: dict[Distance, int] = {
 
 
 DEFAULT_EF = 88
-"""The width of a search in a graph too small to measure it, or written before it was measured."""
+"""The beam width (ef) for a graph that is too small to measure it, or whose file has none."""
 
 RECALL = 0.98
 NEIGHBOURS = 10
-"""What a graph's own width must reach, and for how many neighbours."""
+"""The measured width of a graph has this recall for this many neighbours."""
 
 MEASURED_EFS = (DEFAULT_EF, 128, 176, 256, 352, 512, 704, 1024, 1408, 2048, 2816, 4096)
 LEAST_GAIN = 0.95
-"""A width that leaves more of the errors of the one before gains nothing."""
+"""Measuring stops at a width that leaves more than this share of the errors of the previous width."""
 
 _CHUNK = 16_384
-"""Vectors that are compared, or whose links are followed, at once: a bound on memory."""
+"""Vectors that are processed at a time, which bounds memory."""
 
 _BY_INDEX = {
     Distance.COSINE: faiss.fvec_inner_products_by_idx,
@@ -83,7 +83,7 @@ def exact_scores(distance: Distance, vectors: Vectors, query: Vectors) -> Vector
 
 
 def scores_at(distance: Distance, vectors: Vectors, query: Vectors, at: LocalIds) -> Vectors:
-    """`exact_scores` of the vectors at some places, without a copy of them where FAISS can do that."""
+    """`exact_scores` of the vectors with the local ids `at`; does not copy the vectors if FAISS supports the distance."""
     if distance not in _BY_INDEX or not len(at):
         return exact_scores(distance, vectors[at], query)
     scores = np.empty(len(at), np.float32)
@@ -95,13 +95,13 @@ def scores_at(distance: Distance, vectors: Vectors, query: Vectors, at: LocalIds
 
 
 def similarities(distance: Distance, vectors: Vectors, query: Vectors) -> Vectors:
-    """How close each vector is, the higher the closer: the score, or the distance (squared, for Euclid) negated. Shape (n,)."""
+    """The similarity of each vector (higher is closer): the score, or the negated distance (squared for Euclid). Shape (n,)."""
     scores = exact_scores(distance, vectors, query)
     return as_similarity(distance, scores)
 
 
 def as_similarity(distance: Distance, scores: Vectors) -> Vectors:
-    """Scores in the dialect's form, the higher the closer."""
+    """Converts the dialect's scores to similarities (higher is closer)."""
     if distance.higher_is_closer:
         return scores
     return -(scores * scores) if distance is Distance.EUCLID else -scores
@@ -113,14 +113,14 @@ def bits_of(mask: Mask) -> Bits:
 
 
 class GraphSpec(msgspec.Struct, frozen=True):
-    """How a graph is built."""
+    """The build parameters of a graph."""
 
     hnsw: HnswConfig = HnswConfig()
     quantization: Quantization | None = None
 
 
 class _GraphFile(msgspec.Struct):
-    """`graph.json`. A file of an earlier release has no `ef`."""
+    """The content of `graph.json`. Files of earlier releases have no `ef`."""
 
     hnsw: HnswConfig = HnswConfig()
     quantization: Quantization | None = None
@@ -128,7 +128,7 @@ class _GraphFile(msgspec.Struct):
 
 
 class CodeUse(NamedTuple):
-    """How a search uses a graph's codes: whether the vectors rank the candidates, and how many times more of them to fetch."""
+    """How a search uses a graph's codes: whether candidates are ranked by their vectors, and how many times more to fetch."""
 
     rescore: bool = True
     oversampling: float = 1.0
@@ -138,9 +138,9 @@ DEFAULT_USE = CodeUse()
 
 
 class Graph:
-    """An immutable HNSW graph over n vectors, known by their index 0..n-1.
+    """An immutable HNSW graph over n vectors with the local ids 0..n-1.
 
-    `ef` is the width of a search with a recall@10 of RECALL: how many candidates it keeps.
+    `ef` is the beam width that reaches a recall@10 of RECALL.
     """
 
     def __init__(self, index: Any, spec: GraphSpec, ef: int = DEFAULT_EF) -> None:
@@ -153,23 +153,23 @@ class Graph:
     def build(
         cls, vectors: Vectors, distance: Distance, spec: GraphSpec, held_out: int = 0, ef_construct: int | None = None
     ) -> tuple[Graph, LocalIds]:
-        """The graph of `vectors`, shape (n, d), and which of them each of its ids is, shape (n,).
+        """Builds the graph of `vectors`, shape (n, d). Returns it and, for each of its local ids, the index in `vectors`.
 
-        `ef_construct` is how many candidates are considered for the links of a vector; None for as many as `spec` says.
+        `ef_construct` is the beam width for the links of a new vector; None for that of `spec`.
 
-        The last `held_out` vectors must be a random sample of all. They are added last, and serve before as the queries that
-        `ef` is measured with: to the graph they are what a real query is, vectors of the same kind that it does not hold.
+        The last `held_out` vectors must be a random sample of all. They are inserted last. Before that, they are the queries
+        by which `ef` is measured: like real queries, they come from the same distribution but are not in the graph.
 
         Takes about 18 s of one core for n = 62,000, d = 384. Holds no lock.
         """
         split = len(vectors) - held_out
         codes = _codes(vectors, distance, spec.quantization)
-        # Links under codes are those of the whole vectors.
+        # With separate codes the links are built from the full vectors.
         index = _empty_index(vectors, distance, spec) if codes is None else faiss.IndexHNSWFlat(*_shape(vectors, distance, spec))
         if not index.is_trained:
             index.train(vectors)
         index.hnsw.efConstruction = ef_construct or spec.hnsw.ef_construct
-        index.add(vectors[:split])  # all at once: FAISS then inserts level by level, which gains two points of recall
+        index.add(vectors[:split])  # in one call: FAISS then inserts level by level, which improves recall by 0.02
         storages = _Storages(index, codes)
         storages.use_codes(vectors[:split])
         graph = cls(index, spec)
@@ -184,7 +184,7 @@ class Graph:
 
     @classmethod
     def read(cls, folder: Path) -> Graph:
-        """The graph that `write` put into `folder`, mapped. Raises RuntimeError, OSError or ValueError when it is damaged."""
+        """Opens the graph in `folder`, memory-mapped. Raises RuntimeError, OSError or ValueError if it is damaged."""
         _read_ahead(folder / "graph.faiss")
         file = msgspec.json.decode((folder / "graph.json").read_bytes(), type=_GraphFile)
         index = faiss.read_index(str(folder / "graph.faiss"), faiss.IO_FLAG_MMAP_IFC)
@@ -197,22 +197,22 @@ class Graph:
         (folder / "graph.json").write_bytes(msgspec.json.encode(file))
 
     def code_bytes(self) -> int:
-        """What the codes take."""
+        """The size of the codes."""
         return int(faiss.downcast_index(self._index.storage).code_size) * len(self)
 
     def link_bytes(self) -> int:
-        """What the links take."""
+        """The size of the links."""
         return int(4 * self._index.hnsw.neighbors.size() + 8 * len(self))
 
     def fetched(self, limit: int, use: CodeUse) -> int:
-        """How many candidates to fetch for `limit` hits: more, since codes are coarser than the vectors that rank them."""
+        """How many candidates to fetch for `limit` hits: more than `limit`, since codes are less exact than vectors."""
         return int(max(limit + 10 + limit // 4, limit * use.oversampling) * self._coarseness)
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
     def search(self, query: Vectors, limit: int, ef: int, allowed: Bits | None) -> LocalIds:
-        """Up to `limit` vectors close to `query`, shape (d,), closest first by the graph's own codes; only `allowed` ones."""
+        """Up to `limit` of the `allowed` vectors close to `query`, shape (d,), closest first by the graph's codes."""
         if allowed is None:
             parameters = _unfiltered(ef)
         else:
@@ -220,37 +220,37 @@ class Graph:
             parameters = faiss.SearchParametersHNSW(efSearch=ef, sel=selector)
         ids = np.empty(limit, np.int64)
         scores = np.empty(limit, np.float32)
-        # The call below its Python wrapper, whose checks would cost as much as a tenth of the search.
+        # Calls the C function directly: the checks of the Python wrapper would take a tenth of the time of a search.
         pointers = map(faiss.swig_ptr, (np.ascontiguousarray(query, np.float32), scores, ids))
         vector, *results = pointers
         self._index.search_c(1, vector, limit, *results, parameters)
         return ids if ids[-1] >= 0 else ids[ids >= 0]
 
     def search_each(self, queries: Vectors, limit: int, ef: int) -> LocalIds:
-        """The same for each of `queries`, shape (q, d), among all vectors. Shape (q, limit); -1 where there are no more."""
+        """As `search`, for each of `queries`, shape (q, d), among all vectors. Shape (q, limit), padded with -1."""
         _, ids = self._index.search(queries, limit, params=_unfiltered(ef))
         return ids  # type: ignore[no-any-return]
 
 
 class _Storages:
-    """The two storages of a graph whose links are those of the whole vectors and whose searches use codes."""
+    """The two storages of a graph: full vectors to build its links, and codes to search it."""
 
     def __init__(self, index: Any, codes: Any | None) -> None:
-        """`codes` is None for a graph whose own storage stays."""
+        """`codes` is None for a graph that has only one storage; the methods then do nothing."""
         self._index = index
         self._codes = codes
         self._vectors = index.storage
 
     def use_codes(self, added: Vectors) -> None:
-        """Has the graph search by codes; `added` are the vectors added since."""
+        """Makes the graph search by codes; `added` are the vectors added since the last call."""
         if self._codes is not None:
             self._codes.add(added)
             self._index.storage = self._codes
-            self._codes.this.disown()  # the graph frees the storage that it has
+            self._codes.this.disown()  # the graph frees its current storage
             self._vectors.this.own(True)
 
     def use_vectors(self) -> None:
-        """Has the graph search, and link what is added, by whole vectors."""
+        """Makes the graph search, and link new vectors, by full vectors."""
         if self._codes is not None:
             self._index.storage = self._vectors
             self._vectors.this.disown()
@@ -258,10 +258,10 @@ class _Storages:
 
 
 def _measured_ef(graph: Graph, distance: Distance, vectors: Vectors, queries: Vectors) -> int:
-    """The `ef` at which `graph`, over `vectors`, reaches RECALL for `queries`, less one standard error of the mean.
+    """The `ef` at which the recall of `graph` over `vectors` for `queries`, minus one standard error, reaches RECALL.
 
-    Recall is measured at growing widths, and interpolated between the last two: the error falls like a power of the width.
-    Where it no longer falls, the codes limit the recall, and a wider search would only take longer.
+    Recall is measured at increasing widths, and interpolated between the last two: the error is a power function of the width.
+    When it stops decreasing, the codes limit the recall, and a wider search would only be slower.
     """
     worst = _worst_neighbours(distance, vectors, queries)
     previous, more_errors, wanted = 0, 1.0, 1 - RECALL
@@ -277,7 +277,7 @@ def _measured_ef(graph: Graph, distance: Distance, vectors: Vectors, queries: Ve
 
 
 def _errors(graph: Graph, distance: Distance, vectors: Vectors, queries: Vectors, worst: Vectors, ef: int) -> float:
-    """The share of neighbours that searches of this width miss, and one standard error more."""
+    """The share of neighbours that searches of this width miss (1 - recall), plus one standard error."""
     fetched = graph.fetched(NEIGHBOURS, DEFAULT_USE)
     ids = graph.search_each(queries, fetched, max(ef, fetched))
     returned = [similarities(distance, vectors[at[at >= 0]], query) for at, query in zip(ids, queries, strict=True)]
@@ -287,11 +287,11 @@ def _errors(graph: Graph, distance: Distance, vectors: Vectors, queries: Vectors
 
 
 def _worst_neighbours(distance: Distance, vectors: Vectors, queries: Vectors) -> Vectors:
-    """How similar the furthest of the NEIGHBOURS exact neighbours of each query is, less what rounding may change. Shape (q,)."""
+    """The similarity of the furthest of the NEIGHBOURS exact neighbours of each query, minus a rounding margin. Shape (q,)."""
     count = min(NEIGHBOURS, len(vectors))
     if distance.higher_is_closer:
         best: Vectors = np.empty((len(queries), 0), np.float32)
-        for start in range(0, len(vectors), _CHUNK):  # as products, four times faster than by FAISS
+        for start in range(0, len(vectors), _CHUNK):  # as matrix products, four times faster than FAISS
             best = np.hstack([best, queries @ vectors[start : start + _CHUNK].T])
             best = np.partition(best, best.shape[1] - count, axis=1)[:, -count:]
         worst = best.min(axis=1)
@@ -302,10 +302,10 @@ def _worst_neighbours(distance: Distance, vectors: Vectors, queries: Vectors) ->
 
 
 def _breadth_first(index: Any) -> LocalIds:
-    """All ids, in the order in which a breadth-first walk of the ground level meets them, from the entry point.
+    """All ids in the order of a breadth-first traversal of the bottom level, from the entry point.
 
-    A search then reads vectors and links that lie close together (Coleman et al., 2022, "Graph reordering for cache-efficient
-    near neighbor search").
+    In this order a search reads vectors and links that are close together in memory (Coleman et al., 2022, "Graph reordering
+    for cache-efficient near neighbor search").
     """
     hnsw, count = index.hnsw, int(index.ntotal)
     links, starts = faiss.vector_to_array(hnsw.neighbors), faiss.vector_to_array(hnsw.offsets)[:-1].astype(np.int64)
@@ -320,19 +320,19 @@ def _breadth_first(index: Any) -> LocalIds:
         met = met[met >= 0]
         met = met[~seen[met]]
         places = np.arange(len(met))
-        first[met[::-1]] = places[::-1]  # of several equal ones, numpy keeps the last: here the first of `met`
+        first[met[::-1]] = places[::-1]  # for repeated indexes numpy keeps the last value: here the first in `met`
         met = met[first[met] == places]
         seen[met] = True
         order[end : end + len(met)] = met
         end += len(met)
-    order[end:] = np.flatnonzero(~seen)  # what no link leads to
+    order[end:] = np.flatnonzero(~seen)  # vectors without incoming links
     return order
 
 
 class FlatCodes:
-    """One bit a dimension of n vectors that wait for their graph: a scan of them finds candidates in a tenth of the time.
+    """One-bit codes of n vectors that wait for their graph: scanning the codes takes a tenth of the time of scanning the vectors.
 
-    RaBitQ (Gao and Long, 2024), whose estimates are good enough that a few dozen candidates hold the ten nearest.
+    RaBitQ (Gao and Long, 2024): the estimates are so good that the ten nearest are among a few dozen candidates.
     """
 
     def __init__(self, index: Any) -> None:
@@ -340,7 +340,7 @@ class FlatCodes:
 
     @classmethod
     def of(cls, vectors: Vectors, distance: Distance) -> FlatCodes | None:
-        """The codes of `vectors`, shape (n, d), in about n/280,000 seconds; None for a distance without such codes."""
+        """The codes of `vectors`, shape (n, d); None for a distance without such codes. Takes about n/280,000 seconds."""
         if distance is Distance.MANHATTAN:
             return None
         index = faiss.IndexRaBitQ(vectors.shape[1], _METRICS[distance], 1)
@@ -349,7 +349,7 @@ class FlatCodes:
         return cls(index)
 
     def search(self, query: Vectors, limit: int, allowed: Bits | None) -> LocalIds:
-        """Candidates for the `limit` closest: several times as many, in no order that counts."""
+        """Candidates for the `limit` closest: several times as many, unordered."""
         parameters = None if allowed is None else faiss.SearchParameters(sel=faiss.IDSelectorBitmap(allowed))
         fetched = min(int(self._index.ntotal), 4 * limit + 40)
         _, candidates = self._index.search(query[np.newaxis], fetched, params=parameters)
@@ -358,8 +358,8 @@ class FlatCodes:
 
 
 def _read_ahead(path: Path) -> None:
-    """Brings a file into the system's cache. FAISS touches every page of a graph as it maps it; after a reboot those page faults
-    take three times as long as reading the file from beginning to end."""
+    """Reads a file into the page cache. FAISS touches every page of a graph when it maps it; after a reboot these page faults
+    take three times as long as reading the file sequentially."""
     room = bytearray(_READ_BYTES)
     with path.open("rb", buffering=0) as file:
         while file.readinto(room):
@@ -368,12 +368,12 @@ def _read_ahead(path: Path) -> None:
 
 @lru_cache(maxsize=64)
 def _unfiltered(ef: int) -> Any:
-    """Parameters of a search without a selector; making them costs as much as a tenth of the search."""
+    """Parameters of a search without a selector; cached, since creating them takes a tenth of the time of a search."""
     return faiss.SearchParametersHNSW(efSearch=ef)
 
 
 def _coarseness(quantization: Quantization | None) -> float:
-    """How many times more candidates such codes need, by measurements of recall on real embeddings."""
+    """How many times more candidates a search with such codes fetches, measured by recall on real embeddings."""
     match quantization:
         case BinaryQuantization(encoding=encoding):
             return 2.0 if encoding in ("two_bits", "one_and_half_bits") else 4.0
@@ -387,8 +387,8 @@ def _shape(vectors: Vectors, distance: Distance, spec: GraphSpec) -> tuple[int, 
 
 
 def _codes(vectors: Vectors, distance: Distance, quantization: Quantization | None) -> Any | None:
-    """An empty storage for binary codes (RaBitQ: Gao and Long, 2024) or product codes, trained with the vectors; None where
-    the graph's own storage is as small as asked for."""
+    """An empty storage for binary codes (RaBitQ: Gao and Long, 2024) or product codes, trained on the vectors; None when the
+    graph needs no separate codes."""
     size, metric = vectors.shape[1], _METRICS[distance]
     if distance is Distance.MANHATTAN:  # there are no such codes for it
         return None
@@ -407,18 +407,18 @@ def _codes(vectors: Vectors, distance: Distance, quantization: Quantization | No
 
 PQ_TRAINED = 10_000
 PQ_ROUNDS = 8
-"""Vectors that code books are made from, and rounds of k-means; more gain little and take minutes."""
+"""Training vectors of the code books, and iterations of k-means; more improve little and take minutes."""
 
 
 def _parts(size: int, compression: str) -> int:
-    """Into how many parts, of a byte each, product codes cut a vector: the next number that divides its size."""
+    """The number of subvectors, one byte each, of product codes: the next lower number that divides the vector's size."""
     wanted = max(1, size * 4 // int(compression[1:]))
     return next(parts for parts in range(min(wanted, size), 0, -1) if size % parts == 0)
 
 
 def _empty_index(vectors: Vectors, distance: Distance, spec: GraphSpec) -> Any:
-    """The index for such vectors. Its codes only guide the search, so they are as coarse as the distance allows: one byte a
-    dimension for unit vectors, whose values share one range, or where that is asked for; half floats where they fit."""
+    """The empty HNSW index for such vectors. Its codes only guide the search, so they are as small as the distance allows: one
+    byte per dimension for unit vectors, whose values have a common range, or if requested; otherwise float16 if values fit."""
     size, links, metric = _shape(vectors, distance, spec)
     if isinstance(spec.quantization, ScalarQuantization) and distance is not Distance.MANHATTAN:
         index = faiss.IndexHNSWSQ(size, faiss.ScalarQuantizer.QT_8bit, links, metric)

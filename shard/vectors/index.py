@@ -1,5 +1,5 @@
-"""What an index of one vector name is to the shard that feeds it and to the reads that ask it. Dense vectors: `segments`;
-multi-vectors: `multi`; sparse ones: `sparse`."""
+"""The protocols of the index of one vector name: `Index` for the shard that writes, `View` for reads. Dense vectors are in
+`segments`, multi-vectors in `multi`, sparse vectors in `sparse`."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ Rows = NDArray[np.int64]
 T = TypeVar("T")
 
 MAX_TIES = 10_000
-"""Points that tie with the last of an answer and are looked at to order them by id."""
+"""The largest number of points with the same score as the last hit that are compared by id."""
 
 SORTED_BELOW = 256
-"""So few scores are sorted as a whole."""
+"""Up to this many scores are sorted completely, without a partition first."""
 
 MAX_DEAD_SHARE = 0.2
 MIN_DEAD = 1_000
-"""An index in memory with fewer dead points than this is not made again."""
+"""An in-memory index is compacted when it has more dead points than this and a larger share of dead points."""
 
 
 class ScoredRows(NamedTuple):
-    """Rows and their exact scores in the dialect's form."""
+    """Rows and their exact scores, as the dialect shows them."""
 
     rows: Rows
     scores: Vectors
@@ -38,7 +38,7 @@ NOTHING = ScoredRows(np.empty(0, np.int64), np.empty(0, np.float32))
 
 
 class RowSet:
-    """A set of rows that reads are confined to, and the forms in which indexes want it, each made once. Never changes."""
+    """A set of rows as a selector of searches, with cached conversions for the indexes. The set never changes."""
 
     def __init__(self, rows: BitMap) -> None:
         self.rows = rows
@@ -52,7 +52,7 @@ class RowSet:
         return self.made("array", lambda: np.array(self.rows.to_array(), np.int64) if self.rows else np.empty(0, np.int64))
 
     def made(self, key: Any, make: Callable[[], T]) -> T:
-        """What `make` gives, remembered under a key."""
+        """The result of `make`, cached under a key."""
         if key not in self._made:
             self._made[key] = make()
         value: T = self._made[key]
@@ -66,16 +66,16 @@ class View(Protocol):
     def distance(self) -> Distance: ...
 
     def compare(self, example: Vector, rows: RowSet | None = None) -> ScoredRows:
-        """The score of every row, or of those of `rows` that have the vector; rows ascend."""
+        """The score of every row that has the vector, among `rows` or all; ordered by row."""
 
     def scan(self, query: Vector, limit: int, rows: RowSet | None = None) -> ScoredRows:
-        """The `limit` closest of all rows, or of `rows` only, closest first, by comparing each."""
+        """The `limit` closest rows, among `rows` or all, closest first; exact."""
 
     def search(self, query: Vector, limit: int, ef: int | None = None, rows: RowSet | None = None) -> ScoredRows:
-        """Nearly the `limit` closest, closest first; by `ef` candidates, or as many as were measured, where there are graphs."""
+        """Approximately the `limit` closest rows, closest first; `ef` is the beam width in graphs, None for the measured one."""
 
     def scan_floats(self, query: Vector, rows: RowSet | None) -> int:
-        """How many floats `scan` compares, about."""
+        """The approximate number of floats that `scan` compares."""
 
     def all_rows(self) -> BitMap:
         """The rows that have this vector."""
@@ -85,43 +85,43 @@ class View(Protocol):
 
 
 class Index(Protocol):
-    """Guarded by the shard's lock wherever it changes."""
+    """The index that the shard writes. All changes are made under the shard's lock."""
 
     view: Any
 
     def load(self, alive: Rows, next_row: int) -> Rows:
-        """Opens what is kept in files. Returns those of the rows `alive` that are missing and must be added."""
+        """Opens the files. Returns the rows of `alive` that are not in them and must be added."""
 
     def add(self, rows: Rows, vectors: Sequence[Vector]) -> None:
-        """Appends rows, ascending and above all before. Visible after `publish`."""
+        """Appends rows, ascending and above all existing ones. Visible after `publish`."""
 
     def kill(self, rows: Rows) -> None:
-        """Removes those of `rows` (ascending) that are here. Visible after `publish`."""
+        """Marks rows (ascending) as dead; unknown rows are ignored. Visible after `publish`."""
 
     def publish(self) -> None:
         """Makes all changes visible to readers at once."""
 
     def plan(self, idle: bool) -> Any | None:
-        """What is to be built now; the caller then gives it to `run`. None for nothing."""
+        """The next build, which the caller must pass to `run`; None when nothing is to be built."""
 
     def add_codes(self) -> None:
-        """Adds codes that make it cheaper to search what waits for `run`. Called without the lock, after `plan`."""
+        """Adds codes for faster searches of vectors that wait for `run`. Called without the lock, after `plan`."""
 
     def run(self, build: Any) -> None:
-        """Builds, and replaces what it was built from. Long; called without the lock."""
+        """Executes a build, and replaces its inputs by the result. Long; called without the lock."""
 
     def abandon(self) -> None:
-        """Plans nothing more; the shard is closing or being dropped."""
+        """Stops planning builds; the shard is closing or being dropped."""
 
     def status(self) -> Mapping[str, int]:
-        """Counts for people: vectors alive, vectors with an index, segments."""
+        """Counts for operators: vectors alive, vectors with an index, segments."""
 
     def sizes_bytes(self) -> Mapping[str, int]:
-        """What the parts take; those that are mapped files begin with `mapped_`."""
+        """Bytes by part; the names of mapped files begin with `mapped_`."""
 
 
 class InMemory:
-    """What indexes have in common that are as they are: in memory, with no files to open and nothing to build."""
+    """The base of indexes that are only in memory: no files to open and nothing to build."""
 
     def load(self, alive: Rows, next_row: int) -> Rows:
         return alive
@@ -140,14 +140,14 @@ class InMemory:
 
 
 def must_compact(dead: int, count: int) -> bool:
-    """Whether so many of the points of an index in memory are dead that it is to be made again without them."""
+    """Whether an in-memory index has so many dead points that it must be rebuilt without them."""
     return dead > max(MIN_DEAD, MAX_DEAD_SHARE * count)
 
 
 def best(distance: Distance, scores: Vectors, limit: int) -> Rows:
-    """The indexes of the `limit` closest scores, closest first, and of those that are as close as the last of them.
+    """The indexes of the `limit` closest scores, closest first, and of those that tie with the last of them.
 
-    Which of these belong to an answer is decided by their ids; of more than MAX_TIES, by chance.
+    The caller decides between ties by their ids. If there are more than MAX_TIES, the result has an arbitrary part of them.
     """
     order = -scores if distance.higher_is_closer else scores
     if len(order) <= SORTED_BELOW:
@@ -166,26 +166,26 @@ def best(distance: Distance, scores: Vectors, limit: int) -> Rows:
     return chosen[np.argsort(order[chosen], kind="stable")]
 
 
-def closest(distance: Distance, found: ScoredRows, limit: int) -> ScoredRows:
-    """The `limit` closest of what was found, closest first, and those that tie with the last: see `best`."""
-    chosen = best(distance, found.scores, limit)
-    return ScoredRows(found.rows[chosen], found.scores[chosen])
+def closest(distance: Distance, scored: ScoredRows, limit: int) -> ScoredRows:
+    """The `limit` closest of scored rows, closest first, and those that tie with the last: see `best`."""
+    chosen = best(distance, scored.scores, limit)
+    return ScoredRows(scored.rows[chosen], scored.scores[chosen])
 
 
 def grown(array: NDArray[Any], count: int, shape: tuple[int, ...]) -> NDArray[Any]:
-    """A larger array that begins with the first `count` elements. A new one, so that readers of the old are not disturbed."""
+    """A new, larger array with a copy of the first `count` elements; readers of the old array are not affected."""
     larger = np.empty(shape, array.dtype)
     larger[:count] = array[:count]
     return larger
 
 
 def room_for(count: int, now: int) -> int:
-    """How many elements to make room for when `count` are needed."""
+    """The capacity to allocate when `count` elements are needed and the capacity is `now`."""
     return max(1024, count, 2 * now)
 
 
 def normalised(vectors: Vectors) -> Vectors:
-    """Vectors, shape (n, d), at unit length; zero vectors stay zero."""
+    """Vectors, shape (n, d), scaled to unit length; zero vectors stay zero."""
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, np.newaxis]
     norms[norms == 0] = 1
     unit: Vectors = vectors / norms

@@ -1,7 +1,7 @@
-"""Multi-vectors of one name in one shard, as late-interaction models make them: all vectors of all points in one block.
+"""Multi-vectors of one name in one shard, for late-interaction models: all vectors of all points in one array.
 
-The score is MaxSim (Khattab and Zaharia, 2020): for each vector of the query the closest of the point's, summed up. Always exact:
-a search compares the query with every vector, or with those of the rows that a prefetch or a filter leaves.
+The score is MaxSim (Khattab and Zaharia, 2020): the sum, over the vectors of the query, of the similarity to the point's closest
+vector. Always exact: a search compares the query with all vectors of the selected rows.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from shard.vectors.graph import similarities
 from shard.vectors.index import InMemory, Rows, RowSet, ScoredRows, closest, grown, must_compact, room_for
 
 CHUNK_VECTORS = 16_384
-"""Vectors compared at once, which bounds the memory of a comparison."""
+"""Vectors that are compared at a time, which bounds memory."""
 
 
 class MultiView:
-    """The block at one moment. Point i has the vectors `starts[i]` to `starts[i + 1]`."""
+    """The array at one moment. Point i has the vectors `starts[i]` to `starts[i + 1]`, exclusive."""
 
     def __init__(self, distance: Distance, vectors: Vectors, starts: Rows, rows: Rows, alive: NDArray[np.bool_]) -> None:
         self.distance = distance
@@ -54,7 +54,7 @@ class MultiView:
         return int(np.count_nonzero(self._alive))
 
     def _parts(self, chosen: Rows) -> list[Rows]:
-        """The chosen points in runs of about CHUNK_VECTORS vectors."""
+        """The chosen points in groups of about CHUNK_VECTORS vectors."""
         if not len(chosen):
             return []
         total = np.cumsum(self._starts[chosen + 1] - self._starts[chosen])
@@ -67,14 +67,14 @@ class MultiView:
         at = np.arange(int(ends[-1])) + np.repeat(self._starts[points] - (ends - lengths), lengths)
         closeness = np.stack([similarities(self.distance, self._vectors[at], one) for one in example])
         total = np.maximum.reduceat(closeness, ends - lengths, axis=1).sum(axis=0)
-        # Distances are compared squared, and shown as the dialect shows them.
+        # Similarities are negated distances, squared for Euclid; the dialect shows the distance.
         if self.distance is Distance.EUCLID:
             return np.sqrt(np.abs(total))  # type: ignore[no-any-return]
         return np.abs(total) if self.distance is Distance.MANHATTAN else total  # type: ignore[no-any-return]
 
 
 class MultiIndex(InMemory):
-    """The block that the shard writes. See `shard.vectors.index.Index`."""
+    """The array that the shard writes. See `shard.vectors.index.Index`."""
 
     def __init__(self, distance: Distance, size: int) -> None:
         self._distance = distance
@@ -123,7 +123,7 @@ class MultiIndex(InMemory):
         return {"vectors": self._vectors.nbytes + self._starts.nbytes + self._rows.nbytes + self._alive.nbytes}
 
     def _compact(self) -> None:
-        """Makes a new block of the points alive; views keep the old one."""
+        """Makes a new array of the points that are alive; views keep the old one."""
         kept = np.flatnonzero(self._alive[: self._count])
         rows = self._rows[kept]
         vectors = [self._vectors[self._starts[at] : self._starts[at + 1]] for at in kept.tolist()]

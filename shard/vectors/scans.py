@@ -1,6 +1,6 @@
-"""Long scans that wait together are run together: one pass over the vectors serves several queries, as one matrix product.
+"""Shared scans: queries that wait at the same time are served by one pass over the vectors, as one matrix product.
 
-A scan of many vectors waits for memory, not for arithmetic, so that sixteen queries at once take little longer than one.
+A scan of many vectors is bound by memory bandwidth, so that sixteen queries take little longer than one.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from journal.records import Vectors
 log = logging.getLogger(__name__)
 
 MAX_TOGETHER = 16
-"""Queries of one pass."""
+"""The largest number of queries in one pass."""
 CHUNK_VECTORS = 65_536
-"""Vectors of one product, which bound its memory."""
+"""Vectors in one matrix product, which bounds memory."""
 
 
 class _Waiting:
-    """One query in the queue. `scores` stays None where the pass that it was part of failed."""
+    """One query in the queue. `scores` stays None when its pass failed."""
 
     __slots__ = ("done", "query", "scores")
 
@@ -32,7 +32,7 @@ class _Waiting:
 
 
 class SharedScan:
-    """Dot products of all `vectors`, shape (n, d), with queries that come from several threads."""
+    """Dot products of all `vectors`, shape (n, d), with queries from several threads."""
 
     def __init__(self, vectors: Vectors) -> None:
         self._vectors = vectors
@@ -40,13 +40,14 @@ class SharedScan:
         self._changed = threading.Condition()
         self._running = False
         self.passes = 0
-        """How often all vectors were read."""
+        """The number of passes so far."""
 
     def products(self, query: Vectors) -> Vectors:
-        """With a query of shape (d,). Shape (n,). A thread that comes while no pass runs makes one, for all that wait by then.
+        """The products with a query of shape (d,). Shape (n,). When no pass is running, the calling thread runs one for all
+        waiting queries.
 
-        A pass of several queries may fail where one of a single query does not: for want of memory, or because of another's
-        query. So each query of a failed pass is then computed alone, and raises its own error.
+        A pass may fail although a single query would not: because memory is short, or because of another query. So after a
+        failed pass each query is computed alone, and raises its own error.
         """
         mine = _Waiting(query)
         with self._changed:
@@ -66,7 +67,7 @@ class SharedScan:
         return together
 
     def _run(self, together: list[_Waiting]) -> None:
-        """One pass. However it ends, the next one can begin."""
+        """Runs one pass; errors are logged."""
         try:
             self._pass(together)
         except Exception:

@@ -1,4 +1,4 @@
-"""What to build when: the sizes at which segments are sealed and merged, and how that is decided. Pure; see `segments`."""
+"""The policy that decides when segments are sealed, merged and rebuilt. Pure; see `segments`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Protocol, TypeVar
 
 
 class Sized(Protocol):
-    """What the policy needs of a segment."""
+    """A segment, as the policy uses it."""
 
     @property
     def count(self) -> int:
-        """Rows, dead ones too."""
+        """The number of rows, including dead ones."""
 
     @property
     def alive_count(self) -> int: ...
@@ -23,40 +23,40 @@ S = TypeVar("S", bound=Sized)
 
 @dataclass(frozen=True, slots=True)
 class SegmentPolicy:
-    """Counts are of rows."""
+    """All sizes are in rows."""
 
     seal_rows: int = 10_000
     """A growing segment of this size gets a graph."""
     seal_rows_idle: int = 2_000
-    """The same while nothing is written: a scan of so few rows already costs a search more than a graph does."""
+    """As `seal_rows`, while nothing is written: a scan of this many rows is already slower than a graph search."""
     coded_rows: int = 5_000
-    """A segment of this size that waits for its graph gets one-bit codes for the time being; a smaller one is scanned."""
+    """A segment of at least this size gets one-bit codes while it waits for its graph; a smaller one is scanned."""
     max_segment_rows: int = 4_000_000
-    """No merge makes a larger segment, which bounds the work of one build."""
+    """The largest segment that a merge may produce, which bounds the work of one build."""
     merge_share: float = 0.25
-    """Segments are merged when the smaller ones together have this share of the largest. One large graph answers faster than
-    several; a smaller share would build every row more often."""
+    """Segments are merged when the smaller ones together have this share of the largest. One large graph is faster to search
+    than several; a smaller share would rebuild every row more often."""
     max_dead_share: float = 0.2
-    """A segment with a larger share of dead rows is built again without them."""
+    """A segment with a larger share of dead rows is rebuilt without them."""
     large_rows: tuple[int, ...] = (75_000, 500_000)
-    """At each of these sizes the candidates for the links of a row double, and with them the time of a build. At 100,000 rows a
-    search then needs half the width; at a million no reasonable width would do without."""
+    """At each of these sizes ef_construct doubles, and with it the time of a build. Then a search in 100,000 rows needs half the
+    beam width; in a million rows, no practical width would reach the recall otherwise."""
     max_held_out_rows: int = 400
-    """Rows that a graph's search width is measured with: the standard error of the recall is then about 0.003."""
+    """The largest number of rows to measure a graph's beam width with: the standard error of the recall is about 0.003."""
 
     def is_full(self, rows: int, idle: bool) -> bool:
-        """Whether a growing segment takes no more rows. `idle`: nothing is being written."""
+        """Whether a growing segment must be sealed. `idle`: no writes are coming in."""
         return rows >= (self.seal_rows_idle if idle else self.seal_rows)
 
     def needs_codes(self, rows: int) -> bool:
-        """Whether a segment that waits for its graph gets codes meanwhile."""
+        """Whether a segment gets codes while it waits for its graph."""
         return rows >= self.coded_rows
 
     def to_merge(self, segments: Sequence[S]) -> list[S]:
-        """The sealed segments to make one of; empty when none are to be merged.
+        """The sealed segments to merge into one; empty when no merge is due.
 
-        The largest run, in order of size, whose smaller members together have a share of its largest: so a row is built again a
-        number of times that is logarithmic in the collection.
+        Takes a segment and all smaller ones, beginning with the largest segment, if the smaller ones together have `merge_share`
+        of its rows. So a row is rebuilt a number of times that is logarithmic in the size of the collection.
         """
         ranked = sorted(segments, key=lambda segment: segment.alive_count, reverse=True)
         for at, largest in enumerate(ranked[:-1]):
@@ -70,11 +70,11 @@ class SegmentPolicy:
         return [segment for segment in segments if segment.alive_count < (1 - self.max_dead_share) * segment.count]
 
     def ef_construct(self, wanted: int, rows: int) -> int:
-        """How many candidates to build a graph of so many rows with, where the settings want `wanted`."""
+        """The ef_construct for a graph of `rows` rows; `wanted` is that of the settings."""
         return int(wanted * 2 ** sum(rows >= size for size in self.large_rows))
 
     def held_out_rows(self, rows: int) -> int:
-        """How many rows to hold out of a graph until its width is measured: a small share, as is the time that this takes."""
+        """How many rows to hold out of a graph until its beam width is measured: a small share of the rows and of the time."""
         return min(self.max_held_out_rows, rows // 100)
 
 

@@ -1,6 +1,6 @@
-"""The files of the sealed segments of one vector name: one folder each, written once and never changed.
+"""The files of the sealed segments of one vector name: one folder for each segment, written once and never changed.
 
-They are caches. What is missing or damaged is built again from the rows.
+The files are caches: missing or damaged segments are rebuilt from the rows.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from shard.vectors.graph import Graph
 from shard.vectors.index import Rows
 
 _FILE_ERRORS = (OSError, ValueError, RuntimeError, EOFError, msgspec.MsgspecError)
-"""What numpy, FAISS and msgspec raise for files that are missing, cut off or not theirs."""
+"""Raised by numpy, FAISS and msgspec for files that are missing, truncated or in another format."""
 
 
 class DamagedSegment(Exception):
-    """The files of a segment are incomplete or do not fit each other."""
+    """The files of a segment are incomplete or inconsistent."""
 
 
 class StoredSegment(NamedTuple):
-    """A segment as its files hold it: n rows, shape (n,), and their vectors, shape (n, d), in the order of the graph's ids.
+    """The files of a segment: n rows, shape (n,), and their vectors, shape (n, d), in the order of the graph's ids.
 
-    The arrays are mapped files: what memory cannot hold, the system may drop and read again.
+    The arrays are memory-mapped, so the system may evict their pages and read them again.
     """
 
     name: str
@@ -39,13 +39,13 @@ class StoredSegment(NamedTuple):
 
 
 class SegmentStore:
-    """Segments in folders `<name>` below `folder`. A later name sorts after an earlier one."""
+    """Segments in folders `<name>` below `folder`. Names sort in the order of creation."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def names(self) -> list[str]:
-        """All segments, the latest first; also those that were never finished, which do not open."""
+        """All segments, the latest first, including unfinished ones, which cannot be opened."""
         return sorted((path.name for path in self._folder.glob("*")), reverse=True)
 
     def open(self, name: str) -> StoredSegment:
@@ -63,9 +63,9 @@ class SegmentStore:
         return segment
 
     def write(self, rows: Rows, vectors: Vectors, graph: Graph) -> StoredSegment:
-        """Stores a segment under a new name, and opens it. After a crash it is there as a whole or not at all."""
+        """Writes a segment atomically under a new name, and opens it."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        # A later segment holds the rows of those it was made from; by its name it is opened first.
+        # A later segment contains the rows of the segments that it replaces; its name makes it the first to be opened.
         numbers = [int(name.split("-")[0]) for name in self.names() if "." not in name]
         folder = self._folder / f"{max(numbers, default=0) + 1:08d}"
         unfinished = folder.with_suffix(".tmp")
@@ -75,13 +75,13 @@ class SegmentStore:
         np.save(unfinished / "rows.npy", rows)
         np.save(unfinished / "vectors.npy", vectors)
         for path in unfinished.iterdir():
-            _sync(path)  # a power loss must not leave a whole file with unwritten pages
+            _sync(path)  # otherwise a power loss could leave files with unwritten pages in a finished folder
         unfinished.rename(folder)
         _sync(self._folder)
         return self.open(folder.name)
 
     def remove(self, name: str) -> None:
-        """Removes a segment, finished or not. Arrays that are still in use stay readable."""
+        """Removes a segment, finished or not. Mapped arrays that are in use stay readable."""
         shutil.rmtree(self._folder / name, ignore_errors=True)
 
 
@@ -94,5 +94,5 @@ def _sync(path: Path) -> None:
 
 
 def _mapped(path: Path) -> NDArray[Any]:
-    """An array file as memory; a plain array, since numpy's memmap class makes every small gather slow."""
+    """A memory-mapped array file as a plain array, since small gathers from numpy's memmap class are slow."""
     return np.asarray(np.load(path, mmap_mode="r"))

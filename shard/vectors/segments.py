@@ -1,8 +1,8 @@
-"""The vectors of one name in one shard: a growing segment that is scanned exactly, and sealed ones with a graph each.
+"""The dense vectors of one name in one shard: a growing segment that is scanned, and sealed segments with a graph each.
 
-After the segments of LSM trees and of Lucene: rows are only appended; a replaced or deleted row is marked dead and leaves when
-its segment is built again. Readers take `view`, an immutable picture, and need no lock. Segment files are caches: whatever is
-missing or does not fit the rows is dropped and built again from RocksDB.
+As in LSM trees and in Lucene, rows are only appended; a replaced or deleted row is marked dead, and removed when its segment is
+rebuilt. Readers use `view`, an immutable snapshot, without a lock. Segment files are caches: files that are missing or
+inconsistent with the rows are dropped, and their segments are rebuilt from RocksDB.
 """
 
 from __future__ import annotations
@@ -41,31 +41,31 @@ from shard.vectors.segment_store import DamagedSegment, SegmentStore, StoredSegm
 log = logging.getLogger(__name__)
 
 CODES_GAIN = 8
-"""How many times faster a scan of one-bit codes is."""
+"""How many times faster than a scan of vectors a scan of one-bit codes is."""
 
 SEGMENT_FLOATS = 500_000
-"""What searching one more graph costs at least, in floats compared in a row."""
+"""The fixed cost of searching a segment, in floats of a scan."""
 
 MAX_WIDENING = 4.0
-"""How many times wider a filtered search of a graph may be."""
+"""The largest factor by which a filter increases the beam width of a graph search."""
 
 
 class SegmentState(Enum):
-    """What becomes of a segment, in this order."""
+    """The life cycle of a segment."""
 
     GROWING = "growing"
     """Takes new rows."""
     BUILDING = "building"
-    """Takes no more rows, and waits for its graph or is having it built."""
+    """Takes no more rows; its graph is planned or being built."""
     SEALED = "sealed"
     """Has a graph, and files."""
 
 
 @dataclass(slots=True, eq=False)
 class Segment:
-    """Rows and their vectors. Ascending by row; those of a sealed segment in the order of its graph's ids.
+    """Rows and their vectors: ordered by row, or in a sealed segment in the order of the graph's ids.
 
-    A local id is a place in these arrays, of which `count` are in use.
+    A local id is an index into these arrays; the first `count` elements are in use.
     """
 
     state: SegmentState
@@ -75,22 +75,22 @@ class Segment:
     alive: Mask | None = None
     alive_count: int = 0
     codes: FlatCodes | None = None
-    """Of one that waits for its graph."""
+    """Only while the segment waits for its graph."""
     graph: Graph | None = None
-    """This and what follows: of a sealed one."""
+    """This field and those below are only set in a sealed segment."""
     name: str = ""
-    """In the store."""
+    """The name in the store."""
     scan: SharedScan | None = None
     by_row: RowOrder | None = None
 
     @classmethod
     def growing(cls, size: int) -> Segment:
-        """An empty one, for vectors of shape (size,)."""
+        """An empty growing segment, for vectors of shape (size,)."""
         return cls(SegmentState.GROWING, np.empty(0, np.int64), np.empty((0, size), np.float32), 0)
 
     @classmethod
     def sealed(cls, stored: StoredSegment) -> Segment:
-        """One with all rows alive."""
+        """A sealed segment with all rows alive."""
         name, rows, vectors, graph = stored
         return cls(
             SegmentState.SEALED,
@@ -105,7 +105,7 @@ class Segment:
         )
 
     def local_ids(self, rows: Rows) -> LocalIds:
-        """The local ids, ascending, of those of `rows` (ascending) that this segment holds."""
+        """The local ids, ascending, of those of `rows` (ascending) that are in this segment."""
         mine = self.rows[: self.count] if self.by_row is None else self.by_row.rows
         at = np.searchsorted(mine, rows)
         at = at[at < len(mine)] if len(at) and at[-1] >= len(mine) else at
@@ -113,7 +113,7 @@ class Segment:
         return held if self.by_row is None else np.sort(self.by_row.local_ids[held])
 
     def alive_ids(self) -> LocalIds:
-        """The local ids of the rows alive, ascending."""
+        """The local ids of the alive rows, ascending."""
         return np.arange(self.count) if self.alive is None else np.flatnonzero(self.alive[: self.count])
 
     def alive_among(self, local: LocalIds) -> Mask:
@@ -122,7 +122,7 @@ class Segment:
 
 
 class RowOrder(NamedTuple):
-    """The rows of a sealed segment, ascending, and the local id of each."""
+    """The rows of a sealed segment, ascending, and their local ids."""
 
     rows: Rows
     local_ids: LocalIds
@@ -135,7 +135,7 @@ class RowOrder(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class SegmentView:
-    """A segment as it was at one moment: its first `end` rows, less those that `alive` leaves out."""
+    """A segment at one moment: its first `end` rows, except those that are not in `alive`."""
 
     segment: Segment
     end: int
@@ -144,7 +144,7 @@ class SegmentView:
     _bits: Bits | None = None
 
     def bits(self) -> Bits | None:
-        """`alive` as the graph wants it, made once."""
+        """`alive` as packed bits for the graph, cached."""
         if self._bits is None and self.alive is not None:
             self._bits = bits_of(self.alive)
         return self._bits
@@ -157,12 +157,12 @@ class VectorView(NamedTuple):
     segments: tuple[SegmentView, ...] = ()
 
     def scan(self, query: Vectors, limit: int, rows: RowSet | None = None) -> ScoredRows:
-        """The `limit` closest of all rows, or of `rows` only, closest first, by comparing each."""
+        """The `limit` closest rows, among `rows` or all, closest first; exact."""
         parts = [closest(self.distance, self._compare_one(view, query, rows), limit) for view in self.segments]
         return self._merge(parts, limit)
 
     def compare(self, example: Vectors, rows: RowSet | None = None) -> ScoredRows:
-        """The score of every row, or of those of `rows` that have the vector; rows ascend."""
+        """The score of every row that has the vector, among `rows` or all; ordered by row."""
         scored = _joined([self._compare_one(view, example, rows) for view in self.segments])
         order = np.argsort(scored.rows, kind="stable")
         return ScoredRows(scored.rows[order], scored.scores[order])
@@ -170,9 +170,9 @@ class VectorView(NamedTuple):
     def search(
         self, query: Vectors, limit: int, ef: int | None = None, rows: RowSet | None = None, use: CodeUse = DEFAULT_USE
     ) -> ScoredRows:
-        """Nearly the `limit` closest, closest first: through the graphs where there are any.
+        """Approximately the `limit` closest rows, closest first. Segments without a graph are scanned.
 
-        Each graph is searched with `ef` candidates, or with as many as it was measured to need; see `widths`.
+        `ef` is the beam width in each graph; None for its measured width. See `widths`.
         """
         parts = []
         for view in self.segments:
@@ -186,7 +186,7 @@ class VectorView(NamedTuple):
         return self._merge(parts, limit)
 
     def widths(self, limit: int, ef: int | None, rows: RowSet | None, use: CodeUse) -> list[int]:
-        """With how many candidates `search` would search each graph, in the order of the segments."""
+        """The beam width that `search` would use in each graph, in the order of the segments."""
         graphs = [graph for view in self.segments if (graph := self._graph(view, limit)) is not None]
         return [self._width(graph, limit, ef, rows, use) for graph in graphs]
 
@@ -199,11 +199,11 @@ class VectorView(NamedTuple):
         return all_rows
 
     def scan_floats(self, query: Vectors, rows: RowSet | None) -> int:
-        """How many floats `scan` compares, about."""
+        """The number of floats that `scan` compares."""
         return (self.size() if rows is None else len(rows)) * len(query)
 
     def search_floats(self, limit: int, ef: int | None, use: CodeUse) -> int:
-        """How much work `search` is among all rows, as floats compared."""
+        """The approximate number of floats that `search` compares, without a filter."""
         floats = SEGMENT_FLOATS * len(self.segments)
         for view in self.segments:
             segment = view.segment
@@ -215,21 +215,21 @@ class VectorView(NamedTuple):
         return floats
 
     def size(self) -> int:
-        """How many vectors there are."""
+        """The number of vectors."""
         return sum(view.alive_count for view in self.segments)
 
     def _graph(self, view: SegmentView, limit: int) -> Graph | None:
-        """The graph that `search` uses; None where it compares all: without a graph, or with no more rows than asked for."""
+        """The graph that `search` uses; None when it scans the segment: without a graph, or with at most `limit` rows."""
         return view.segment.graph if view.alive_count > limit else None
 
     def _width(self, graph: Graph, limit: int, ef: int | None, rows: RowSet | None, use: CodeUse) -> int:
         width = graph.ef if ef is None else ef
-        if rows is not None:  # where few rows pass the filter, the search must visit more to meet as many of them
+        if rows is not None:  # the fewer rows pass the filter, the more must be visited to find enough of them
             width = int(width * min(MAX_WIDENING, max(1.0, self.size() / max(1, len(rows)))))
         return max(width, graph.fetched(limit, use))
 
     def _compare_one(self, view: SegmentView, example: Vectors, rows: RowSet | None) -> ScoredRows:
-        """The score of every row alive, or of those of `rows`, in the order of their local ids."""
+        """The score of every alive row, or of those of `rows`, in the order of their local ids."""
         segment = view.segment
         if rows is not None:
             local = rows.made(view, partial(_local_ids, view, rows))
@@ -254,7 +254,7 @@ class VectorView(NamedTuple):
         return self._ranked(view, query, codes.search(query, limit, allowed), limit)
 
     def _ranked(self, view: SegmentView, query: Vectors, local: LocalIds, limit: int) -> ScoredRows:
-        """The `limit` closest of some candidates, by their vectors."""
+        """The `limit` closest of some candidates, ranked by their vectors."""
         scored = ScoredRows(view.segment.rows[local], scores_at(self.distance, view.segment.vectors, query, local))
         return closest(self.distance, scored, limit)
 
@@ -263,14 +263,14 @@ class VectorView(NamedTuple):
 
 
 def _local_ids(view: SegmentView, rows: RowSet) -> LocalIds:
-    """The local ids, ascending, of those of `rows` that a segment holds alive."""
+    """The local ids, ascending, of those of `rows` that are in a segment and alive."""
     local = view.segment.local_ids(rows.array())
     local = local[local < view.end]
     return local if view.alive is None else local[view.alive[local]]
 
 
 def _allowed(view: SegmentView, rows: RowSet | None) -> Bits | None:
-    """The rows alive, or those of `rows`, as graphs and codes take them; None for all."""
+    """The alive rows, or those of `rows`, as packed bits; None when all rows are allowed."""
     return view.bits() if rows is None else rows.made((view, "bits"), partial(_bits, view, rows))
 
 
@@ -287,18 +287,18 @@ def _joined(parts: list[ScoredRows]) -> ScoredRows:
 
 
 class Build(NamedTuple):
-    """A sealed segment to be built: its inputs, and the local ids of each that are alive when it is planned."""
+    """A planned build of a sealed segment: its inputs, and for each input the local ids that are alive at planning time."""
 
     inputs: list[Segment]
     local_ids: list[LocalIds]
 
 
 Parts = list[tuple[Segment, LocalIds]]
-"""Some rows of each of some segments."""
+"""Segments, and for each the local ids of some of its rows."""
 
 
 class VectorIndex:
-    """All segments of one vector name. Guarded by `lock`, the shard's, wherever it changes."""
+    """All segments of one vector name. All changes are made under `lock`, the shard's lock."""
 
     def __init__(
         self,
@@ -323,7 +323,7 @@ class VectorIndex:
         self.view = VectorView(distance)
 
     def load(self, alive: Iterable[int], next_row: int) -> Rows:
-        """Opens the sealed segments that fit the rows, `alive` ascending. Returns the alive rows that none of them holds."""
+        """Opens the sealed segments. Returns those of the rows `alive` (ascending) that are in none of them."""
         missing = np.fromiter(alive, np.int64)
         for name in self._store.names():
             segment = self._opened(name, next_row)
@@ -339,7 +339,7 @@ class VectorIndex:
         return missing
 
     def add(self, rows: Rows, vectors: Sequence[Vectors]) -> None:
-        """Appends rows, ascending and above all before, with a vector of shape (size,) each. Visible after `publish`."""
+        """Appends rows, ascending and above all existing ones, with vectors of shape (size,). Visible after `publish`."""
         segment, end = self._growing, self._growing.count + len(rows)
         if end > len(segment.rows):
             room = room_for(end, len(segment.rows))
@@ -355,7 +355,7 @@ class VectorIndex:
         segment.alive_count += len(rows)
 
     def kill(self, rows: Rows) -> None:
-        """Marks those of `rows` (ascending) that are here dead. Visible after `publish`."""
+        """Marks rows (ascending) as dead; unknown rows are ignored. Visible after `publish`."""
         for segment in [*self._full, self._growing]:
             local = segment.local_ids(rows)
             if len(local):
@@ -374,7 +374,7 @@ class VectorIndex:
         self.view = VectorView(self._distance, tuple(views))
 
     def plan(self, idle: bool) -> Build | None:
-        """What is to be built now; the caller then gives it to `run`. None while a build is planned or runs."""
+        """The next build, which the caller must pass to `run`; None when nothing is due, or a build is planned or running."""
         if self._abandoned or self.spec.hnsw.m == 0:
             return None
         if self._policy.is_full(self._growing.count, idle):
@@ -388,14 +388,14 @@ class VectorIndex:
         return Build(inputs, [segment.alive_ids() for segment in inputs])
 
     def add_codes(self) -> None:
-        """Gives segments that wait for their graph codes to be searched by. Without the lock; a tenth of a second at most."""
+        """Adds one-bit codes to segments that wait for their graph. Called without the lock; takes at most 0.1 s."""
         for segment in list(self._full):
             waits = segment.state is SegmentState.BUILDING and segment.codes is None
             if waits and self._policy.needs_codes(segment.count):
                 segment.codes = FlatCodes.of(segment.vectors[: segment.count], self._distance)
 
     def run(self, build: Build) -> None:
-        """Builds, and replaces the inputs. Long; called without the lock, by one thread at a time."""
+        """Executes a build, and replaces its inputs by the result. Long; called without the lock, by one thread at a time."""
         try:
             if not self._abandoned:
                 self._run(build)
@@ -404,11 +404,11 @@ class VectorIndex:
                 self._builds = False
 
     def abandon(self) -> None:
-        """Plans nothing more; the shard is closing or being dropped."""
+        """Stops planning builds; the shard is closing or being dropped."""
         self._abandoned = True
 
     def status(self) -> Mapping[str, int]:
-        """Counts for people: vectors alive, vectors in graphs, segments."""
+        """Counts for operators: vectors alive, vectors in graphs, segments."""
         views = self.view.segments
         return {
             "vectors": sum(view.alive_count for view in views),
@@ -417,7 +417,7 @@ class VectorIndex:
         }
 
     def sizes_bytes(self) -> Mapping[str, int]:
-        """What the parts take: the vectors without a graph, and of the sealed the mapped vectors, codes and links."""
+        """Bytes by part; the names of mapped files begin with `mapped_`. `growing`: all vectors without a graph."""
         sealed = [(view.segment, view.segment.graph) for view in self.view.segments if view.segment.graph is not None]
         others = [view.segment for view in self.view.segments if view.segment.graph is None]
         orders = [segment.by_row for segment, _ in sealed if segment.by_row is not None]
@@ -431,7 +431,7 @@ class VectorIndex:
         }
 
     def _opened(self, name: str, next_row: int) -> Segment | None:
-        """A segment of the store; None for one that does not open or is not of these rows."""
+        """Opens a segment of the store; None when it is damaged or inconsistent with the rows."""
         try:
             segment = Segment.sealed(self._store.open(name))
         except DamagedSegment as error:
@@ -443,7 +443,7 @@ class VectorIndex:
         return segment
 
     def _inputs(self) -> list[Segment]:
-        """The segments that the next build makes one of."""
+        """The segments that the next build merges into one."""
         sealed = [segment for segment in self._full if segment.state is SegmentState.SEALED]
         return (
             [segment for segment in self._full if segment.state is SegmentState.BUILDING]
@@ -466,7 +466,7 @@ class VectorIndex:
                 self._store.remove(segment.name)
 
     def _sealed(self, parts: Parts, held_out: int) -> tuple[Segment, LocalIds]:
-        """The sealed segment of some rows, and which of them each of its local ids is."""
+        """Builds the sealed segment of some rows. Also returns, for each of its local ids, the index among these rows."""
         rows = np.concatenate([segment.rows[local] for segment, local in parts])
         vectors = np.concatenate([segment.vectors[local] for segment, local in parts])
         ef_construct = self._policy.ef_construct(self.spec.hnsw.ef_construct, len(rows))
@@ -474,7 +474,7 @@ class VectorIndex:
         return Segment.sealed(self._store.write(rows[order], vectors[order], graph)), order
 
     def _replace(self, inputs: list[Segment], sealed: Segment | None, parts: Parts, order: LocalIds) -> None:
-        """Puts a new segment in the place of its inputs; rows that died while it was built are dead in it too."""
+        """Replaces the inputs by the new segment; rows that died during the build are marked dead in it."""
         self._full = [segment for segment in self._full if segment not in inputs]
         if sealed is not None and not self._abandoned:
             alive = np.concatenate([segment.alive_among(local) for segment, local in parts])[order]
@@ -485,7 +485,7 @@ class VectorIndex:
 
 
 def _held_out_last(build: Build, held_out: int) -> Parts:
-    """The rows of a build, with a random sample of so many at the end: what `Graph.build` measures with."""
+    """The rows of a build, with a random sample of `held_out` rows at the end, as `Graph.build` requires."""
     ends = np.cumsum([len(local) for local in build.local_ids])
     count = int(ends[-1])
     sampled = np.zeros(count, np.bool_)

@@ -1,7 +1,7 @@
 """Sparse vectors of one name in one shard: an inverted index from element index to the points that have it, in memory.
 
-Term at a time, as in the textbooks (Manning, Raghavan, Schütze, 2008, chapter 7): the postings of each index of the query add to
-one score per point. Always exact. Postings are only appended; readers stop at the number of points in their view.
+Scored term at a time (Manning, Raghavan, Schütze, 2008, chapter 7): the postings of each index of the query are added to one
+score per point. Always exact. Postings are append-only; a view ignores postings of points that were added after it was made.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from journal.records import Vector, Vectors
 from shard.vectors.index import InMemory, Rows, RowSet, ScoredRows, closest, grown, must_compact, room_for
 
 Ordinals = NDArray[np.uint32]
-"""Places: a point's number in the order in which points were added."""
+"""The ordinal of a point is its number in insertion order."""
 
 
 class Posting:
-    """The points that have one index, and their values there, in order of place."""
+    """The points that have one index, and their values, in order of ordinal."""
 
     __slots__ = ("count", "places", "values")
 
@@ -42,7 +42,7 @@ class Posting:
 
     def below(self, end: int) -> tuple[Ordinals, Vectors]:
         """Ordinals below `end`, and their values."""
-        count = self.count  # read first: arrays only grow
+        count = self.count  # must be read before the arrays, which only grow
         places, values = self.places[:count], self.values[:count]
         if count and places[-1] >= end:
             count = int(np.searchsorted(places, end))
@@ -50,7 +50,7 @@ class Posting:
 
 
 class SparseView:
-    """The index at one moment: its first `end` places, less those that are not `alive`."""
+    """The index at one moment: its first `end` points, except those that are not `alive`."""
 
     distance = Distance.DOT
 
@@ -62,7 +62,7 @@ class SparseView:
         self._count = count
 
     def compare(self, example: Vector, rows: RowSet | None = None) -> ScoredRows:
-        """The score of each row that shares an index with the example; others have none."""
+        """The score of each row that has an index in common with the example; other rows are left out."""
         scores = np.zeros(self._end, np.float32)
         shares = np.zeros(self._end, np.bool_)
         for index, value in example.tolist():
@@ -83,7 +83,7 @@ class SparseView:
         return self.scan(query, limit, rows)
 
     def frequencies(self, indexes: Sequence[int], rows: RowSet | None = None) -> tuple[int, list[int]]:
-        """How many rows have a vector here, among `rows` or all, and how many of them have each of the indexes."""
+        """How many rows have a vector, among `rows` or all, and how many of them have each of the indexes."""
         counted = self._alive if rows is None else self._alive & self._among(rows)
         having = [
             0 if (p := self._postings.get(index)) is None else int(counted[p.below(self._end)[0]].sum()) for index in indexes
@@ -157,7 +157,7 @@ class SparseIndex(InMemory):
         return {"postings": postings + self._rows.nbytes + self._alive.nbytes}
 
     def _compact(self) -> None:
-        """Makes new postings of the points alive; views keep the old ones."""
+        """Makes new postings of the points that are alive; views keep the old ones."""
         alive = self._alive[: self._count]
         new_places = np.cumsum(alive, dtype=np.uint32) - np.uint32(1)
         postings = {}
