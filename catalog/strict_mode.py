@@ -1,6 +1,6 @@
 """Strict mode: a collection's limits for single requests, with the names of the API's `strict_mode_config`.
 
-A limit of None is not set. The limits apply only if `enabled` is true. `gateway/strict_mode.py` enforces them.
+A limit of None is not set. The limits apply only if `enabled` is true. `gateway/admission/strict_mode.py` enforces them.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +22,7 @@ from journal.topics import INGEST_PARTITIONS, Topics
 from query.consistency import Gate
 from replayer.ingest.member import Ingest
 from replayer.lag import Measured
+from replayer.operations import AppliedRecord
 from replayer.projections.dead_letters import DeadLetters
 from replayer.replayer import Replayer
 from shard.shards import Shards
@@ -79,6 +80,10 @@ class NodeState:
         letters = self.replayer.letters
         letters.expire(self.clock.physical_ms(), self.replayer.catalog.view.collections)
         return letters
+
+    def operation(self, request_id: str) -> Sequence[AppliedRecord]:
+        """The records of a request that are among the latest that this node applied."""
+        return self.replayer.operations.of(request_id)
 
     def buried(self) -> int:
         """The number of records that this node has written to the dead letters."""

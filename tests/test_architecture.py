@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,18 @@ def test_clocks_and_randomness_come_from_outside(package: str) -> None:
 def test_every_package_says_what_it_is_for(package: str) -> None:
     docstring = ast.get_docstring(ast.parse((REPO / package / "__init__.py").read_text())) or ""
     assert len(docstring.split()) > 15
+
+
+def test_every_file_that_is_named_is_there() -> None:
+    """In the documents, and in the docstrings and comments of the packages."""
+    documents = [REPO / "README.md", *(REPO / "docs").glob("*.md")]
+    sources = [path for package in FLOORS for path in (REPO / package).rglob("*.py")]
+    names = "|".join([*FLOORS, "tests", "bench", "docs"])
+    named = re.compile(rf"`((?:{names})/[\w/.-]*)`")
+    missing = {
+        (str(path.relative_to(REPO)), name)
+        for path in [*documents, *sources]
+        for name in named.findall(path.read_text())
+        if not (REPO / name).exists()
+    }
+    assert not missing

@@ -12,7 +12,7 @@ from gateway.services import Services
 async def show(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
     """The records of a request: their positions, shards, stamps, and verdicts on this node."""
     request_id = request.path["request_id"]
-    records = services.node.replayer.operations.of(request_id)
+    records = services.node.operation(request_id)
     if not records:
         raise NotFound(f"Not found: operation {request_id!r} is not among the latest on this node; see `vecraft journal show`")
     return {
