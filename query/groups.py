@@ -34,8 +34,8 @@ async def grouped(pinned: Pinned, stage: Stage, key: str, groups: int, size: int
     while True:
         ranked = await search(pinned, _widened(stage, limit, every))
         values = await _values(pinned, ranked.ids, key)
-        found = await pinned.run(len(values), partial(_groups, values, size))
-        full = len(found) >= groups and all(len(group.hits) >= size for group in found[:groups])
+        ranked_groups = await pinned.run(len(values), partial(_groups, values, size))
+        full = len(ranked_groups) >= groups and all(len(group.hits) >= size for group in ranked_groups[:groups])
         if full or limit >= every or len(ranked.ids) < limit:
             return ranked, ranked_groups[:groups]
         limit = min(every, 8 * limit)

@@ -120,8 +120,8 @@ async def _pinned(request: ApiRequest, response: Response, services: Services) -
 async def _shown(response: Response, services: Services, pinned: Pinned, ids: Sequence[bytes], shown: Shown) -> list[Answer]:
     """The points with these ids, with the requested parts."""
     with_payload, with_vector = shown.payload_selector(True), shown.vector_selector()
-    found = await points.retrieve(pinned, ids, part_of(with_payload), with_vector)
-    quick = len(found) <= QUICK_POINTS and sum(len(point.payload) for point in found) <= QUICK_BYTES
+    fetched = await points.retrieve(pinned, ids, part_of(with_payload), with_vector)
+    quick = len(fetched) <= QUICK_POINTS and sum(len(point.payload) for point in fetched) <= QUICK_BYTES
     response.is_large = not quick
     return await services.reads.offload(quick, lambda: [point_answer(point, with_payload, with_vector) for point in fetched])
 
@@ -216,9 +216,9 @@ async def update_vectors(request: ApiRequest, response: Response, services: Serv
         raise BadRequest("Wrong input: Empty update request: no points are given")
     quick = len(body.points) <= QUICK_POINTS
     patch = await services.reads.offload(quick, partial(vectors_patch_of, body.points, request.packed))
-    found = await points.passing(pinned, patch.ids, None)
+    existing = await points.passing(pinned, patch.ids, None)
     wanted = await services.reads.where(request, body.update_filter)
-    passing = found if wanted is None else await points.passing(pinned, sorted(found), wanted)
+    passing = existing if wanted is None else await points.passing(pinned, sorted(existing), wanted)
     there = [index for index, point_id in enumerate(patch.ids) if point_id in passing]
     written = await pinned.run(len(there), partial(take, patch, there))
     result = await _write(request, response, services, pinned.collection, written)
@@ -305,7 +305,7 @@ async def _edit(request: ApiRequest, response: Response, services: Services, pat
     existing = await points.retrieve(pinned, ids, PayloadPart())
     patches = await services.reads.offload(len(existing) <= QUICK_POINTS, partial(_patches, existing, paths, edit))
     result = await _write(request, response, services, pinned.collection, *patches)
-    return await pinned.run(len(ids), lambda: _unless_missing(result, ids, {point.id for point in found}))
+    return await pinned.run(len(ids), lambda: _unless_missing(result, ids, {point.id for point in existing}))
 
 
 def _patches(existing: Sequence[points.Point], paths: list[list[Step]], edit: Edit) -> list[PatchPayload]:
