@@ -33,7 +33,7 @@ from shard.batch import Limits
 from shard.contract import contract_error
 from shard.join import PointState
 from shard.shard import Shard
-from shard.store import Changes, Form, Store
+from shard.store import Changes, Store, VectorFormat
 from shard.vectors.graph import Graph, GraphSpec
 
 VECTORS = 10_000
@@ -66,7 +66,7 @@ def rates(data: Data) -> dict[str, float]:
         step("append to the log, synced one by one", lambda value: journal.append(_PARTITION, value).result(), values)
         journal.close()
         step("decode Avro", codec.decode, values)
-        store = Store(Path(folder) / "store", {"": Form()})
+        store = Store(Path(folder) / "store", {"": VectorFormat()})
         step("write rows to RocksDB", _row_writer(store), operations)
         store.close()
         entries = [(Entry(_PARTITION, at, at, None, b"", ()), record) for at, record in enumerate(records)]

@@ -103,7 +103,7 @@ class ReadService:
         return pinned
 
     async def pin_now(self, collection: Collection) -> Pinned:
-        """The shards of a collection as they are now, for a write that depends on them."""
+        """Pins the current shards of a collection, for a write that depends on them."""
         return await pin(collection, self.replicas(collection), {}, 0, WORK_S, pool_of(self.executor))
 
     async def find(self, request: ApiRequest, name: str) -> Collection:
@@ -132,17 +132,17 @@ class ReadService:
         return [self.make_replica(shard, self.replayer.applied, self.gate, self.executor) for shard in shards]
 
     async def statuses(self, collection: Collection) -> list[ShardStatus]:
-        """Counts of each shard of a collection that is served."""
+        """The counts of each served shard of a collection."""
         replicas = self._made(self.shards.served(collection.id))
         return await all_of((replica.status() for replica in replicas), Deadline(self.timeouts.work_s))
 
     async def sizes(self, collection: Collection) -> list[dict[str, int]]:
-        """Bytes by part, of each shard of a collection that is served."""
+        """Bytes by part, for each served shard of a collection."""
         replicas = self._made(self.shards.served(collection.id))
         return await all_of((replica.sizes() for replica in replicas), Deadline(WORK_S))
 
     async def where(self, request: ApiRequest, condition: Condition | None) -> Where | None:
-        """A filter of the request. Raises FilterError."""
+        """Compiles a filter of the request. Raises FilterError."""
         if condition is None:
             return None
         return await self.offload(len(request.content) <= LARGE_BODY_BYTES, partial(where, condition))

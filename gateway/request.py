@@ -59,7 +59,7 @@ class Response:
         """Whether the answer takes long to encode."""
 
     def wrote_more(self, token: Token) -> None:
-        """Notes the positions of a write; a request may write several times."""
+        """Records the positions of a write; a request may write several times."""
         self.wrote = token if self.wrote is None else merge([self.wrote, token])
 
     def saw(self, positions: Positions, level: Consistency, waited_s: float) -> None:

@@ -13,7 +13,7 @@ from catalog.collection import Collection
 from gateway.admission.budget import Budget
 from gateway.dialect.bodies import UpsertBody
 from gateway.dialect.bulk_parser import LARGE_BODY_BYTES, BulkParser
-from gateway.dialect.upserts import GivenUpsert, given_upsert
+from gateway.dialect.upserts import ParsedUpsert, parse_upsert
 from gateway.http.errors import BadRequest, Conflict, NotFound
 from gateway.request import ApiRequest, Response
 from journal.log import Indefinite
@@ -47,10 +47,10 @@ class WriteService:
     budget: Budget
     append_s: float
 
-    async def given_upsert(self, request: ApiRequest, kind: type[UpsertBody]) -> GivenUpsert:
+    async def parse_upsert(self, request: ApiRequest, kind: type[UpsertBody]) -> ParsedUpsert:
         """Parses the body of an upsert; a large one in the process for bulk bodies."""
         if request.body is not None:
-            return given_upsert(request.body, request.packed)
+            return parse_upsert(request.body, request.packed)
         return await asyncio.wrap_future(self.bulk_parser.parse(request.content, request.packed, kind))
 
     async def write(

@@ -13,7 +13,8 @@ from shard.vectors.graph import similarities
 
 
 def diversified(distance: Distance, query: Vector, vectors: Sequence[Vector], diversity: float, deadline: Deadline) -> list[int]:
-    """The order in which to show candidates, by index: each time the one with the most relevance less likeness to those shown."""
+    """The order of the candidates, by index: the next is always the one with the highest relevance minus its largest similarity
+    to the ones before it."""
     if not vectors:
         return []
     relevance = _likeness(distance, vectors, query)

@@ -16,7 +16,7 @@ from shard.replica import Answer, Lease, Pool, Replica
 T = TypeVar("T")
 
 QUICK_POINTS = 500
-"""So many points are merged, sorted or converted in less than a millisecond."""
+"""Up to this many points are merged, sorted or converted in less than a millisecond."""
 
 
 class Pinned:
@@ -34,7 +34,7 @@ class Pinned:
         self._by_shard = {lease.shard: lease for lease in leases}
 
     def begin(self, deadline: Deadline) -> None:
-        """The work begins now: the time until here was for waiting."""
+        """Starts the work of the request, after the wait for its positions."""
         self.deadline = deadline
         for lease in self.leases:
             lease.begin(deadline)
@@ -56,11 +56,11 @@ class Pinned:
         return positions
 
     async def run(self, count: int, work: Callable[[], T]) -> T:
-        """The result of work on `count` points: done at once for few; in the pool for many, since an event loop may ask."""
+        """Runs work on `count` points: directly for few points, in the thread pool for many."""
         return work() if count <= QUICK_POINTS or self._pool is None else await self._pool(work)
 
     async def by_lease(self, ids: Sequence[bytes]) -> list[tuple[Lease, Sequence[bytes]]]:
-        """The ids of each shard that has some of them; each in the order given."""
+        """Splits ids by shard, without shards that have none of them; keeps the given order."""
         if len(self.leases) == 1:
             return [(self.leases[0], ids)]
         return await self.run(len(ids), partial(self._by_lease, ids))

@@ -33,7 +33,7 @@ class Point(NamedTuple):
 async def retrieve(
     pinned: Pinned, ids: Sequence[bytes], payload: PayloadPart | None = None, vectors: bool | Sequence[str] = False
 ) -> list[Point]:
-    """The points of these ids, in their order; those that do not exist are left out."""
+    """The existing points among these ids, in the given order."""
     asked = await pinned.by_lease(ids)
     parts = await pinned.all_of(lease.fetch(mine, payload, vectors) for lease, mine in asked)
     return await pinned.run(len(ids), partial(_in_order, parts, ids))
@@ -60,7 +60,7 @@ async def count(pinned: Pinned, where: Where | None) -> int:
 
 
 async def matching_ids(pinned: Pinned, where: Where | None) -> list[bytes]:
-    """The ids of all points that pass; those of one shard in order."""
+    """The ids of all points that pass the filter; those of each shard are in order."""
     ranking = Ranking(ById(), MAX_IDS, where)
     parts = await pinned.all_of(lease.rank(ranking) for lease in pinned.leases)
     count = sum(len(part.ids) for part in parts)
@@ -68,7 +68,7 @@ async def matching_ids(pinned: Pinned, where: Where | None) -> list[bytes]:
 
 
 async def passing(pinned: Pinned, ids: Sequence[bytes], where: Where | None) -> set[bytes]:
-    """Those of the ids that there are points with, and that pass."""
+    """The ids of the points among these that exist and pass the filter."""
     asked = [(lease, mine) for lease, mine in await pinned.by_lease(ids) if mine]
     ranking = Ranking(ById(), MAX_IDS, where)
     parts = await pinned.all_of(lease.rank(ranking, mine) for lease, mine in asked)
@@ -76,7 +76,7 @@ async def passing(pinned: Pinned, ids: Sequence[bytes], where: Where | None) -> 
 
 
 async def facet(pinned: Pinned, key: str, where: Where | None, limit: int) -> list[tuple[str | int | bool, int]]:
-    """The most frequent values of a field among the points that pass, with their numbers of points."""
+    """The most frequent values of a field among the points that pass the filter, with their counts."""
     parts = await pinned.all_of(lease.facet(key, where) for lease in pinned.leases)
     return await pinned.run(sum(map(len, parts)), partial(_most_frequent, parts, limit))
 

@@ -100,7 +100,7 @@ class _Search:
         return lists
 
     async def leaf(self, stage: Stage, among: Sequence[bytes] | None) -> RankedPoints:
-        """The stage's ranking of the points `among`; None for all."""
+        """Executes a stage without its inner stages, on the points `among`; None for all."""
         if isinstance(stage.query, Fusion | Formula):
             raise QueryError("query: fusion and formula need a prefetch")
         stage = await self._weighed(stage)
@@ -109,7 +109,7 @@ class _Search:
         return await self._merged(stage, await self._ask(stage, among))
 
     async def _ask(self, stage: Stage, among: Sequence[bytes] | None) -> list[Answer[RankedPoints]]:
-        """Asks every shard for its part of a leaf stage."""
+        """Starts a leaf stage on every shard."""
         if isinstance(stage.query, Fusion | Formula):
             raise QueryError("query: fusion and formula need a prefetch")
         ranking = Ranking(stage.query, stage.limit, stage.where, list(stage.exclude), stage.params, self._steps is not None)
@@ -159,8 +159,8 @@ class _Search:
         wide = msgspec.structs.replace(stage, limit=stage.diversity.candidates, diversity=None)
         candidates = await self._merged(wide, await self._ask(wide, among))
         asked = await self._pinned.by_lease(candidates.ids)
-        found = await self._pinned.all_of(lease.fetch(ids, vectors=[query.name]) for lease, ids in asked)
-        vectors = {id_: vectors[query.name] for part in found for id_, vectors in zip(part.ids, part.vectors, strict=True)}
+        fetched = await self._pinned.all_of(lease.fetch(ids, vectors=[query.name]) for lease, ids in asked)
+        vectors = {id_: vectors[query.name] for part in fetched for id_, vectors in zip(part.ids, part.vectors, strict=True)}
         params = self._pinned.collection.config.vectors.get(query.name)
         distance = Distance.DOT if params is None else params.distance
         with step(self._steps, "diversity", candidates=len(candidates.ids)):

@@ -54,7 +54,7 @@ class Applied(NamedTuple):
 class ChangedPoint:
     """A point that a batch writes to: its state before and after."""
 
-    __slots__ = ("new_vectors", "old_payload", "old_row", "point", "point_id", "touched")
+    __slots__ = ("is_changed", "new_vectors", "old_payload", "old_row", "point", "point_id")
 
     def __init__(self, point_id: bytes, point: PointState, row: int) -> None:
         self.point_id = point_id
@@ -62,7 +62,7 @@ class ChangedPoint:
         self.old_row = row
         self.old_payload = point.payload
         self.new_vectors = False
-        self.touched = False
+        self.is_changed = False
 
 
 class WriteBatch:
@@ -73,9 +73,9 @@ class WriteBatch:
         self._changes = Changes(shard.store)
         self._points: dict[bytes, ChangedPoint] = {}
         self._keys: dict[str, int] = {}
-        self._dead: list[tuple[int, bytes]] = []
-        self._born: list[tuple[int, ChangedPoint]] = []
-        self._repainted: list[tuple[int, ChangedPoint]] = []
+        self._removed: list[tuple[int, bytes]] = []
+        self._inserted: list[tuple[int, ChangedPoint]] = []
+        self._updated: list[tuple[int, ChangedPoint]] = []
         self.progress: dict[TopicPartition, Progress] = {}
         self.touched = BitMap()
 
@@ -91,25 +91,25 @@ class WriteBatch:
         tier = self._shard._topics.tier_of(entry.partition.topic)
         scope = f"{tier}/{entry.partition.partition}"
         operation: PointOperation | None = record.operation  # type: ignore[assignment]
-        if record.idempotency_key and self._repeats(f"{scope}/{record.idempotency_key}", stamp):
+        if record.idempotency_key and self._is_repeated(f"{scope}/{record.idempotency_key}", stamp):
             operation = None
         elif record.ingested is not None:
-            operation = self._fresh(record.operation, record.ingested, entry.partition, scope)  # type: ignore[arg-type]
+            operation = self._not_applied_yet(record.operation, record.ingested, entry.partition, scope)  # type: ignore[arg-type]
         if operation is not None:
-            self._operate(Version(stamp, tier, entry.partition.partition, entry.offset), operation)
+            self._apply_operation(Version(stamp, tier, entry.partition.partition, entry.offset), operation)
         return Applied(stamp, repeated=operation is None)
 
     def changes(self) -> Changes:
         """Step 2: everything that the batch writes to RocksDB, including the next offsets."""
         for point_id, changed in self._points.items():
-            if changed.touched:
+            if changed.is_changed:
                 self._write_point(point_id, changed)
         for key, stamp in self._keys.items():
             self._changes.put_idempotency_key(key, stamp)
         for partition, progress in self.progress.items():
             self._changes.put_progress(partition, progress)
         self._changes.put_next_row(self._shard._next_row)
-        self.touched = BitMap([row for row, _ in (*self._dead, *self._born, *self._repainted)])
+        self.touched = BitMap([row for row, _ in (*self._removed, *self._inserted, *self._updated)])
         if self.touched:
             self._changes.put_touched(self._shard.checkpoint.batch + 1, self.touched)
         return self._changes
@@ -117,24 +117,24 @@ class WriteBatch:
     def publish(self) -> None:
         """Step 3: updates the in-memory indexes. Called under the shard's lock, after the write."""
         shard = self._shard
-        changed = [(row, change.old_payload) for row, change in self._repainted]
-        written = [(row, change.point.payload) for row, change in [*self._repainted, *self._born]]
-        shard.payload.change([*self._dead, *changed], written)
-        for row, change in self._born:
+        changed = [(row, change.old_payload) for row, change in self._updated]
+        written = [(row, change.point.payload) for row, change in [*self._updated, *self._inserted]]
+        shard.payload.change([*self._removed, *changed], written)
+        for row, change in self._inserted:
             shard.rows.put(row, change.point_id, change.point.stamp())
-        shard.rows.restamp([(row, changed.point.stamp()) for row, changed in self._repainted])
-        dead = np.array(sorted(row for row, _ in self._dead), np.int64)
-        shard.rows.remove(dead.tolist())
-        shard.alive.update(row for row, _ in self._born)
-        shard.alive.difference_update(BitMap(dead.astype(np.uint32)))
+        shard.rows.restamp([(row, changed.point.stamp()) for row, changed in self._updated])
+        removed = np.array(sorted(row for row, _ in self._removed), np.int64)
+        shard.rows.remove(removed.tolist())
+        shard.alive.update(row for row, _ in self._inserted)
+        shard.alive.difference_update(BitMap(removed.astype(np.uint32)))
         for name, vectors in shard.vectors.items():
-            born = [(row, changed.point.vectors[name]) for row, changed in self._born if name in changed.point.vectors]
-            if born:
-                vectors.add(np.array([row for row, _ in born], np.int64), [vector for _, vector in born])
-            if len(dead):
-                vectors.kill(dead)
+            inserted = [(row, changed.point.vectors[name]) for row, changed in self._inserted if name in changed.point.vectors]
+            if inserted:
+                vectors.add(np.array([row for row, _ in inserted], np.int64), [vector for _, vector in inserted])
+            if len(removed):
+                vectors.kill(removed)
 
-    def _fresh(
+    def _not_applied_yet(
         self, operation: PointOperation, ingested: Ingested, partition: TopicPartition, scope: str
     ) -> PointOperation | None:
         """The part of an ingested operation that was not applied before; None when nothing is left.
@@ -154,13 +154,13 @@ class WriteBatch:
                 index
                 for index in indexes
                 if not (key := ingested.keys[index])
-                or not self._repeats(f"{scope}/i/{operation.ids[index].hex()}/{key}", progress.stamp)
+                or not self._is_repeated(f"{scope}/i/{operation.ids[index].hex()}/{key}", progress.stamp)
             ]
         if len(indexes) == len(operation.ids):
             return operation
         return take(operation, indexes) if indexes else None
 
-    def _repeats(self, key: str, stamp: int) -> bool:
+    def _is_repeated(self, key: str, stamp: int) -> bool:
         """Whether a write with this key was applied within the idempotency window. If not, the key is recorded."""
         earlier = self._keys.get(key) or self._shard.store.idempotency_stamp(key)
         if earlier is not None and earlier > stamp - (self._shard._limits.idempotency_window_ms << COUNTER_BITS):
@@ -168,7 +168,7 @@ class WriteBatch:
         self._keys[key] = stamp
         return False
 
-    def _operate(self, version: Version, operation: PointOperation) -> None:
+    def _apply_operation(self, version: Version, operation: PointOperation) -> None:
         match operation:
             case Upsert(ids, columns, payloads):
                 vectors = self._by_point(columns, len(ids))
@@ -181,12 +181,12 @@ class WriteBatch:
             case PatchPayload(ids, changes, unset):
                 fields = orjson.loads(changes)
                 for index, changed in self._changed_points(ids):
-                    self._remember_patch(ids[index], changed, version, ("patch_payload", changes, unset))
-                    changed.touched |= changed.point.patch_payload(version, fields, unset)
+                    self._put_patch_version(ids[index], changed, version, ("patch_payload", changes, unset))
+                    changed.is_changed |= changed.point.patch_payload(version, fields, unset)
             case ReplacePayload(ids, payload):
                 for index, changed in self._changed_points(ids):
-                    self._remember_patch(ids[index], changed, version, ("replace_payload", payload))
-                    changed.touched |= changed.point.replace_payload(version, b"" if payload == b"{}" else payload)
+                    self._put_patch_version(ids[index], changed, version, ("replace_payload", payload))
+                    changed.is_changed |= changed.point.replace_payload(version, b"" if payload == b"{}" else payload)
             case PatchVectors(ids, columns):
                 vectors = self._by_point(columns, len(ids))
                 for index, changed in self._changed_points(ids):
@@ -208,33 +208,33 @@ class WriteBatch:
         """An upsert, or a delete where `vectors` is None."""
         point = changed.point
         if version > point.full:
-            self._remember_current(point_id, point)
+            self._put_current_version(point_id, point)
         joined = point.delete(version) if vectors is None else point.upsert(version, vectors, payload)
         if not joined or point.is_patched():  # this write cannot be read back from the state
-            self._remember(point_id, version, _full(vectors, payload))
-        changed.touched |= joined
+            self._put_version(point_id, version, _encodable_write(vectors, payload))
+        changed.is_changed |= joined
         changed.new_vectors |= joined
 
     def _patch_vectors(
         self, point_id: bytes, changed: ChangedPoint, version: Version, vectors: Mapping[str, Vector | None]
     ) -> None:
         data = {name: None if vector is None else vector.tobytes() for name, vector in vectors.items()}
-        self._remember_patch(point_id, changed, version, ("patch_vectors", data))
+        self._put_patch_version(point_id, changed, version, ("patch_vectors", data))
         joined = changed.point.patch_vectors(version, vectors)
-        changed.touched |= joined
+        changed.is_changed |= joined
         changed.new_vectors |= joined
 
-    def _remember_patch(self, point_id: bytes, changed: ChangedPoint, version: Version, write: object) -> None:
+    def _put_patch_version(self, point_id: bytes, changed: ChangedPoint, version: Version, write: object) -> None:
         """Stores a patch as a version, and before the first patch also the full write that it changes."""
-        self._remember_current(point_id, changed.point)
-        self._remember(point_id, version, write)
+        self._put_current_version(point_id, changed.point)
+        self._put_version(point_id, version, write)
 
-    def _remember_current(self, point_id: bytes, point: PointState) -> None:
+    def _put_current_version(self, point_id: bytes, point: PointState) -> None:
         """Stores the current full write as a version. If patches changed it, this was done before the first patch."""
         if point.full != NEVER and not point.is_patched():
-            self._remember(point_id, point.full, _full(point.vectors if point.alive else None, point.payload))
+            self._put_version(point_id, point.full, _encodable_write(point.vectors if point.alive else None, point.payload))
 
-    def _remember(self, point_id: bytes, version: Version, write: object) -> None:
+    def _put_version(self, point_id: bytes, version: Version, write: object) -> None:
         self._changes.put_version(point_id, version, msgspec.msgpack.encode(write))
 
     def _by_point(self, columns: Sequence[VectorColumn], count: int) -> list[dict[str, Vector]]:
@@ -252,7 +252,7 @@ class WriteBatch:
         point, row = changed.point, changed.old_row
         if row != NO_ROW and (changed.new_vectors or not point.alive):
             self._changes.delete_row(row)
-            self._dead.append((row, changed.old_payload))
+            self._removed.append((row, changed.old_payload))
         if not point.alive:
             self._changes.put_point(point_id, point, NO_ROW)
             return
@@ -260,14 +260,14 @@ class WriteBatch:
             row = self._shard._next_row
             self._shard._next_row += 1
             self._changes.put_vectors(row, point.vectors)
-            self._born.append((row, changed))
+            self._inserted.append((row, changed))
         else:
-            self._repainted.append((row, changed))
+            self._updated.append((row, changed))
         self._changes.put_row(row, point_id, point)
         self._changes.put_point(point_id, point, row)
 
 
-def _full(vectors: Mapping[str, Vector] | None, payload: bytes) -> object:
+def _encodable_write(vectors: Mapping[str, Vector] | None, payload: bytes) -> object:
     if vectors is None:
         return ("delete",)
     return ("upsert", {name: vector.tobytes() for name, vector in vectors.items()}, payload)

@@ -70,7 +70,7 @@ class Checkpoint:
 
     def plan(self, quiet: bool) -> bool:
         """Whether a checkpoint is due; if so the caller must run `take`. `quiet`: no writes are coming in."""
-        if self._planned or not self._is_worth(quiet):
+        if self._planned or not self._is_due(quiet):
             return False
         self._planned = True
         return True
@@ -90,12 +90,12 @@ class Checkpoint:
             shard.store.sync()
             write(self._path, self._parts(head, known.chunks(), alive, fields))
             changes = Changes(shard.store)
-            changes.forget_touched(head.batch)
+            changes.delete_touched(head.batch)
             shard.store.write(changes)
 
     def take_last(self) -> None:
         """Takes a checkpoint before the shard closes, if one is due. Errors are logged."""
-        if self._is_worth(quiet=True):
+        if self._is_due(quiet=True):
             try:
                 self.take()
             except Exception as error:  # RocksDB's errors have no class of their own
@@ -119,7 +119,7 @@ class Checkpoint:
             sync_folder(self._path.parent)
             return None
 
-    def _is_worth(self, quiet: bool) -> bool:
+    def _is_due(self, quiet: bool) -> bool:
         rows, share = (ROWS_QUIET, SHARE_QUIET) if quiet else (ROWS, SHARE)
         return self.stale_rows >= max(rows, share * len(self._shard.alive))
 
@@ -149,7 +149,7 @@ class Checkpoint:
         alive.difference_update(touched)
         rows.keep(alive)
         for index in fields.values():
-            index.forget(touched)
+            index.remove_rows(touched)
         for row in self._shard.store.rows(touched):
             rows.put(row.row, row.id, row.stamp)
             alive.add(row.row)

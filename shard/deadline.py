@@ -21,7 +21,7 @@ class Deadline:
         self._at_s = clock() + seconds
 
     def again(self) -> Deadline:
-        """As many seconds from now on."""
+        """A new deadline, the same number of seconds from now."""
         return Deadline(self._seconds, self._clock)
 
     def check(self) -> None:

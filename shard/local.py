@@ -33,7 +33,7 @@ QUICK_POINTS = 100
 """Up to this many points are fetched in the caller's thread."""
 
 QUICK_TERMS = 10_000
-"""Sparse vectors whose terms are counted at once."""
+"""The terms of up to this many sparse vectors are counted in the caller's thread."""
 
 SAMPLED_POINTS = 64
 """The sample of points from which the size of all points is estimated."""
@@ -79,7 +79,7 @@ class LocalReplica:
         return self._lease()
 
     def _lease(self) -> Lease:
-        applied = self._applied.get()  # asked before the view is taken, which therefore shows at least that
+        applied = self._applied.get()  # read before the view is taken, so the view contains at least these positions
         positions = {partition: applied.get(partition, 0) for partition in self._shard.home_partitions()}
         return LocalLease(self.shard, self._shard.view, positions, self._pool)
 

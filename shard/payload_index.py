@@ -68,7 +68,7 @@ class Postings:
                 if self._texts is not None and isinstance(key, str):
                     self._new_texts.append(key)
                     if len(self._new_texts) > RESORT_ROWS + len(self._texts) // 2:
-                        self._texts, self._new_texts = None, []  # nobody has asked for long; who does, gets them sorted
+                        self._texts, self._new_texts = None, []  # not used recently; the next lookup sorts all again
             rows.add(row)
 
     def remove(self, row: int, keys: Iterable[Key]) -> None:
@@ -78,7 +78,7 @@ class Postings:
                 if not rows:
                     del self._rows[key]
 
-    def forget(self, rows: BitMap) -> None:
+    def remove_rows(self, rows: BitMap) -> None:
         """Removes rows whose values the caller does not know; slower than `remove`."""
         for key, held in list(self._rows.items()):
             held.difference_update(rows)
@@ -168,7 +168,7 @@ class _Sorted(ABC, Generic[Value]):
         if self._values.pop(row, None) is not None:
             self._changed.add(row)
 
-    def forget(self, rows: BitMap) -> None:
+    def remove_rows(self, rows: BitMap) -> None:
         """Removes several rows."""
         for row in rows:
             self.remove(row)
@@ -178,13 +178,13 @@ class _Sorted(ABC, Generic[Value]):
         with lock:
             now = copy(self)
             now._changed = BitMap(self._changed)
-            rows = list(self._values if self._is_unsettled() else self._changed)
+            rows = list(self._values if self._needs_sort() else self._changed)
         pairs: list[tuple[Value, int]] = []
         for start in range(0, len(rows), _LOCKED_ROWS):
             with lock:
                 held = [(row, self._values.get(row, ())) for row in rows[start : start + _LOCKED_ROWS]]
             pairs.extend((value, row) for row, values in held for value in values)
-        if now._is_unsettled():
+        if now._needs_sort():
             now._sort(pairs)
             now._changed = BitMap()
             pairs = []
@@ -208,13 +208,13 @@ class _Sorted(ABC, Generic[Value]):
         """How many rows have a value."""
         return len(self._values)
 
-    def _settle(self) -> None:
+    def _sort_if_needed(self) -> None:
         """Makes a new sorted copy when many rows have changed."""
-        if self._is_unsettled():
+        if self._needs_sort():
             self._sort([(value, row) for row, values in self._values.items() for value in values])
             self._changed = BitMap()
 
-    def _is_unsettled(self) -> bool:
+    def _needs_sort(self) -> bool:
         return len(self._changed) > max(RESORT_ROWS, len(self._rows) // 10)
 
     @abstractmethod
@@ -236,7 +236,7 @@ class RangeIndex(_Sorted[float | int]):
 
     def between(self, accepts: Callable[[float | int], bool], low: float | None, high: float | None) -> BitMap:
         """The rows with a value for which `accepts` is true; all such values must lie between `low` and `high`, inclusive."""
-        self._settle()
+        self._sort_if_needed()
         start = 0 if low is None else self._place(low, "left")
         end = len(self._rows) if high is None else self._place(high, "right")
         # All values strictly between the bounds pass. Values equal to a bound are tested: the bound may be exclusive.
@@ -251,7 +251,7 @@ class RangeIndex(_Sorted[float | int]):
 
     def order(self) -> ValueOrder:
         """The values in order, a snapshot."""
-        self._settle()
+        self._sort_if_needed()
         changed = [(value, row) for row in self._changed for value in self._values.get(row, ())]
         return ValueOrder(self._floats, self._rows, self._numbers, BitMap(self._changed), changed)
 
@@ -337,7 +337,7 @@ class GeoIndex(_Sorted[Coordinates]):
 
     def within(self, area: Area) -> BitMap:
         """The rows with a point in an area."""
-        self._settle()
+        self._sort_if_needed()
         west, south, east, north = area.bounds()
         band = slice(int(np.searchsorted(self._lats, south, "left")), int(np.searchsorted(self._lats, north, "right")))
         lons, lats, rows = self._lons[band], self._lats[band], self._rows[band]
@@ -394,7 +394,7 @@ class FieldIndex:
         """Rows with more than one text: their postings do not say which text contains a word."""
 
     def size_bytes(self, lock: threading.Lock) -> int:
-        """What the index takes, about."""
+        """The estimated memory of the index."""
         with lock:
             rows = sum(map(bitmap_bytes, (self.rows, self.filled, self.nulls)))
         ordered = 0 if self.ordered is None else VALUE_BYTES * self.ordered.count()
@@ -431,13 +431,13 @@ class FieldIndex:
         if self._places is not None:
             self._places.remove(row)
 
-    def forget(self, rows: BitMap) -> None:
+    def remove_rows(self, rows: BitMap) -> None:
         """Removes rows whose values the caller does not know; slower than `remove`."""
         for held in (self.rows, self.filled, self.nulls, self._several):
             held.difference_update(rows)
         for values in (self.postings, self.ordered, self._places):
             if values is not None:
-                values.forget(rows)
+                values.remove_rows(rows)
 
     def parts(self, name: str, lock: threading.Lock) -> Iterator[FieldRows | IndexPart]:
         """The content for a checkpoint; `name` is the field. The index may change during the iteration: each row is then
@@ -597,7 +597,7 @@ class PayloadIndex:
             self.fields = fields
 
     def size_bytes(self) -> int:
-        """What all indexes take, about. The lock is held for some values at a time."""
+        """The estimated memory of all indexes. The lock is held for some values at a time."""
         return sum(index.size_bytes(self.lock) for index in list(self.fields.values()))
 
     def points(self, field: str) -> int:

@@ -24,7 +24,7 @@ T = TypeVar("T")
 Answer: TypeAlias = Union[T, Awaitable[T]]  # noqa: UP007 - the other form is no alias for mypy
 
 Pool: TypeAlias = Callable[[Callable[[], T]], Awaitable[T]]
-"""Runs work in another thread."""
+"""Runs work in another thread; the result is awaited."""
 
 
 class RankedPoints(msgspec.Struct):
@@ -78,10 +78,9 @@ class FacetCount(msgspec.Struct, array_like=True):
 
 
 class ShardStatus(msgspec.Struct):
-    """Counts for people: points, vectors, vectors in graphs, segments.
-    So many vectors as `seal_rows` may wait for a graph in good order.
+    """Counts for operators: points, vectors, vectors in graphs, segments.
 
-    `fields`: how many points have a value in each payload index.
+    Up to `seal_rows` vectors normally have no graph. `fields`: how many points have a value in each payload index.
     """
 
     points: int
@@ -115,7 +114,7 @@ class Lease(Protocol):
         """The next offsets of the shard's home partitions: the view contains everything below them."""
 
     def begin(self, deadline: Deadline) -> None:
-        """From now on the lease works for its request, until the deadline at most."""
+        """Sets the deadline, when the work of the request begins."""
 
     def rank(self, ranking: Ranking, among: Sequence[bytes] | None = None) -> Answer[RankedPoints]:
         """The first points of a ranking; `among` limits it to these ids. Raises OrderError without a suitable index."""
@@ -152,13 +151,13 @@ class Replica(Protocol):
         """The number of the shard in its collection."""
 
     def read(self, positions: Mapping[TopicPartition, int], wait_s: float) -> Answer[Lease]:
-        """A lease on a moment at which everything below `positions` is applied.
+        """A lease on a view in which everything below `positions` is applied.
 
         Raises NotCaughtUp when the positions are not reached within `wait_s` seconds.
         """
 
     def status(self) -> Answer[ShardStatus]:
-        """Counts for people."""
+        """The current counts of the shard."""
 
     def sizes(self) -> Answer[dict[str, int]]:
-        """Bytes by part; what is in mapped files begins with `mapped_`. Takes time in proportion to the payload indexes."""
+        """Bytes by part; the names of mapped files begin with `mapped_`. The time is proportional to the payload indexes."""

@@ -31,7 +31,7 @@ from shard.batch import Applied, Limits, WriteBatch
 from shard.checkpoint import Checkpoint
 from shard.payload_index import FieldIndex, PayloadIndex, indexed_values
 from shard.rows import RowTable
-from shard.store import Changes, Form, Forms, Progress, Store
+from shard.store import Changes, Progress, Store, VectorFormat, VectorFormats
 from shard.vectors.graph import GraphSpec
 from shard.vectors.index import Index, View
 from shard.vectors.multi import MultiIndex
@@ -78,9 +78,9 @@ class Shard:
         self._homes = topics.home_partitions(collection.homes[number])
         self._progress: dict[TopicPartition, Progress] = {}
         self._view: ShardView | None = None
-        self.store = Store(folder / "rows", _forms(collection.config))
+        self.store = Store(folder / "rows", _vector_formats(collection.config))
         try:
-            self.vectors = _indexes(folder / "segments", collection.config, self.lock, policy)
+            self.vectors = _vector_indexes(folder / "segments", collection.config, self.lock, policy)
             self.checkpoint = Checkpoint(self, folder / "checkpoint")
             self._load()
         except BaseException:
@@ -228,7 +228,7 @@ class Shard:
         for partition in self.home_partitions():
             self._progress[partition] = self.store.progress(partition) or Progress()
         oldest = min((progress.stamp for progress in self._progress.values() if progress.stamp), default=0)
-        self.store.forget_idempotency_keys(oldest - (self._limits.idempotency_window_ms << COUNTER_BITS))
+        self.store.delete_idempotency_keys(oldest - (self._limits.idempotency_window_ms << COUNTER_BITS))
         if (restored := self.checkpoint.load(self.collection.fields)) is not None:
             self.rows, self.alive, self.payload.fields = restored
         else:
@@ -237,7 +237,7 @@ class Shard:
         for name, vectors in self.vectors.items():
             missing = vectors.load(alive, self._next_row)
             for start in range(0, len(missing), 1000):
-                some = self.store.some_vectors(missing[start : start + 1000].tolist())
+                some = self.store.existing_vectors(missing[start : start + 1000].tolist())
                 pairs = [(row, named[name]) for row, named in some if name in named]
                 if pairs:
                     vectors.add(np.array([row for row, _ in pairs]), [vector for _, vector in pairs])
@@ -253,12 +253,12 @@ class Shard:
         self.checkpoint.stale_rows = len(self.alive)
 
 
-def _forms(config: CollectionConfig) -> Forms:
-    dense = {name: Form(size=params.size if params.multi else None) for name, params in config.vectors.items()}
-    return dense | {name: Form(sparse=True) for name in config.sparse_vectors}
+def _vector_formats(config: CollectionConfig) -> VectorFormats:
+    dense = {name: VectorFormat(size=params.size if params.multi else None) for name, params in config.vectors.items()}
+    return dense | {name: VectorFormat(sparse=True) for name in config.sparse_vectors}
 
 
-def _indexes(folder: Path, config: CollectionConfig, lock: threading.RLock, policy: SegmentPolicy) -> dict[str, Index]:
+def _vector_indexes(folder: Path, config: CollectionConfig, lock: threading.RLock, policy: SegmentPolicy) -> dict[str, Index]:
     indexes: dict[str, Index] = {name: SparseIndex() for name in config.sparse_vectors}
     for number, (name, params) in enumerate(sorted(config.vectors.items())):
         if params.multi:

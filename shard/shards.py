@@ -68,7 +68,7 @@ class Shards:
         self._limits = limits
         self._background = background
         self._policy = policy
-        self._places: dict[int, tuple[Shard | Quarantine, ...]] = {}
+        self._slots: dict[int, tuple[Shard | Quarantine, ...]] = {}
         self._quarantined: dict[tuple[int, int], Quarantine] = {}
 
     # Looking up.
@@ -76,25 +76,25 @@ class Shards:
     def of(self, collection_id: int) -> list[Shard]:
         """The shards of a collection, by number; none when it is not open here. Raises ShardUnavailable."""
         shards = []
-        for place in self._places.get(collection_id, ()):
-            if isinstance(place, Quarantine):
-                raise ShardUnavailable(place)
-            shards.append(place)
+        for slot in self._slots.get(collection_id, ()):
+            if isinstance(slot, Quarantine):
+                raise ShardUnavailable(slot)
+            shards.append(slot)
         return shards
 
     def served(self, collection_id: int) -> list[Shard]:
         """The shards of a collection that are not in quarantine."""
-        return [place for place in self._places.get(collection_id, ()) if isinstance(place, Shard)]
+        return [slot for slot in self._slots.get(collection_id, ()) if isinstance(slot, Shard)]
 
     def find(self, collection_id: int, number: int) -> Shard | None:
         """The shard; None when it is in quarantine or not open here."""
-        places = self._places.get(collection_id, ())
-        place = places[number] if number < len(places) else None
-        return place if isinstance(place, Shard) else None
+        slots = self._slots.get(collection_id, ())
+        slot = slots[number] if number < len(slots) else None
+        return slot if isinstance(slot, Shard) else None
 
     def all(self) -> list[Shard]:
         """All shards that are not in quarantine."""
-        return [place for places in self._places.values() for place in places if isinstance(place, Shard)]
+        return [slot for slots in self._slots.values() for slot in slots if isinstance(slot, Shard)]
 
     def quarantined(self) -> Mapping[tuple[int, int], Quarantine]:
         """The shards in quarantine, by collection id and shard number."""
@@ -104,15 +104,15 @@ class Shards:
 
     def open(self, collection: Collection) -> None:
         """Opens all shards of a collection with their state on disk, if any. A shard that fails to open goes into quarantine."""
-        places = tuple(self._opened(collection, number, 0) for number in range(collection.config.shard_number))
-        self._set(collection.id, places)
+        slots = tuple(self._opened(collection, number, 0) for number in range(collection.config.shard_number))
+        self._set(collection.id, slots)
 
     def reopen(self, collection: Collection, number: int) -> Shard | None:
         """Opens a shard in quarantine; it stays there until `serve`. None when opening fails: the failure is then counted."""
-        place = self._opened(collection, number, self._failures(collection.id, number))
-        if isinstance(place, Shard):
-            return place
-        self._put(collection.id, number, place)
+        slot = self._opened(collection, number, self._failures(collection.id, number))
+        if isinstance(slot, Shard):
+            return slot
+        self._put(collection.id, number, slot)
         return None
 
     def serve(self, shard: Shard) -> None:
@@ -146,7 +146,7 @@ class Shards:
     def close(self) -> None:
         """Closes all shards; their state stays."""
         closing = self.all()
-        self._places, self._quarantined = {}, {}
+        self._slots, self._quarantined = {}, {}
         for shard in closing:
             shard.close()
 
@@ -173,19 +173,19 @@ class Shards:
         (folder / _IDENTITY).write_text(identity)
 
     def _failures(self, collection_id: int, number: int) -> int:
-        place = self._places[collection_id][number]
-        return place.failures if isinstance(place, Quarantine) else 0
+        slot = self._slots[collection_id][number]
+        return slot.failures if isinstance(slot, Quarantine) else 0
 
-    def _put(self, collection_id: int, number: int, place: Shard | Quarantine) -> None:
-        places = self._places[collection_id]
-        self._set(collection_id, (*places[:number], place, *places[number + 1 :]))
+    def _put(self, collection_id: int, number: int, slot: Shard | Quarantine) -> None:
+        slots = self._slots[collection_id]
+        self._set(collection_id, (*slots[:number], slot, *slots[number + 1 :]))
 
-    def _set(self, collection_id: int, places: tuple[Shard | Quarantine, ...]) -> None:
+    def _set(self, collection_id: int, slots: tuple[Shard | Quarantine, ...]) -> None:
         """Sets the shards of a collection; none when it is dropped. Makes new dicts, so that readers need no lock."""
-        others = {id_: value for id_, value in self._places.items() if id_ != collection_id}
-        self._places = others | {collection_id: places} if places else others
+        others = {id_: value for id_, value in self._slots.items() if id_ != collection_id}
+        self._slots = others | {collection_id: slots} if slots else others
         left = {key: value for key, value in self._quarantined.items() if key[0] != collection_id}
-        mine = {(collection_id, number): place for number, place in enumerate(places) if isinstance(place, Quarantine)}
+        mine = {(collection_id, number): slot for number, slot in enumerate(slots) if isinstance(slot, Quarantine)}
         self._quarantined = left | mine
 
 

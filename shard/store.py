@@ -45,7 +45,7 @@ flushes."""
 _FAMILIES = ("points", "rows", "vectors", "versions", "meta")
 _NEXT_ROW = b"row"
 _BATCH, _TOUCHED_FROM = b"b", b"from"
-_ROWS_AT_ONCE = 1000
+_ROWS_PER_GET = 1000
 _cache = Cache(BLOCK_CACHE_BYTES)  # shared by all shards of the process, so that memory does not grow with their number
 
 
@@ -133,19 +133,19 @@ class Changes:
         """Records which rows write batch `number` created, ended, or changed the payload of."""
         self._batch.put(_batch_key(number), rows.serialize(), self._family["meta"])
 
-    def forget_touched(self, number: int) -> None:
+    def delete_touched(self, number: int) -> None:
         """Removes the records of `put_touched` of write batches up to `number`, inclusive."""
         self._batch.delete_range(_batch_key(0), _batch_key(number + 1), self._family["meta"])
         self._batch.put(_TOUCHED_FROM, number.to_bytes(8, "big"), self._family["meta"])
 
 
-class Form(NamedTuple):
+class VectorFormat(NamedTuple):
     """How the bytes of a vector are decoded: as a dense vector, a multi-vector of vectors of `size`, or a sparse vector."""
 
     sparse: bool = False
     size: int | None = None
 
-    def read(self, data: bytes) -> Vector:
+    def decode(self, data: bytes) -> Vector:
         """The vector, read-only."""
         if self.sparse:
             return np.frombuffer(data, SPARSE)
@@ -153,16 +153,16 @@ class Form(NamedTuple):
         return flat if self.size is None else flat.reshape(-1, self.size)
 
 
-Forms = Mapping[str, Form]
+VectorFormats = Mapping[str, VectorFormat]
 
 
 class Store:
-    """The RocksDB in the folder `path`; `forms` by vector name. One thread writes, any thread reads."""
+    """The RocksDB in the folder `path`; `formats` by vector name. One thread writes, any thread reads."""
 
-    def __init__(self, path: Path, forms: Forms) -> None:
+    def __init__(self, path: Path, formats: VectorFormats) -> None:
         path.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._forms = forms
+        self._formats = formats
         self._db = Rdict(str(path), _options(), column_families={name: _options() for name in _FAMILIES})
         self.families: dict[str, ColumnFamily] = {name: self._db.get_column_family_handle(name) for name in _FAMILIES}
         self._tables = {name: self._db.get_column_family(name) for name in _FAMILIES}
@@ -182,7 +182,7 @@ class Store:
         if data is None:
             return PointState(), NO_ROW
         stored = _decode_point(data)
-        payload, vectors = stored.waiting_payload, _arrays(self._forms, stored.waiting_vectors)
+        payload, vectors = stored.waiting_payload, _arrays(self._formats, stored.waiting_vectors)
         if stored.row != NO_ROW:
             payload = _decode_row(self._rows[stored.row.to_bytes(8, "big")])[1]
             vectors = self.vectors(stored.row)
@@ -192,12 +192,12 @@ class Store:
     def vectors(self, row: int) -> dict[str, Vector]:
         """The vectors of a row by name; empty when the row does not exist."""
         data = self._vectors.get(row.to_bytes(8, "big"))
-        return {} if data is None else _arrays(self._forms, _decode_vectors(data))
+        return {} if data is None else _arrays(self._formats, _decode_vectors(data))
 
-    def some_vectors(self, rows: Iterable[int]) -> Iterator[tuple[int, dict[str, Vector]]]:
+    def existing_vectors(self, rows: Iterable[int]) -> Iterator[tuple[int, dict[str, Vector]]]:
         """The existing rows among `rows`, with their vectors by name. Only for the writing thread."""
-        for row, data in self._some(self._vectors, rows):
-            yield row, _arrays(self._forms, _decode_vectors(data))
+        for row, data in self._existing(self._vectors, rows):
+            yield row, _arrays(self._formats, _decode_vectors(data))
 
     def scan_rows(self) -> Iterator[Row]:
         """All live points in row order. Only for the writing thread."""
@@ -206,7 +206,7 @@ class Store:
 
     def view(self) -> StoreView:
         """A snapshot."""
-        return StoreView(self._points.snapshot(), self._rows.snapshot(), self._vectors.snapshot(), self._forms)
+        return StoreView(self._points.snapshot(), self._rows.snapshot(), self._vectors.snapshot(), self._formats)
 
     def versions(self, point_id: bytes) -> Iterator[tuple[Version, bytes]]:
         """The writes to a point that cannot be read back from its current state, newest first."""
@@ -226,7 +226,7 @@ class Store:
         data = self._meta.get(b"k" + key.encode())
         return None if data is None else int.from_bytes(data, "big")
 
-    def forget_idempotency_keys(self, before: int) -> None:
+    def delete_idempotency_keys(self, before: int) -> None:
         """Removes the keys of writes with stamps below `before`: they are outside the idempotency window of all future writes."""
         changes = WriteBatch(raw_mode=True)
         for key, data in _scan(self._meta, b"k"):
@@ -242,7 +242,7 @@ class Store:
 
     def rows(self, numbers: Iterable[int]) -> Iterator[Row]:
         """The live points among these rows. Only for the writing thread."""
-        for row, data in self._some(self._rows, numbers):
+        for row, data in self._existing(self._rows, numbers):
             yield Row(row, *_decode_row(data))
 
     def last_batch(self) -> int:
@@ -275,11 +275,11 @@ class Store:
         """Makes all writes so far durable."""
         self._db.flush_wal(True)
 
-    def _some(self, table: Any, rows: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+    def _existing(self, table: Any, rows: Iterable[int]) -> Iterator[tuple[int, bytes]]:
         """The existing rows of a table among `rows`, with their data."""
         numbers = list(rows)
-        for start in range(0, len(numbers), _ROWS_AT_ONCE):
-            some = numbers[start : start + _ROWS_AT_ONCE]
+        for start in range(0, len(numbers), _ROWS_PER_GET):
+            some = numbers[start : start + _ROWS_PER_GET]
             values = table.get([row.to_bytes(8, "big") for row in some])
             yield from ((row, data) for row, data in zip(some, values, strict=True) if data is not None)
 
@@ -299,8 +299,8 @@ class Store:
 class StoreView:
     """The rows at one moment, on RocksDB snapshots; readable even after the store is closed."""
 
-    def __init__(self, points: Snapshot, rows: Snapshot, vectors: Snapshot, forms: Forms) -> None:
-        self._forms = forms
+    def __init__(self, points: Snapshot, rows: Snapshot, vectors: Snapshot, formats: VectorFormats) -> None:
+        self._formats = formats
         self._points = points
         self._rows = rows
         self._vectors = vectors
@@ -316,10 +316,10 @@ class StoreView:
 
     def vectors(self, row: int) -> dict[str, Vector]:
         """The vectors of a row by name."""
-        return _arrays(self._forms, _decode_vectors(self._vectors[row.to_bytes(8, "big")]))
+        return _arrays(self._formats, _decode_vectors(self._vectors[row.to_bytes(8, "big")]))
 
     def scan_points(self, start: bytes = b"") -> Iterator[tuple[bytes, int]]:
-        """Ids and rows of all points in id order, from `start` on; NO_ROW for those that are deleted.
+        """Ids and rows of all points in id order, from `start` (inclusive); NO_ROW for deleted points.
 
         In rocksdict, `get` on a snapshot returns the snapshot's state, but an iterator does not. Keys of points are never
         removed, so iterating over the current keys and getting each from the snapshot finds all points of the snapshot.
@@ -349,8 +349,8 @@ def _progress_key(partition: TopicPartition) -> bytes:
     return b"p" + f"{partition.topic}/{partition.partition}".encode()
 
 
-def _arrays(forms: Forms, vectors: Mapping[str, bytes]) -> dict[str, Vector]:
-    return {name: forms[name].read(data) for name, data in vectors.items()}
+def _arrays(formats: VectorFormats, vectors: Mapping[str, bytes]) -> dict[str, Vector]:
+    return {name: formats[name].decode(data) for name, data in vectors.items()}
 
 
 def _get(snapshot: Snapshot, key: bytes) -> Any:

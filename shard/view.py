@@ -101,7 +101,7 @@ class ShardView:
         return self._store.vectors(row)
 
     def ids_from(self, start: bytes, deadline: Deadline = NEVER) -> Iterator[tuple[bytes, int]]:
-        """Ids and rows of all points in the order of their ids, from `start` on; ids of deleted points lie between them."""
+        """Ids and rows of all points in id order, from `start` (inclusive). Checks the deadline while it skips deleted points."""
         for count, (id_, row) in enumerate(self._store.scan_points(start)):
             if count % ROWS_PER_STEP == 0:
                 deadline.check()

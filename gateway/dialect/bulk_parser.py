@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import msgspec
 
 from gateway.dialect.bodies import BulkBody, UpsertBody
-from gateway.dialect.upserts import GivenUpsert, given_upsert
+from gateway.dialect.upserts import ParsedUpsert, parse_upsert
 from gateway.http.errors import BadRequest, status_of
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class BulkParser:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bulk")
         self._helper: _Helper | None = None
 
-    def parse(self, content: bytes, packed: bool, kind: type[UpsertBody]) -> Future[GivenUpsert]:
+    def parse(self, content: bytes, packed: bool, kind: type[UpsertBody]) -> Future[ParsedUpsert]:
         """Parses an upsert body of this kind. The future raises BadRequest for an invalid body."""
         return self._thread.submit(self._parse, content, packed, kind)
 
@@ -57,7 +57,7 @@ class BulkParser:
         if self._helper is not None:
             self._helper.kill()
 
-    def _parse(self, content: bytes, packed: bool, kind: type[UpsertBody]) -> GivenUpsert:
+    def _parse(self, content: bytes, packed: bool, kind: type[UpsertBody]) -> ParsedUpsert:
         helper = self._helper
         if helper is None or (helper.has_ended() and time.monotonic() > helper.started_s + RESTART_S):
             helper = self._helper = _Helper()
@@ -110,14 +110,14 @@ class _Helper:
         self.ready.clear()
 
 
-def _parsed(content: bytes, packed: bool, kind: type[UpsertBody]) -> GivenUpsert:
+def _parsed(content: bytes, packed: bool, kind: type[UpsertBody]) -> ParsedUpsert:
     decode = msgspec.msgpack.decode if packed else msgspec.json.decode
-    return given_upsert(decode(content, type=kind), packed)
+    return parse_upsert(decode(content, type=kind), packed)
 
 
-def _answer_of(data: bytearray) -> GivenUpsert:
+def _answer_of(data: bytearray) -> ParsedUpsert:
     if data[:1] == b"+":
-        return msgspec.msgpack.decode(memoryview(data)[1:], type=GivenUpsert)
+        return msgspec.msgpack.decode(memoryview(data)[1:], type=ParsedUpsert)
     raise BadRequest(data[1:].decode())
 
 

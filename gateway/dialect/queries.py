@@ -54,7 +54,7 @@ from shard.ranking.rankings import Discover as DiscoverQuery
 from shard.ranking.rankings import SearchParams as SearchRequest
 
 CompileFilter = Callable[[Condition | None], Awaitable[Where | None]]
-"""The filter of a condition, compiled; of a large one in the pool."""
+"""Compiles the filter of a condition; a large one in the thread pool."""
 
 DEFAULT_LIMIT = 10
 MAX_DEPTH = 16
@@ -67,7 +67,7 @@ def lookups_of(body: AnyQuery) -> set[str]:
 
 
 def nearest(collection: Collection, name: str, raw: bytes, place: str) -> Nearest:
-    """By a vector that the body holds."""
+    """A query by a vector in the body."""
     return Nearest(name, prepare(collection, name, vector_of(raw, place)))
 
 
@@ -314,7 +314,7 @@ class Diverse(NamedTuple):
 
 
 def params_of(body: SearchParams | None) -> SearchRequest:
-    """How a search may go about it."""
+    """The options of a search."""
     if body is None:
         return DEFAULT_PARAMS
     codes = body.quantization
@@ -325,7 +325,7 @@ def params_of(body: SearchParams | None) -> SearchRequest:
 
 
 def corpus_of(body: SearchParams | None) -> Condition | None:
-    """Which points inverse document frequencies are counted over; None for all."""
+    """The points from which inverse document frequencies are computed; None for all."""
     return body.idf.corpus if body is not None and isinstance(body.idf, IdfCorpus) else None
 
 

@@ -15,7 +15,7 @@ from journal.records import SPARSE, PatchVectors, Upsert, Vector, VectorColumn
 from shard.filters.conditions import Condition
 
 
-class GivenUpsert(msgspec.Struct):
+class ParsedUpsert(msgspec.Struct):
     """A parsed upsert body: the operation and its conditions."""
 
     operation: Upsert
@@ -24,10 +24,10 @@ class GivenUpsert(msgspec.Struct):
     collection: str = ""
 
 
-def given_upsert(body: UpsertBody, packed: bool) -> GivenUpsert:
+def parse_upsert(body: UpsertBody, packed: bool) -> ParsedUpsert:
     """Converts an upsert body. Raises ValueError, naming the place."""
     collection = body.collection if isinstance(body, BulkBody) else ""
-    return GivenUpsert(upsert_of(body, packed), body.update_filter, body.update_mode, collection)
+    return ParsedUpsert(upsert_of(body, packed), body.update_filter, body.update_mode, collection)
 
 
 def upsert_of(body: UpsertBody, packed: bool) -> Upsert:

@@ -28,7 +28,7 @@ from gateway.dialect.bodies import (
     UpsertBody,
 )
 from gateway.dialect.queries import order_by_of
-from gateway.dialect.upserts import GivenUpsert, encode_ids, vectors_patch_of
+from gateway.dialect.upserts import ParsedUpsert, encode_ids, vectors_patch_of
 from gateway.http.errors import BadRequest, NotFound
 from gateway.reads import QUICK_POINTS
 from gateway.request import ApiRequest, Response
@@ -49,7 +49,7 @@ MAX_PAGE = 10_000
 """The largest page, even if more is requested; the next page continues after it."""
 
 QUICK_BYTES = 1 << 20
-"""Payloads that are put into an answer by the event loop."""
+"""Up to this size of payloads, an answer is built on the event loop."""
 
 Answer = dict[str, Any]
 Edit = Callable[[Any, list[Step]], Any]
@@ -141,13 +141,13 @@ async def _ordered_page(response: Response, services: Services, pinned: Pinned, 
 
 async def upsert(request: ApiRequest, response: Response, services: Services) -> UpdateResult:
     """Inserts points, or replaces those that exist; `update_mode` and `update_filter` may leave some out."""
-    given = await services.writes.given_upsert(request, UpsertBody)
+    given = await services.writes.parse_upsert(request, UpsertBody)
     return await _upsert(request, response, services, request.path["collection_name"], given)
 
 
 async def bulk(request: ApiRequest, response: Response, services: Services) -> UpdateResult:
     """Inserts or replaces points of the collection named in the body, at tier 2."""
-    given = await services.writes.given_upsert(request, BulkBody)
+    given = await services.writes.parse_upsert(request, BulkBody)
     return await _upsert(request, response, services, given.collection, given)
 
 
@@ -239,7 +239,7 @@ async def _write(
     return await services.writes.write(request, response, collection, *operations)
 
 
-async def _upsert(request: ApiRequest, response: Response, services: Services, name: str, given: GivenUpsert) -> UpdateResult:
+async def _upsert(request: ApiRequest, response: Response, services: Services, name: str, given: ParsedUpsert) -> UpdateResult:
     operation = given.operation
     wanted = await services.reads.where(request, given.update_filter)
     if wanted is None and given.update_mode in (None, "upsert"):
@@ -326,8 +326,8 @@ def _distinct_ids(ids: Sequence[ExternalId], place: str) -> list[bytes]:
     return list(dict.fromkeys(encode_ids(ids, place)))
 
 
-def _unless_missing(result: UpdateResult, ids: Sequence[bytes], found: set[bytes]) -> UpdateResult:
-    missing = next((point_id for point_id in ids if point_id not in found), None)
+def _unless_missing(result: UpdateResult, ids: Sequence[bytes], existing: set[bytes]) -> UpdateResult:
+    missing = next((point_id for point_id in ids if point_id not in existing), None)
     if missing is not None:
         raise NotFound(f"Not found: No point with id {decode_id(missing)} found; all others are written")
     return result

@@ -211,7 +211,7 @@ class _Searching:
             future.set_exception(
                 error if isinstance(error, Exception) else Unavailable("the same request was given up", retry_after_s=1.0)
             )
-            future.exception()  # it is no concern of anyone's when nobody waits
+            future.exception()  # marks the exception as retrieved, so that asyncio does not log it when no request waits
             raise
         finally:
             del running[key]
@@ -220,7 +220,7 @@ class _Searching:
         return orjson.Fragment(made)
 
     async def in_turn(self, search: Awaitable[T]) -> T:
-        """One search of a batch; other requests may have the event loop before the next one."""
+        """Runs one search of a batch, then yields to other requests on the event loop."""
         answer = await search
         await asyncio.sleep(0)
         self.pinned.deadline.check()
@@ -261,7 +261,7 @@ class _Searching:
     async def translator(self, lookups: set[str]) -> Translator:
         """The translator of bodies to stages; `lookups` are other collections of examples."""
         others = {name: await self.services.reads.pin(self.request, self.response, name) for name in sorted(lookups)}
-        if others:  # which may have been waited for
+        if others:  # pinning them may have taken time, which does not count as work
             self.pinned.begin(self.pinned.deadline.again())
         return Translator(self.pinned, others, self.request.packed, partial(self.services.reads.where, self.request))
 
@@ -275,7 +275,7 @@ class _Searching:
         return nearest(collection, named.name, raw_of(named.vector, packed), "vector.vector")
 
     async def stage(self, query: Query, body: SimpleSearch, limit: int, exclude: frozenset[bytes] = frozenset()) -> Stage:
-        """The one stage of a search that has none inside."""
+        """The stage of a search without inner stages."""
         threshold = None if isinstance(body, DiscoverBody) else body.score_threshold
         reads = self.services.reads
         wanted = await reads.where(self.request, body.filter)

@@ -20,7 +20,7 @@ from shard.filters.subjects import (
     Element,
     Filter,
     FilterError,
-    Indexes,
+    IndexReader,
     Path,
     PayloadTest,
     PinnedRows,
@@ -100,7 +100,7 @@ class IdTest:
     def test(self, subject: Subject) -> bool:
         return subject.id in self.ids
 
-    def select(self, indexes: Indexes) -> Selection:
+    def select(self, indexes: IndexReader) -> Selection:
         return Selection(indexes.rows_of(self), True)
 
     def view_tests(self) -> Iterable[ViewTest]:
@@ -119,7 +119,7 @@ class VectorTest:
     def test(self, subject: Subject) -> bool:
         return self.name in subject.vector_names
 
-    def select(self, indexes: Indexes) -> Selection:
+    def select(self, indexes: IndexReader) -> Selection:
         return Selection(indexes.rows_of(self), True)
 
     def view_tests(self) -> Iterable[ViewTest]:
@@ -144,7 +144,7 @@ class SliceTest(PayloadTest):
         data = subject.id[:0:-1] if number else subject.id[1:]
         return siphash(data) % self.total == self.index
 
-    def select(self, indexes: Indexes) -> Selection:
+    def select(self, indexes: IndexReader) -> Selection:
         return Selection(indexes.alive, False)
 
 
@@ -160,7 +160,7 @@ class NestedTest:
         elements = [element for array in arrays for element in array if isinstance(element, dict)]
         return any(self.filter.test(Element(element, subject.fields)) for element in elements)
 
-    def select(self, indexes: Indexes) -> Selection:
+    def select(self, indexes: IndexReader) -> Selection:
         return Selection(self.filter.select(indexes).rows, False)
 
     def view_tests(self) -> Iterable[ViewTest]:
@@ -189,7 +189,7 @@ class Clauses:
             and sum(condition.test(subject) for condition in self.min_should) >= self.min_count
         )
 
-    def select(self, indexes: Indexes) -> Selection:
+    def select(self, indexes: IndexReader) -> Selection:
         rows, exact = BitMap(indexes.alive), True
         for selection in [condition.select(indexes) for condition in self.must]:
             rows &= selection.rows
@@ -286,8 +286,8 @@ def _parse_single(condition: Condition, label: str, depth: int, within: str) -> 
     if condition.slice is not None:
         return _parse_slice(condition.slice, f"{label}.slice")
     if condition.nested is not None:
-        key, place = _path(condition.nested.key.removesuffix("[]"), label, within)
-        inner = _parse(condition.nested.filter, f"{label}.nested.filter", depth + 1, f"{place}[].")
+        key, full_key = _path(condition.nested.key.removesuffix("[]"), label, within)
+        inner = _parse(condition.nested.filter, f"{label}.nested.filter", depth + 1, f"{full_key}[].")
         return NestedTest(key, inner)
     raise FilterError(f"{label}: this condition needs a key")
 
@@ -317,7 +317,7 @@ def _parse_field(condition: Condition, path: Path, label: str) -> Filter:
     wanted = condition.is_null if condition.is_empty is None else condition.is_empty
     if not isinstance(wanted, bool):
         raise FilterError(f"{label}: beside a key, is_empty and is_null are true or false")
-    return test if wanted else Clauses(must_not=[test], nested=path.key != path.place)
+    return test if wanted else Clauses(must_not=[test], nested=path.key != path.full_key)
 
 
 def _path(key: str, label: str, within: str) -> Path:

@@ -14,7 +14,7 @@ from payload.geo import MAX_LAT, MAX_LON, Area, Box, Circle, Coordinates, Polygo
 from payload.paths import as_micros, as_number, as_uuid, nodes_at, values_at
 from payload.schema import FieldSchema, FieldType
 from payload.text import Analyzer, analyzer_of
-from shard.filters.subjects import Filter, FilterError, Indexes, Path, PayloadTest, Selection, Subject
+from shard.filters.subjects import Filter, FilterError, IndexReader, Path, PayloadTest, Selection, Subject
 from shard.payload_index import FieldIndex
 
 MAX_RING_POINTS = 10_000
@@ -105,8 +105,8 @@ class ValueTest(PayloadTest):
     def test(self, subject: Subject) -> bool:
         return any(self.accepts(value) for value in values_at(subject.payload, self.path.key))
 
-    def select(self, indexes: Indexes) -> Selection:
-        index = indexes.field(self.path.place)
+    def select(self, indexes: IndexReader) -> Selection:
+        index = indexes.field(self.path.full_key)
         rows = None if index is None else self.lookup(index)
         return Selection(indexes.alive, False) if rows is None else Selection(rows, True)
 
@@ -123,13 +123,13 @@ class MatchTest(PayloadTest):
         uuids = self._uuids(subject.fields)
         return any(self._equals(value, uuids) for value in values_at(subject.payload, self.path.key))
 
-    def select(self, indexes: Indexes) -> Selection:
-        index = indexes.field(self.path.place)
+    def select(self, indexes: IndexReader) -> Selection:
+        index = indexes.field(self.path.full_key)
         rows = None if index is None else index.matching(value for _, value in self.wanted)
         return Selection(indexes.alive, False) if rows is None else Selection(rows, True)
 
     def _uuids(self, fields: Mapping[str, FieldSchema]) -> frozenset[str]:
-        schema = fields.get(self.path.place) if self.uuids else None
+        schema = fields.get(self.path.full_key) if self.uuids else None
         return self.uuids if schema is not None and schema.type is FieldType.UUID else frozenset()
 
     def _equals(self, value: Any, uuids: frozenset[str]) -> bool:
@@ -147,8 +147,8 @@ class ExceptTest(MatchTest):
         values = values_at(subject.payload, self.path.key)
         return any(value is not None and not self._equals(value, uuids) for value in values)
 
-    def select(self, indexes: Indexes) -> Selection:
-        index = indexes.field(self.path.place)
+    def select(self, indexes: IndexReader) -> Selection:
+        index = indexes.field(self.path.full_key)
         return Selection(indexes.alive if index is None else index.filled, False)
 
 
@@ -166,11 +166,11 @@ class TextTest(PayloadTest):
         texts = [value for value in values_at(subject.payload, self.path.key) if isinstance(value, str)]
         if not texts:
             return False
-        analyzer, wanted = self._words(subject.fields.get(self.path.place))
+        analyzer, wanted = self._words(subject.fields.get(self.path.full_key))
         return any(self._holds(analyzer, wanted, text) for text in texts)
 
-    def select(self, indexes: Indexes) -> Selection:
-        index = indexes.field(self.path.place)
+    def select(self, indexes: IndexReader) -> Selection:
+        index = indexes.field(self.path.full_key)
         if index is None or index.schema.type is not FieldType.TEXT:
             return Selection(indexes.alive, False)
         _, wanted = self._words(index.schema)
@@ -205,7 +205,7 @@ class CountTest(PayloadTest):
         nodes = nodes_at(subject.payload, self.path.key)
         return any(self.accepts(_count(node)) for node in nodes) if nodes else self.accepts(0)
 
-    def select(self, indexes: Indexes) -> Selection:
+    def select(self, indexes: IndexReader) -> Selection:
         return Selection(indexes.alive, False)
 
 
@@ -218,9 +218,9 @@ class EmptyTest(PayloadTest):
     def test(self, subject: Subject) -> bool:
         return all(node is None or node == [] for node in nodes_at(subject.payload, self.path.key))
 
-    def select(self, indexes: Indexes) -> Selection:
-        index = indexes.field(self.path.place)
-        if index is None or self.path.key != self.path.place:  # the index does not know single elements of an array
+    def select(self, indexes: IndexReader) -> Selection:
+        index = indexes.field(self.path.full_key)
+        if index is None or self.path.key != self.path.full_key:  # the index does not know single elements of an array
             return Selection(indexes.alive, False)
         return Selection(indexes.alive - index.filled, True)
 
@@ -234,8 +234,8 @@ class NullTest(PayloadTest):
     def test(self, subject: Subject) -> bool:
         return None in values_at(subject.payload, self.path.key)
 
-    def select(self, indexes: Indexes) -> Selection:
-        index = indexes.field(self.path.place)
+    def select(self, indexes: IndexReader) -> Selection:
+        index = indexes.field(self.path.full_key)
         return Selection(indexes.alive, False) if index is None else Selection(index.nulls, True)
 
 

@@ -91,7 +91,7 @@ class Selection(NamedTuple):
     exact: bool
 
 
-class Indexes(Protocol):
+class IndexReader(Protocol):
     """The alive rows of a view and the shard's payload indexes, for `select`."""
 
     @property
@@ -131,7 +131,7 @@ class Filter(Protocol):
     def test(self, subject: Subject) -> bool:
         """Whether the subject passes."""
 
-    def select(self, indexes: Indexes) -> Selection:
+    def select(self, indexes: IndexReader) -> Selection:
         """The rows that may pass. The bitmap may belong to an index: the caller must not change it, or keep it without a copy."""
 
 
@@ -143,7 +143,7 @@ class PayloadTest:
 
 
 class Path(NamedTuple):
-    """The path of a field: `key` from the subject, `place` from the payload. They differ inside a nested filter."""
+    """The path of a field: `key` from the subject, `full_key` from the payload. They differ inside a nested filter."""
 
     key: str
-    place: str
+    full_key: str

@@ -32,7 +32,7 @@ EXACT_BELOW = 10_000
 """Up to this many matches of a filter are scanned."""
 
 QUICK_FLOATS = 8_000_000
-"""A search that compares fewer floats than this one by one, in all shards, takes about a millisecond."""
+"""A scan of this many floats, in all shards together, takes about a millisecond; a search with a higher cost is not quick."""
 
 WALK_COST = 3
 """The cost of comparing one float in a graph search, in floats of a scan: graph searches read memory at random."""
@@ -259,8 +259,8 @@ def _by_id(view: ShardView, rows: RowSet | None, start: bytes, without: BitMap, 
     some = view.alive if rows is None else rows.rows
     if len(some) < SORTED_BELOW:
         numbers = some.to_array().tolist()
-        found = sorted(zip(view.ids(numbers)[0], numbers, strict=True))
-        yield from (row for id_, row in found if id_ >= start and row not in without)
+        by_id = sorted(zip(view.ids(numbers)[0], numbers, strict=True))
+        yield from (row for id_, row in by_id if id_ >= start and row not in without)
         return
     for _, row in view.ids_from(start, deadline):
         if (rows is None or row in rows.rows) and row not in without:

@@ -42,20 +42,20 @@ class RowSet:
 
     def __init__(self, rows: BitMap) -> None:
         self.rows = rows
-        self._made: dict[Any, Any] = {}
+        self._cache: dict[Any, Any] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def array(self) -> Rows:
         """The rows, ascending."""
-        return self.made("array", lambda: np.array(self.rows.to_array(), np.int64) if self.rows else np.empty(0, np.int64))
+        return self.cached("array", lambda: np.array(self.rows.to_array(), np.int64) if self.rows else np.empty(0, np.int64))
 
-    def made(self, key: Any, make: Callable[[], T]) -> T:
-        """The result of `make`, cached under a key."""
-        if key not in self._made:
-            self._made[key] = make()
-        value: T = self._made[key]
+    def cached(self, key: Any, compute: Callable[[], T]) -> T:
+        """The result of `compute`, cached under a key."""
+        if key not in self._cache:
+            self._cache[key] = compute()
+        value: T = self._cache[key]
         return value
 
 
@@ -139,7 +139,7 @@ class InMemory:
         pass
 
 
-def must_compact(dead: int, count: int) -> bool:
+def needs_compaction(dead: int, count: int) -> bool:
     """Whether an in-memory index has so many dead points that it must be rebuilt without them."""
     return dead > max(MIN_DEAD, MAX_DEAD_SHARE * count)
 
@@ -172,16 +172,16 @@ def closest(distance: Distance, scored: ScoredRows, limit: int) -> ScoredRows:
     return ScoredRows(scored.rows[chosen], scored.scores[chosen])
 
 
-def grown(array: NDArray[Any], count: int, shape: tuple[int, ...]) -> NDArray[Any]:
+def reallocated(array: NDArray[Any], count: int, shape: tuple[int, ...]) -> NDArray[Any]:
     """A new, larger array with a copy of the first `count` elements; readers of the old array are not affected."""
     larger = np.empty(shape, array.dtype)
     larger[:count] = array[:count]
     return larger
 
 
-def room_for(count: int, now: int) -> int:
-    """The capacity to allocate when `count` elements are needed and the capacity is `now`."""
-    return max(1024, count, 2 * now)
+def grown_capacity(count: int, capacity: int) -> int:
+    """The capacity to allocate when `count` elements are needed; `capacity` is the current one."""
+    return max(1024, count, 2 * capacity)
 
 
 def normalised(vectors: Vectors) -> Vectors:

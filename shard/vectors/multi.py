@@ -15,7 +15,7 @@ from pyroaring import BitMap
 from catalog.collection import Distance
 from journal.records import Vector, Vectors
 from shard.vectors.graph import similarities
-from shard.vectors.index import InMemory, Rows, RowSet, ScoredRows, closest, grown, must_compact, room_for
+from shard.vectors.index import InMemory, Rows, RowSet, ScoredRows, closest, grown_capacity, needs_compaction, reallocated
 
 CHUNK_VECTORS = 16_384
 """Vectors that are compared at a time, which bounds memory."""
@@ -88,15 +88,15 @@ class MultiIndex(InMemory):
     def add(self, rows: Rows, vectors: Sequence[Vector]) -> None:
         end = self._count + len(rows)
         if end > len(self._rows):
-            room = room_for(end, len(self._rows))
-            self._rows = grown(self._rows, self._count, (room,))
-            self._alive = grown(self._alive, self._count, (room,))
-            self._starts = grown(self._starts, self._count + 1, (room + 1,))
+            capacity = grown_capacity(end, len(self._rows))
+            self._rows = reallocated(self._rows, self._count, (capacity,))
+            self._alive = reallocated(self._alive, self._count, (capacity,))
+            self._starts = reallocated(self._starts, self._count + 1, (capacity + 1,))
         first = int(self._starts[self._count])
         starts = first + np.cumsum([len(vector) for vector in vectors])
         if starts[-1] > len(self._vectors):
-            shape = (room_for(int(starts[-1]), len(self._vectors)), self._vectors.shape[1])
-            self._vectors = grown(self._vectors, first, shape)
+            shape = (grown_capacity(int(starts[-1]), len(self._vectors)), self._vectors.shape[1])
+            self._vectors = reallocated(self._vectors, first, shape)
         self._vectors[first : starts[-1]] = np.concatenate(vectors)
         self._rows[self._count : end] = rows
         self._alive[self._count : end] = True
@@ -109,7 +109,7 @@ class MultiIndex(InMemory):
             self._alive = self._alive.copy()  # a view may hold the old one
             self._alive[: self._count][dead] = False
             dead_count = self._count - int(np.count_nonzero(self._alive[: self._count]))
-            if must_compact(dead_count, self._count):
+            if needs_compaction(dead_count, self._count):
                 self._compact()
 
     def publish(self) -> None:

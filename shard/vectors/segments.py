@@ -33,7 +33,7 @@ from shard.vectors.graph import (
     exact_scores,
     scores_at,
 )
-from shard.vectors.index import NOTHING, Rows, RowSet, ScoredRows, closest, grown, room_for
+from shard.vectors.index import NOTHING, Rows, RowSet, ScoredRows, closest, grown_capacity, reallocated
 from shard.vectors.scans import SharedScan
 from shard.vectors.segment_policy import DEFAULT_POLICY, SegmentPolicy
 from shard.vectors.segment_store import DamagedSegment, SegmentStore, StoredSegment
@@ -232,7 +232,7 @@ class VectorView(NamedTuple):
         """The score of every alive row, or of those of `rows`, in the order of their local ids."""
         segment = view.segment
         if rows is not None:
-            local = rows.made(view, partial(_local_ids, view, rows))
+            local = rows.cached(view, partial(_local_ids, view, rows))
             return ScoredRows(segment.rows[local], scores_at(self.distance, segment.vectors, example, local))
         every = segment.rows[: view.end]
         if segment.scan is not None and self.distance.higher_is_closer:
@@ -249,7 +249,7 @@ class VectorView(NamedTuple):
 
     def _search_codes(self, view: SegmentView, codes: FlatCodes, query: Vectors, limit: int, rows: RowSet | None) -> ScoredRows:
         allowed = _allowed(view, rows)
-        if allowed is None and view.end < view.segment.count:  # rows that came after this view have codes too
+        if allowed is None and view.end < view.segment.count:  # the codes include rows that were added after this view
             allowed = bits_of(np.ones(view.end, np.bool_))
         return self._ranked(view, query, codes.search(query, limit, allowed), limit)
 
@@ -271,7 +271,7 @@ def _local_ids(view: SegmentView, rows: RowSet) -> LocalIds:
 
 def _allowed(view: SegmentView, rows: RowSet | None) -> Bits | None:
     """The alive rows, or those of `rows`, as packed bits; None when all rows are allowed."""
-    return view.bits() if rows is None else rows.made((view, "bits"), partial(_bits, view, rows))
+    return view.bits() if rows is None else rows.cached((view, "bits"), partial(_bits, view, rows))
 
 
 def _bits(view: SegmentView, rows: RowSet) -> Bits:
@@ -342,11 +342,11 @@ class VectorIndex:
         """Appends rows, ascending and above all existing ones, with vectors of shape (size,). Visible after `publish`."""
         segment, end = self._growing, self._growing.count + len(rows)
         if end > len(segment.rows):
-            room = room_for(end, len(segment.rows))
-            segment.rows = grown(segment.rows, segment.count, (room,))
-            segment.vectors = grown(segment.vectors, segment.count, (room, self._size))
+            capacity = grown_capacity(end, len(segment.rows))
+            segment.rows = reallocated(segment.rows, segment.count, (capacity,))
+            segment.vectors = reallocated(segment.vectors, segment.count, (capacity, self._size))
             if segment.alive is not None:
-                segment.alive = grown(segment.alive, segment.count, (room,))
+                segment.alive = reallocated(segment.alive, segment.count, (capacity,))
         segment.rows[segment.count : end] = rows
         segment.vectors[segment.count : end] = np.stack(vectors)
         if segment.alive is not None:

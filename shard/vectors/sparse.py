@@ -14,7 +14,7 @@ from pyroaring import BitMap
 
 from catalog.collection import Distance
 from journal.records import Vector, Vectors
-from shard.vectors.index import InMemory, Rows, RowSet, ScoredRows, closest, grown, must_compact, room_for
+from shard.vectors.index import InMemory, Rows, RowSet, ScoredRows, closest, grown_capacity, needs_compaction, reallocated
 
 Ordinals = NDArray[np.uint32]
 """The ordinal of a point is its number in insertion order."""
@@ -23,30 +23,30 @@ Ordinals = NDArray[np.uint32]
 class Posting:
     """The points that have one index, and their values, in order of ordinal."""
 
-    __slots__ = ("count", "places", "values")
+    __slots__ = ("count", "ordinals", "values")
 
     def __init__(self) -> None:
         self.count = 0
-        self.places: Ordinals = np.empty(4, np.uint32)
+        self.ordinals: Ordinals = np.empty(4, np.uint32)
         self.values: Vectors = np.empty(4, np.float32)
 
-    def append(self, places: Ordinals, values: Vectors) -> None:
-        end = self.count + len(places)
-        if end > len(self.places):
-            room = max(end, 2 * self.count)
-            self.places = grown(self.places, self.count, (room,))
-            self.values = grown(self.values, self.count, (room,))
-        self.places[self.count : end] = places
+    def append(self, ordinals: Ordinals, values: Vectors) -> None:
+        end = self.count + len(ordinals)
+        if end > len(self.ordinals):
+            capacity = max(end, 2 * self.count)
+            self.ordinals = reallocated(self.ordinals, self.count, (capacity,))
+            self.values = reallocated(self.values, self.count, (capacity,))
+        self.ordinals[self.count : end] = ordinals
         self.values[self.count : end] = values
         self.count = end
 
     def below(self, end: int) -> tuple[Ordinals, Vectors]:
         """Ordinals below `end`, and their values."""
         count = self.count  # must be read before the arrays, which only grow
-        places, values = self.places[:count], self.values[:count]
-        if count and places[-1] >= end:
-            count = int(np.searchsorted(places, end))
-        return places[:count], values[:count]
+        ordinals, values = self.ordinals[:count], self.values[:count]
+        if count and ordinals[-1] >= end:
+            count = int(np.searchsorted(ordinals, end))
+        return ordinals[:count], values[:count]
 
 
 class SparseView:
@@ -67,9 +67,9 @@ class SparseView:
         shares = np.zeros(self._end, np.bool_)
         for index, value in example.tolist():
             if (posting := self._postings.get(index)) is not None:
-                places, values = posting.below(self._end)
-                scores[places] += np.float32(value) * values
-                shares[places] = True
+                ordinals, values = posting.below(self._end)
+                scores[ordinals] += np.float32(value) * values
+                shares[ordinals] = True
         shares &= self._alive
         if rows is not None:
             shares &= self._among(rows)
@@ -101,7 +101,7 @@ class SparseView:
         return self._count
 
     def _among(self, rows: RowSet) -> NDArray[np.bool_]:
-        return rows.made(self, lambda: np.isin(self._rows, rows.array(), assume_unique=True))
+        return rows.cached(self, lambda: np.isin(self._rows, rows.array(), assume_unique=True))
 
 
 class SparseIndex(InMemory):
@@ -118,20 +118,20 @@ class SparseIndex(InMemory):
     def add(self, rows: Rows, vectors: Sequence[Vector]) -> None:
         end = self._count + len(rows)
         if end > len(self._rows):
-            room = room_for(end, len(self._rows))
-            self._rows = grown(self._rows, self._count, (room,))
-            self._alive = grown(self._alive, self._count, (room,))
+            capacity = grown_capacity(end, len(self._rows))
+            self._rows = reallocated(self._rows, self._count, (capacity,))
+            self._alive = reallocated(self._alive, self._count, (capacity,))
         self._rows[self._count : end] = rows
         self._alive[self._count : end] = True
         elements = np.concatenate(vectors)
-        places = np.repeat(np.arange(self._count, end, dtype=np.uint32), [len(vector) for vector in vectors])
+        ordinals = np.repeat(np.arange(self._count, end, dtype=np.uint32), [len(vector) for vector in vectors])
         order = np.argsort(elements["index"], kind="stable")
         indexes, starts = np.unique(elements["index"][order], return_index=True)
         for index, at in zip(indexes.tolist(), np.split(order, starts[1:]) if len(order) else [], strict=True):
             posting = self._postings.get(index)
             if posting is None:
                 posting = self._postings[index] = Posting()
-            posting.append(places[at], elements["value"][at])
+            posting.append(ordinals[at], elements["value"][at])
         self._count = end
 
     def kill(self, rows: Rows) -> None:
@@ -143,7 +143,7 @@ class SparseIndex(InMemory):
             self._alive = self._alive.copy()  # a view may hold the old one
             self._alive[at] = False
             self._dead += len(at)
-            if must_compact(self._dead, self._count):
+            if needs_compaction(self._dead, self._count):
                 self._compact()
 
     def publish(self) -> None:
@@ -153,20 +153,20 @@ class SparseIndex(InMemory):
         return {"vectors": self.view.size(), "indexed": self.view.size(), "segments": 1}
 
     def sizes_bytes(self) -> Mapping[str, int]:
-        postings = sum(posting.places.nbytes + posting.values.nbytes for posting in list(self._postings.values()))
+        postings = sum(posting.ordinals.nbytes + posting.values.nbytes for posting in list(self._postings.values()))
         return {"postings": postings + self._rows.nbytes + self._alive.nbytes}
 
     def _compact(self) -> None:
         """Makes new postings of the points that are alive; views keep the old ones."""
         alive = self._alive[: self._count]
-        new_places = np.cumsum(alive, dtype=np.uint32) - np.uint32(1)
+        new_ordinals = np.cumsum(alive, dtype=np.uint32) - np.uint32(1)
         postings = {}
         for index, old in self._postings.items():
-            places, values = old.below(self._count)
-            kept = alive[places]
+            ordinals, values = old.below(self._count)
+            kept = alive[ordinals]
             if kept.any():
                 posting = postings[index] = Posting()
-                posting.append(new_places[places[kept]], values[kept])
+                posting.append(new_ordinals[ordinals[kept]], values[kept])
         self._postings = postings
         self._rows = self._rows[: self._count][alive]
         self._count = len(self._rows)
