@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
@@ -71,6 +72,8 @@ class ReadService:
     executor: Executor
     timeouts: ReadTimeouts
     make_replica: MakeReplica = local_replica
+    given_up: threading.Event = field(default_factory=threading.Event)
+    """Set when the node no longer answers: all deadlines have passed then."""
 
     @property
     def catalog(self) -> CatalogView:
@@ -97,14 +100,17 @@ class ReadService:
             collection = _found(self.catalog.find(name), name)
         replicas = self.replicas(collection)
         work_s = WORK_S if for_write else request.timeout_s or self.timeouts.work_s
-        pinned = await pin(collection, replicas, required, wait_s, work_s, pool_of(self.executor))
+        pinned = await pin(collection, replicas, required, wait_s, work_s, pool_of(self.executor), self._clock)
         waited_s = time.perf_counter() - started_s
         response.saw(pinned.positions, level, waited_s)
         return pinned
 
+    def _clock(self) -> float:
+        return float("inf") if self.given_up.is_set() else time.monotonic()
+
     async def pin_now(self, collection: Collection) -> Pinned:
         """Pins the current shards of a collection, for a write that depends on them."""
-        return await pin(collection, self.replicas(collection), {}, 0, WORK_S, pool_of(self.executor))
+        return await pin(collection, self.replicas(collection), {}, 0, WORK_S, pool_of(self.executor), self._clock)
 
     async def find(self, request: ApiRequest, name: str) -> Collection:
         """The collection with that name or alias. If it is unknown, catches up with the catalog first. Raises NotFound."""

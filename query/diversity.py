@@ -17,22 +17,21 @@ def diversified(distance: Distance, query: Vector, vectors: Sequence[Vector], di
     to the ones before it."""
     if not vectors:
         return []
-    relevance = _likeness(distance, vectors, query)
+    relevance = _likeness(distance, vectors, query, deadline)
     order = [int(np.argmax(relevance))]
-    likest = _likeness(distance, vectors, vectors[order[0]], from_each=True)
+    likest = _likeness(distance, vectors, vectors[order[0]], deadline, from_each=True)
     waiting = np.ones(len(vectors), np.bool_)
     waiting[order[0]] = False
     while waiting.any():
-        deadline.check()
         gain = np.where(waiting, (1 - diversity) * relevance - diversity * likest, -np.inf)
         chosen = int(np.argmax(gain))
         order.append(chosen)
         waiting[chosen] = False
-        likest = np.maximum(likest, _likeness(distance, vectors, vectors[chosen], from_each=True))
+        likest = np.maximum(likest, _likeness(distance, vectors, vectors[chosen], deadline, from_each=True))
     return order
 
 
-def _likeness(distance: Distance, vectors: Sequence[Vector], to: Vector, from_each: bool = False) -> Vectors:
+def _likeness(distance: Distance, vectors: Sequence[Vector], to: Vector, deadline: Deadline, from_each: bool = False) -> Vectors:
     """The similarity of each vector to `to`; higher is closer. Shape (n,).
 
     The similarity of multi-vectors is not symmetric: `to` is the query, or, if `from_each`, each of the vectors is the query.
@@ -41,9 +40,12 @@ def _likeness(distance: Distance, vectors: Sequence[Vector], to: Vector, from_ea
         return np.array([_shared(vector, to) for vector in vectors], np.float32)
     if to.ndim == 1:
         return similarities(distance, np.stack(vectors), to)
-    pairs = [np.stack([similarities(distance, vector, one) for one in to]) for vector in vectors]
-    scores = [pair.max(axis=0 if from_each else 1).sum() for pair in pairs]
-    return np.array(scores, np.float32)
+    scores = np.empty(len(vectors), np.float32)
+    for at, vector in enumerate(vectors):
+        deadline.check()
+        pair = np.stack([similarities(distance, vector, one) for one in to])
+        scores[at] = pair.max(axis=0 if from_each else 1).sum()
+    return scores
 
 
 def _shared(a: Vector, b: Vector) -> float:

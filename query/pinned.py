@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -59,6 +60,11 @@ class Pinned:
         """Runs work on `count` points: directly for few points, in the thread pool for many."""
         return work() if count <= QUICK_POINTS or self._pool is None else await self._pool(work)
 
+    async def give_way(self) -> None:
+        """Lets other requests have the event loop, between pieces of work that are quick each."""
+        if self._pool is not None:  # without one there is no event loop
+            await asyncio.sleep(0)
+
     async def by_lease(self, ids: Sequence[bytes]) -> list[tuple[Lease, Sequence[bytes]]]:
         """Splits ids by shard, without shards that have none of them; keeps the given order."""
         if len(self.leases) == 1:
@@ -84,15 +90,16 @@ async def pin(
     wait_s: float,
     work_s: float,
     pool: Pool[Any] | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Pinned:
     """Takes leases on all shards of a collection, each on a view in which everything below `positions` is applied.
 
     It is waited for that for `wait_s` at most, and then the request has `work_s`. Raises NotCaughtUp. What takes long in putting
     answers together is done in `pool`.
     """
-    asked = Deadline(wait_s + work_s)
+    asked = Deadline(wait_s + work_s, clock)
     leases = await all_of((replica.read(positions, wait_s) for replica in replicas), asked)
-    return Pinned(collection, leases, Deadline(work_s), pool)
+    return Pinned(collection, leases, Deadline(work_s, clock), pool)
 
 
 async def all_of(answers: Iterable[Answer[T]], deadline: Deadline) -> list[T]:
@@ -105,10 +112,15 @@ async def all_of(answers: Iterable[Answer[T]], deadline: Deadline) -> list[T]:
         started.extend(answers)
         return [await _in_time(answer, deadline) if isinstance(answer, Awaitable) else answer for answer in started]
     except BaseException:
-        for answer in started:
-            if isinstance(answer, asyncio.Future):
-                answer.cancel()  # work that is already running stops at its next check of the deadline
+        abandon(started)
         raise
+
+
+def abandon(answers: Iterable[Answer[Any]]) -> None:
+    """Cancels answers that are not wanted any more. Work that is already running stops at its next check of the deadline."""
+    for answer in answers:
+        if isinstance(answer, asyncio.Future) and not answer.cancel() and not answer.cancelled():
+            answer.exception()  # or asyncio would log that nobody asked for it
 
 
 async def _in_time(answer: Awaitable[T], deadline: Deadline) -> T:

@@ -19,7 +19,7 @@ from catalog.collection import Collection, Distance
 from journal.records import SPARSE, Vector
 from query.diversity import diversified
 from query.fusion import fuse
-from query.pinned import Pinned
+from query.pinned import Pinned, abandon
 from query.stages import Fusion, Stage
 from shard.contract import vector_error
 from shard.ranking.execution import Steps, step
@@ -93,10 +93,17 @@ class _Search:
     async def _inner(self, stages: Sequence[Stage]) -> list[RankedPoints]:
         """Executes inner stages; those without inner stages run concurrently."""
         stages = [await self._weighed(stage) for stage in stages]
-        started = [None if stage.inner or stage.diversity else await self._ask(stage, None) for stage in stages]
+        started: list[list[Answer[RankedPoints]] | None] = []
         lists = []
-        for stage, answers in zip(stages, started, strict=True):
-            lists.append(await self.ranked(stage) if answers is None else await self._merged(stage, answers))
+        try:
+            for stage in stages:
+                started.append(None if stage.inner or stage.diversity else await self._ask(stage, None))
+                await self._pinned.give_way()
+            for stage, answers in zip(stages, started, strict=True):
+                lists.append(await self.ranked(stage) if answers is None else await self._merged(stage, answers))
+        except BaseException:
+            abandon(chain.from_iterable(answers or () for answers in started))
+            raise
         return lists
 
     async def leaf(self, stage: Stage, among: Sequence[bytes] | None) -> RankedPoints:

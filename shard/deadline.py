@@ -26,7 +26,7 @@ class Deadline:
 
     def check(self) -> None:
         """Raises DeadlineExceeded when the deadline has passed."""
-        if self._clock() > self._at_s:
+        if self._clock() >= self._at_s:
             raise self.exceeded()
 
     def exceeded(self) -> DeadlineExceeded:

@@ -24,7 +24,7 @@ from shard.filters.subjects import Filter, PointSubject, Selection, ViewTest
 from shard.filters.where import Where
 from shard.payload_index import FieldIndex, Moment, PayloadIndex, ValueOfRow, bitmap_bytes
 from shard.rows import RowsView
-from shard.store import NO_ROW, Row, StoreView
+from shard.store import Row, StoreView
 from shard.vectors.index import RowSet, View
 
 MAX_SELECTIONS = 64
@@ -101,12 +101,11 @@ class ShardView:
         return self._store.vectors(row)
 
     def ids_from(self, start: bytes, deadline: Deadline = NEVER) -> Iterator[tuple[bytes, int]]:
-        """Ids and rows of all points in id order, from `start` (inclusive). Checks the deadline while it skips deleted points."""
+        """Ids and rows of all points in id order, from `start` (inclusive); NO_ROW for deleted ones."""
         for count, (id_, row) in enumerate(self._store.scan_points(start)):
             if count % ROWS_PER_STEP == 0:
                 deadline.check()
-            if row != NO_ROW:
-                yield id_, row
+            yield id_, row
 
     # Filters.
 
@@ -114,6 +113,7 @@ class ShardView:
         """The rows that pass a filter; None, which means all rows, without a filter."""
         if where is None:
             return None
+        deadline.check()
         if (known := self._selections.get(where.text)) is not None:
             return known
         rows, exact = self.may_pass(where, deadline)
@@ -129,7 +129,7 @@ class ShardView:
         """The rows that may pass a filter, from the indexes. The caller may change the bitmap."""
         if (known := self._selections.get(where.text)) is not None:
             return Selection(BitMap(known.rows), True)
-        indexes = _Indexes(self, self._payload.fields, where.filter)
+        indexes = _Indexes(self, self._payload.fields, where.filter, deadline)
         with self._payload.lock:
             indexes.fields = self._payload.fields
             rows, exact = where.filter.select(indexes)
@@ -242,11 +242,11 @@ class _Indexes:
     The tests that need only the view may take long; they are evaluated in the constructor, before the lock is taken.
     """
 
-    def __init__(self, view: ShardView, fields: Mapping[str, FieldIndex], filter_: Filter) -> None:
+    def __init__(self, view: ShardView, fields: Mapping[str, FieldIndex], filter_: Filter, deadline: Deadline) -> None:
         self.alive = view.alive
         self.fields = fields
         self._view = view
-        self._rows = {id(test): test.rows(view) for test in filter_.view_tests()}
+        self._rows = {id(test): test.rows(view, deadline) for test in filter_.view_tests()}
 
     def field(self, path: str) -> FieldIndex | None:
         return self._view.field_index(path, self.fields)

@@ -71,6 +71,7 @@ class Roles:
 
     async def stop(self) -> None:
         """Stops all roles, then the journal. Waits at most STOP_S for the threads."""
+        self.services.reads.given_up.set()  # the process ends only when the pool's threads do
         for role in (self.ingest, self.replayer):
             role.stop()
         deadline_s = time.monotonic() + STOP_S

@@ -222,7 +222,7 @@ class _Searching:
     async def in_turn(self, search: Awaitable[T]) -> T:
         """Runs one search of a batch, then yields to other requests on the event loop."""
         answer = await search
-        await asyncio.sleep(0)
+        await self.pinned.give_way()
         self.pinned.deadline.check()
         return answer
 

@@ -201,7 +201,7 @@ def _params(query: bytes, kind: type) -> tuple[Any, list[str]]:
             name[:MAX_KEY_CHARS] for name in unknown if _PRINTABLE.fullmatch(name)
         ]
     except msgspec.ValidationError as error:
-        raise BadRequest(f"query string: {error}") from error
+        raise BadRequest(f"query string: {error}".replace(", got `str`", ", got another text")) from error
 
 
 def _checked_key(name: str, value: str) -> str:

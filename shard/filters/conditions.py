@@ -14,6 +14,7 @@ from pyroaring import BitMap
 
 from journal.ids import ExternalId, encode_id
 from payload.paths import nodes_at, steps_of
+from shard.deadline import Deadline
 from shard.filters import fields
 from shard.filters.siphash import siphash
 from shard.filters.subjects import (
@@ -28,6 +29,9 @@ from shard.filters.subjects import (
     Subject,
     ViewTest,
 )
+
+IDS_PER_STEP = 1_000
+"""Ids that are looked up before the deadline is checked again."""
 
 MAX_DEPTH = 32
 
@@ -106,8 +110,12 @@ class IdTest:
     def view_tests(self) -> Iterable[ViewTest]:
         return (self,)
 
-    def rows(self, view: PinnedRows) -> BitMap:
-        return BitMap(point.row for point in view.find(sorted(self.ids)))
+    def rows(self, view: PinnedRows, deadline: Deadline) -> BitMap:
+        ids, rows = sorted(self.ids), BitMap()
+        for start in range(0, len(ids), IDS_PER_STEP):
+            deadline.check()
+            rows.update(point.row for point in view.find(ids[start : start + IDS_PER_STEP]))
+        return rows
 
 
 @dataclass(frozen=True)
@@ -125,7 +133,7 @@ class VectorTest:
     def view_tests(self) -> Iterable[ViewTest]:
         return (self,)
 
-    def rows(self, view: PinnedRows) -> BitMap:
+    def rows(self, view: PinnedRows, deadline: Deadline) -> BitMap:
         vectors = view.vectors.get(self.name)
         return BitMap() if vectors is None else vectors.all_rows()
 

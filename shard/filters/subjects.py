@@ -14,6 +14,7 @@ import orjson
 from pyroaring import BitMap
 
 from payload.schema import FieldSchema
+from shard.deadline import Deadline
 from shard.payload_index import FieldIndex
 from shard.store import Row
 from shard.vectors.index import View
@@ -118,8 +119,8 @@ class PinnedRows(Protocol):
 class ViewTest(Protocol):
     """A condition that needs no payload index, only the view. It may take long and is evaluated without the index's lock."""
 
-    def rows(self, view: PinnedRows) -> BitMap:
-        """The rows that pass."""
+    def rows(self, view: PinnedRows, deadline: Deadline) -> BitMap:
+        """The rows that pass. Raises DeadlineExceeded."""
 
 
 class Filter(Protocol):

@@ -55,10 +55,7 @@ def _best(good: Vectors, bad: Vectors) -> Vectors:
 def _similarities(view: View, examples: Sequence[Vector], rows: RowSet | None, deadline: Deadline) -> tuple[Rows, Vectors]:
     """The rows that have the vector, among `rows` or all, and their similarities, shape (examples, rows). The similarity is 0
     for a sparse vector that has no index in common with an example."""
-    parts = []
-    for example in examples:
-        deadline.check()
-        parts.append(view.compare(example, rows))
+    parts = [view.compare(example, rows, deadline) for example in examples]
     all_rows = parts[0].rows
     if isinstance(view, SparseView):
         having = view.all_rows()

@@ -23,6 +23,7 @@ from journal.records import Vectors
 from shard.deadline import Deadline
 from shard.ranking.examples import ByExamples, scored
 from shard.ranking.rankings import ById, Nearest, OrderBy, Ranking, Sample, SearchParams
+from shard.store import NO_ROW
 from shard.vectors.graph import CodeUse
 from shard.vectors.index import MAX_TIES, RowSet, ScoredRows, View, closest
 from shard.vectors.segments import VectorView
@@ -40,7 +41,7 @@ WALK_COST = 3
 QUICK_LIMIT = 100
 
 SORTED_BELOW = 5_000
-"""Fewer rows than this are sorted by id; for more, all points are scanned in id order."""
+"""Fewer rows than this are always sorted by id."""
 
 
 class RankedRows(NamedTuple):
@@ -115,13 +116,14 @@ def rank(
     rows = _rows(view, ranking, among, deadline, steps)
     match ranking.by:
         case Nearest() as by:
-            candidates = _nearest(view, ranking, by, rows, len(without), plan, steps)
+            candidates = _nearest(view, ranking, by, rows, len(without), deadline, plan, steps)
         case OrderBy() as by:
             return _by_values(view, ranking, by, (view.alive if rows is None else rows.rows) - without, deadline)
         case Sample(seed):
             return _sampled((view.alive if rows is None else rows.rows) - without, ranking.limit, seed)
         case ById(start):
-            return _unscored(list(islice(_by_id(view, rows, start, without, deadline), ranking.limit)))
+            some = (view.alive if rows is None else rows.rows) - without
+            return _unscored(_by_id(view, some, start, ranking.limit, deadline))
         case by:
             candidates = _by_examples(view, ranking, by, rows, len(without), deadline, steps)
     if without:
@@ -154,6 +156,7 @@ def _nearest(
     by: Nearest,
     rows: RowSet | None,
     more: int,
+    deadline: Deadline,
     plan: Plan | None,
     steps: Steps | None,
 ) -> ScoredRows:
@@ -164,7 +167,7 @@ def _nearest(
     with step(steps, "search", among=size) as facts:
         facts["plan"] = plan.method
         if plan.method == "scan":
-            return index.scan(by.vector, limit, rows)
+            return index.scan(by.vector, limit, rows, deadline)
         assert isinstance(index, VectorView)
         use = _use(params)
         if steps is not None:
@@ -172,7 +175,7 @@ def _nearest(
         candidates = index.search(by.vector, limit, params.ef, rows, use)
         if len(candidates.rows) < min(limit, size):
             facts["plan"] = "graph, then scan"
-            candidates = index.scan(by.vector, limit, rows)
+            candidates = index.scan(by.vector, limit, rows, deadline)
         return candidates
 
 
@@ -255,16 +258,29 @@ def _sampled(rows: BitMap, limit: int, seed: int) -> RankedRows:
     return RankedRows([rows[at] for at in chosen], np.ones(count, np.float32), values.tolist())
 
 
-def _by_id(view: ShardView, rows: RowSet | None, start: bytes, without: BitMap, deadline: Deadline) -> Iterator[int]:
-    some = view.alive if rows is None else rows.rows
-    if len(some) < SORTED_BELOW:
-        numbers = some.to_array().tolist()
-        by_id = sorted(zip(view.ids(numbers)[0], numbers, strict=True))
-        yield from (row for id_, row in by_id if id_ >= start and row not in without)
-        return
-    for _, row in view.ids_from(start, deadline):
-        if (rows is None or row in rows.rows) and row not in without:
-            yield row
+def _by_id(view: ShardView, rows: BitMap, start: bytes, limit: int, deadline: Deadline) -> list[int]:
+    """The first `limit` of rows in the order of their ids, from `start` on.
+
+    A page of many rows is read in id order. If that passes over more keys than there are rows, of deleted points or of other
+    rows, the rest is sorted instead: so the work is bounded by the number of rows.
+    """
+    page: list[int] = []
+    if limit < len(rows) and len(rows) >= SORTED_BELOW:
+        for passed, (id_, row) in enumerate(view.ids_from(start, deadline)):
+            if passed > len(rows):
+                start = id_
+                break
+            if row != NO_ROW and row in rows:
+                page.append(row)
+                if len(page) == limit:
+                    return page
+        else:
+            return page
+    numbers = rows.to_array().tolist()
+    ids = view.ids(numbers)[0]
+    deadline.check()
+    rest = sorted((id_, row) for id_, row in zip(ids, numbers, strict=True) if id_ >= start)
+    return page + [row for _, row in rest[: limit - len(page)]]
 
 
 def _unscored(rows: Sequence[int]) -> RankedRows:

@@ -12,6 +12,7 @@ from pyroaring import BitMap
 
 from catalog.collection import Distance
 from journal.records import Vector, Vectors
+from shard.deadline import NEVER, Deadline
 
 Rows = NDArray[np.int64]
 T = TypeVar("T")
@@ -65,11 +66,11 @@ class View(Protocol):
     @property
     def distance(self) -> Distance: ...
 
-    def compare(self, example: Vector, rows: RowSet | None = None) -> ScoredRows:
-        """The score of every row that has the vector, among `rows` or all; ordered by row."""
+    def compare(self, example: Vector, rows: RowSet | None = None, deadline: Deadline = NEVER) -> ScoredRows:
+        """The score of every row that has the vector, among `rows` or all; ordered by row. Raises DeadlineExceeded."""
 
-    def scan(self, query: Vector, limit: int, rows: RowSet | None = None) -> ScoredRows:
-        """The `limit` closest rows, among `rows` or all, closest first; exact."""
+    def scan(self, query: Vector, limit: int, rows: RowSet | None = None, deadline: Deadline = NEVER) -> ScoredRows:
+        """The `limit` closest rows, among `rows` or all, closest first; exact. Raises DeadlineExceeded."""
 
     def search(self, query: Vector, limit: int, ef: int | None = None, rows: RowSet | None = None) -> ScoredRows:
         """Approximately the `limit` closest rows, closest first; `ef` is the beam width in graphs, None for the measured one."""

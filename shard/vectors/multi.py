@@ -14,6 +14,7 @@ from pyroaring import BitMap
 
 from catalog.collection import Distance
 from journal.records import Vector, Vectors
+from shard.deadline import NEVER, Deadline
 from shard.vectors.graph import similarities
 from shard.vectors.index import InMemory, Rows, RowSet, ScoredRows, closest, grown_capacity, needs_compaction, reallocated
 
@@ -31,14 +32,14 @@ class MultiView:
         self._rows = rows
         self._alive = alive
 
-    def compare(self, example: Vector, rows: RowSet | None = None) -> ScoredRows:
+    def compare(self, example: Vector, rows: RowSet | None = None, deadline: Deadline = NEVER) -> ScoredRows:
         among = self._alive if rows is None else self._alive & np.isin(self._rows, rows.array(), assume_unique=True)
         chosen = np.flatnonzero(among)
-        scores = [self._max_sim(example, part) for part in self._parts(chosen)]
+        scores = [self._max_sim(example, part, deadline) for part in self._parts(chosen)]
         return ScoredRows(self._rows[chosen], np.concatenate(scores) if scores else np.empty(0, np.float32))
 
-    def scan(self, query: Vector, limit: int, rows: RowSet | None = None) -> ScoredRows:
-        return closest(self.distance, self.compare(query, rows), limit)
+    def scan(self, query: Vector, limit: int, rows: RowSet | None = None, deadline: Deadline = NEVER) -> ScoredRows:
+        return closest(self.distance, self.compare(query, rows, deadline), limit)
 
     def search(self, query: Vector, limit: int, ef: int | None = None, rows: RowSet | None = None) -> ScoredRows:
         return self.scan(query, limit, rows)
@@ -61,16 +62,19 @@ class MultiView:
         cuts = np.searchsorted(total, np.arange(CHUNK_VECTORS, int(total[-1]), CHUNK_VECTORS))
         return [part for part in np.split(chosen, np.unique(cuts)) if len(part)]
 
-    def _max_sim(self, example: Vector, points: Rows) -> Vectors:
+    def _max_sim(self, example: Vector, points: Rows, deadline: Deadline) -> Vectors:
         lengths = self._starts[points + 1] - self._starts[points]
         ends = np.cumsum(lengths)
         at = np.arange(int(ends[-1])) + np.repeat(self._starts[points] - (ends - lengths), lengths)
-        closeness = np.stack([similarities(self.distance, self._vectors[at], one) for one in example])
-        total = np.maximum.reduceat(closeness, ends - lengths, axis=1).sum(axis=0)
+        vectors = self._vectors[at]
+        total = np.zeros(len(points), np.float32)
+        for one in example:
+            deadline.check()
+            total += np.maximum.reduceat(similarities(self.distance, vectors, one), ends - lengths)
         # Similarities are negated distances, squared for Euclid; the dialect shows the distance.
         if self.distance is Distance.EUCLID:
-            return np.sqrt(np.abs(total))  # type: ignore[no-any-return]
-        return np.abs(total) if self.distance is Distance.MANHATTAN else total  # type: ignore[no-any-return]
+            return np.sqrt(np.abs(total))
+        return np.abs(total) if self.distance is Distance.MANHATTAN else total
 
 
 class MultiIndex(InMemory):

@@ -20,6 +20,7 @@ from pyroaring import BitMap
 
 from catalog.collection import Distance
 from journal.records import Vectors
+from shard.deadline import NEVER, Deadline
 from shard.vectors.graph import (
     DEFAULT_USE,
     Bits,
@@ -156,14 +157,14 @@ class VectorView(NamedTuple):
     distance: Distance
     segments: tuple[SegmentView, ...] = ()
 
-    def scan(self, query: Vectors, limit: int, rows: RowSet | None = None) -> ScoredRows:
-        """The `limit` closest rows, among `rows` or all, closest first; exact."""
-        parts = [closest(self.distance, self._compare_one(view, query, rows), limit) for view in self.segments]
+    def scan(self, query: Vectors, limit: int, rows: RowSet | None = None, deadline: Deadline = NEVER) -> ScoredRows:
+        """The `limit` closest rows, among `rows` or all, closest first; exact. Raises DeadlineExceeded."""
+        parts = [closest(self.distance, self._compare_one(view, query, rows, deadline), limit) for view in self.segments]
         return self._merge(parts, limit)
 
-    def compare(self, example: Vectors, rows: RowSet | None = None) -> ScoredRows:
-        """The score of every row that has the vector, among `rows` or all; ordered by row."""
-        scored = _joined([self._compare_one(view, example, rows) for view in self.segments])
+    def compare(self, example: Vectors, rows: RowSet | None = None, deadline: Deadline = NEVER) -> ScoredRows:
+        """The score of every row that has the vector, among `rows` or all; ordered by row. Raises DeadlineExceeded."""
+        scored = _joined([self._compare_one(view, example, rows, deadline) for view in self.segments])
         order = np.argsort(scored.rows, kind="stable")
         return ScoredRows(scored.rows[order], scored.scores[order])
 
@@ -228,8 +229,9 @@ class VectorView(NamedTuple):
             width = int(width * min(MAX_WIDENING, max(1.0, self.size() / max(1, len(rows)))))
         return max(width, graph.fetched(limit, use))
 
-    def _compare_one(self, view: SegmentView, example: Vectors, rows: RowSet | None) -> ScoredRows:
+    def _compare_one(self, view: SegmentView, example: Vectors, rows: RowSet | None, deadline: Deadline = NEVER) -> ScoredRows:
         """The score of every alive row, or of those of `rows`, in the order of their local ids."""
+        deadline.check()
         segment = view.segment
         if rows is not None:
             local = rows.cached(view, partial(_local_ids, view, rows))

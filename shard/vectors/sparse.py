@@ -14,6 +14,7 @@ from pyroaring import BitMap
 
 from catalog.collection import Distance
 from journal.records import Vector, Vectors
+from shard.deadline import NEVER, Deadline
 from shard.vectors.index import InMemory, Rows, RowSet, ScoredRows, closest, grown_capacity, needs_compaction, reallocated
 
 Ordinals = NDArray[np.uint32]
@@ -61,11 +62,12 @@ class SparseView:
         self._alive = alive[:end]
         self._count = count
 
-    def compare(self, example: Vector, rows: RowSet | None = None) -> ScoredRows:
+    def compare(self, example: Vector, rows: RowSet | None = None, deadline: Deadline = NEVER) -> ScoredRows:
         """The score of each row that has an index in common with the example; other rows are left out."""
         scores = np.zeros(self._end, np.float32)
         shares = np.zeros(self._end, np.bool_)
         for index, value in example.tolist():
+            deadline.check()
             if (posting := self._postings.get(index)) is not None:
                 ordinals, values = posting.below(self._end)
                 scores[ordinals] += np.float32(value) * values
@@ -76,8 +78,8 @@ class SparseView:
         at = np.flatnonzero(shares)
         return ScoredRows(self._rows[at], scores[at])
 
-    def scan(self, query: Vector, limit: int, rows: RowSet | None = None) -> ScoredRows:
-        return closest(self.distance, self.compare(query, rows), limit)
+    def scan(self, query: Vector, limit: int, rows: RowSet | None = None, deadline: Deadline = NEVER) -> ScoredRows:
+        return closest(self.distance, self.compare(query, rows, deadline), limit)
 
     def search(self, query: Vector, limit: int, ef: int | None = None, rows: RowSet | None = None) -> ScoredRows:
         return self.scan(query, limit, rows)

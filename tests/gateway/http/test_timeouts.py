@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,14 +25,18 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A client of a node whose reads have no time at all, unless they name a timeout."""
     node, thread = start_node(tmp_path_factory.mktemp("node"), search_timeout_s=1e-9)
     with httpx.Client(base_url=node.url, timeout=30) as client:
-        client.put("/collections/c", json={"vectors": {"size": 2, "distance": "Dot"}}).raise_for_status()
-        schema = {"field_name": "n", "field_schema": "integer"}
-        client.put("/collections/c/index?wait=true", json=schema).raise_for_status()
-        points = [{"id": n, "vector": [n, 1], "payload": {"word": "ab"[n % 2], "n": n}} for n in range(COUNT)]
-        client.put("/collections/c/points?wait=true", json={"points": points}).raise_for_status()
+        fill(client)
         yield client
     node.stop()
     thread.join(15)
+
+
+def fill(client: httpx.Client) -> None:
+    client.put("/collections/c", json={"vectors": {"size": 2, "distance": "Dot"}}).raise_for_status()
+    schema = {"field_name": "n", "field_schema": "integer"}
+    client.put("/collections/c/index?wait=true", json=schema).raise_for_status()
+    points = [{"id": n, "vector": [n, 1], "payload": {"word": "ab"[n % 2], "n": n}} for n in range(COUNT)]
+    client.put("/collections/c/points?wait=true", json={"points": points}).raise_for_status()
 
 
 READS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -92,3 +99,52 @@ def test_the_work_stops(slow: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> 
     assert threads
     until(lambda: slow.post("/collections/c/points/count?timeout=60", json={"filter": UNINDEXED}).status_code == 200, WAIT_S)
     assert tested._value < COUNT / 2, "points that were tested in all"
+
+
+def test_the_work_of_a_node_that_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """N3: stops too, however long the request may take: the process could not end before."""
+    node, thread = start_node(tmp_path)
+    tested, go_on, test = threading.Semaphore(0), threading.Event(), MatchTest.test
+
+    def test_slowly(self: MatchTest, subject: Any) -> bool:
+        tested.release()
+        go_on.wait(WAIT_S)
+        return test(self, subject)
+
+    def count() -> None:
+        with suppress(httpx.TransportError):
+            httpx.post(f"{node.url}/collections/c/points/count?timeout=3600", json={"filter": UNINDEXED}, timeout=30)
+
+    with httpx.Client(base_url=node.url, timeout=30) as client:
+        fill(client)
+    monkeypatch.setattr(MatchTest, "test", test_slowly)
+    asking = threading.Thread(target=count)
+    asking.start()
+    assert tested.acquire(timeout=WAIT_S)
+    node.stop()
+    assert node._services is not None
+    assert node._services.reads.given_up.wait(WAIT_S)
+    go_on.set()
+    asking.join(WAIT_S)
+    thread.join(WAIT_S)
+    assert not thread.is_alive()
+    assert tested._value < COUNT / 2, "points that were tested"
+
+
+def test_what_fails_together_is_logged_once(slow: httpx.Client, caplog: pytest.LogCaptureFixture) -> None:
+    """One failure is the answer; the others of the same request are nobody's."""
+    prefetch = [{"query": [1, 1], "filter": {"must": [{"key": "word", "match": {"value": f"w{n}"}}]}} for n in range(50)]
+    body = {"prefetch": prefetch, "query": {"fusion": "rrf"}}
+    assert slow.post("/collections/c/points/query", json=body).status_code == 408
+    gc.collect()
+    assert "never retrieved" not in caplog.text
+    assert slow.post("/collections/c/points/query?timeout=60", json=body).status_code == 200
+
+
+@pytest.mark.parametrize(("timeout", "expected"), [("0", ">= 1"), ("3601", "<= 3600"), ("0.5", "`int"), ("", "`int")])
+def test_a_timeout_that_cannot_be(slow: httpx.Client, timeout: str, expected: str) -> None:
+    answer = slow.get(f"/collections/c/points/1?timeout={timeout}")
+    assert answer.status_code == 400
+    error = answer.json()["status"]["error"]
+    assert expected in error
+    assert "$.timeout" in error
