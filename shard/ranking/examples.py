@@ -14,11 +14,8 @@ from journal.records import Vector, Vectors
 from shard.deadline import Deadline
 from shard.ranking.rankings import BestScore, Context, Discover, Feedback, SumScores
 from shard.vectors.graph import as_similarity
-from shard.vectors.index import Rows, RowSet, ScoredRows, View
+from shard.vectors.index import EPSILON, Rows, RowSet, ScoredRows, View
 from shard.vectors.sparse import SparseView
-
-EPSILON = np.float32(1.1920929e-7)
-"""The machine epsilon of float32."""
 
 ByExamples = BestScore | SumScores | Discover | Context | Feedback
 
@@ -35,7 +32,7 @@ def scored(view: View, query: ByExamples, rows: RowSet | None, deadline: Deadlin
             score = np.sign(near[1::2] - near[2::2]).sum(axis=0) + _squashed(near[0])
         case Context(_, pairs):
             candidates, near = _similarities(view, _flat(pairs), rows, deadline)
-            score = _sigmoid(np.minimum(near[0::2] - near[1::2] - EPSILON, 0)).sum(axis=0)
+            score = _sigmoid(np.minimum(near[0::2] - near[1::2] - np.float32(EPSILON), 0)).sum(axis=0)
         case Feedback(_, target, judged):
             candidates, near = _similarities(view, [target, *(example for example, _ in judged)], rows, deadline)
             score = query.a * near[0]

@@ -71,22 +71,22 @@ _BY_INDEX = {
 
 
 def exact_scores(distance: Distance, vectors: Vectors, query: Vectors) -> Vectors:
-    """The dialect's score of each of `vectors`, shape (n, d), against `query`, shape (d,). Shape (n,), float32."""
-    if distance.higher_is_closer:
-        return vectors @ query
-    difference = vectors - query
-    if distance is Distance.EUCLID:
-        scores: Vectors = np.sqrt(np.einsum("ij,ij->i", difference, difference))
-    else:
-        scores = np.abs(difference).sum(axis=1)
-    return scores
+    """The dialect's score of each of `vectors`, shape (n, d), against `query`, shape (d,). Shape (n,), float32.
+
+    Each vector is computed for itself, so that equal vectors have equal scores wherever they are. A matrix product is rounded in
+    another way in its last rows.
+    """
+    return scores_at(distance, vectors, query, np.arange(len(vectors)))
 
 
 def scores_at(distance: Distance, vectors: Vectors, query: Vectors, at: LocalIds) -> Vectors:
     """`exact_scores` of the vectors with the local ids `at`; does not copy the vectors if FAISS supports the distance."""
-    if distance not in _BY_INDEX or not len(at):
-        return exact_scores(distance, vectors[at], query)
+    if distance not in _BY_INDEX:
+        return np.abs(vectors[at] - query).sum(axis=1)  # type: ignore[no-any-return]
     scores = np.empty(len(at), np.float32)
+    if not len(at):
+        return scores
+    vectors = np.ascontiguousarray(vectors, np.float32)
     at = np.ascontiguousarray(at, np.int64)
     query = np.ascontiguousarray(query, np.float32)
     by_index = _BY_INDEX[distance]

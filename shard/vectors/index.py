@@ -20,6 +20,9 @@ T = TypeVar("T")
 MAX_TIES = 10_000
 """The largest number of points with the same score as the last hit that are compared by id."""
 
+EPSILON = 1.1920929e-7
+"""The machine epsilon of float32."""
+
 SORTED_BELOW = 256
 """Up to this many scores are sorted completely, without a partition first."""
 
@@ -145,8 +148,9 @@ def needs_compaction(dead: int, count: int) -> bool:
     return dead > max(MIN_DEAD, MAX_DEAD_SHARE * count)
 
 
-def best(distance: Distance, scores: Vectors, limit: int) -> Rows:
-    """The indexes of the `limit` closest scores, closest first, and of those that tie with the last of them.
+def best(distance: Distance, scores: Vectors, limit: int, error: float = 0.0) -> Rows:
+    """The indexes of the `limit` closest scores, closest first, and of those that tie with the last of them: that differ from it
+    by `error` at most.
 
     The caller decides between ties by their ids. If there are more than MAX_TIES, the result has an arbitrary part of them.
     """
@@ -154,16 +158,16 @@ def best(distance: Distance, scores: Vectors, limit: int) -> Rows:
     if len(order) <= SORTED_BELOW:
         chosen = np.argsort(order, kind="stable")
         end = limit
-        while end < len(order) and order[chosen[end]] == order[chosen[limit - 1]]:
+        while end < len(order) and order[chosen[end]] <= order[chosen[limit - 1]] + error:
             end += 1
         return chosen[:end]
     if limit >= len(order):
         return np.argsort(order, kind="stable")
     chosen = np.argpartition(order, limit - 1)[:limit]
     last = order[chosen[-1]]
-    ties = order == last
+    ties = order == last if not error else np.abs(order - last) <= error
     if np.count_nonzero(ties) > 1:
-        chosen = np.concatenate([chosen[order[chosen] < last], np.flatnonzero(ties)[: max(limit, MAX_TIES)]])
+        chosen = np.concatenate([chosen[order[chosen] < last - error], np.flatnonzero(ties)[: max(limit, MAX_TIES)]])
     return chosen[np.argsort(order[chosen], kind="stable")]
 
 

@@ -31,10 +31,9 @@ from shard.vectors.graph import (
     LocalIds,
     Mask,
     bits_of,
-    exact_scores,
     scores_at,
 )
-from shard.vectors.index import NOTHING, Rows, RowSet, ScoredRows, closest, grown_capacity, reallocated
+from shard.vectors.index import EPSILON, NOTHING, Rows, RowSet, ScoredRows, best, closest, grown_capacity, reallocated
 from shard.vectors.scans import SharedScan
 from shard.vectors.segment_policy import DEFAULT_POLICY, SegmentPolicy
 from shard.vectors.segment_store import DamagedSegment, SegmentStore, StoredSegment
@@ -144,6 +143,10 @@ class SegmentView:
     alive_count: int
     _bits: Bits | None = None
 
+    def local_ids(self) -> LocalIds:
+        """The local ids of the alive rows, ascending."""
+        return np.arange(self.end) if self.alive is None else np.flatnonzero(self.alive)
+
     def bits(self) -> Bits | None:
         """`alive` as packed bits for the graph, cached."""
         if self._bits is None and self.alive is not None:
@@ -159,7 +162,7 @@ class VectorView(NamedTuple):
 
     def scan(self, query: Vectors, limit: int, rows: RowSet | None = None, deadline: Deadline = NEVER) -> ScoredRows:
         """The `limit` closest rows, among `rows` or all, closest first; exact. Raises DeadlineExceeded."""
-        parts = [closest(self.distance, self._compare_one(view, query, rows, deadline), limit) for view in self.segments]
+        parts = [self._scan_one(view, query, limit, rows, deadline) for view in self.segments]
         return self._merge(parts, limit)
 
     def compare(self, example: Vectors, rows: RowSet | None = None, deadline: Deadline = NEVER) -> ScoredRows:
@@ -183,7 +186,7 @@ class VectorView(NamedTuple):
             elif view.segment.codes is not None and view.alive_count > limit:
                 parts.append(self._search_codes(view, view.segment.codes, query, limit, rows))
             else:
-                parts.append(closest(self.distance, self._compare_one(view, query, rows), limit))
+                parts.append(self._scan_one(view, query, limit, rows))
         return self._merge(parts, limit)
 
     def widths(self, limit: int, ef: int | None, rows: RowSet | None, use: CodeUse) -> list[int]:
@@ -232,16 +235,31 @@ class VectorView(NamedTuple):
     def _compare_one(self, view: SegmentView, example: Vectors, rows: RowSet | None, deadline: Deadline = NEVER) -> ScoredRows:
         """The score of every alive row, or of those of `rows`, in the order of their local ids."""
         deadline.check()
+        local = view.local_ids() if rows is None else rows.cached(view, partial(_local_ids, view, rows))
+        return ScoredRows(view.segment.rows[local], scores_at(self.distance, view.segment.vectors, example, local))
+
+    def _scan_one(
+        self, view: SegmentView, query: Vectors, limit: int, rows: RowSet | None, deadline: Deadline = NEVER
+    ) -> ScoredRows:
+        """The `limit` closest of the alive rows, or of those of `rows`."""
+        if rows is not None or not self.distance.higher_is_closer:
+            return closest(self.distance, self._compare_one(view, query, rows, deadline), limit)
+        deadline.check()
         segment = view.segment
-        if rows is not None:
-            local = rows.cached(view, partial(_local_ids, view, rows))
-            return ScoredRows(segment.rows[local], scores_at(self.distance, segment.vectors, example, local))
-        every = segment.rows[: view.end]
-        if segment.scan is not None and self.distance.higher_is_closer:
-            scores = segment.scan.products(example)
-        else:
-            scores = exact_scores(self.distance, segment.vectors[: view.end], example)
-        return ScoredRows(every, scores) if view.alive is None else ScoredRows(every[view.alive], scores[view.alive])
+        products = segment.vectors[: view.end] @ query if segment.scan is None else segment.scan.products(query)
+        alive = None if view.alive is None else np.flatnonzero(view.alive)
+        if alive is not None:
+            products = products[alive]
+        if not len(products):
+            return NOTHING
+        # Products are rounded in another way in the last rows, so they only choose; see `exact_scores`.
+        length = 1.0
+        if self.distance is Distance.DOT:
+            last = best(self.distance, products, limit)[:limit][-1]
+            length = float(np.linalg.norm(segment.vectors[last if alive is None else alive[last]]))
+        error = len(query) * EPSILON * length * float(np.linalg.norm(query))
+        chosen = best(self.distance, products, limit, error)
+        return self._ranked(view, query, chosen if alive is None else alive[chosen], limit)
 
     def _search_graph(
         self, view: SegmentView, graph: Graph, query: Vectors, limit: int, width: int, rows: RowSet | None, use: CodeUse
