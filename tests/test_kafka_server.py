@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from tests import kafka_server
+from tests.conftest import until
 from tests.kafka_server import KafkaCluster, KafkaServer, available, fetch_jars, kafka_cluster_or_skip, kafka_or_skip
 
 WAIT_S = 30
@@ -93,7 +94,16 @@ def test_a_clean_restart_keeps_what_a_group_committed(kafka: KafkaServer) -> Non
     committed = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": "group"})
     committed.commit(offsets=[TopicPartition("restarted", 0, 2)], asynchronous=False)
     kafka.restart()
-    assert [p.offset for p in committed.committed([TopicPartition("restarted", 0)], timeout=WAIT_S)] == [2]
+
+    def is_kept() -> bool:
+        try:
+            return [p.offset for p in committed.committed([TopicPartition("restarted", 0)], timeout=WAIT_S)] == [2]
+        except KafkaException as error:  # the broker answers before it has loaded the group
+            if error.args[0].code() != KafkaError.NOT_COORDINATOR:
+                raise
+            return False
+
+    until(is_kept, WAIT_S)
     committed.close()
 
 

@@ -76,10 +76,10 @@ def test_the_disk_under_the_state_is_full(
             answer = httpx.put(f"{other.url}/collections/{COLLECTION}/points?wait=true", json={"points": points}, timeout=WAIT_S)
             assert result(answer)["status"] == "completed"
             written += 100
-            return httpx.get(f"{server.url}/healthz").status_code == 503
+            return httpx.get(f"{server.url}/readyz").status_code == 503
 
         until(full, WAIT_S)
-        assert httpx.get(f"{server.url}/readyz").status_code == 503
+        assert httpx.get(f"{server.url}/livez").status_code == 200
         ballast.unlink()
         back_s = until(lambda: httpx.get(f"{server.url}/readyz").status_code == 200, WAIT_S)
         found = everything(server.url)
