@@ -40,8 +40,8 @@ WALK_COST = 3
 
 QUICK_LIMIT = 100
 
-SORTED_BELOW = 5_000
-"""Fewer rows than this are always sorted by id."""
+KEY_COST = 4
+"""The cost of reading the next key in id order, in rows that are sorted by their ids."""
 
 
 class RankedRows(NamedTuple):
@@ -261,13 +261,14 @@ def _sampled(rows: BitMap, limit: int, seed: int) -> RankedRows:
 def _by_id(view: ShardView, rows: BitMap, start: bytes, limit: int, deadline: Deadline) -> list[int]:
     """The first `limit` of rows in the order of their ids, from `start` on.
 
-    A page of many rows is read in id order. If that passes over more keys than there are rows, of deleted points or of other
-    rows, the rest is sorted instead: so the work is bounded by the number of rows.
+    A small page of many rows is read in id order. If that passes over too many keys of deleted points and other rows, the rest
+    is sorted instead: so the work is bounded by the number of rows.
     """
     page: list[int] = []
-    if limit < len(rows) and len(rows) >= SORTED_BELOW:
+    most = len(rows) // KEY_COST
+    if limit <= most:
         for passed, (id_, row) in enumerate(view.ids_from(start, deadline)):
-            if passed > len(rows):
+            if passed > most:
                 start = id_
                 break
             if row != NO_ROW and row in rows:

@@ -18,14 +18,14 @@ from journal.topics import TIERS, Topics
 from shard.batch import Limits
 from shard.deadline import Deadline, DeadlineExceeded
 from shard.filters.conditions import IDS_PER_STEP, IdTest
-from shard.ranking.execution import SORTED_BELOW, rank
+from shard.ranking.execution import KEY_COST, rank
 from shard.ranking.rankings import ById, Ranking
 from shard.shard import Shard
 from shard.store import StoreView
 from shard.vectors.multi import MultiIndex
 
 HOME = TopicPartition(Topics().tier(1), 0)
-ALIVE = SORTED_BELOW + 1000
+ALIVE = 3_000
 
 
 def after_checks(checks: int) -> Deadline:
@@ -91,4 +91,4 @@ def test_a_page_by_id_passes_over_no_more_keys_than_there_are_points(
     rows = rank(shard.view, ranking, None, Deadline(60)).rows
     expected = [encode_id(number) for number in range(0, 2 * ALIVE, 2) if number >= start][:limit]
     assert shard.view.ids(rows)[0] == expected
-    assert len(passed) <= ALIVE + 2
+    assert len(passed) <= ALIVE / KEY_COST + 2
