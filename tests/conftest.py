@@ -13,12 +13,24 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from gateway.dialect import configs
 from gateway.reads import MakeReplica, local_replica
 from vecraft.node import Node
 from vecraft.settings import load_settings
 
 START_S = 30
 READY_S = 120
+ONE_SHARD = configs.DEFAULT_SHARDS
+DIALECT = Path(__file__).parent / "gateway" / "dialect"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_shard(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Collections have one shard unless a test says otherwise, also while the dialect's nodes of other kinds live beside."""
+    with pytest.MonkeyPatch.context() as patch:
+        if DIALECT not in request.path.parents:
+            patch.setattr(configs, "DEFAULT_SHARDS", ONE_SHARD)
+        yield
 
 
 def start_node(data_dir: Path, make_replica: MakeReplica = local_replica, **settings: object) -> tuple[Node, threading.Thread]:
