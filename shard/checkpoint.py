@@ -24,8 +24,9 @@ import msgspec
 from pyroaring import BitMap
 
 from payload.schema import FieldSchema
-from shard.checkpoint_file import AliveRows, Damaged, FieldRows, Head, Part, RowChunk, read, sync_folder, write
-from shard.payload_index import FieldIndex, indexed_values
+from shard.checkpoint_file import AliveRows, Damaged, FieldRows, Head, Part, RowChunk, read, write
+from shard.files import sync
+from shard.payload_index import FieldIndex, index_payload
 from shard.rows import RowTable
 from shard.store import Changes
 
@@ -116,7 +117,7 @@ class Checkpoint:
         except (OSError, ValueError, IndexError, msgspec.MsgspecError) as error:
             log.warning("the checkpoint %s is not used, all rows are read: %s", self._path, error)
             self._path.unlink()
-            sync_folder(self._path.parent)
+            sync(self._path.parent)
             return None
 
     def _is_due(self, quiet: bool) -> bool:
@@ -153,8 +154,7 @@ class Checkpoint:
         for row in self._shard.store.rows(touched):
             rows.put(row.row, row.id, row.stamp)
             alive.add(row.row)
-            for index, nodes in indexed_values(fields, row.payload):
-                index.add(row.row, nodes)
+            index_payload(fields, row.row, row.payload)
         self.stale_rows = len(touched)
         return restored
 

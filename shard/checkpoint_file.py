@@ -15,6 +15,7 @@ from typing import BinaryIO
 import msgspec
 
 from payload.schema import FieldSchema
+from shard.files import sync
 
 HEADER = b"vecraft checkpoint 1\n"
 """Contains the format version. Raise it when a part changes, or when an index stores something else for the same payload."""
@@ -102,7 +103,7 @@ def write(path: Path, parts: Iterable[Part]) -> None:
         unfinished.rename(path)
     finally:
         unfinished.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def _write(file: BinaryIO, parts: Iterable[Part]) -> None:
@@ -129,12 +130,3 @@ def read(path: Path) -> Iterator[Part]:
         start = at + _LENGTH_BYTES
         at = start + int.from_bytes(body[at:start], "little")
         yield _decode(body[start:at])
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes the directory entries of a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

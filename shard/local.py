@@ -163,7 +163,8 @@ class LocalLease:
         return [values_at(orjson.loads(point.payload), key) if point.payload else [] for point in self._points(ids)]
 
     def _count(self, where: Where | None) -> int:
-        return len(self._view.alive if where is None else self._select(where))
+        rows = self._view.select(where, self._deadline)
+        return len(self._view.alive if rows is None else rows)
 
     def _facet(self, key: str, where: Where | None) -> list[FacetCount]:
         counts = self._view.facet(key, self._view.select(where, self._deadline), self._deadline)
@@ -178,11 +179,6 @@ class LocalLease:
         vectors = sum(vector.nbytes for row in rows for vector in self._view.vectors_of(row).values())
         payload = sum(len(point.payload) for point in self._view.points(rows))
         return Held(int(share * vectors), int(share * payload))
-
-    def _select(self, where: Where) -> BitMap:
-        selected = self._view.select(where, self._deadline)
-        assert selected is not None
-        return selected.rows
 
     def _points(self, ids: Sequence[bytes]) -> Iterable[Row]:
         """The existing points among these ids, in the given order."""

@@ -582,7 +582,7 @@ class PayloadIndex:
 
     def _change(self, step: Sequence[tuple[int, bytes, bool]]) -> None:
         for row, payload, is_removed in step:
-            for index, nodes in indexed_values(self.fields, payload):
+            for index, nodes in _indexed_values(self.fields, payload):
                 if is_removed:
                     index.remove(row, nodes)
                 else:
@@ -607,7 +607,13 @@ class PayloadIndex:
             return 0 if index is None else index.points()
 
 
-def indexed_values(fields: Mapping[str, FieldIndex], payload: bytes) -> Iterator[tuple[FieldIndex, list[Any]]]:
+def index_payload(fields: Mapping[str, FieldIndex], row: int, payload: bytes) -> None:
+    """Adds a row to the indexes of the fields that are in its payload."""
+    for index, nodes in _indexed_values(fields, payload):
+        index.add(row, nodes)
+
+
+def _indexed_values(fields: Mapping[str, FieldIndex], payload: bytes) -> Iterator[tuple[FieldIndex, list[Any]]]:
     """For each indexed field of a payload: its index and the JSON values at the field, as `FieldIndex.add` takes them."""
     if not payload or not fields:
         return

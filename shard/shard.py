@@ -23,13 +23,11 @@ from pyroaring import BitMap
 from catalog.collection import Collection, CollectionConfig
 from journal.hlc import COUNTER_BITS
 from journal.log import Entry, TopicPartition
-from journal.records import (
-    Record,
-)
+from journal.records import Record
 from journal.topics import Topics
 from shard.batch import Applied, Limits, WriteBatch
 from shard.checkpoint import Checkpoint
-from shard.payload_index import FieldIndex, PayloadIndex, indexed_values
+from shard.payload_index import FieldIndex, PayloadIndex, index_payload
 from shard.rows import RowTable
 from shard.store import Changes, Progress, Store, VectorFormat, VectorFormats
 from shard.vectors.graph import GraphSpec
@@ -136,8 +134,7 @@ class Shard:
         new = {name: FieldIndex(schema) for name, schema in collection.fields.items() if name not in kept}
         if new:
             for row in self.store.scan_rows():
-                for index, values in indexed_values(new, row.payload):
-                    index.add(row.row, values)
+                index_payload(new, row.row, row.payload)
         with self.lock:
             self.checkpoint.stale_rows += len(self.alive) if new else 0
             self.payload.replace_fields(kept | new)
@@ -248,8 +245,7 @@ class Shard:
         for row in self.store.scan_rows():
             self.rows.put(row.row, row.id, row.stamp)
             self.alive.add(row.row)
-            for index, nodes in indexed_values(self.payload.fields, row.payload):
-                index.add(row.row, nodes)
+            index_payload(self.payload.fields, row.row, row.payload)
         self.checkpoint.stale_rows = len(self.alive)
 
 

@@ -100,7 +100,7 @@ class ShardView:
         """The vectors of a point by name."""
         return self._store.vectors(row)
 
-    def ids_from(self, start: bytes, deadline: Deadline = NEVER) -> Iterator[tuple[bytes, int]]:
+    def ids_from(self, start: bytes, deadline: Deadline) -> Iterator[tuple[bytes, int]]:
         """Ids and rows of all points in id order, from `start` (inclusive); NO_ROW for deleted ones."""
         for count, (id_, row) in enumerate(self._store.scan_points(start)):
             if count % ROWS_PER_STEP == 0:
@@ -125,7 +125,7 @@ class ShardView:
         """Whether `select` can answer from its cache."""
         return where is None or self._selections.get(where.text) is not None
 
-    def may_pass(self, where: Where, deadline: Deadline = NEVER) -> Selection:
+    def may_pass(self, where: Where, deadline: Deadline) -> Selection:
         """The rows that may pass a filter, from the indexes. The caller may change the bitmap."""
         if (known := self._selections.get(where.text)) is not None:
             return Selection(BitMap(known.rows), True)
@@ -152,7 +152,7 @@ class ShardView:
 
     # Order and counts.
 
-    def in_order(self, key: str, descending: bool, start: float | None) -> Iterator[ValueOfRow]:
+    def in_order(self, key: str, descending: bool, start: float | None, deadline: Deadline) -> Iterator[ValueOfRow]:
         """Values of an indexed field with their rows, in order of value, then row, from value `start` (inclusive).
 
         A row is returned once for each of its values; datetimes are in microseconds since 1970.
@@ -166,10 +166,10 @@ class ShardView:
                 )
             order = index.ordered.order()
             since = self._moment.changed_until(self._payload.moment)
-        pairs = [(value, row) for row, values in self.numbers(since & self.alive, key) for value in values]
+        pairs = [(value, row) for row, values in self.numbers(since & self.alive, key, deadline) for value in values]
         return (pair for pair in order.ascending(start, descending, since, pairs) if pair[1] in self.alive)
 
-    def numbers(self, rows: BitMap, key: str, deadline: Deadline = NEVER) -> Iterator[tuple[int, list[float | int]]]:
+    def numbers(self, rows: BitMap, key: str, deadline: Deadline) -> Iterator[tuple[int, list[float | int]]]:
         """The numbers at a field of these rows, read from their payloads; for a datetime field microseconds since 1970."""
         schema = self.fields.get(key)
         as_value = as_number if schema is None else schema.number
@@ -178,7 +178,7 @@ class ShardView:
                 numbers = [number for value in _values(point, key) if (number := as_value(value)) is not None]
                 yield point.row, list(dict.fromkeys(numbers))
 
-    def facet(self, key: str, among: RowSet | None, deadline: Deadline = NEVER) -> Counter[tuple[str, Value]]:
+    def facet(self, key: str, among: RowSet | None, deadline: Deadline) -> Counter[tuple[str, Value]]:
         """For each string, integer or boolean at a field: how many of the rows have it, by `facet_key`."""
         rows = self.alive if among is None else among.rows
         index = self.field_index(key, self._payload.fields)

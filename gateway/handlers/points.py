@@ -42,6 +42,8 @@ from query import points
 from query.pinned import Pinned
 from query.search import search
 from query.stages import Stage
+from shard.filters.conditions import Condition
+from shard.filters.where import Where
 from shard.replica import PayloadPart
 
 DEFAULT_PAGE = 10
@@ -210,15 +212,13 @@ async def update_vectors(request: ApiRequest, response: Response, services: Serv
     """Sets the given vectors of existing points; keeps their other vectors and payload."""
     body: UpdateVectorsBody = request.body
     name = request.path["collection_name"]
-    pinned = await services.reads.pin(request, response, name, Consistency.STRONG, for_write=True)
-    check_write(request, services.rates, pinned.collection, body.update_filter)
+    pinned = await _pinned_for_write(request, response, services, name, body.update_filter)
     if not body.points:
         raise BadRequest("Wrong input: Empty update request: no points are given")
     quick = len(body.points) <= QUICK_POINTS
     patch = await services.reads.offload(quick, partial(vectors_patch_of, body.points, request.packed))
-    existing = await points.passing(pinned, patch.ids, None)
     wanted = await services.reads.where(request, body.update_filter)
-    passing = existing if wanted is None else await points.passing(pinned, sorted(existing), wanted)
+    existing, passing = await _existing(pinned, patch.ids, wanted)
     there = [index for index, point_id in enumerate(patch.ids) if point_id in passing]
     written = await pinned.run(len(there), partial(take, patch, there))
     result = await _write(request, response, services, pinned.collection, written)
@@ -247,13 +247,11 @@ async def _upsert(request: ApiRequest, response: Response, services: Services, n
         check_write(request, services.rates, collection, None, len(operation.ids))
         return await _write(request, response, services, collection, operation)
     # A record contains results, not conditions (I8): the condition is evaluated for each point here.
-    pinned = await services.reads.pin(request, response, name, Consistency.STRONG, for_write=True)
-    check_write(request, services.rates, pinned.collection, given.update_filter, len(operation.ids))
-    there = await points.passing(pinned, operation.ids, None)
-    passing = there if wanted is None else await points.passing(pinned, sorted(there), wanted)
+    pinned = await _pinned_for_write(request, response, services, name, given.update_filter, len(operation.ids))
+    existing, passing = await _existing(pinned, operation.ids, wanted)
 
     def is_wanted(point_id: bytes) -> bool:
-        if point_id not in there:
+        if point_id not in existing:
             return given.update_mode != "update_only"
         return given.update_mode != "insert_only" and point_id in passing
 
@@ -262,8 +260,26 @@ async def _upsert(request: ApiRequest, response: Response, services: Services, n
     return await _write(request, response, services, pinned.collection, written)
 
 
+async def _pinned_for_write(
+    request: ApiRequest, response: Response, services: Services, name: str, condition: Condition | None, points_given: int = 0
+) -> Pinned:
+    """Pins the collection for a write that depends on a read, and checks its limits; `condition` selects the points.
+
+    A strong read: it sees all writes acknowledged before.
+    """
+    pinned = await services.reads.pin(request, response, name, Consistency.STRONG, for_write=True)
+    check_write(request, services.rates, pinned.collection, condition, points_given)
+    return pinned
+
+
+async def _existing(pinned: Pinned, ids: Sequence[bytes], where: Where | None) -> tuple[set[bytes], set[bytes]]:
+    """The ids of the points among these that exist, and of those that also pass the filter."""
+    existing = await points.passing(pinned, ids, None)
+    return existing, existing if where is None else await points.passing(pinned, sorted(existing), where)
+
+
 async def _selected(request: ApiRequest, response: Response, services: Services) -> tuple[Pinned, list[bytes]]:
-    """The collection, and the ids that the body selects. A strong read: it sees all writes acknowledged before.
+    """The collection, and the ids that the body selects.
 
     A filter is evaluated here: records contain results, not conditions (I8).
     """
@@ -279,9 +295,7 @@ async def _selected(request: ApiRequest, response: Response, services: Services)
     )
     if given is not None and not ids:
         raise BadRequest("Wrong input: Empty update request: no points are given")
-    name = request.path["collection_name"]
-    pinned = await services.reads.pin(request, response, name, Consistency.STRONG, for_write=True)
-    check_write(request, services.rates, pinned.collection, selector.filter)
+    pinned = await _pinned_for_write(request, response, services, request.path["collection_name"], selector.filter)
     return pinned, await points.matching_ids(pinned, wanted) if given is None else ids
 
 

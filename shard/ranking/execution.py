@@ -201,7 +201,7 @@ def _cut(view: ShardView, candidates: ScoredRows, limit: int, higher_first: bool
 
 def _in_order(view: ShardView, ranking: Ranking, by: OrderBy, without: BitMap, deadline: Deadline) -> RankedRows:
     """Orders by an index, which is read until the limit is reached. An inexact filter is tested for each row that is read."""
-    items = view.in_order(by.key, by.descending, by.start)
+    items = view.in_order(by.key, by.descending, by.start, deadline)
     items = (item for item in items if item[1] not in without)
     if ranking.where is not None:
         rows, exact = view.may_pass(ranking.where, deadline)

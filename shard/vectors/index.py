@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -124,8 +125,43 @@ class Index(Protocol):
         """Bytes by part; the names of mapped files begin with `mapped_`."""
 
 
-class InMemory:
-    """The base of indexes that are only in memory: no files to open and nothing to build."""
+class InMemory(ABC):
+    """The base of indexes that are only in memory: no files to open and nothing to build. Keeps which rows there are.
+
+    The first `_count` elements of `_rows` and `_alive` are in use; a view may hold both arrays.
+    """
+
+    def __init__(self) -> None:
+        self._rows: Rows = np.empty(0, np.int64)
+        self._alive: NDArray[np.bool_] = np.empty(0, np.bool_)
+        self._count = 0
+        self._dead = 0
+
+    def kill(self, rows: Rows) -> None:
+        mine = self._rows[: self._count]
+        at = np.searchsorted(mine, rows)
+        rows, at = rows[at < self._count], at[at < self._count]
+        at = at[mine[at] == rows]
+        if len(at):
+            self._alive = self._alive.copy()
+            self._dead += int(np.count_nonzero(self._alive[at]))
+            self._alive[at] = False
+            if self._dead > max(MIN_DEAD, MAX_DEAD_SHARE * self._count):
+                self._compact()
+
+    def _add_rows(self, rows: Rows) -> None:
+        end = self._count + len(rows)
+        if end > len(self._rows):
+            capacity = grown_capacity(end, len(self._rows))
+            self._rows = reallocated(self._rows, self._count, (capacity,))
+            self._alive = reallocated(self._alive, self._count, (capacity,))
+        self._rows[self._count : end] = rows
+        self._alive[self._count : end] = True
+        self._count = end
+
+    @abstractmethod
+    def _compact(self) -> None:
+        """Leaves out the dead rows. Makes new arrays; views keep the old ones."""
 
     def load(self, alive: Rows, next_row: int) -> Rows:
         return alive
@@ -134,18 +170,13 @@ class InMemory:
         return None
 
     def add_codes(self) -> None:
-        pass
+        return
 
     def run(self, build: None) -> None:
-        pass
+        return
 
     def abandon(self) -> None:
-        pass
-
-
-def needs_compaction(dead: int, count: int) -> bool:
-    """Whether an in-memory index has so many dead points that it must be rebuilt without them."""
-    return dead > max(MIN_DEAD, MAX_DEAD_SHARE * count)
+        return
 
 
 def best(distance: Distance, scores: Vectors, limit: int, error: float = 0.0) -> Rows:

@@ -16,7 +16,7 @@ from catalog.collection import Distance
 from journal.records import Vector, Vectors
 from shard.deadline import NEVER, Deadline
 from shard.vectors.graph import similarities
-from shard.vectors.index import InMemory, Rows, RowSet, ScoredRows, closest, grown_capacity, needs_compaction, reallocated
+from shard.vectors.index import InMemory, Rows, RowSet, ScoredRows, closest, grown_capacity, reallocated
 
 CHUNK_VECTORS = 16_384
 """Vectors that are compared at a time, which bounds memory."""
@@ -81,40 +81,24 @@ class MultiIndex(InMemory):
     """The array that the shard writes. See `shard.vectors.index.Index`."""
 
     def __init__(self, distance: Distance, size: int) -> None:
+        super().__init__()
         self._distance = distance
         self._vectors: Vectors = np.empty((0, size), np.float32)
         self._starts: Rows = np.zeros(1, np.int64)
-        self._rows: Rows = np.empty(0, np.int64)
-        self._alive: NDArray[np.bool_] = np.empty(0, np.bool_)
-        self._count = 0
         self.publish()
 
     def add(self, rows: Rows, vectors: Sequence[Vector]) -> None:
-        end = self._count + len(rows)
-        if end > len(self._rows):
-            capacity = grown_capacity(end, len(self._rows))
-            self._rows = reallocated(self._rows, self._count, (capacity,))
-            self._alive = reallocated(self._alive, self._count, (capacity,))
-            self._starts = reallocated(self._starts, self._count + 1, (capacity + 1,))
-        first = int(self._starts[self._count])
+        count, end = self._count, self._count + len(rows)
+        if end >= len(self._starts):
+            self._starts = reallocated(self._starts, count + 1, (grown_capacity(end + 1, len(self._starts)),))
+        first = int(self._starts[count])
         starts = first + np.cumsum([len(vector) for vector in vectors])
         if starts[-1] > len(self._vectors):
             shape = (grown_capacity(int(starts[-1]), len(self._vectors)), self._vectors.shape[1])
             self._vectors = reallocated(self._vectors, first, shape)
         self._vectors[first : starts[-1]] = np.concatenate(vectors)
-        self._rows[self._count : end] = rows
-        self._alive[self._count : end] = True
-        self._starts[self._count + 1 : end + 1] = starts
-        self._count = end
-
-    def kill(self, rows: Rows) -> None:
-        dead = np.isin(self._rows[: self._count], rows, assume_unique=True)
-        if dead.any():
-            self._alive = self._alive.copy()  # a view may hold the old one
-            self._alive[: self._count][dead] = False
-            dead_count = self._count - int(np.count_nonzero(self._alive[: self._count]))
-            if needs_compaction(dead_count, self._count):
-                self._compact()
+        self._starts[count + 1 : end + 1] = starts
+        self._add_rows(rows)
 
     def publish(self) -> None:
         count = self._count
@@ -127,11 +111,10 @@ class MultiIndex(InMemory):
         return {"vectors": self._vectors.nbytes + self._starts.nbytes + self._rows.nbytes + self._alive.nbytes}
 
     def _compact(self) -> None:
-        """Makes a new array of the points that are alive; views keep the old one."""
         kept = np.flatnonzero(self._alive[: self._count])
         rows = self._rows[kept]
         vectors = [self._vectors[self._starts[at] : self._starts[at + 1]] for at in kept.tolist()]
         self._vectors, self._starts = self._vectors[:0], np.zeros(1, np.int64)
-        self._rows, self._alive, self._count = self._rows[:0], self._alive[:0], 0
+        self._rows, self._alive, self._count, self._dead = self._rows[:0], self._alive[:0], 0, 0
         if len(rows):
             self.add(rows, vectors)

@@ -5,7 +5,6 @@ The files are caches: missing or damaged segments are rebuilt from the rows.
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from journal.records import Vectors
+from shard.files import sync
 from shard.vectors.graph import Graph
 from shard.vectors.index import Rows
 
@@ -75,22 +75,14 @@ class SegmentStore:
         np.save(unfinished / "rows.npy", rows)
         np.save(unfinished / "vectors.npy", vectors)
         for path in unfinished.iterdir():
-            _sync(path)  # otherwise a power loss could leave files with unwritten pages in a finished folder
+            sync(path)  # otherwise a power loss could leave files with unwritten pages in a finished folder
         unfinished.rename(folder)
-        _sync(self._folder)
+        sync(self._folder)
         return self.open(folder.name)
 
     def remove(self, name: str) -> None:
         """Removes a segment, finished or not. Mapped arrays that are in use stay readable."""
         shutil.rmtree(self._folder / name, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _mapped(path: Path) -> NDArray[Any]:

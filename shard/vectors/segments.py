@@ -143,7 +143,7 @@ class SegmentView:
     alive_count: int
     _bits: Bits | None = None
 
-    def local_ids(self) -> LocalIds:
+    def alive_ids(self) -> LocalIds:
         """The local ids of the alive rows, ascending."""
         return np.arange(self.end) if self.alive is None else np.flatnonzero(self.alive)
 
@@ -235,7 +235,7 @@ class VectorView(NamedTuple):
     def _compare_one(self, view: SegmentView, example: Vectors, rows: RowSet | None, deadline: Deadline = NEVER) -> ScoredRows:
         """The score of every alive row, or of those of `rows`, in the order of their local ids."""
         deadline.check()
-        local = view.local_ids() if rows is None else rows.cached(view, partial(_local_ids, view, rows))
+        local = view.alive_ids() if rows is None else rows.cached(view, partial(_local_ids, view, rows))
         return ScoredRows(view.segment.rows[local], scores_at(self.distance, view.segment.vectors, example, local))
 
     def _scan_one(
@@ -245,21 +245,19 @@ class VectorView(NamedTuple):
         if rows is not None or not self.distance.higher_is_closer:
             return closest(self.distance, self._compare_one(view, query, rows, deadline), limit)
         deadline.check()
-        segment = view.segment
-        products = segment.vectors[: view.end] @ query if segment.scan is None else segment.scan.products(query)
-        alive = None if view.alive is None else np.flatnonzero(view.alive)
-        if alive is not None:
-            products = products[alive]
-        if not len(products):
+        segment, alive = view.segment, view.alive_ids()
+        if not len(alive):
             return NOTHING
+        products = segment.vectors[: view.end] @ query if segment.scan is None else segment.scan.products(query)
+        if view.alive is not None:
+            products = products[alive]
         # Products are rounded in another way in the last rows, so they only choose; see `exact_scores`.
         length = 1.0
         if self.distance is Distance.DOT:
             last = best(self.distance, products, limit)[:limit][-1]
-            length = float(np.linalg.norm(segment.vectors[last if alive is None else alive[last]]))
+            length = float(np.linalg.norm(segment.vectors[alive[last]]))
         error = len(query) * EPSILON * length * float(np.linalg.norm(query))
-        chosen = best(self.distance, products, limit, error)
-        return self._ranked(view, query, chosen if alive is None else alive[chosen], limit)
+        return self._ranked(view, query, alive[best(self.distance, products, limit, error)], limit)
 
     def _search_graph(
         self, view: SegmentView, graph: Graph, query: Vectors, limit: int, width: int, rows: RowSet | None, use: CodeUse

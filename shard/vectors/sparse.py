@@ -15,7 +15,7 @@ from pyroaring import BitMap
 from catalog.collection import Distance
 from journal.records import Vector, Vectors
 from shard.deadline import NEVER, Deadline
-from shard.vectors.index import InMemory, Rows, RowSet, ScoredRows, closest, grown_capacity, needs_compaction, reallocated
+from shard.vectors.index import InMemory, Rows, RowSet, ScoredRows, closest, reallocated
 
 Ordinals = NDArray[np.uint32]
 """The ordinal of a point is its number in insertion order."""
@@ -110,23 +110,15 @@ class SparseIndex(InMemory):
     """The index that the shard writes. See `shard.vectors.index.Index`."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._postings: dict[int, Posting] = {}
-        self._rows: Rows = np.empty(0, np.int64)
-        self._alive: NDArray[np.bool_] = np.empty(0, np.bool_)
-        self._count = 0
-        self._dead = 0
         self.publish()
 
     def add(self, rows: Rows, vectors: Sequence[Vector]) -> None:
-        end = self._count + len(rows)
-        if end > len(self._rows):
-            capacity = grown_capacity(end, len(self._rows))
-            self._rows = reallocated(self._rows, self._count, (capacity,))
-            self._alive = reallocated(self._alive, self._count, (capacity,))
-        self._rows[self._count : end] = rows
-        self._alive[self._count : end] = True
+        first = self._count
+        self._add_rows(rows)
         elements = np.concatenate(vectors)
-        ordinals = np.repeat(np.arange(self._count, end, dtype=np.uint32), [len(vector) for vector in vectors])
+        ordinals = np.repeat(np.arange(first, self._count, dtype=np.uint32), [len(vector) for vector in vectors])
         order = np.argsort(elements["index"], kind="stable")
         indexes, starts = np.unique(elements["index"][order], return_index=True)
         for index, at in zip(indexes.tolist(), np.split(order, starts[1:]) if len(order) else [], strict=True):
@@ -134,19 +126,6 @@ class SparseIndex(InMemory):
             if posting is None:
                 posting = self._postings[index] = Posting()
             posting.append(ordinals[at], elements["value"][at])
-        self._count = end
-
-    def kill(self, rows: Rows) -> None:
-        mine = self._rows[: self._count]
-        at = np.searchsorted(mine, rows)
-        rows, at = rows[at < self._count], at[at < self._count]
-        at = at[mine[at] == rows]
-        if len(at):
-            self._alive = self._alive.copy()  # a view may hold the old one
-            self._alive[at] = False
-            self._dead += len(at)
-            if needs_compaction(self._dead, self._count):
-                self._compact()
 
     def publish(self) -> None:
         self.view = SparseView(self._postings, self._rows, self._count, self._alive, self._count - self._dead)
@@ -159,7 +138,6 @@ class SparseIndex(InMemory):
         return {"postings": postings + self._rows.nbytes + self._alive.nbytes}
 
     def _compact(self) -> None:
-        """Makes new postings of the points that are alive; views keep the old ones."""
         alive = self._alive[: self._count]
         new_ordinals = np.cumsum(alive, dtype=np.uint32) - np.uint32(1)
         postings = {}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from pathlib import Path
 
 import orjson
 import pytest
@@ -13,7 +11,7 @@ from journal.ids import encode_id
 from journal.log import Batch, Indefinite, JournalError
 from journal.topics import INGEST_PARTITIONS
 from replayer.ingest.member import Ingest
-from tests.replayer.ingest.test_member import IngestRig, upsert
+from tests.replayer.ingest.ingest_rig import IngestRig, upsert
 
 CHANGES = 1_000
 
@@ -32,14 +30,6 @@ class Late:
 
     def close(self) -> None:
         pass
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[IngestRig]:
-    rig = IngestRig(tmp_path)
-    yield rig
-    rig.ingest.close()
-    rig.replayer.close()
 
 
 def test_a_thousand_joins_and_leaves(rig: IngestRig) -> None:

@@ -2,85 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
-import orjson
 import pytest
 
 from catalog.collection import CollectionConfig, Distance, VectorParams
-from journal import codec
 from journal.ids import encode_id
 from journal.log import Headers, Indefinite, TopicPartition, pending
 from journal.memory import AppendFault
 from journal.records import CreateCollection, Delete, DeleteCollection, Ingested, Upsert
-from journal.registry import SchemaRegistry
 from journal.writer import Origin
-from query import points
-from replayer.ingest.member import Ingest
-from shard.replica import PayloadPart
-from tests.reading import now, pinned
-from tests.replayer.rig import TOPICS, Rig
-
-SHARDS = [[0, 2, 0, 0], [1, 3, 1, 1]]
-
-
-class IngestRig(Rig):
-    """A rig whose collection `d` has two shards, and a member of the ingest group."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.create("d", *SHARDS)
-        self.replayer.step(0)
-        self.ingest = self.member()
-
-    def member(self) -> Ingest:
-        ingest = Ingest(
-            self.journal,
-            TOPICS,
-            self.writer,
-            SchemaRegistry(),
-            lambda: self.replayer.catalog.view,
-            self.replayer.applied,
-            "member",
-            lambda: self.now_ms,
-            catalog_wait_s=0,
-        )
-        ingest.open()
-        return ingest
-
-    def produce(self, body: dict[str, object] | bytes, *, partition: int = 0, headers: Headers = ()) -> None:
-        value = body if isinstance(body, bytes) else orjson.dumps(body)
-        self.journal.append(TopicPartition(TOPICS.ingest, partition), value, b"key", headers).result()
-
-    def settle(self) -> None:
-        while self.ingest.step(0) + self.replayer.step(0):
-            pass
-
-    def payloads(self, collection: int = 1) -> dict[bytes, object]:
-        view = pinned(self.shards.of(collection))
-        found = now(points.retrieve(view, now(points.scroll(view, None, b"", 100))[0], PayloadPart()))
-        return {point.id: orjson.loads(point.payload or b"{}") for point in found}
-
-    def records(self, tier: int = 2) -> list[tuple[Ingested | None, object]]:
-        """What stands in a tier of the journal."""
-        reader = self.journal.reader()
-        reader.assign({p: 0 for p in TOPICS.data_partitions() if p.topic == TOPICS.tier(tier)})
-        found = [codec.decode(entry.value) for entry in reader.poll(0).entries]
-        return [(record.ingested, record.operation) for record in found]
-
-
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[IngestRig]:
-    rig = IngestRig(tmp_path)
-    yield rig
-    rig.ingest.close()
-    rig.replayer.close()
-
-
-def upsert(point_id: int, n: int, **more: object) -> dict[str, object]:
-    return {"collection": "d", "id": point_id, "vector": [1, n], "payload": {"n": n}, **more}
+from tests.replayer.ingest.ingest_rig import SHARDS, IngestRig, upsert
+from tests.replayer.rig import TOPICS
 
 
 def test_many_records_become_few_that_say_where_each_point_came_from(rig: IngestRig) -> None:

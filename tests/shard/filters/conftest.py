@@ -1,5 +1,19 @@
-"""What the tests of filters share tells why it fails."""
+"""What the tests of filters share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
 
 import pytest
 
+import shard.payload_index
+
 pytest.register_assert_rewrite("tests.shard.filters.pair")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def often_sorted() -> Iterator[None]:
+    """So that the few rows of these tests meet both halves of a sorted index."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shard.payload_index, "RESORT_ROWS", 3)
+        yield

@@ -10,21 +10,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-import shard.payload_index
 from catalog.collection import Collection, CollectionConfig, Distance, VectorParams
 from journal.topics import Topics
 from shard.batch import Limits
 from shard.shard import Shard
 from tests.shard.filters.dice import COUNT, INDEXES, Dice
 from tests.shard.filters.pair import Pair
-
-
-@pytest.fixture(scope="module", autouse=True)
-def often_sorted() -> Iterator[None]:
-    """So that the few rows of these tests meet both halves of a sorted index."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shard.payload_index, "RESORT_ROWS", 3)
-        yield
 
 
 @pytest.fixture(scope="module")

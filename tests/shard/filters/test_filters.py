@@ -14,7 +14,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import shard.payload_index
 from catalog.collection import Collection, CollectionConfig, Distance, VectorParams
 from journal.ids import encode_id
 from journal.log import Entry, TopicPartition
@@ -146,14 +145,6 @@ def passes(c: dict[str, Any], point_id: int, payload: Any) -> bool:
         and (not c.get("should") or any(map(test, c["should"])))
         and sum(map(test, least["conditions"])) >= least["min_count"]
     )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def often_sorted() -> Iterator[None]:
-    """So that the few rows of these tests meet both halves of an ordered index."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shard.payload_index, "RESORT_ROWS", 3)
-        yield
 
 
 @pytest.fixture(scope="module")
