@@ -309,7 +309,8 @@ class EmbeddedReader:
         with self.changed:
             self.changed.wait_for(lambda: self._woken or self._journal._closing or self.is_ready(), timeout_s)
             self._woken = False
-            ready = {partition: self._journal._ends[partition] for partition in self._ready()}
+            ends = self._journal._ends
+            ready = {p: ends[p] for p, offset in self._positions.items() if offset < ends[p]}
         entries: list[Entry] = []
         size = 0
         for partition, end in ready.items():
@@ -336,9 +337,6 @@ class EmbeddedReader:
         """Whether an assigned partition has unread entries. Requires the lock."""
         ends = self._journal._ends
         return any(offset < ends[partition] for partition, offset in self._positions.items())
-
-    def _ready(self) -> list[TopicPartition]:
-        return [p for p, offset in self._positions.items() if offset < self._journal._ends[p]]
 
     def _read(self, partition: TopicPartition, end: int) -> Iterator[Entry]:
         start = _entry_key(partition, self._positions[partition])

@@ -20,12 +20,12 @@ def encode_id(value: ExternalId) -> bytes:
 
     Raises ValueError for a number outside u64, an empty string, or a string above 512 bytes.
     """
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError(f"id must be an unsigned integer, a UUID or a string, not {value!r}")
-    if isinstance(value, int):
+    if type(value) is int:  # not `isinstance`: a bool is no number here
         if not 0 <= value <= MAX_NUMBER:
             raise ValueError(f"id {value} is out of bounds, must be between 0 and {MAX_NUMBER}")
         return _NUMBER + value.to_bytes(8, "big")
+    if not isinstance(value, str):
+        raise ValueError(f"id must be an unsigned integer, a UUID or a string, not {value!r}")
     if _UUID_TEXT.fullmatch(value):
         return _UUID + UUID(value.lower()).bytes
     data = value.encode()
@@ -36,9 +36,9 @@ def encode_id(value: ExternalId) -> bytes:
 
 def decode_id(data: bytes) -> ExternalId:
     """Decodes an id. Raises ValueError when `encode_id` cannot have produced `data`."""
+    if len(data) == 9 and data[0] == 0:
+        return int.from_bytes(data, "big")
     kind, rest = data[:1], data[1:]
-    if kind == _NUMBER and len(rest) == 8:
-        return int.from_bytes(rest, "big")
     if kind == _UUID and len(rest) == 16:
         return str(UUID(bytes=rest))
     if kind == _TEXT and 0 < len(rest) <= MAX_TEXT_BYTES and not _UUID_TEXT.fullmatch(text := rest.decode()):

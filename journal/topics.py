@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from journal.log import TopicPartition, TopicSpec
@@ -99,8 +100,13 @@ class Topics:
         return specs
 
     def tier_of(self, topic: str) -> int:
-        """The tier of a data topic. Raises ValueError for any other topic."""
-        return [self.tier(tier) for tier in TIERS].index(topic)
+        """The tier of a data topic. Raises KeyError for any other topic."""
+        return _tiers_by_topic(self)[topic]
+
+
+@lru_cache(16)
+def _tiers_by_topic(topics: Topics) -> dict[str, int]:
+    return {topics.tier(tier): tier for tier in TIERS}
 
 
 def murmur2(data: bytes) -> int:

@@ -41,10 +41,10 @@ async def retrieve(
 
 def _in_order(parts: Sequence[Points], ids: Sequence[bytes]) -> list[Point]:
     """The points of several shards in the order of `ids`."""
-    columns = [zip(part.ids, part.stamps, part.payloads, part.vectors, strict=True) for part in parts]
+    columns = [map(Point, part.ids, part.stamps, part.payloads, part.vectors) for part in parts]
     if len(columns) == 1:
-        return [Point(*point) for point in columns[0]]
-    points = {point[0]: Point(*point) for column in columns for point in column}
+        return list(columns[0])
+    points = {point.id: point for point in chain.from_iterable(columns)}
     return [points[id_] for id_ in ids if id_ in points]
 
 

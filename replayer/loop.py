@@ -209,8 +209,8 @@ class Loop:
             self._next |= waiting
             waited = waited or bool(waiting)
             self.applied.advance({p: waiting.get(p, positions[p]) for p in partitions if p in positions})
-        idle = {self._pass_of[p] for p in positions} - by_pass.keys()  # transaction markers advance positions without an entry
-        self.applied.advance({p: offset for p, offset in positions.items() if self._pass_of[p] in idle})
+        if idle := {self._pass_of[p] for p in positions} - by_pass.keys():  # transaction markers advance without an entry
+            self.applied.advance({p: offset for p, offset in positions.items() if self._pass_of[p] in idle})
         return waited
 
     def _pause(self, paused: Positions) -> None:

@@ -123,16 +123,16 @@ class WriteBatch:
         for row, change in self._inserted:
             shard.rows.put(row, change.point_id, change.point.stamp())
         shard.rows.restamp([(row, changed.point.stamp()) for row, changed in self._updated])
-        removed = np.array(sorted(row for row, _ in self._removed), np.int64)
-        shard.rows.remove(removed.tolist())
-        shard.alive.update(row for row, _ in self._inserted)
-        shard.alive.difference_update(BitMap(removed.astype(np.uint32)))
+        removed = sorted(row for row, _ in self._removed)
+        shard.rows.remove(removed)
+        shard.alive.update([row for row, _ in self._inserted])
+        shard.alive.difference_update(BitMap(removed))
         for name, vectors in shard.vectors.items():
             inserted = [(row, changed.point.vectors[name]) for row, changed in self._inserted if name in changed.point.vectors]
             if inserted:
                 vectors.add(np.array([row for row, _ in inserted], np.int64), [vector for _, vector in inserted])
-            if len(removed):
-                vectors.kill(removed)
+            if removed:
+                vectors.kill(np.array(removed, np.int64))
 
     def _not_applied_yet(
         self, operation: PointOperation, ingested: Ingested, partition: TopicPartition, scope: str

@@ -151,13 +151,13 @@ class LocalLease:
         return Terms(*vectors.frequencies(indexes, self._view.select(where, self._deadline)))
 
     def _fetch(self, ids: Sequence[bytes], payload: PayloadPart | None, vectors: bool | Sequence[str]) -> Points:
-        points = Points([], [], [], [])
-        for point in self._points(ids):
-            points.ids.append(point.id)
-            points.stamps.append(point.stamp)
-            points.payloads.append(b"" if payload is None else part_of(point.payload, payload))
-            points.vectors.append(self._vectors(point.row, vectors))
-        return points
+        points = list(self._points(ids))
+        return Points(
+            [point.id for point in points],
+            [point.stamp for point in points],
+            [b"" if payload is None else part_of(point.payload, payload) for point in points],
+            [self._vectors(point.row, vectors) if vectors else {} for point in points],
+        )
 
     def _values(self, ids: Sequence[bytes], key: str) -> list[list[Any]]:
         return [values_at(orjson.loads(point.payload), key) if point.payload else [] for point in self._points(ids)]

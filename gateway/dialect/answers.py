@@ -32,11 +32,15 @@ def part_of(with_payload: WithPayload) -> PayloadPart | None:
 def point_answer(point: Point, with_payload: WithPayload, with_vector: WithVector) -> dict[str, Any]:
     """A point: its id and the requested parts."""
     answer: dict[str, Any] = {"id": decode_id(point.id)}
+    _add_parts(answer, point, with_payload, with_vector)
+    return answer
+
+
+def _add_parts(answer: dict[str, Any], point: Point, with_payload: WithPayload, with_vector: WithVector) -> None:
     if with_payload is not False:
         answer["payload"] = orjson.Fragment(point.payload or b"{}")
     if with_vector:
         answer["vector"] = _vectors(point.vectors)
-    return answer
 
 
 def hit_answers(
@@ -53,7 +57,7 @@ def hit_answers(
             answer["order_value"] = value
     if points is not None:
         for answer, id_ in zip(answers, ranked.ids, strict=True):
-            answer.update(point_answer(points[id_], with_payload, with_vector))
+            _add_parts(answer, points[id_], with_payload, with_vector)
     return answers
 
 

@@ -21,17 +21,17 @@ TITLE = "Vecraft DB"
 DIALECT_VERSION = "1.20.0"
 """The version of the dialect; clients compare it with their own."""
 
-_HOT = re.compile(r"(?:/v1)?/collections/([^/]+)/points(/search|/query)?")
+_HOT = re.compile(r"(?:/v1)?/collections/([^/]+)/points(/search|/query|/scroll)?")
 
 
 class HotPath:
-    """Dispatches searches and upserts directly to their endpoints: FastAPI's layers would take half as long as the endpoint."""
+    """Dispatches frequent requests directly to their endpoints: FastAPI's layers would take half as long as the endpoint."""
 
     def __init__(self, app: ASGIApp, endpoints: dict[Route, Endpoint]) -> None:
         self._app = app
         self._endpoints = {
             (method, tail): next(e for r, e in endpoints.items() if (r.method, r.path) == (method, f"{POINTS}{tail}"))
-            for method, tail in (("POST", "/search"), ("POST", "/query"), ("PUT", ""))
+            for method, tail in (("POST", "/search"), ("POST", "/query"), ("POST", "/scroll"), ("POST", ""), ("PUT", ""))
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

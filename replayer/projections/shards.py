@@ -204,7 +204,8 @@ class ShardsProjection(Projection):
                     self._operations.note_entry(entry, record, record.hlc, "dropped")
                 case NeedsCatalog() as needs:
                     waiting[entry.partition] = _Waiting(entry.offset, needs)
-        self._refusals.bury(refused)
+        if refused:
+            self._refusals.bury(refused)
         by_shard: dict[Shard, Records] = {}
         for entry, record in accepted:
             if shard := self._shard_of(entry.partition, record):

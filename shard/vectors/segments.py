@@ -46,6 +46,8 @@ CODES_GAIN = 8
 SEGMENT_FLOATS = 500_000
 """The fixed cost of searching a segment, in floats of a scan."""
 
+NO_IDS: LocalIds = np.empty(0, np.int64)
+
 MAX_WIDENING = 4.0
 """The largest factor by which a filter increases the beam width of a graph search."""
 
@@ -107,8 +109,10 @@ class Segment:
     def local_ids(self, rows: Rows) -> LocalIds:
         """The local ids, ascending, of those of `rows` (ascending) that are in this segment."""
         mine = self.rows[: self.count] if self.by_row is None else self.by_row.rows
+        if not len(mine) or not len(rows) or rows[-1] < mine[0] or rows[0] > mine[-1]:
+            return NO_IDS
         at = np.searchsorted(mine, rows)
-        at = at[at < len(mine)] if len(at) and at[-1] >= len(mine) else at
+        at = at[at < len(mine)] if at[-1] >= len(mine) else at
         held: LocalIds = at[mine[at] == rows[: len(at)]]
         return held if self.by_row is None else np.sort(self.by_row.local_ids[held])
 
@@ -378,9 +382,9 @@ class VectorIndex:
             local = segment.local_ids(rows)
             if len(local):
                 alive = np.ones(len(segment.rows), np.bool_) if segment.alive is None else segment.alive.copy()
+                segment.alive_count -= int(np.count_nonzero(alive[local]))
                 alive[local] = False
                 segment.alive = alive
-                segment.alive_count = int(np.count_nonzero(alive[: segment.count]))
 
     def publish(self) -> None:
         """Makes all changes visible to readers at once."""
