@@ -22,8 +22,10 @@ from payload.schema import FieldSchema
 from shard.deadline import NEVER, Deadline
 from shard.filters.subjects import Filter, PointSubject, Selection, ViewTest
 from shard.filters.where import Where
-from shard.payload_index import FieldIndex, Moment, PayloadIndex, ValueOfRow, bitmap_bytes
+from shard.payload_index import FieldIndex, Moment, PayloadIndex
+from shard.postings import bitmap_bytes
 from shard.rows import RowsView
+from shard.sorted_indexes import ValueOfRow, ValueOrder
 from shard.store import Row, StoreView
 from shard.vectors.index import RowSet, View
 
@@ -130,11 +132,13 @@ class ShardView:
         if (known := self._selections.get(where.text)) is not None:
             return Selection(BitMap(known.rows), True)
         indexes = _Indexes(self, self._payload.fields, where.filter, deadline)
-        with self._payload.lock:
+
+        def select() -> tuple[BitMap, bool, BitMap]:
             indexes.fields = self._payload.fields
             rows, exact = where.filter.select(indexes)
-            rows = rows & self.alive
-            changed = self._changed()
+            return rows & self.alive, exact, self._changed()
+
+        rows, exact, changed = self._payload.read(select)
         if exact:
             return Selection((rows - changed) | self.tested(changed, where.filter, deadline), True)
         return Selection(rows | changed, False)
@@ -158,14 +162,16 @@ class ShardView:
         A row is returned once for each of its values; datetimes are in microseconds since 1970.
         Raises OrderError without a suitable index.
         """
-        with self._payload.lock:
+
+        def order_now() -> tuple[ValueOrder, BitMap]:
             index = self.field_index(key, self._payload.fields)
             if index is None or index.ordered is None:
                 raise OrderError(
                     f"order_by.key: {key!r} has no index of type integer, float or datetime; create one to order by it"
                 )
-            order = index.ordered.order()
-            since = self._moment.changed_until(self._payload.moment)
+            return index.ordered.order(), self._moment.changed_until(self._payload.moment)
+
+        order, since = self._payload.read(order_now)
         pairs = [(value, row) for row, values in self.numbers(since & self.alive, key, deadline) for value in values]
         return (pair for pair in order.ascending(start, descending, since, pairs) if pair[1] in self.alive)
 

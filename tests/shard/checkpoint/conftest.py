@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import shard.checkpoint
-import shard.payload_index
+import shard.postings
+import shard.sorted_indexes
 from shard.shard import Shard
 from tests.shard.checkpoint.life import Life
 
@@ -17,8 +18,12 @@ from tests.shard.checkpoint.life import Life
 def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("ROWS", 12), ("ROWS_QUIET", 4)):
         monkeypatch.setattr(shard.checkpoint, name, value)
-    for name in ("RESORT_ROWS", "_LOCKED_KEYS", "_LOCKED_ROWS"):
-        monkeypatch.setattr(shard.payload_index, name, 2)
+    for module, name in (
+        (shard.sorted_indexes, "RESORT_ROWS"),
+        (shard.sorted_indexes, "LOCKED_ROWS"),
+        (shard.postings, "LOCKED_KEYS"),
+    ):
+        monkeypatch.setattr(module, name, 2)
 
 
 @pytest.fixture

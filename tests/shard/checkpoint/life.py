@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,7 @@ def contents(mine: Shard) -> object:
     known = mine.rows.view().known(rows)
     assert mine.view.alive == mine.alive
     counts = [count for count in mine.rows._alive if count]
-    return rows, known, counts, {name: indexed(index) for name, index in mine.payload.fields.items()}
+    return rows, known, counts, {name: mine.payload.read(partial(indexed, index)) for name, index in mine.payload.fields.items()}
 
 
 def indexed(index: FieldIndex) -> object:

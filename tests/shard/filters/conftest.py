@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-import shard.payload_index
+import shard.sorted_indexes
 
 pytest.register_assert_rewrite("tests.shard.filters.pair")
 
@@ -15,5 +15,5 @@ pytest.register_assert_rewrite("tests.shard.filters.pair")
 def often_sorted() -> Iterator[None]:
     """So that the few rows of these tests meet both halves of a sorted index."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shard.payload_index, "RESORT_ROWS", 3)
+        patch.setattr(shard.sorted_indexes, "RESORT_ROWS", 3)
         yield
