@@ -40,7 +40,7 @@ UPDATABLE = ("hnsw", "consistency", "quantization", "strict_mode", "metadata", "
 """Settings whose change does not affect how existing records are interpreted."""
 
 
-class Verdict(Enum):
+class OutcomeKind(Enum):
     """The result of a command."""
 
     DONE = "done"
@@ -53,7 +53,7 @@ class Verdict(Enum):
 class Outcome(NamedTuple):
     """The result of a command, and a text for its author."""
 
-    verdict: Verdict
+    kind: OutcomeKind
     text: str = ""
 
 
@@ -81,13 +81,13 @@ class Catalog:
 
     def apply(self, offset: int, time_ms: int, operation: CatalogOperation | None) -> Outcome:
         """Applies the command at `offset` of the system topic. `operation` is None for a record without a valid command."""
-        outcome = Outcome(Verdict.INVALID, "not a catalog command")
+        outcome = Outcome(OutcomeKind.INVALID, "not a catalog command")
         view = self.view
         if operation is not None:
             try:
                 view, outcome = _fold(view, offset, time_ms, operation)
             except (InvalidConfig, msgspec.MsgspecError, ValueError, RecursionError) as error:
-                outcome = Outcome(Verdict.INVALID, str(error))
+                outcome = Outcome(OutcomeKind.INVALID, str(error))
         self._times.add(offset, time_ms)
         self._outcomes[offset] = outcome
         if len(self._outcomes) > MAX_OUTCOMES:
@@ -148,13 +148,13 @@ def _fold(view: CatalogView, offset: int, time_ms: int, operation: CatalogOperat
 def _create(view: CatalogView, offset: int, time_ms: int, command: CreateCollection) -> _Step:
     check_name("collection", command.name)
     if command.name in view.aliases:
-        return view, Outcome(Verdict.EXISTS, f"Alias `{command.name}` already exists!")
+        return view, Outcome(OutcomeKind.EXISTS, f"Alias `{command.name}` already exists!")
     if command.name in view.collections:
-        return view, Outcome(Verdict.EXISTS, f"Collection `{command.name}` already exists!")
+        return view, Outcome(OutcomeKind.EXISTS, f"Collection `{command.name}` already exists!")
     config = msgspec.json.decode(command.config, type=CollectionConfig)
     config.validate()
     check_homes(command.homes, config.shard_number)
-    return _with(view, Collection(command.name, offset, config, command.homes, created_ms=time_ms)), Outcome(Verdict.DONE)
+    return _with(view, Collection(command.name, offset, config, command.homes, created_ms=time_ms)), Outcome(OutcomeKind.DONE)
 
 
 def _update(view: CatalogView, command: UpdateCollection) -> _Step:
@@ -167,7 +167,7 @@ def _update(view: CatalogView, command: UpdateCollection) -> _Step:
     config.validate()
     if _fixed_part(config) != _fixed_part(collection.config):
         raise InvalidConfig("size, distance, kind and modifier of vectors cannot be updated, nor vectors added or removed")
-    return _with(view, msgspec.structs.replace(collection, config=config)), Outcome(Verdict.DONE)
+    return _with(view, msgspec.structs.replace(collection, config=config)), Outcome(OutcomeKind.DONE)
 
 
 def _fixed_part(config: CollectionConfig) -> object:
@@ -178,11 +178,11 @@ def _fixed_part(config: CollectionConfig) -> object:
 
 def _delete(view: CatalogView, command: DeleteCollection) -> _Step:
     if not (collection := view.collections.get(command.name)):  # an alias cannot be used here
-        return view, _no_collection(command.name, Verdict.UNCHANGED)
+        return view, _no_collection(command.name, OutcomeKind.UNCHANGED)
     collections = {name: c for name, c in view.collections.items() if name != collection.name}
     by_id = {id_: c for id_, c in view.by_id.items() if id_ != collection.id}
     aliases = {alias: name for alias, name in view.aliases.items() if name != collection.name}
-    return view._replace(collections=collections, by_id=by_id, aliases=aliases), Outcome(Verdict.DONE)
+    return view._replace(collections=collections, by_id=by_id, aliases=aliases), Outcome(OutcomeKind.DONE)
 
 
 def _change_aliases(view: CatalogView, command: ChangeAliases) -> _Step:
@@ -196,7 +196,7 @@ def _change_aliases(view: CatalogView, command: ChangeAliases) -> _Step:
             aliases.pop(action.alias, None)
         else:
             aliases[action.alias] = aliases.get(action.collection, action.collection)
-    return view._replace(aliases=aliases), Outcome(Verdict.DONE)
+    return view._replace(aliases=aliases), Outcome(OutcomeKind.DONE)
 
 
 def _alias_error(view: CatalogView, aliases: Mapping[str, str], action: AliasAction) -> Outcome | None:
@@ -204,9 +204,9 @@ def _alias_error(view: CatalogView, aliases: Mapping[str, str], action: AliasAct
     if created is not None:
         check_name("alias", created)
         if created in view.collections:
-            return Outcome(Verdict.EXISTS, f"Collection `{created}` already exists!")
+            return Outcome(OutcomeKind.EXISTS, f"Collection `{created}` already exists!")
     if action.rename_to is not None and action.alias not in aliases:
-        return Outcome(Verdict.NOT_FOUND, f"Not found: Alias {action.alias} does not exist!")
+        return Outcome(OutcomeKind.NOT_FOUND, f"Not found: Alias {action.alias} does not exist!")
     if action.collection is not None and aliases.get(action.collection, action.collection) not in view.collections:
         return _no_collection(action.collection)
     return None
@@ -222,7 +222,7 @@ def _create_index(view: CatalogView, command: CreatePayloadIndex) -> _Step:
     steps_of(command.field)
     schema = msgspec.json.decode(command.schema, type=FieldSchema)
     return _with(view, msgspec.structs.replace(collection, fields=collection.fields | {command.field: schema})), Outcome(
-        Verdict.DONE
+        OutcomeKind.DONE
     )
 
 
@@ -230,7 +230,7 @@ def _delete_index(view: CatalogView, command: DeletePayloadIndex) -> _Step:
     if not (collection := view.find(command.collection)):
         return view, _no_collection(command.collection)
     fields = {name: schema for name, schema in collection.fields.items() if name != command.field}
-    return _with(view, msgspec.structs.replace(collection, fields=fields)), Outcome(Verdict.DONE)
+    return _with(view, msgspec.structs.replace(collection, fields=fields)), Outcome(OutcomeKind.DONE)
 
 
 def _with(view: CatalogView, collection: Collection) -> CatalogView:
@@ -239,5 +239,5 @@ def _with(view: CatalogView, collection: Collection) -> CatalogView:
     )
 
 
-def _no_collection(name: str, verdict: Verdict = Verdict.NOT_FOUND) -> Outcome:
-    return Outcome(verdict, f"Not found: Collection `{name}` doesn't exist!")
+def _no_collection(name: str, kind: OutcomeKind = OutcomeKind.NOT_FOUND) -> Outcome:
+    return Outcome(kind, f"Not found: Collection `{name}` doesn't exist!")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
-from catalog.catalog import Outcome, Verdict
+from catalog.catalog import Outcome, OutcomeKind
 from catalog.collection import Collection
 from gateway.admission.budget import Budget
 from gateway.dialect.bodies import UpsertBody
@@ -83,12 +83,12 @@ class WriteService:
         outcome = self.replayer.catalog.outcome(receipt.written[0].appended.offset)
         if outcome is None:
             raise Indefinite("the command is applied, but its outcome is no longer kept")
-        match outcome.verdict:
-            case Verdict.EXISTS:
+        match outcome.kind:
+            case OutcomeKind.EXISTS:
                 raise Conflict(f"Wrong input: {outcome.text}")
-            case Verdict.NOT_FOUND:
+            case OutcomeKind.NOT_FOUND:
                 raise NotFound(outcome.text)
-            case Verdict.INVALID:
+            case OutcomeKind.INVALID:
                 raise BadRequest(f"Wrong input: {outcome.text}")
         return outcome
 

@@ -31,11 +31,11 @@ from shard.payload_index import FieldIndex, PayloadIndex, index_payload
 from shard.rows import RowTable
 from shard.store import Changes, Progress, Store, VectorFormat, VectorFormats
 from shard.vectors.graph import GraphSpec
-from shard.vectors.index import Index, View
+from shard.vectors.index import VectorIndex, VectorView
 from shard.vectors.multi import MultiIndex
 from shard.vectors.segment_policy import DEFAULT_POLICY, SegmentPolicy
 from shard.vectors.segment_store import SegmentStore
-from shard.vectors.segments import Build, VectorIndex
+from shard.vectors.segments import Build, DenseIndex
 from shard.vectors.sparse import SparseIndex
 from shard.view import ShardView
 
@@ -140,7 +140,7 @@ class Shard:
             self.payload.replace_fields(kept | new)
             self.collection = collection
             for name, vectors in self.vectors.items():
-                if isinstance(vectors, VectorIndex):
+                if isinstance(vectors, DenseIndex):
                     vectors.spec = graph_spec(collection.config, name)
             self._publish()
         self.tend()
@@ -207,12 +207,12 @@ class Shard:
             self.payload.moment,
         )
 
-    def _vector_views(self) -> dict[str, View]:
+    def _vector_views(self) -> dict[str, VectorView]:
         for vectors in self.vectors.values():
             vectors.publish()
         return {name: vectors.view for name, vectors in self.vectors.items()}
 
-    def _run(self, vectors: Index, build: Build) -> None:
+    def _run(self, vectors: VectorIndex, build: Build) -> None:
         vectors.run(build)
         with self.lock:
             if self._view is not None:  # not closed during the build
@@ -254,14 +254,16 @@ def _vector_formats(config: CollectionConfig) -> VectorFormats:
     return dense | {name: VectorFormat(sparse=True) for name in config.sparse_vectors}
 
 
-def _vector_indexes(folder: Path, config: CollectionConfig, lock: threading.RLock, policy: SegmentPolicy) -> dict[str, Index]:
-    indexes: dict[str, Index] = {name: SparseIndex() for name in config.sparse_vectors}
+def _vector_indexes(
+    folder: Path, config: CollectionConfig, lock: threading.RLock, policy: SegmentPolicy
+) -> dict[str, VectorIndex]:
+    indexes: dict[str, VectorIndex] = {name: SparseIndex() for name in config.sparse_vectors}
     for number, (name, params) in enumerate(sorted(config.vectors.items())):
         if params.multi:
             indexes[name] = MultiIndex(params.distance, params.size)
         else:
             store, spec = SegmentStore(folder / str(number)), graph_spec(config, name)
-            indexes[name] = VectorIndex(store, params.distance, params.size, spec, lock, policy)
+            indexes[name] = DenseIndex(store, params.distance, params.size, spec, lock, policy)
     return indexes
 
 

@@ -27,7 +27,7 @@ from shard.postings import bitmap_bytes
 from shard.rows import RowsView
 from shard.sorted_indexes import ValueOfRow, ValueOrder
 from shard.store import Row, StoreView
-from shard.vectors.index import RowSet, View
+from shard.vectors.index import RowSet, VectorView
 
 MAX_SELECTIONS = 64
 MAX_SELECTION_BYTES = 32 << 20
@@ -58,7 +58,7 @@ class ShardView:
         store: StoreView,
         known: RowsView,
         alive: BitMap,
-        vectors: Mapping[str, View],
+        vectors: Mapping[str, VectorView],
         payload: PayloadIndex,
         moment: Moment,
     ) -> None:
@@ -74,7 +74,7 @@ class ShardView:
         self._moment = moment
         self._selections = _Selections()
 
-    def with_vectors(self, vectors: Mapping[str, View]) -> ShardView:
+    def with_vectors(self, vectors: Mapping[str, VectorView]) -> ShardView:
         """The same state after a build, with the vectors in other segments.
 
         The cache of filter results refers to segments, so the new view begins with an empty one.

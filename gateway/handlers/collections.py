@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from catalog.catalog import Verdict, choose_homes
+from catalog.catalog import OutcomeKind, choose_homes
 from catalog.collection import Collection, check_name
 from gateway.dialect import configs
 from gateway.dialect.bodies import AliasOperation, ChangeAliasesBody, ignored
@@ -54,7 +54,7 @@ async def update(request: ApiRequest, response: Response, services: Services) ->
 async def delete(request: ApiRequest, response: Response, services: Services) -> bool:
     """Deletes a collection with all its points; false when there is none."""
     outcome = await services.writes.command(request, response, DeleteCollection(request.path["collection_name"]))
-    return outcome.verdict is Verdict.DONE
+    return outcome.kind is OutcomeKind.DONE
 
 
 async def list_all(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from payload.schema import FieldSchema
 from shard.deadline import Deadline
 from shard.payload_index import FieldIndex
 from shard.store import Row
-from shard.vectors.index import View
+from shard.vectors.index import VectorView
 
 
 class FilterError(ValueError):
@@ -110,7 +110,7 @@ class PinnedRows(Protocol):
     """A view, as `ViewTest` uses it."""
 
     @property
-    def vectors(self) -> Mapping[str, View]: ...
+    def vectors(self) -> Mapping[str, VectorView]: ...
 
     def find(self, ids: Iterable[bytes]) -> list[Row]:
         """The points with these ids."""

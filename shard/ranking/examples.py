@@ -14,13 +14,13 @@ from journal.records import Vector, Vectors
 from shard.deadline import Deadline
 from shard.ranking.rankings import BestScore, Context, Discover, Feedback, SumScores
 from shard.vectors.graph import as_similarity
-from shard.vectors.index import EPSILON, Rows, RowSet, ScoredRows, View
+from shard.vectors.index import EPSILON, Rows, RowSet, ScoredRows, VectorView
 from shard.vectors.sparse import SparseView
 
 ByExamples = BestScore | SumScores | Discover | Context | Feedback
 
 
-def scored(view: View, query: ByExamples, rows: RowSet | None, deadline: Deadline) -> ScoredRows:
+def scored(view: VectorView, query: ByExamples, rows: RowSet | None, deadline: Deadline) -> ScoredRows:
     """All points that have the vector, among `rows` or all, with their scores; higher is better."""
     match query:
         case BestScore(_, positive, negative) | SumScores(_, positive, negative):
@@ -49,7 +49,7 @@ def _best(good: Vectors, bad: Vectors) -> Vectors:
     return best
 
 
-def _similarities(view: View, examples: Sequence[Vector], rows: RowSet | None, deadline: Deadline) -> tuple[Rows, Vectors]:
+def _similarities(view: VectorView, examples: Sequence[Vector], rows: RowSet | None, deadline: Deadline) -> tuple[Rows, Vectors]:
     """The rows that have the vector, among `rows` or all, and their similarities, shape (examples, rows). The similarity is 0
     for a sparse vector that has no index in common with an example."""
     parts = [view.compare(example, rows, deadline) for example in examples]

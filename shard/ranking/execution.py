@@ -25,8 +25,8 @@ from shard.ranking.examples import ByExamples, scored
 from shard.ranking.rankings import ById, Nearest, OrderBy, Ranking, Sample, SearchParams
 from shard.store import NO_ROW
 from shard.vectors.graph import CodeUse
-from shard.vectors.index import MAX_TIES, RowSet, ScoredRows, View, closest
-from shard.vectors.segments import VectorView
+from shard.vectors.index import MAX_TIES, RowSet, ScoredRows, VectorView, closest
+from shard.vectors.segments import DenseView
 from shard.view import ROWS_PER_STEP, ShardView
 
 EXACT_BELOW = 10_000
@@ -75,10 +75,10 @@ def _timed(steps: Steps, facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
     steps.append(facts | {"ms": round(1000 * (time.perf_counter() - begun_s), 3)})
 
 
-def planned(index: View, by: Nearest, limit: int, params: SearchParams, rows: RowSet | None) -> Plan:
+def planned(index: VectorView, by: Nearest, limit: int, params: SearchParams, rows: RowSet | None) -> Plan:
     """The plan of a search of `rows`, or of all."""
     size = index.size() if rows is None else len(rows)
-    if params.exact or params.ignore_codes or not isinstance(index, VectorView) or (rows is not None and size <= EXACT_BELOW):
+    if params.exact or params.ignore_codes or not isinstance(index, DenseView) or (rows is not None and size <= EXACT_BELOW):
         return Plan("scan", index.scan_floats(by.vector, rows))
     return Plan("graph", WALK_COST * index.search_floats(limit, params.ef, _use(params)))
 
@@ -168,7 +168,7 @@ def _nearest(
         facts["plan"] = plan.method
         if plan.method == "scan":
             return index.scan(by.vector, limit, rows, deadline)
-        assert isinstance(index, VectorView)
+        assert isinstance(index, DenseView)
         use = _use(params)
         if steps is not None:
             facts["ef"] = index.widths(limit, params.ef, rows, use)

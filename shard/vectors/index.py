@@ -1,5 +1,7 @@
-"""The protocols of the index of one vector name: `Index` for the shard that writes, `View` for reads. Dense vectors are in
-`segments`, multi-vectors in `multi`, sparse vectors in `sparse`."""
+"""The protocols of the index of one vector name: `VectorIndex` for the shard that writes, `VectorView` for reads.
+
+Dense vectors are in `segments`, multi-vectors in `multi`, sparse vectors in `sparse`.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,7 @@ class RowSet:
         return value
 
 
-class View(Protocol):
+class VectorView(Protocol):
     """All vectors of one name in one shard at one moment. Immutable; readers need no lock."""
 
     @property
@@ -89,7 +91,7 @@ class View(Protocol):
         """How many rows have this vector."""
 
 
-class Index(Protocol):
+class VectorIndex(Protocol):
     """The index that the shard writes. All changes are made under the shard's lock."""
 
     view: Any

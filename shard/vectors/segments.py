@@ -158,7 +158,7 @@ class SegmentView:
         return self._bits
 
 
-class VectorView(NamedTuple):
+class DenseView(NamedTuple):
     """All segments at one moment."""
 
     distance: Distance
@@ -319,7 +319,7 @@ Parts = list[tuple[Segment, LocalIds]]
 """Segments, and for each the local ids of some of its rows."""
 
 
-class VectorIndex:
+class DenseIndex:
     """All segments of one vector name. All changes are made under `lock`, the shard's lock."""
 
     def __init__(
@@ -342,7 +342,7 @@ class VectorIndex:
         self._growing = Segment.growing(size)
         self._builds = False
         self._abandoned = False
-        self.view = VectorView(distance)
+        self.view = DenseView(distance)
 
     def load(self, alive: Iterable[int], next_row: int) -> Rows:
         """Opens the sealed segments. Returns those of the rows `alive` (ascending) that are in none of them."""
@@ -393,7 +393,7 @@ class VectorIndex:
             for s in [*self._full, self._growing]
             if s.alive_count
         ]
-        self.view = VectorView(self._distance, tuple(views))
+        self.view = DenseView(self._distance, tuple(views))
 
     def plan(self, idle: bool) -> Build | None:
         """The next build, which the caller must pass to `run`; None when nothing is due, or a build is planned or running."""

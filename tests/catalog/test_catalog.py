@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from catalog.catalog import MAX_OUTCOMES, Catalog, Verdict, choose_homes
+from catalog.catalog import MAX_OUTCOMES, Catalog, OutcomeKind, choose_homes
 from catalog.collection import CollectionConfig, Consistency, Distance, VectorParams
 from journal.records import (
     AliasAction,
@@ -29,14 +29,14 @@ class Fold:
     def __init__(self) -> None:
         self.catalog = Catalog()
 
-    def __call__(self, command: CatalogOperation | None) -> Verdict:
-        return self.catalog.apply(self.catalog.view.position, 0, command).verdict
+    def __call__(self, command: CatalogOperation | None) -> OutcomeKind:
+        return self.catalog.apply(self.catalog.view.position, 0, command).kind
 
 
 def test_the_first_create_wins() -> None:
     fold = Fold()
-    assert fold(CreateCollection("a", CONFIG, HOME)) is Verdict.DONE
-    assert fold(CreateCollection("a", CONFIG, HOME)) is Verdict.EXISTS
+    assert fold(CreateCollection("a", CONFIG, HOME)) is OutcomeKind.DONE
+    assert fold(CreateCollection("a", CONFIG, HOME)) is OutcomeKind.EXISTS
     assert fold.catalog.view.collections["a"].id == 0
 
 
@@ -69,36 +69,36 @@ def test_what_cannot_be_changes_nothing(command: CatalogOperation | None) -> Non
     fold = Fold()
     fold(CreateCollection("a", CONFIG, HOME))
     before = fold.catalog.view
-    assert fold(command) is Verdict.INVALID
+    assert fold(command) is OutcomeKind.INVALID
     assert fold.catalog.view == before._replace(position=2)
 
 
 def test_updates_and_indexes() -> None:
     fold = Fold()
     fold(CreateCollection("a", CONFIG, HOME))
-    assert fold(UpdateCollection("a", b'{"consistency": "strong", "hnsw": {"m": 8, "ef_construct": 20}}')) is Verdict.DONE
-    assert fold(CreatePayloadIndex("a", "f", msgspec.json.encode(FieldSchema(FieldType.TEXT)))) is Verdict.DONE
+    assert fold(UpdateCollection("a", b'{"consistency": "strong", "hnsw": {"m": 8, "ef_construct": 20}}')) is OutcomeKind.DONE
+    assert fold(CreatePayloadIndex("a", "f", msgspec.json.encode(FieldSchema(FieldType.TEXT)))) is OutcomeKind.DONE
     collection = fold.catalog.view.collections["a"]
     assert (collection.config.consistency, collection.config.hnsw.m) == (Consistency.STRONG, 8)
     assert collection.fields == {"f": FieldSchema(FieldType.TEXT)}
-    assert fold(DeletePayloadIndex("a", "f")) is Verdict.DONE
+    assert fold(DeletePayloadIndex("a", "f")) is OutcomeKind.DONE
     assert fold.catalog.view.collections["a"].fields == {}
-    assert fold(UpdateCollection("b", b"{}")) is Verdict.NOT_FOUND
-    assert fold(DeleteCollection("b")) is Verdict.UNCHANGED
+    assert fold(UpdateCollection("b", b"{}")) is OutcomeKind.NOT_FOUND
+    assert fold(DeleteCollection("b")) is OutcomeKind.UNCHANGED
 
 
 def test_aliases_change_together_or_not_at_all() -> None:
     fold = Fold()
     fold(CreateCollection("a", CONFIG, HOME))
     fold(CreateCollection("b", CONFIG, HOME))
-    assert fold(ChangeAliases([AliasAction("x", "a"), AliasAction("x", rename_to="y")])) is Verdict.DONE
+    assert fold(ChangeAliases([AliasAction("x", "a"), AliasAction("x", rename_to="y")])) is OutcomeKind.DONE
     assert fold.catalog.view.find("y").name == "a"
-    assert fold(ChangeAliases([AliasAction("y", "b"), AliasAction("gone", rename_to="z")])) is Verdict.NOT_FOUND
+    assert fold(ChangeAliases([AliasAction("y", "b"), AliasAction("gone", rename_to="z")])) is OutcomeKind.NOT_FOUND
     assert fold.catalog.view.find("y").name == "a", "the first action did not hold either"
-    assert fold(ChangeAliases([AliasAction("gone"), AliasAction("w", "b")])) is Verdict.DONE, "nothing to remove is no error"
-    assert fold(DeleteCollection("w")) is Verdict.UNCHANGED, "an alias is no collection"
-    assert fold(ChangeAliases([AliasAction("a", "b")])) is Verdict.EXISTS
-    assert fold(CreateCollection("y", CONFIG, HOME)) is Verdict.EXISTS
+    assert fold(ChangeAliases([AliasAction("gone"), AliasAction("w", "b")])) is OutcomeKind.DONE, "nothing to remove is no error"
+    assert fold(DeleteCollection("w")) is OutcomeKind.UNCHANGED, "an alias is no collection"
+    assert fold(ChangeAliases([AliasAction("a", "b")])) is OutcomeKind.EXISTS
+    assert fold(CreateCollection("y", CONFIG, HOME)) is OutcomeKind.EXISTS
     fold(DeleteCollection("a"))
     assert fold.catalog.view.find("y") is None
 
@@ -118,4 +118,4 @@ def test_outcomes_are_kept_within_a_bound() -> None:
     for _ in range(MAX_OUTCOMES + 5):
         fold(DeleteCollection("none"))
     assert fold.catalog.outcome(4) is None
-    assert fold.catalog.outcome(5).verdict is Verdict.UNCHANGED
+    assert fold.catalog.outcome(5).kind is OutcomeKind.UNCHANGED

@@ -1,4 +1,4 @@
-"""The compact forms of what is kept of every command answer as the plain ones: I6 needs the same verdict on every replica."""
+"""The compact forms of what is kept of every command answer as the plain ones: I6 needs the same outcome on every replica."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from shard.vectors.index import RowSet
 from shard.vectors.multi import MultiIndex
 from shard.vectors.segment_policy import SegmentPolicy
 from shard.vectors.segment_store import SegmentStore
-from shard.vectors.segments import VectorIndex
+from shard.vectors.segments import DenseIndex
 
 COUNT = 299
 """Odd, so that it is no multiple of what a matrix product does at a time."""
@@ -29,7 +29,7 @@ def test_equal_vectors_have_one_score(tmp_path: Path, distance: Distance, size: 
     if distance is Distance.COSINE:
         vector /= np.linalg.norm(vector)
     policy = SegmentPolicy(seal_rows=100)
-    vectors = VectorIndex(SegmentStore(tmp_path), distance, size, GraphSpec(), threading.RLock(), policy)
+    vectors = DenseIndex(SegmentStore(tmp_path), distance, size, GraphSpec(), threading.RLock(), policy)
     for start, end in ((0, 150), (150, 250), (250, COUNT)):  # two segments with a graph and one without
         vectors.add(np.arange(start, end), np.tile(vector, (end - start, 1)))
         while end < COUNT and (build := vectors.plan(False)) is not None:

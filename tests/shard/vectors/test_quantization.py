@@ -11,7 +11,7 @@ import pytest
 from catalog.collection import BinaryQuantization, Distance, HnswConfig, ProductQuantization, Quantization, ScalarQuantization
 from shard.vectors.graph import CodeUse, GraphSpec
 from shard.vectors.segment_store import SegmentStore
-from shard.vectors.segments import VectorIndex
+from shard.vectors.segments import DenseIndex
 
 SIZE, COUNT = 128, 12_000
 LINK_BYTES = 400
@@ -25,7 +25,7 @@ def clusters(count: int, seed: int) -> np.ndarray:
     return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
 
 
-def recall(vectors: VectorIndex, use: CodeUse | None = None) -> float:
+def recall(vectors: DenseIndex, use: CodeUse | None = None) -> float:
     hits = 0
     for query in clusters(60, 2):
         sign = 1 if vectors.view.distance.higher_is_closer else -1
@@ -35,8 +35,8 @@ def recall(vectors: VectorIndex, use: CodeUse | None = None) -> float:
     return hits / 600
 
 
-def built(folder: Path, quantization: Quantization | None, distance: Distance = Distance.COSINE) -> VectorIndex:
-    vectors = VectorIndex(SegmentStore(folder), distance, SIZE, GraphSpec(HnswConfig(), quantization), threading.RLock())
+def built(folder: Path, quantization: Quantization | None, distance: Distance = Distance.COSINE) -> DenseIndex:
+    vectors = DenseIndex(SegmentStore(folder), distance, SIZE, GraphSpec(HnswConfig(), quantization), threading.RLock())
     vectors.add(np.arange(COUNT), clusters(COUNT, 1))
     build = vectors.plan(False)
     assert build is not None
@@ -72,7 +72,7 @@ def test_codes_are_small_and_find_what_they_should(
     vectors = built(tmp_path, quantization)
     assert code_bytes(tmp_path) < most_bytes + LINK_BYTES
     assert recall(vectors) >= floor
-    again = VectorIndex(SegmentStore(tmp_path), Distance.COSINE, SIZE, vectors.spec, threading.RLock())
+    again = DenseIndex(SegmentStore(tmp_path), Distance.COSINE, SIZE, vectors.spec, threading.RLock())
     assert not len(again.load(np.arange(COUNT), COUNT))
     again.publish()
     assert recall(again) >= floor

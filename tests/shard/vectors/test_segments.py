@@ -14,7 +14,7 @@ from shard.vectors.graph import CodeUse, GraphSpec
 from shard.vectors.index import RowSet
 from shard.vectors.segment_policy import DEFAULT_POLICY, SegmentPolicy
 from shard.vectors.segment_store import SegmentStore
-from shard.vectors.segments import SegmentState, VectorIndex
+from shard.vectors.segments import DenseIndex, SegmentState
 
 SIZE = 16
 REAL_DATA = Path(__file__).parents[4] / "shared" / "data" / "debian-packages"
@@ -25,15 +25,15 @@ SMALL = SegmentPolicy(seal_rows=200, seal_rows_idle=20)
 
 def index(
     folder: Path, size: int = SIZE, distance: Distance = Distance.COSINE, policy: SegmentPolicy = DEFAULT_POLICY
-) -> VectorIndex:
-    return VectorIndex(SegmentStore(folder), distance, size, GraphSpec(), threading.RLock(), policy)
+) -> DenseIndex:
+    return DenseIndex(SegmentStore(folder), distance, size, GraphSpec(), threading.RLock(), policy)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-def build_all(vectors: VectorIndex, idle: bool = False) -> int:
+def build_all(vectors: DenseIndex, idle: bool = False) -> int:
     builds = 0
     while (build := vectors.plan(idle)) is not None:
         vectors.run(build)
@@ -212,7 +212,7 @@ def test_recall_on_real_embeddings(tmp_path: Path) -> None:
     assert recall(vectors, queries) >= 0.98
 
 
-def recall(vectors: VectorIndex, queries: np.ndarray) -> float:
+def recall(vectors: DenseIndex, queries: np.ndarray) -> float:
     vectors.publish()
     hits = 0
     for query in queries:
