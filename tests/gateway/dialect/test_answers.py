@@ -5,6 +5,9 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from journal.log import TopicPartition
+from journal.token import parse_token
+from journal.topics import Topics
 from tests.conftest import result
 
 
@@ -72,6 +75,26 @@ def test_where_an_operation_stands(http: httpx.Client, name: str) -> None:
     assert record["verdict"] == "applied"
     assert record["stamp"] >= record["hlc"] > 0
     assert http.get("/v1/operations/unknown").status_code == 404
+
+
+def test_the_token_of_a_batch_covers_all_that_it_wrote(http: httpx.Client) -> None:
+    """I9: with it, a read on any node sees every operation of the batch, in whichever partition it is."""
+    http.put("/collections/batched", json={"vectors": {"size": 4, "distance": "Dot"}, "shard_number": 5}).raise_for_status()
+    operations = [
+        {"upsert": {"points": [point(1), point(2)]}},
+        {"upsert": {"points": [point(number) for number in range(3, 30)]}},
+        {"set_payload": {"payload": {"n": 1}, "points": [3]}},
+        {"delete": {"points": [5]}},
+    ]
+    written = http.post("/collections/batched/points/batch", json={"operations": operations}, headers={"X-Request-Id": "batched"})
+    assert len(result(written)) == 4
+    result(http.post("/collections/batched/points/count?consistency=strong", json={}))
+    records = result(http.get("/operations/batched"))["records"]
+    assert len({(record["topic"], record["partition"]) for record in records}) > 1
+    token = parse_token(written.headers["X-Vecraft-Position"], Topics()).positions
+    for record in records:
+        assert token[TopicPartition(record["topic"], record["partition"])] > record["offset"]
+    http.delete("/collections/batched").raise_for_status()
 
 
 def test_many_shards_answer_as_one(http: httpx.Client) -> None:

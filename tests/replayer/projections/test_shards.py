@@ -79,6 +79,23 @@ def test_only_the_partition_of_a_record_that_waits_for_the_catalog_is_held_up(ri
     assert not rig.dead_letters()
 
 
+def test_a_partition_may_wait_again_and_goes_on_where_it_waits(rig: Rig) -> None:
+    """It is read again from the record that waits; what was applied before it is not applied twice."""
+    claims = [(2, 1), (3, 2), (4, 3)]  # of a catalog position, and the collection that is created there
+    for number, (position, collection) in enumerate(claims):
+        record = upsert(1, 2, point_id=encode_id(number))
+        rig.journal.append(HOME, rig.record(record, collection=collection, catalog_position=position)).result()
+    rig.replayer.step(0)
+    for number, name in enumerate("def"):
+        assert rig.replayer.applied.get()[HOME] == number
+        rig.create(name)
+        while rig.replayer.step(0):
+            pass
+        assert rig.ids(number + 1) == [encode_id(number)]
+    assert rig.replayer.applied.get()[HOME] == 3
+    assert not rig.dead_letters()
+
+
 def test_a_command_that_comes_too_late_makes_no_claim_true(rig: Rig) -> None:
     rig.append(rig.record(GOOD, collection=1, catalog_position=2))
     rig.now_ms += Limits().max_lateness_ms + 1

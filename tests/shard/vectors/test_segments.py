@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,29 @@ def test_rows_that_die_while_a_graph_is_built_stay_dead(tmp_path: Path) -> None:
     found = vectors.view.search(data[7], 300, 400)
     assert sorted(found.rows) == [row for row in range(300) if row not in (5, 7, 250)]
     assert vectors.status() == {"vectors": 297, "indexed": 297, "segments": 1}
+
+
+def test_a_view_does_not_find_rows_by_codes_that_were_added_after_it(tmp_path: Path) -> None:
+    """A segment gets its codes when it is full; older views of it are then searched by the same codes."""
+    data = unit(np.random.default_rng(5).normal(size=(250, SIZE)))
+    vectors = index(tmp_path, policy=replace(SMALL, coded_rows=1))
+    vectors.add(np.arange(101), data[:101])
+    vectors.publish()
+    early = vectors.view
+    vectors.kill(np.array([3]))
+    vectors.publish()
+    without = vectors.view
+    vectors.add(np.arange(101, 250), data[101:])
+    assert vectors.plan(False) is not None
+    vectors.add_codes()
+    vectors.publish()
+    assert vectors.view.segments[0].segment.codes is not None
+    for view, rows in ((early, range(101)), (without, [row for row in range(101) if row != 3])):
+        for row in (3, 100, 101, 249):
+            found = view.search(data[row], 60)
+            assert set(found.rows.tolist()) <= set(rows)
+            assert (row in found.rows) == (row in rows)
+    assert 249 in vectors.view.search(data[249], 60).rows
 
 
 def test_any_history_answers_like_a_scan(tmp_path: Path) -> None:
