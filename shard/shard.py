@@ -155,7 +155,7 @@ class Shard:
         for vectors in self.vectors.values():
             with self.lock:
                 build = vectors.plan(idle)
-            vectors.add_codes()
+            vectors.store_waiting()
             if build is not None:
                 self._background(partial(self._run, vectors, build))
 

@@ -348,6 +348,18 @@ class FlatCodes:
         index.add(vectors)
         return cls(index)
 
+    @classmethod
+    def read(cls, folder: Path) -> FlatCodes:
+        """Opens the codes in `folder`. Raises RuntimeError, OSError or ValueError if they are damaged."""
+        return cls(faiss.read_index(str(folder / "codes.faiss")))
+
+    def write(self, folder: Path) -> None:
+        """Writes `codes.faiss`. Raises RuntimeError or OSError."""
+        faiss.write_index(self._index, str(folder / "codes.faiss"))
+
+    def __len__(self) -> int:
+        return int(self._index.ntotal)
+
     def search(self, query: Vectors, limit: int, allowed: Bits | None) -> LocalIds:
         """Candidates for the `limit` closest: several times as many, unordered."""
         parameters = None if allowed is None else faiss.SearchParameters(sel=faiss.IDSelectorBitmap(allowed))

@@ -111,8 +111,8 @@ class VectorIndex(Protocol):
     def plan(self, idle: bool) -> Any | None:
         """The next build, which the caller must pass to `run`; None when nothing is to be built."""
 
-    def add_codes(self) -> None:
-        """Adds codes for faster searches of vectors that wait for `run`. Called without the lock, after `plan`."""
+    def store_waiting(self) -> None:
+        """Makes vectors that wait for `run` faster to search and to open again. Called without the lock, after `plan`."""
 
     def run(self, build: Any) -> None:
         """Executes a build, and replaces its inputs by the result. Long; called without the lock."""
@@ -171,7 +171,7 @@ class InMemory(ABC):
     def plan(self, idle: bool) -> None:
         return None
 
-    def add_codes(self) -> None:
+    def store_waiting(self) -> None:
         return
 
     def run(self, build: None) -> None:

@@ -30,7 +30,7 @@ class SegmentPolicy:
     seal_rows_idle: int = 2_000
     """As `seal_rows`, while nothing is written: a scan of this many rows is already slower than a graph search."""
     coded_rows: int = 5_000
-    """A segment of at least this size gets one-bit codes while it waits for its graph; a smaller one is scanned."""
+    """A segment of at least this size gets one-bit codes and files while it waits for its graph; a smaller one is scanned."""
     max_segment_rows: int = 4_000_000
     """The largest segment that a merge may produce, which bounds the work of one build."""
     merge_share: float = 0.25
@@ -49,7 +49,7 @@ class SegmentPolicy:
         return rows >= (self.seal_rows_idle if idle else self.seal_rows)
 
     def needs_codes(self, rows: int) -> bool:
-        """Whether a segment gets codes while it waits for its graph."""
+        """Whether a segment gets codes and files while it waits for its graph."""
         return rows >= self.coded_rows
 
     def to_merge(self, segments: Sequence[S]) -> list[S]:

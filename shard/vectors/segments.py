@@ -58,7 +58,7 @@ class SegmentState(Enum):
     GROWING = "growing"
     """Takes new rows."""
     BUILDING = "building"
-    """Takes no more rows; its graph is planned or being built."""
+    """Takes no more rows; its graph is planned or being built. A large one has one-bit codes, and files."""
     SEALED = "sealed"
     """Has a graph, and files."""
 
@@ -76,12 +76,12 @@ class Segment:
     count: int
     alive: Mask | None = None
     alive_count: int = 0
+    name: str = ""
+    """The name in the store; empty for a segment without files."""
     codes: FlatCodes | None = None
     """Only while the segment waits for its graph."""
     graph: Graph | None = None
     """This field and those below are only set in a sealed segment."""
-    name: str = ""
-    """The name in the store."""
     scan: SharedScan | None = None
     by_row: RowOrder | None = None
 
@@ -91,20 +91,16 @@ class Segment:
         return cls(SegmentState.GROWING, np.empty(0, np.int64), np.empty((0, size), np.float32), 0)
 
     @classmethod
-    def sealed(cls, stored: StoredSegment) -> Segment:
-        """A sealed segment with all rows alive."""
-        name, rows, vectors, graph = stored
-        return cls(
-            SegmentState.SEALED,
-            rows,
-            vectors,
-            len(rows),
-            alive_count=len(rows),
-            graph=graph,
-            name=name,
-            scan=SharedScan(vectors),
-            by_row=RowOrder.of(rows),
-        )
+    def stored(cls, stored: StoredSegment) -> Segment:
+        """A segment with files, with all rows alive: sealed, or building when it has no graph yet."""
+        name, rows, vectors, index = stored
+        segment = cls(SegmentState.BUILDING, rows, vectors, len(rows), alive_count=len(rows), name=name)
+        if isinstance(index, FlatCodes):
+            segment.codes = index
+        else:
+            segment.state, segment.graph = SegmentState.SEALED, index
+            segment.scan, segment.by_row = SharedScan(vectors), RowOrder.of(rows)
+        return segment
 
     def local_ids(self, rows: Rows) -> LocalIds:
         """The local ids, ascending, of those of `rows` (ascending) that are in this segment."""
@@ -345,20 +341,16 @@ class DenseIndex:
         self.view = DenseView(distance)
 
     def load(self, alive: Iterable[int], next_row: int) -> Rows:
-        """Opens the sealed segments. Returns those of the rows `alive` (ascending) that are in none of them."""
-        missing = np.fromiter(alive, np.int64)
+        """Opens the segments with files. Returns those of the rows `alive` (ascending) that are in none of them."""
+        rows = np.fromiter(alive, np.int64)
+        missing = np.ones(len(rows), np.bool_)
         for name in self._store.names():
             segment = self._opened(name, next_row)
-            if segment is None or not len(local := segment.local_ids(missing)):
+            if segment is None or not _take_rows(segment, rows, missing):
                 self._store.remove(name)
                 continue
-            if len(local) < segment.count:
-                segment.alive = np.zeros(segment.count, np.bool_)
-                segment.alive[local] = True
-            segment.alive_count = len(local)
             self._full.append(segment)
-            missing = np.setdiff1d(missing, segment.rows[local], assume_unique=True)
-        return missing
+        return rows[missing]
 
     def add(self, rows: Rows, vectors: Sequence[Vectors]) -> None:
         """Appends rows, ascending and above all existing ones, with vectors of shape (size,). Visible after `publish`."""
@@ -409,12 +401,30 @@ class DenseIndex:
         self._builds = True
         return Build(inputs, [segment.alive_ids() for segment in inputs])
 
-    def add_codes(self) -> None:
-        """Adds one-bit codes to segments that wait for their graph. Called without the lock; takes at most 0.1 s."""
+    def store_waiting(self) -> None:
+        """Gives segments that wait for their graph one-bit codes and files. Called without the lock; takes at most 0.2 s.
+
+        With the files a restart need not read the vectors from RocksDB, and the system may evict their pages.
+        """
         for segment in list(self._full):
             waits = segment.state is SegmentState.BUILDING and segment.codes is None
             if waits and self._policy.needs_codes(segment.count):
                 segment.codes = FlatCodes.of(segment.vectors[: segment.count], self._distance)
+                if segment.codes is not None:
+                    self._write_waiting(segment, segment.codes)
+
+    def _write_waiting(self, segment: Segment, codes: FlatCodes) -> None:
+        """Writes a segment that waits, and uses its files from then on, unless its graph was finished meanwhile."""
+        try:
+            stored = self._store.write(segment.rows[: segment.count], segment.vectors[: segment.count], codes)
+        except (OSError, RuntimeError, DamagedSegment) as error:
+            log.warning("a segment of %d rows stays in memory until it has its graph: %s", segment.count, error)
+            return
+        with self._lock:
+            if segment in self._full and not self._abandoned:
+                segment.name, segment.rows, segment.vectors = stored.name, stored.rows, stored.vectors
+            else:
+                self._store.remove(stored.name)
 
     def run(self, build: Build) -> None:
         """Executes a build, and replaces its inputs by the result. Long; called without the lock, by one thread at a time."""
@@ -439,23 +449,24 @@ class DenseIndex:
         }
 
     def sizes_bytes(self) -> Mapping[str, int]:
-        """Bytes by part; the names of mapped files begin with `mapped_`. `growing`: all vectors without a graph."""
-        sealed = [(view.segment, view.segment.graph) for view in self.view.segments if view.segment.graph is not None]
-        others = [view.segment for view in self.view.segments if view.segment.graph is None]
-        orders = [segment.by_row for segment, _ in sealed if segment.by_row is not None]
+        """Bytes by part; the names of mapped files begin with `mapped_`. `growing`: all vectors without files."""
+        segments = [view.segment for view in self.view.segments]
+        stored, others = [s for s in segments if s.name], [s for s in segments if not s.name]
+        graphs = [segment.graph for segment in stored if segment.graph is not None]
+        orders = [segment.by_row for segment in stored if segment.by_row is not None]
         return {
             "growing": sum(segment.vectors.nbytes + segment.rows.nbytes for segment in others),
-            "mapped_vectors": sum(segment.vectors.nbytes for segment, _ in sealed),
-            "mapped_codes": sum(graph.code_bytes() for _, graph in sealed),
-            "mapped_links": sum(graph.link_bytes() for _, graph in sealed),
-            "mapped_rows": sum(segment.rows.nbytes for segment, _ in sealed),
+            "mapped_vectors": sum(segment.vectors.nbytes for segment in stored),
+            "mapped_codes": sum(graph.code_bytes() for graph in graphs),
+            "mapped_links": sum(graph.link_bytes() for graph in graphs),
+            "mapped_rows": sum(segment.rows.nbytes for segment in stored),
             "rows": sum(order.rows.nbytes + order.local_ids.nbytes for order in orders),
         }
 
     def _opened(self, name: str, next_row: int) -> Segment | None:
         """Opens a segment of the store; None when it is damaged or inconsistent with the rows."""
         try:
-            segment = Segment.sealed(self._store.open(name))
+            segment = Segment.stored(self._store.open(name))
         except DamagedSegment as error:
             log.warning("dropping a segment: %s", error)
             return None
@@ -484,7 +495,7 @@ class DenseIndex:
             if self._abandoned and sealed is not None:
                 self._store.remove(sealed.name)
         for segment in build.inputs:
-            if segment.state is SegmentState.SEALED:
+            if segment.name:
                 self._store.remove(segment.name)
 
     def _sealed(self, parts: Parts, held_out: int) -> tuple[Segment, LocalIds]:
@@ -493,7 +504,7 @@ class DenseIndex:
         vectors = np.concatenate([segment.vectors[local] for segment, local in parts])
         ef_construct = self._policy.ef_construct(self.spec.hnsw.ef_construct, len(rows))
         graph, order = Graph.build(vectors, self._distance, self.spec, held_out, ef_construct)
-        return Segment.sealed(self._store.write(rows[order], vectors[order], graph)), order
+        return Segment.stored(self._store.write(rows[order], vectors[order], graph)), order
 
     def _replace(self, inputs: list[Segment], sealed: Segment | None, parts: Parts, order: LocalIds) -> None:
         """Replaces the inputs by the new segment; rows that died during the build are marked dead in it."""
@@ -504,6 +515,20 @@ class DenseIndex:
             sealed.alive_count = int(np.count_nonzero(alive))
             self._full.append(sealed)
         self.publish()
+
+
+def _take_rows(segment: Segment, rows: Rows, missing: Mask) -> int:
+    """Makes those rows of a segment alive that are among the `missing` ones of `rows` (ascending); they are no longer missing.
+
+    Returns their number.
+    """
+    at = np.minimum(np.searchsorted(rows, segment.rows), max(0, len(rows) - 1))
+    alive = missing[at] & (rows[at] == segment.rows) if len(rows) else np.zeros(segment.count, np.bool_)
+    missing[at[alive]] = False
+    segment.alive_count = int(np.count_nonzero(alive))
+    if segment.alive_count < segment.count:
+        segment.alive = alive
+    return segment.alive_count
 
 
 def _held_out_last(build: Build, held_out: int) -> Parts:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from catalog.collection import Distance, HnswConfig
-from shard.vectors.graph import DEFAULT_EF, Graph, GraphSpec
+from shard.vectors.graph import DEFAULT_EF, FlatCodes, Graph, GraphSpec
 from shard.vectors.segment_store import DamagedSegment, SegmentStore
 
 ROWS = np.arange(100, 160)
@@ -27,19 +27,36 @@ def written(store: SegmentStore, seed: int = 1) -> str:
     return store.write(ROWS[order], vectors(seed)[order], graph).name
 
 
+def written_waiting(store: SegmentStore) -> str:
+    codes = FlatCodes.of(vectors(), Distance.DOT)
+    assert codes is not None
+    return store.write(ROWS, vectors(), codes).name
+
+
 def test_a_segment_opens_as_it_was_written(tmp_path: Path) -> None:
     store = SegmentStore(tmp_path)
     name = written(store)
     segment = SegmentStore(tmp_path).open(name)
+    assert isinstance(segment.graph_or_codes, Graph)
     assert sorted(segment.rows) == list(ROWS)
     assert np.array_equal(segment.vectors[np.argsort(segment.rows)], vectors())
-    assert (segment.graph.spec, segment.graph.ef, len(segment.graph)) == (SPEC, 123, len(ROWS))
+    assert (segment.graph_or_codes.spec, segment.graph_or_codes.ef, len(segment.graph_or_codes)) == (SPEC, 123, len(ROWS))
+
+
+def test_a_segment_that_waits_for_its_graph_opens_as_it_was_written(tmp_path: Path) -> None:
+    segment = SegmentStore(tmp_path).open(written_waiting(SegmentStore(tmp_path)))
+    assert isinstance(segment.graph_or_codes, FlatCodes)
+    assert np.array_equal(segment.rows, ROWS)
+    assert np.array_equal(segment.vectors, vectors())
+    codes = FlatCodes.of(vectors(), Distance.DOT)
+    assert codes is not None
+    assert sorted(segment.graph_or_codes.search(vectors()[3], 2, None)) == sorted(codes.search(vectors()[3], 2, None))
 
 
 def test_the_latest_segment_comes_first(tmp_path: Path) -> None:
     store = SegmentStore(tmp_path)
     assert store.names() == []
-    names = [written(store) for _ in range(3)]
+    names = [write(store) for write in (written, written_waiting, written)]
     assert store.names() == names[::-1]
     store.remove(names[0])
     assert written(store) > names[2]
@@ -74,11 +91,11 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-@pytest.mark.parametrize("file", ["rows.npy", "vectors.npy", "graph.faiss", "graph.json"])
+@pytest.mark.parametrize("file", ["rows.npy", "vectors.npy", "graph.faiss", "graph.json", "codes.faiss"])
 @pytest.mark.parametrize("damage", [Path.unlink, cut, empty])
 def test_a_damaged_file_is_found_when_the_segment_is_opened(tmp_path: Path, file: str, damage: Callable[[Path], None]) -> None:
     store = SegmentStore(tmp_path)
-    name = written(store)
+    name = (written_waiting if file == "codes.faiss" else written)(store)
     damage(tmp_path / name / file)
     with pytest.raises(DamagedSegment, match=name):
         store.open(name)
@@ -88,7 +105,7 @@ def test_files_that_do_not_fit_each_other_do_not_open(tmp_path: Path) -> None:
     store = SegmentStore(tmp_path)
     name = written(store)
     np.save(tmp_path / name / "rows.npy", ROWS[:-1])
-    with pytest.raises(DamagedSegment, match="59 rows, 60 vectors, 60 in the graph"):
+    with pytest.raises(DamagedSegment, match="59 rows, 60 vectors, 60 in the index"):
         store.open(name)
 
 
@@ -97,5 +114,6 @@ def test_a_segment_of_an_earlier_release_opens(tmp_path: Path) -> None:
     store = SegmentStore(tmp_path)
     name = written(store)
     (tmp_path / name / "graph.json").write_bytes(msgspec.json.encode(SPEC))
-    graph = store.open(name).graph
+    graph = store.open(name).graph_or_codes
+    assert isinstance(graph, Graph)
     assert (graph.spec, graph.ef) == (SPEC, DEFAULT_EF)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from pyroaring import BitMap
 
 from catalog.collection import Distance
-from shard.vectors.graph import CodeUse, GraphSpec
+from shard.vectors.graph import CodeUse, FlatCodes, GraphSpec
 from shard.vectors.index import RowSet
 from shard.vectors.segment_policy import DEFAULT_POLICY, SegmentPolicy
-from shard.vectors.segment_store import SegmentStore
+from shard.vectors.segment_store import SegmentStore, StoredSegment
 from shard.vectors.segments import DenseIndex, SegmentState
 
 SIZE = 16
@@ -60,7 +61,7 @@ def test_rows_that_die_while_a_graph_is_built_stay_dead(tmp_path: Path) -> None:
 def test_a_view_does_not_find_rows_by_codes_that_were_added_after_it(tmp_path: Path) -> None:
     """A segment gets its codes when it is full; older views of it are then searched by the same codes."""
     data = unit(np.random.default_rng(5).normal(size=(250, SIZE)))
-    vectors = index(tmp_path, policy=replace(SMALL, coded_rows=1))
+    vectors = index(tmp_path, policy=WAITING)
     vectors.add(np.arange(101), data[:101])
     vectors.publish()
     early = vectors.view
@@ -69,7 +70,7 @@ def test_a_view_does_not_find_rows_by_codes_that_were_added_after_it(tmp_path: P
     without = vectors.view
     vectors.add(np.arange(101, 250), data[101:])
     assert vectors.plan(False) is not None
-    vectors.add_codes()
+    vectors.store_waiting()
     vectors.publish()
     assert vectors.view.segments[0].segment.codes is not None
     for view, rows in ((early, range(101)), (without, [row for row in range(101) if row != 3])):
@@ -80,12 +81,76 @@ def test_a_view_does_not_find_rows_by_codes_that_were_added_after_it(tmp_path: P
     assert 249 in vectors.view.search(data[249], 60).rows
 
 
-def test_any_history_answers_like_a_scan(tmp_path: Path) -> None:
+WAITING = replace(SMALL, coded_rows=1)
+
+
+def waiting(folder: Path, data: np.ndarray) -> DenseIndex:
+    """One segment that has codes and files and waits for its graph."""
+    vectors = index(folder, policy=WAITING)
+    vectors.add(np.arange(len(data)), data)
+    assert vectors.plan(False) is not None
+    vectors.store_waiting()
+    vectors.publish()
+    return vectors
+
+
+def test_a_restart_opens_the_segments_that_wait_for_their_graph(tmp_path: Path) -> None:
+    """Their vectors are not read from RocksDB again, which would take 20 s for a million."""
+    data = unit(np.random.default_rng(6).normal(size=(210, SIZE)))
+    vectors = waiting(tmp_path, data)
+    assert vectors.sizes_bytes()["growing"] == 0, "its vectors are mapped"
+    alive = [row for row in range(210) if row != 7]
+    again = index(tmp_path, policy=WAITING)
+    assert not len(again.load(np.array([*alive, 210]), 211)[:-1])
+    again.publish()
+    assert again.status() == {"vectors": 209, "indexed": 0, "segments": 1}
+    assert sorted(again.view.scan(data[0], 300).rows) == alive
+    assert again.view.search(data[9], 1).rows.tolist() == [9]
+    assert build_all(again) == 1
+    assert again.status() == {"vectors": 209, "indexed": 209, "segments": 1}
+    assert len(list(tmp_path.iterdir())) == 1, "the files of the sealed segment alone"
+
+
+def test_a_waiting_segment_whose_graph_is_finished_first_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = index(tmp_path, policy=WAITING)
+    vectors.add(np.arange(200), unit(np.random.default_rng(6).normal(size=(200, SIZE))))
+    build = vectors.plan(False)
+    assert build is not None
+    write = SegmentStore.write
+
+    def write_slowly(store: SegmentStore, *args: Any) -> StoredSegment:
+        stored = write(store, *args)
+        if isinstance(stored.graph_or_codes, FlatCodes):
+            vectors.run(build)
+        return stored
+
+    monkeypatch.setattr(SegmentStore, "write", write_slowly)
+    vectors.store_waiting()
+    assert vectors.status() == {"vectors": 200, "indexed": 200, "segments": 1}
+    (folder,) = tmp_path.iterdir()
+    assert not folder.name.endswith("waiting")
+
+
+def test_a_waiting_segment_that_cannot_be_written_stays_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the disk is full: the files only save time."""
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(SegmentStore, "write", fail)
+    data = unit(np.random.default_rng(6).normal(size=(210, SIZE)))
+    vectors = waiting(tmp_path, data)
+    assert vectors.view.search(data[9], 1).rows.tolist() == [9]
+    assert vectors.sizes_bytes()["growing"] > 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_history_answers_like_a_scan(tmp_path: Path, seed: int) -> None:
     """Adds, kills, builds and restarts at random; every scan and wide search is that of the rows alive."""
-    random = np.random.default_rng(2)
-    vectors, data, alive, next_row = index(tmp_path, policy=SMALL), {}, set(), 0
+    random = np.random.default_rng(seed)
+    vectors, data, alive, next_row = index(tmp_path, policy=WAITING), {}, set(), 0
     for _ in range(60):
-        match random.integers(4):
+        match random.integers(5):
             case 0 | 1:
                 rows = np.arange(next_row, next_row + random.integers(1, 150))
                 new = unit(random.normal(size=(len(rows), SIZE)))
@@ -99,8 +164,11 @@ def test_any_history_answers_like_a_scan(tmp_path: Path) -> None:
                 alive -= set(dead.tolist())
             case 3:
                 build_all(vectors, bool(random.integers(2)))
+            case 4:
+                vectors.plan(bool(random.integers(2)))  # its build never runs
+                vectors.store_waiting()
         if random.random() < 0.2:
-            vectors = index(tmp_path, policy=SMALL)
+            vectors = index(tmp_path, policy=WAITING)
             missing = vectors.load(sorted(alive), next_row)
             if len(missing):
                 vectors.add(missing, np.stack([data[row] for row in missing.tolist()]))
