@@ -79,7 +79,10 @@ class WriteService:
     async def command(self, request: ApiRequest, response: Response, operation: CatalogOperation) -> Outcome:
         """Writes a catalog command and returns its outcome, which the replay decides. Raises an ApiError if it was refused."""
         receipt = await self._acknowledged(response, self.writer.write_catalog(operation, request.origin))
-        await self.gate.reached(receipt.token().positions, request.timeout_s or APPLY_S)
+        try:
+            await self.gate.reached(receipt.token().positions, request.timeout_s or APPLY_S)
+        except NotCaughtUp as error:
+            raise Indefinite(f"the command is in the log, and its outcome is not known yet: {error}") from error
         outcome = self.replayer.catalog.outcome(receipt.written[0].appended.offset)
         if outcome is None:
             raise Indefinite("the command is applied, but its outcome is no longer kept")

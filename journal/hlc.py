@@ -3,8 +3,8 @@
 After Kulkarni, Demirbas et al., "Logical Physical Clocks" (2014), and CockroachDB's `pkg/util/hlc`. A stamp is one int: 48 bits
 of milliseconds since 1970, 16 bits of counter. Unlike the paper, a full counter carries into the milliseconds.
 
-Where the clock is used: `journal.writer` stamps every record that this process writes; `replayer` observes every replayed
-record; `gateway` observes every token that a client sends and every token that it returns.
+Where the clock is used: `journal.writer` stamps every record that this process writes; `replayer` seeds the clock with
+every applied record; `gateway` observes every token that a client sends.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class JournalError(Exception):
 
 
 class Definite(JournalError):
-    """The record was not written and will not be."""
+    """The record has no effect and will have none: it was not written, or every replica refuses it."""
 
 
 class Unfit(Definite):

@@ -23,7 +23,7 @@ from shard.shards import AppliedPositions
 
 
 class NotCaughtUp(Exception):
-    """This node did not reach the required positions in time. Raised for reads only; retry, here or on another node."""
+    """This node did not reach the required positions in time. A read may be repeated, here or on another node."""
 
 
 class Demand(NamedTuple):

@@ -94,8 +94,8 @@ async def pin(
 ) -> Pinned:
     """Takes leases on all shards of a collection, each on a view in which everything below `positions` is applied.
 
-    It is waited for that for `wait_s` at most, and then the request has `work_s`. Raises NotCaughtUp. What takes long in putting
-    answers together is done in `pool`.
+    Waits for these positions for `wait_s` at most; from then on the request has `work_s`. Raises NotCaughtUp. Answers of many
+    points are put together in `pool`.
     """
     asked = Deadline(wait_s + work_s, clock)
     leases = await all_of((replica.read(positions, wait_s) for replica in replicas), asked)

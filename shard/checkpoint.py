@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ROWS, SHARE = 100_000, 0.1
-ROWS_QUIET, SHARE_QUIET = 1_000, 0.01
+ROWS_IDLE, SHARE_IDLE = 1_000, 0.01
 """A checkpoint is due when a start would have to reread at least this many rows and this share of all rows. The second pair is
 used while no writes come in and when the shard closes. A start reads about 100,000 rows per second."""
 
@@ -69,9 +69,9 @@ class Checkpoint:
             self.batch += 1
             self.stale_rows += len(touched)
 
-    def plan(self, quiet: bool) -> bool:
-        """Whether a checkpoint is due; if so the caller must run `take`. `quiet`: no writes are coming in."""
-        if self._planned or not self._is_due(quiet):
+    def plan(self, idle: bool) -> bool:
+        """Whether a checkpoint is due; if so the caller must run `take`. `idle`: no writes are coming in."""
+        if self._planned or not self._is_due(idle):
             return False
         self._planned = True
         return True
@@ -96,7 +96,7 @@ class Checkpoint:
 
     def take_last(self) -> None:
         """Takes a checkpoint before the shard closes, if one is due. Errors are logged."""
-        if self._is_due(quiet=True):
+        if self._is_due(idle=True):
             try:
                 self.take()
             except Exception as error:  # RocksDB's errors have no class of their own
@@ -120,8 +120,8 @@ class Checkpoint:
             sync(self._path.parent)
             return None
 
-    def _is_due(self, quiet: bool) -> bool:
-        rows, share = (ROWS_QUIET, SHARE_QUIET) if quiet else (ROWS, SHARE)
+    def _is_due(self, idle: bool) -> bool:
+        rows, share = (ROWS_IDLE, SHARE_IDLE) if idle else (ROWS, SHARE)
         return self.stale_rows >= max(rows, share * len(self._shard.alive))
 
     def _parts(

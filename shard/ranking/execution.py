@@ -90,7 +90,7 @@ def _use(params: SearchParams) -> CodeUse:
 def quick_plan(view: ShardView, ranking: Ranking) -> Plan | None:
     """The plan of a ranking that takes about a millisecond at most, so that it may run on an event loop; None for others."""
     by = ranking.by
-    limit = ranking.limit + len(ranking.without)
+    limit = ranking.limit + len(ranking.exclude)
     if not isinstance(by, Nearest) or limit > QUICK_LIMIT or not view.is_selected(ranking.where):
         return None
     rows = view.select(ranking.where)
@@ -110,7 +110,7 @@ def rank(
 ) -> RankedRows:
     """The first `ranking.limit` rows, among `among` or all, in order. `plan`: the result of `quick_plan`, if known."""
     deadline.check()
-    without = BitMap(point.row for point in view.find(ranking.without)) if ranking.without else _NO_ROWS
+    without = BitMap(point.row for point in view.find(ranking.exclude)) if ranking.exclude else _NO_ROWS
     if isinstance(ranking.by, OrderBy) and among is None:
         return _in_order(view, ranking, ranking.by, without, deadline)
     rows = _rows(view, ranking, among, deadline, steps)

@@ -101,12 +101,12 @@ DEFAULT_PARAMS = SearchParams()
 
 
 class Ranking(msgspec.Struct, frozen=True, eq=False):
-    """One ranked list of at most `limit` points of a shard: those that pass a filter, except those in `without`."""
+    """One ranked list of at most `limit` points of a shard: those that pass a filter, except those in `exclude`."""
 
     by: By
     limit: int
     where: Where | None = None
-    without: list[bytes] = []
+    exclude: list[bytes] = []
     params: SearchParams = DEFAULT_PARAMS
     explain: bool = False
     """Whether the answer contains the trace of the execution."""

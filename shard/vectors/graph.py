@@ -38,8 +38,10 @@ Bits = NDArray[np.uint8]
 LocalIds = NDArray[np.int64]
 
 _HALF_LIMIT = 60_000.0
-_READ_BYTES = 1 << 20
 """The largest float16 is 65,504; vectors with values above _HALF_LIMIT get float32 codes."""
+
+_READ_BYTES = 1 << 20
+"""How much of a file is read at a time."""
 
 _METRICS: dict[Distance, int] = {
     Distance.COSINE: faiss.METRIC_INNER_PRODUCT,

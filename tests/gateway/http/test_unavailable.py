@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +67,22 @@ def test_a_search_whose_collection_is_dropped_while_it_waits(
     answer = http.post(SEARCH, json={"vector": [1, 2], "limit": 1})
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert "shard 0 of collection 'c' is closed" in answer.text
+
+
+def test_a_command_that_is_not_applied_in_time_may_take_effect_later(
+    node: Node, http: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is in the log, so it was not refused: its outcome is unknown."""
+    assert node._services is not None
+    replayer, goes_on = node._services.node.replayer, threading.Event()
+    step = replayer.step
+    monkeypatch.setattr(replayer, "step", lambda timeout_s: step(timeout_s) if goes_on.wait(0.05) else 0)
+    create(http, "before")  # ends the step that is running
+    answer = http.put("/collections/c?timeout=1", json={"vectors": {"size": 2, "distance": "Dot"}})
+    assert answer.status_code == 504, answer.text
+    assert "it is not known whether this was written" in answer.text
+    goes_on.set()
+    until(lambda: result(http.get("/collections/c/exists"))["exists"], WAIT_S)
 
 
 def test_a_failing_shard(node: Node, http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:

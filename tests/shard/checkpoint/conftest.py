@@ -16,7 +16,7 @@ from tests.shard.checkpoint.life import Life
 
 @pytest.fixture(autouse=True)
 def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("ROWS", 12), ("ROWS_QUIET", 4)):
+    for name, value in (("ROWS", 12), ("ROWS_IDLE", 4)):
         monkeypatch.setattr(shard.checkpoint, name, value)
     for module, name in (
         (shard.sorted_indexes, "RESORT_ROWS"),
