@@ -214,8 +214,10 @@ class DenseView(NamedTuple):
             if segment.graph is not None:  # a search compares the vectors that each candidate links to
                 width = self._width(segment.graph, limit, ef, None, use)
                 floats += width * segment.graph.spec.hnsw.m * segment.vectors.shape[1]
+            elif segment.codes is not None:
+                floats += segment.vectors[: view.end].size // CODES_GAIN + segment.codes.fetched(limit) * segment.vectors.shape[1]
             else:
-                floats += segment.vectors[: view.end].size // (1 if segment.codes is None else CODES_GAIN)
+                floats += segment.vectors[: view.end].size
         return floats
 
     def size(self) -> int:

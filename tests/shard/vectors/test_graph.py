@@ -12,6 +12,7 @@ from shard.vectors.graph import (
     DEFAULT_EF,
     MEASURED_EFS,
     RECALL,
+    FlatCodes,
     Graph,
     GraphSpec,
     faiss,
@@ -58,6 +59,24 @@ def test_where_codes_limit_the_recall_no_wider_search_is_tried() -> None:
     graph, order = Graph.build(vectors, Distance.COSINE, spec, held_out=100)
     assert recall(graph, Distance.COSINE, vectors[order], MEASURED_EFS[-1]) < RECALL
     assert graph.ef < MEASURED_EFS[-2]
+
+
+@pytest.mark.parametrize(("clusters", "factor", "least"), [(True, 1, RECALL), (False, 8, 0.95)])
+@pytest.mark.parametrize("distance", [Distance.COSINE, Distance.EUCLID])
+def test_one_bit_codes_know_how_many_candidates_they_need(distance: Distance, clusters: bool, factor: int, least: float) -> None:
+    """Neighbours of real embeddings are clearly closer than all others, those of noise are not."""
+    vectors = uniform(4100, 1, 256)
+    if clusters:
+        vectors += uniform(300, 2, 256)[np.random.default_rng(1).integers(300, size=4100)]
+    vectors, queries = vectors[:4000], vectors[4000:]
+    codes = FlatCodes.of(vectors, distance)
+    assert codes is not None
+    assert codes.factor == factor
+    hits = 0
+    for query in queries:
+        exact = np.sort(similarities(distance, vectors, query))[-10]
+        hits += int((similarities(distance, vectors[codes.search(query, 10, None)], query) >= exact - 1e-6).sum())
+    assert hits / 1000 >= least
 
 
 @pytest.mark.parametrize("links", [2, 4, 24])
