@@ -11,6 +11,7 @@ from typing import Any
 
 from gateway.request import ApiRequest, Response
 from gateway.services import Services
+from shard.shards import ShardUnavailable
 
 
 async def status(request: ApiRequest, response: Response, services: Services) -> dict[str, str]:
@@ -68,10 +69,19 @@ async def optimizations(request: ApiRequest, response: Response, services: Servi
 
 
 async def issues(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
-    """The issues that the server has detected: always none."""
-    return {"issues": []}
+    """The issues that the server has detected: the shards in quarantine."""
+    return {
+        "issues": [
+            {
+                "id": f"quarantine/{quarantine.collection}/{quarantine.number}",
+                "description": str(ShardUnavailable(quarantine)),
+                "solution": "remove the cause, for example a full disk; the shard is then served again by itself",
+            }
+            for quarantine in services.node.shards.quarantined().values()
+        ]
+    }
 
 
 async def clear_issues(request: ApiRequest, response: Response, services: Services) -> bool:
-    """Clears the issues; there are none."""
+    """Does nothing: an issue ends with its cause."""
     return True

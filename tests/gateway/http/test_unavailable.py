@@ -118,6 +118,8 @@ def test_a_failing_shard(node: Node, http: httpx.Client, monkeypatch: pytest.Mon
     reason = "RuntimeError: IO error: no space left"
     assert ready.json()["quarantined"] == [{"collection": "broken", "shard": 0, "reason": reason}]
     assert http.get("/healthz").status_code == 200
+    (issue,) = result(http.get("/issues"))["issues"]
+    assert reason in issue["description"]
     assert 'vecraft_quarantined_shards{collection="broken",shard="0"} 1.0' in http.get("/metrics").text
     assert http.get("/admin/memory").status_code == http.get("/v1/admin/lag").status_code == 200
     result(http.delete("/collections/sound"))
@@ -125,5 +127,6 @@ def test_a_failing_shard(node: Node, http: httpx.Client, monkeypatch: pytest.Mon
     broken = False
     until(lambda: http.get("/readyz").status_code == 200, WAIT_S)
     assert "quarantined" not in http.get("/readyz").json()
+    assert result(http.get("/issues")) == {"issues": []}
     assert result(http.post("/collections/broken/points/count", json={}))["count"] == 1  # type: ignore[index]
     assert "vecraft_quarantined_shards{" not in http.get("/metrics").text
