@@ -102,6 +102,11 @@ class Segment:
             segment.scan, segment.by_row = SharedScan(vectors), RowOrder.of(rows)
         return segment
 
+    @property
+    def ef(self) -> int:
+        """The beam width that its graph needs; 0 without a graph."""
+        return 0 if self.graph is None else self.graph.ef
+
     def local_ids(self, rows: Rows) -> LocalIds:
         """The local ids, ascending, of those of `rows` (ascending) that are in this segment."""
         mine = self.rows[: self.count] if self.by_row is None else self.by_row.rows
@@ -369,6 +374,7 @@ class DenseIndex:
             segment.alive[segment.count : end] = True
         segment.count = end
         segment.alive_count += len(rows)
+        self._close_if_full(idle=False)
 
     def kill(self, rows: Rows) -> None:
         """Marks rows (ascending) as dead; unknown rows are ignored. Visible after `publish`."""
@@ -393,18 +399,22 @@ class DenseIndex:
         """The next build, which the caller must pass to `run`; None when nothing is due, or a build is planned or running."""
         if self._abandoned or self.spec.hnsw.m == 0:
             return None
-        if self._policy.is_full(self._growing.count, idle):
-            self._growing.state = SegmentState.BUILDING
-            self._full.append(self._growing)
-            self._growing = Segment.growing(self._size)
+        self._close_if_full(idle)
         inputs = [] if self._builds else self._inputs()
         if not inputs:
             return None
         self._builds = True
         return Build(inputs, [segment.alive_ids() for segment in inputs])
 
+    def _close_if_full(self, idle: bool) -> None:
+        """Makes a full growing segment wait for its graph, and begins a new one."""
+        if self._policy.is_full(self._growing.count, idle) and not self._abandoned and self.spec.hnsw.m:
+            self._growing.state = SegmentState.BUILDING
+            self._full.append(self._growing)
+            self._growing = Segment.growing(self._size)
+
     def store_waiting(self) -> None:
-        """Gives segments that wait for their graph one-bit codes and files. Called without the lock; takes at most 0.2 s.
+        """Gives a segment that waits for its graph one-bit codes and files. Called without the lock; takes at most 0.2 s.
 
         With the files a restart need not read the vectors from RocksDB, and the system may evict their pages.
         """
@@ -414,6 +424,7 @@ class DenseIndex:
                 segment.codes = FlatCodes.of(segment.vectors[: segment.count], self._distance)
                 if segment.codes is not None:
                     self._write_waiting(segment, segment.codes)
+                return
 
     def _write_waiting(self, segment: Segment, codes: FlatCodes) -> None:
         """Writes a segment that waits, and uses its files from then on, unless its graph was finished meanwhile."""
@@ -481,7 +492,7 @@ class DenseIndex:
         """The segments that the next build merges into one."""
         sealed = [segment for segment in self._full if segment.state is SegmentState.SEALED]
         return (
-            [segment for segment in self._full if segment.state is SegmentState.BUILDING]
+            self._policy.to_build([segment for segment in self._full if segment.state is SegmentState.BUILDING])
             or self._policy.to_merge(sealed)
             or self._policy.to_clean(sealed)[:1]
             or [segment for segment in sealed if segment.graph is not None and segment.graph.spec != self.spec][:1]

@@ -16,6 +16,7 @@ class Size(NamedTuple):
 
     count: int
     alive_count: int
+    ef: int = 88
 
 
 def sizes(*counts: int) -> list[Size]:
@@ -50,6 +51,20 @@ def test_segments_merge_when_the_smaller_ones_are_a_quarter_of_the_largest(segme
     assert [size.count for size in POLICY.to_merge(sizes(*segments))] == merged
 
 
+def test_segments_that_are_hard_to_search_are_not_merged() -> None:
+    """A graph of both would need a width that is as much larger as the graph is."""
+    hard, easy = Size(100, 100, POLICY.max_merged_ef + 1), Size(100, 100, POLICY.max_merged_ef)
+    assert POLICY.to_merge([hard, easy, Size(20, 20), Size(10, 10)]) == [easy, Size(20, 20), Size(10, 10)]
+    assert not POLICY.to_merge([hard, easy])
+
+
+def test_a_build_takes_the_oldest_that_wait_up_to_a_number_of_rows() -> None:
+    policy = SegmentPolicy(max_build_rows=100)
+    assert [size.count for size in policy.to_build(sizes(40, 60, 1))] == [40, 60]
+    assert [size.count for size in policy.to_build(sizes(170, 60))] == [170], "at least one"
+    assert not policy.to_build([])
+
+
 def test_a_row_is_built_a_number_of_times_that_is_logarithmic_in_the_collection() -> None:
     segments: list[Size] = []
     policy, built = SegmentPolicy(), 0
@@ -78,5 +93,5 @@ def test_a_small_share_is_held_out_to_measure_with(rows: int, held_out: int) -> 
 
 
 def test_large_graphs_are_built_with_more_candidates() -> None:
-    policy = SegmentPolicy(large_rows=(50, 80))
-    assert [policy.ef_construct(100, rows) for rows in (49, 50, 79, 80)] == [100, 200, 200, 400]
+    policy = SegmentPolicy(large_rows=50)
+    assert [policy.ef_construct(100, rows) for rows in (49, 50)] == [100, 200]
