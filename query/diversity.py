@@ -12,34 +12,38 @@ from shard.deadline import Deadline
 from shard.vectors.graph import similarities
 
 
-def diversified(distance: Distance, query: Vector, vectors: Sequence[Vector], diversity: float, deadline: Deadline) -> list[int]:
-    """The order of the candidates, by index: the next is always the one with the highest relevance minus its largest similarity
-    to the ones before it."""
+def diversified(
+    distance: Distance, query: Vector, vectors: Sequence[Vector], diversity: float, limit: int, deadline: Deadline
+) -> list[int]:
+    """The first `limit` candidates in order, by index: the next is always the one with the highest relevance minus its largest
+    similarity to the ones before it. Raises DeadlineExceeded."""
     if not vectors:
         return []
-    relevance = _likeness(distance, vectors, query, deadline)
+    among = np.stack(vectors) if query.dtype != SPARSE and query.ndim == 1 else vectors
+    relevance = _likeness(distance, among, query, deadline)
     order = [int(np.argmax(relevance))]
-    likest = _likeness(distance, vectors, vectors[order[0]], deadline, from_each=True)
+    likest = np.full(len(vectors), -np.inf, np.float32)
     waiting = np.ones(len(vectors), np.bool_)
-    waiting[order[0]] = False
-    while waiting.any():
+    while len(order) < min(limit, len(vectors)):
+        waiting[order[-1]] = False
+        likest = np.maximum(likest, _likeness(distance, among, vectors[order[-1]], deadline, from_each=True))
         gain = np.where(waiting, (1 - diversity) * relevance - diversity * likest, -np.inf)
-        chosen = int(np.argmax(gain))
-        order.append(chosen)
-        waiting[chosen] = False
-        likest = np.maximum(likest, _likeness(distance, vectors, vectors[chosen], deadline, from_each=True))
+        order.append(int(np.argmax(gain)))
     return order
 
 
-def _likeness(distance: Distance, vectors: Sequence[Vector], to: Vector, deadline: Deadline, from_each: bool = False) -> Vectors:
+def _likeness(
+    distance: Distance, vectors: Sequence[Vector] | Vectors, to: Vector, deadline: Deadline, from_each: bool = False
+) -> Vectors:
     """The similarity of each vector to `to`; higher is closer. Shape (n,).
 
     The similarity of multi-vectors is not symmetric: `to` is the query, or, if `from_each`, each of the vectors is the query.
     """
+    deadline.check()
     if to.dtype == SPARSE:
         return np.array([_shared(vector, to) for vector in vectors], np.float32)
-    if to.ndim == 1:
-        return similarities(distance, np.stack(vectors), to)
+    if isinstance(vectors, np.ndarray):
+        return similarities(distance, vectors, to)
     scores = np.empty(len(vectors), np.float32)
     for at, vector in enumerate(vectors):
         deadline.check()

@@ -172,9 +172,10 @@ class _Search:
         distance = Distance.DOT if params is None else params.distance
         with step(self._steps, "diversity", candidates=len(candidates.ids)):
             ordered = [vectors[id_] for id_ in candidates.ids]
-            work = partial(diversified, distance, query.vector, ordered, stage.diversity.diversity, self._pinned.deadline)
-            order = await self._pinned.run(len(ordered) ** 2, work)
-        return _taken(candidates, order[: stage.limit])
+            diversity, deadline = stage.diversity.diversity, self._pinned.deadline
+            work = partial(diversified, distance, query.vector, ordered, diversity, stage.limit, deadline)
+            order = await self._pinned.run(len(ordered) * stage.limit, work)
+        return _taken(candidates, order)
 
     async def _formula(self, formula: Formula, lists: Sequence[RankedPoints]) -> RankedPoints:
         """All points of the inner lists, ordered by the value of a formula of their scores in these lists."""

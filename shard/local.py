@@ -142,6 +142,7 @@ class LocalLease:
     def _score(self, formula: Formula, ids: Sequence[bytes], scores: Sequence[Sequence[float | None]]) -> Vectors:
         values = np.empty(len(ids), np.float32)
         for at, point in enumerate(self._points(ids)):
+            self._deadline.check()
             values[at] = formula.compiled.score(PointSubject(point, self._view), scores[at])
         return values
 

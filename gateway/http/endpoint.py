@@ -136,13 +136,16 @@ class Endpoint:
             if request.api_key:
                 self._services.sessions.advance(_session(request.api_key), token)
         elif response.served is not None:
-            headers.append((POSITION_HEADER.encode(), self._served_text(response.served)))
-            level = response.level.value if response.level else ""
-            sync = f"level={level}; waited_ms={response.waited_s * 1000:.3f}{response.note}"
-            headers.append((b"x-vecraft-sync", sync.encode()))
+            headers += self._read_headers(response, response.served)
         if response.ignored:
             headers.append((b"x-vecraft-ignored", ", ".join(dict.fromkeys(response.ignored)).encode()))
         await _send(send, 200, await dumped(body, response, self._services.reads), headers)
+
+    def _read_headers(self, response: Response, served: Positions) -> list[tuple[bytes, bytes]]:
+        """Where a read was answered, at which level, and after which wait."""
+        level = response.level.value if response.level else ""
+        sync = f"level={level}; waited_ms={response.waited_s * 1000:.3f}{response.note}"
+        return [(POSITION_HEADER.encode(), self._served_text(served)), (b"x-vecraft-sync", sync.encode())]
 
     def _served_text(self, served: Positions) -> bytes:
         """The token of a read as text; cached, since it is often the same as that of the previous read."""
@@ -161,6 +164,8 @@ class Endpoint:
             headers.append((b"retry-after", retry_after(retry_s).encode()))
         if response is not None and response.wrote is not None:
             headers.append((POSITION_HEADER.encode(), response.wrote.text(self._services.node.topics).encode()))
+        elif response is not None and response.served is not None:  # as a 404 of a point
+            headers += self._read_headers(response, response.served)
         await _send(send, status, orjson.dumps(body), headers)
 
 

@@ -29,6 +29,8 @@ from shard.filters.fields import GeoPoint
 from shard.filters.subjects import PointSubject
 
 MAX_DEPTH = 32
+MAX_TERMS = 1000
+"""Numbers, variables, operations and conditions in a formula. It is compiled on the event loop, and evaluated for every point."""
 
 COMPILED_BYTES = 4 << 20
 """The bound of the cache of compiled formulas; a formula is estimated at eight times the size of its text."""
@@ -219,11 +221,15 @@ class _Parser:
         self.keys: set[str] = set()
         self.conditions: list[Condition] = []
         self._defaults = defaults
+        self._terms = 0
 
     def parse(self, expression: Expression, path: str, depth: int) -> Evaluate:
         """The function of an expression. Raises FormulaError."""
         if depth > MAX_DEPTH:
             raise FormulaError(f"{path[:40]}…: formula is nested deeper than {MAX_DEPTH}")
+        self._terms += 1
+        if self._terms > MAX_TERMS:
+            raise FormulaError(f"{path[:40]}…: formula has more than {MAX_TERMS} terms")
         if isinstance(expression, str):
             return self._variable(expression, path)
         if isinstance(expression, float | int):

@@ -54,6 +54,15 @@ def test_a_read_that_takes_what_there_is_says_how_far_that_is(node: Node) -> Non
             assert answer.headers["X-Vecraft-Sync"].endswith("; replayed=5/10")
 
 
+def test_a_point_that_is_not_there_yet_says_so_too(node: Node) -> None:
+    """404 may be wrong then, and the header says why."""
+    with httpx.Client(base_url=node.url) as http:
+        answer = http.get("/collections/c/points/7?consistency=eventual")
+        assert answer.status_code == 404
+        assert answer.headers["X-Vecraft-Sync"].endswith("; replayed=5/10")
+        assert answer.headers["X-Vecraft-Position"]
+
+
 def test_writes_go_on(node: Node) -> None:
     """They go into the log, and need nothing of this node's state."""
     with httpx.Client(base_url=node.url) as http:

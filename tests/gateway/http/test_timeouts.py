@@ -45,6 +45,7 @@ READS: dict[str, tuple[str, dict[str, Any]]] = {
     "query": ("points/query", {"query": [1, 1]}),
     "by examples": ("points/query", {"query": {"recommend": {"positive": [1], "strategy": "best_score"}}}),
     "prefetch": ("points/query", {"prefetch": [{"query": [1, 1]}], "query": {"fusion": "rrf"}}),
+    "diversity": ("points/query", {"query": {"nearest": [1, 1], "mmr": {"diversity": 0.5}}}),
     "formula": ("points/query", {"prefetch": [{"query": [1, 1]}], "query": {"formula": {"sum": ["$score", "n"]}}}),
     "order": ("points/query", {"query": {"order_by": "n"}}),
     "sample": ("points/query", {"query": {"sample": "random"}}),

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from shard.ranking.formula import MAX_DEPTH, FormulaBody, FormulaError, parse_formula
+from shard.ranking.formula import MAX_DEPTH, MAX_TERMS, FormulaBody, FormulaError, parse_formula
 from tests.shard.ranking.scored_point import BERLIN, candidate, decay, score
 
 
@@ -126,3 +126,10 @@ def test_depth_is_bounded() -> None:
     assert abs(score(nested(MAX_DEPTH))) == 1
     with pytest.raises(FormulaError, match=f"deeper than {MAX_DEPTH}"):
         score(nested(MAX_DEPTH + 1))
+
+
+def test_the_number_of_terms_is_bounded() -> None:
+    """The sum and its terms."""
+    assert score({"sum": [1] * (MAX_TERMS - 1)}) == MAX_TERMS - 1
+    with pytest.raises(FormulaError, match=f"more than {MAX_TERMS} terms"):
+        score({"sum": [1] * MAX_TERMS})
