@@ -17,7 +17,7 @@ import msgspec
 from payload.schema import FieldSchema
 from shard.files import sync
 
-HEADER = b"vecraft checkpoint 1\n"
+HEADER = b"vecraft checkpoint 2\n"
 """Contains the format version. Raise it when a part changes, or when an index stores something else for the same payload."""
 
 _LENGTH_BYTES, _CHECKSUM_BYTES = 8, 4
@@ -58,10 +58,10 @@ class FieldRows(msgspec.Struct, frozen=True, tag="field"):
 
 
 class PostingRows(msgspec.Struct, frozen=True, tag="postings"):
-    """Some keys of a field index, and for each its rows as a serialised bitmap."""
+    """Some keys of a field index, and for each its rows: the number of a single row, or a serialised bitmap."""
 
     keys: list[str | int | bool]
-    rows: list[bytes]
+    rows: list[int | bytes]
 
 
 class NumberRows(msgspec.Struct, frozen=True, tag="numbers"):

@@ -9,6 +9,7 @@ import pytest
 
 from payload.schema import FieldSchema, FieldType
 from shard import checkpoint_file
+from shard.checkpoint_file import HEADER
 from shard.payload_index import FieldIndex
 from tests.shard.checkpoint.life import FIELDS, Life, contents
 
@@ -31,7 +32,7 @@ def _flip(data: bytes) -> bytes:
 
 
 def _other_format(data: bytes) -> bytes:
-    return data.replace(b"checkpoint 1", b"checkpoint 0", 1)
+    return data.replace(HEADER, HEADER.replace(b"checkpoint ", b"checkpoint 0"), 1)
 
 
 def _nothing(data: bytes) -> bytes:
