@@ -67,6 +67,13 @@ _NEVER_SENT = {
 }
 """After these errors it is certain that the record was not written."""
 
+_COORDINATOR_MOVES = {
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+}
+"""The group's coordinator is another broker now, or is not ready yet."""
+
 _CANNOT_READ = {KafkaError._AUTO_OFFSET_RESET, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED}
 """After these errors the consumer does not recover by itself."""
 
@@ -287,10 +294,15 @@ class KafkaJournal:
 
     def committed(self, group: str, partitions: Sequence[TopicPartition]) -> Positions:
         wanted = [KafkaPartition(p.topic, p.partition) for p in partitions]
-        try:
-            committed = self._group(group).committed(wanted, timeout=self._timeout_s)
-        except KafkaException as error:
-            raise _journal_error(error.args[0]) from error
+        end_s = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                committed = self._group(group).committed(wanted, timeout=self._timeout_s)
+                break
+            except KafkaException as error:
+                if error.args[0].code() not in _COORDINATOR_MOVES or time.monotonic() > end_s:
+                    raise _journal_error(error.args[0]) from error
+            self._closing.wait(RETRY_S)
         return {TopicPartition(p.topic, p.partition): p.offset for p in committed if p.offset != OFFSET_INVALID}
 
     def close(self) -> None:

@@ -499,30 +499,30 @@ class DenseIndex:
         )
 
     def _run(self, build: Build) -> None:
-        count = sum(map(len, build.local_ids))
-        held_out = self._policy.held_out_rows(count)
-        parts = _held_out_last(build, held_out)
-        sealed, order = self._sealed(parts, held_out) if count else (None, np.arange(0))
+        parts: Parts = []
+        sealed, order = None, np.arange(0)
+        if count := sum(map(len, build.local_ids)):
+            held_out = self._policy.held_out_rows(count)
+            parts = _held_out_last(build, held_out)
+            rows = np.concatenate([segment.rows[local] for segment, local in parts])
+            vectors = np.concatenate([segment.vectors[local] for segment, local in parts])
+            ef_construct = self._policy.ef_construct(self.spec.hnsw.ef_construct, count)
+            graph, order = Graph.build(vectors, self._distance, self.spec, held_out, ef_construct)
+            if self._abandoned:  # the folder may already be gone, or in use by an index that was opened after this one
+                return
+            sealed = Segment.stored(self._store.write(rows[order], vectors[order], graph))
         with self._lock:
+            if self._abandoned:
+                return
             self._replace(build.inputs, sealed, parts, order)
-            if self._abandoned and sealed is not None:
-                self._store.remove(sealed.name)
         for segment in build.inputs:
             if segment.name:
                 self._store.remove(segment.name)
 
-    def _sealed(self, parts: Parts, held_out: int) -> tuple[Segment, LocalIds]:
-        """Builds the sealed segment of some rows. Also returns, for each of its local ids, the index among these rows."""
-        rows = np.concatenate([segment.rows[local] for segment, local in parts])
-        vectors = np.concatenate([segment.vectors[local] for segment, local in parts])
-        ef_construct = self._policy.ef_construct(self.spec.hnsw.ef_construct, len(rows))
-        graph, order = Graph.build(vectors, self._distance, self.spec, held_out, ef_construct)
-        return Segment.stored(self._store.write(rows[order], vectors[order], graph)), order
-
     def _replace(self, inputs: list[Segment], sealed: Segment | None, parts: Parts, order: LocalIds) -> None:
         """Replaces the inputs by the new segment; rows that died during the build are marked dead in it."""
         self._full = [segment for segment in self._full if segment not in inputs]
-        if sealed is not None and not self._abandoned:
+        if sealed is not None:
             alive = np.concatenate([segment.alive_among(local) for segment, local in parts])[order]
             sealed.alive = None if alive.all() else alive
             sealed.alive_count = int(np.count_nonzero(alive))

@@ -10,7 +10,7 @@ from ctypes import c_char_p, c_int, c_int16, c_int32, c_size_t, c_void_p
 
 from confluent_kafka import cimpl
 
-PRODUCE, LIST_OFFSETS = 0, 2
+PRODUCE, LIST_OFFSETS, OFFSET_FETCH = 0, 2, 9
 
 _rdkafka = ctypes.CDLL(cimpl.__file__)  # looks symbols up in what the module is linked with, too
 
@@ -59,7 +59,7 @@ class MockCluster:
     def heal(self) -> None:
         """Answers at once, and refuses nothing more."""
         self.answer_after(0)
-        for api in (PRODUCE, LIST_OFFSETS):
+        for api in (PRODUCE, LIST_OFFSETS, OFFSET_FETCH):
             _clear_errors(self._cluster, api)
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from journal.log import Appended, Definite, Indefinite, Journal, Overloaded, Top
 from journal.topic_check import MAX_RECORD_SET_BYTES, TopicFacts
 from tests.journal.contract import DurableContract
 from tests.journal.entries import outcomes, read, values, write
-from tests.journal.mock_cluster import LIST_OFFSETS, PRODUCE, MockCluster
+from tests.journal.mock_cluster import LIST_OFFSETS, OFFSET_FETCH, PRODUCE, MockCluster
 from tests.journal.waits import until_it_works
 
 
@@ -148,6 +148,15 @@ def test_end_offsets_follow_a_leader_that_moves(
     """I9, V21: a strong read does not fail because a broker was replaced."""
     cluster.refuse(LIST_OFFSETS, [getattr(KafkaError, error)])
     assert journal.end_offsets([partition]) == {partition: 0}
+
+
+@pytest.mark.parametrize("error", ["NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS"])
+def test_committed_offsets_follow_a_coordinator_that_moves(
+    cluster: MockCluster, journal: KafkaJournal, partition: TopicPartition, error: str
+) -> None:
+    """V21: as for a new group on a broker that has just started."""
+    cluster.refuse(OFFSET_FETCH, [getattr(KafkaError, error)] * 3)
+    assert journal.committed("new", [partition]) == {}
 
 
 def test_what_may_be_in_flight_is_bounded(cluster: MockCluster) -> None:

@@ -23,7 +23,7 @@ from journal.records import (
     VectorColumn,
 )
 from journal.topics import Topics
-from replayer.verdicts import Accepted, Dropped, NeedsCatalog, OutcomeKind, Refused, claim_failed, judge, judge_command
+from replayer.verdicts import Accepted, Dropped, NeedsCatalog, Refused, Verdict, claim_failed, judge, judge_command
 from shard.batch import Limits
 from tests.replayer.rig import upsert
 
@@ -55,7 +55,7 @@ def encoded(operation: Operation, **changes: object) -> bytes:
     return codec.encode(Record(operation=operation, **(good | changes)))  # type: ignore[arg-type]
 
 
-def verdict(value: bytes, known: Catalog | None = None, partition: TopicPartition = HOME) -> OutcomeKind:
+def verdict(value: bytes, known: Catalog | None = None, partition: TopicPartition = HOME) -> Verdict:
     return judge(entry(value, partition), known or catalog(), TOPICS, LIMITS)
 
 

@@ -12,7 +12,7 @@ import pytest
 from pyroaring import BitMap
 
 from catalog.collection import Distance
-from shard.vectors.graph import CodeUse, FlatCodes, GraphSpec
+from shard.vectors.graph import CodeUse, FlatCodes, Graph, GraphSpec
 from shard.vectors.index import RowSet
 from shard.vectors.segment_policy import DEFAULT_POLICY, SegmentPolicy
 from shard.vectors.segment_store import SegmentStore, StoredSegment
@@ -142,6 +142,24 @@ def test_a_waiting_segment_that_cannot_be_written_stays_in_memory(tmp_path: Path
     vectors = waiting(tmp_path, data)
     assert vectors.view.search(data[9], 1).rows.tolist() == [9]
     assert vectors.sizes_bytes()["growing"] > 0
+
+
+def test_a_build_that_ends_after_its_index_was_closed_changes_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder may be gone by then, or another index may have opened it."""
+    vectors = waiting(tmp_path, unit(np.random.default_rng(6).normal(size=(210, SIZE))))
+    before = sorted(tmp_path.rglob("*"))
+    again = index(tmp_path, policy=WAITING)
+    again.load(np.arange(210), 210)
+    build_graph = Graph.build
+
+    def build_and_close(*args: Any) -> object:
+        again.abandon()
+        return build_graph(*args)
+
+    monkeypatch.setattr(Graph, "build", build_and_close)
+    assert build_all(again) == 1
+    assert sorted(tmp_path.rglob("*")) == before
+    assert vectors.view.search(vectors.view.segments[0].segment.vectors[3], 1).rows.tolist() == [3]
 
 
 @pytest.mark.parametrize("seed", range(4))
