@@ -78,6 +78,8 @@ class Segment:
     alive_count: int = 0
     name: str = ""
     """The name in the store; empty for a segment without files."""
+    in_memory: bool = False
+    """Whether its files could not be written."""
     codes: FlatCodes | None = None
     """Only while the segment waits for its graph."""
     graph: Graph | None = None
@@ -414,24 +416,29 @@ class DenseIndex:
             self._growing = Segment.growing(self._size)
 
     def store_waiting(self) -> None:
-        """Gives a segment that waits for its graph one-bit codes and files. Called without the lock; takes at most 0.2 s.
+        """Gives a segment that waits for its graph one-bit codes, and one files. Called without the lock; takes at most 0.2 s.
 
         With the files a restart need not read the vectors from RocksDB, and the system may evict their pages.
         """
-        for segment in list(self._full):
-            waits = segment.state is SegmentState.BUILDING and segment.codes is None
-            if waits and self._policy.needs_codes(segment.count):
-                segment.codes = FlatCodes.of(segment.vectors[: segment.count], self._distance)
-                if segment.codes is not None:
-                    self._write_waiting(segment, segment.codes)
-                return
+        waiting = [segment for segment in list(self._full) if segment.state is SegmentState.BUILDING]
+        coded = [segment.codes for segment in waiting if segment.codes is not None]
+        for segment in waiting:
+            if segment.codes is None and self._policy.needs_codes(segment.count):
+                vectors = segment.vectors[: segment.count]
+                segment.codes = FlatCodes.of(vectors, self._distance, coded[-1].factor if coded else None)
+                break
+        unsaved = [segment for segment in waiting if segment.codes is not None and not (segment.name or segment.in_memory)]
+        for segment in self._policy.to_save(unsaved):
+            self._write_waiting(segment)
 
-    def _write_waiting(self, segment: Segment, codes: FlatCodes) -> None:
+    def _write_waiting(self, segment: Segment) -> None:
         """Writes a segment that waits, and uses its files from then on, unless its graph was finished meanwhile."""
+        assert segment.codes is not None
         try:
-            stored = self._store.write(segment.rows[: segment.count], segment.vectors[: segment.count], codes)
+            stored = self._store.write(segment.rows[: segment.count], segment.vectors[: segment.count], segment.codes)
         except (OSError, RuntimeError, DamagedSegment) as error:
             log.warning("a segment of %d rows stays in memory until it has its graph: %s", segment.count, error)
+            segment.in_memory = True
             return
         with self._lock:
             if segment in self._full and not self._abandoned:

@@ -58,6 +58,12 @@ def test_segments_that_are_hard_to_search_are_not_merged() -> None:
     assert not POLICY.to_merge([hard, easy])
 
 
+def test_files_are_written_when_many_rows_wait() -> None:
+    policy = SegmentPolicy(unsaved_rows=100)
+    assert not policy.to_save(sizes(40, 60))
+    assert [size.count for size in policy.to_save(sizes(40, 61))] == [40]
+
+
 def test_a_build_takes_the_oldest_that_wait_up_to_a_number_of_rows() -> None:
     policy = SegmentPolicy(max_build_rows=100)
     assert [size.count for size in policy.to_build(sizes(40, 60, 1))] == [40, 60]

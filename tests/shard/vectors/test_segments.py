@@ -81,7 +81,7 @@ def test_a_view_does_not_find_rows_by_codes_that_were_added_after_it(tmp_path: P
     assert 249 in vectors.view.search(data[249], 60).rows
 
 
-WAITING = replace(SMALL, coded_rows=1)
+WAITING = replace(SMALL, coded_rows=1, unsaved_rows=0)
 
 
 def waiting(folder: Path, data: np.ndarray) -> DenseIndex:
