@@ -37,8 +37,8 @@ class SegmentPolicy:
     coded_rows: int = 5_000
     """A segment of at least this size gets one-bit codes while it waits for its graph; a smaller one is scanned."""
     unsaved_rows: int = 50_000
-    """When more rows than this wait for their graph, the oldest segments get files. A restart reads the vectors of the others from
-    RocksDB: about 85,000 of 384 dimensions a second."""
+    """When more rows than this wait for their graph, the oldest segments get files. A restart reads the vectors of the others
+    from RocksDB: about 85,000 of 384 dimensions a second."""
     max_build_rows: int = 250_000
     """The most rows without a graph that one build takes. While it runs, all later rows wait for their graph."""
     max_segment_rows: int = 4_000_000
