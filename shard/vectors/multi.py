@@ -78,7 +78,7 @@ class MultiView:
 
 
 class MultiIndex(InMemory):
-    """The array that the shard writes. See `shard.vectors.index.Index`."""
+    """The array that the shard writes. See `shard.vectors.index.VectorIndex`."""
 
     def __init__(self, distance: Distance, size: int) -> None:
         super().__init__()

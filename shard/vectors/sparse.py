@@ -107,7 +107,7 @@ class SparseView:
 
 
 class SparseIndex(InMemory):
-    """The index that the shard writes. See `shard.vectors.index.Index`."""
+    """The index that the shard writes. See `shard.vectors.index.VectorIndex`."""
 
     def __init__(self) -> None:
         super().__init__()
