@@ -203,7 +203,7 @@ class WriteBatch:
             yield index, changed
 
     def _full_write(
-        self, point_id: bytes, changed: ChangedPoint, version: Version, vectors: Mapping[str, Vector] | None, payload: bytes
+        self, point_id: bytes, changed: ChangedPoint, version: Version, vectors: dict[str, Vector] | None, payload: bytes
     ) -> None:
         """An upsert, or a delete where `vectors` is None."""
         point = changed.point

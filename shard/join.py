@@ -41,7 +41,7 @@ class PointState(msgspec.Struct):
         """The stamp of the latest write in the state."""
         return max(self.full, self.floor, *self.keys.values(), *self.names.values()).stamp
 
-    def upsert(self, version: Version, vectors: Mapping[str, Vector], payload: bytes) -> bool:
+    def upsert(self, version: Version, vectors: dict[str, Vector], payload: bytes) -> bool:
         """Joins a full write. Returns False when a later full write is known, so that nothing changed."""
         if version < self.full:
             return False
@@ -64,8 +64,8 @@ class PointState(msgspec.Struct):
         if version < self.floor:
             return False
         self.floor = version
-        self.keys = {key: v for key, v in self.keys.items() if v > version}
         if self.keys:
+            self.keys = {key: v for key, v in self.keys.items() if v > version}
             patched = _fields(self.payload)
             kept = {key: patched[key] for key in self.keys if key in patched}
             fields = {key: value for key, value in _fields(payload).items() if key not in self.keys}
@@ -98,10 +98,12 @@ class PointState(msgspec.Struct):
         self.names = self.names | dict.fromkeys(touched, version)
         return bool(touched)
 
-    def _replace_vectors(self, version: Version, vectors: Mapping[str, Vector]) -> None:
-        self.names = {name: v for name, v in self.names.items() if v > version}
-        kept = {name: self.vectors[name] for name in self.names if name in self.vectors}
-        self.vectors = {name: vector for name, vector in vectors.items() if name not in self.names} | kept
+    def _replace_vectors(self, version: Version, vectors: dict[str, Vector]) -> None:
+        if self.names:
+            self.names = {name: v for name, v in self.names.items() if v > version}
+            kept = {name: self.vectors[name] for name in self.names if name in self.vectors}
+            vectors = {name: vector for name, vector in vectors.items() if name not in self.names} | kept
+        self.vectors = vectors
 
 
 def _fields(payload: bytes) -> dict[str, Any]:
