@@ -380,7 +380,7 @@ class Node(NamedTuple):
 def node(folder: Path, bootstrap: str, topics: Topics, name: str = "bench") -> Iterator[Node]:
     """Runs a node and waits until it is ready. Its state and its output are in `folder`."""
     folder.mkdir()
-    command = [sys.executable, "-m", "vecraft.cli", "serve", "--port", "0", "--data-dir", str(folder / "data"), "--node", name]
+    command = [sys.executable, "-m", "vecraft", "serve", "--port", "0", "--data-dir", str(folder / "data"), "--node", name]
     command += ["--journal", "kafka", "--bootstrap-servers", bootstrap]
     command += ["--topic-prefix", topics.prefix, "--preset", topics.preset]
     process = ServerProcess(command, folder / "log", {})

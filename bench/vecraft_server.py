@@ -49,7 +49,7 @@ class VecraftServer:
         self.stop()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "vecraft.cli", "serve", "--port", "0", "--data-dir", str(self.folder / "data")]
+        command = [sys.executable, "-m", "vecraft", "serve", "--port", "0", "--data-dir", str(self.folder / "data")]
         self.process = ServerProcess(command, self.folder / "log", {})
         self.process.wait_for(lambda: "ready after" in self.process.output())
         match = _LISTENS.search(self.process.output())

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ROWS, SHARE = 100_000, 0.1
+ROWS, SHARE = 50_000, 0.05
 ROWS_IDLE, SHARE_IDLE = 1_000, 0.01
 """A checkpoint is due when a start would have to reread at least this many rows and this share of all rows. The second pair is
 used while no writes come in and when the shard closes. A start reads about 100,000 rows per second."""

@@ -50,7 +50,10 @@ class ShardClosed(Exception):
 
 
 class Shard:
-    """Shard `number` of a collection, in `folder`."""
+    """Shard `number` of a collection, in `folder`.
+
+    `builds` runs builds of segments, which may take minutes; `checkpoints` runs checkpoints, by default as `builds`.
+    """
 
     def __init__(
         self,
@@ -59,8 +62,9 @@ class Shard:
         number: int,
         topics: Topics,
         limits: Limits,
-        background: Background,
+        builds: Background,
         policy: SegmentPolicy = DEFAULT_POLICY,
+        checkpoints: Background | None = None,
     ) -> None:
         self.number = number
         self.collection = collection
@@ -72,7 +76,8 @@ class Shard:
         self._folder = folder
         self._topics = topics
         self._limits = limits
-        self._background = background
+        self._builds = builds
+        self._checkpoints = checkpoints or builds
         self._homes = topics.home_partitions(collection.homes[number])
         self._progress: dict[TopicPartition, Progress] = {}
         self._view: ShardView | None = None
@@ -151,13 +156,13 @@ class Shard:
         `idle`: no writes are coming in.
         """
         if self.checkpoint.plan(idle):
-            self._background(self.checkpoint.take)
+            self._checkpoints(self.checkpoint.take)
         for vectors in self.vectors.values():
             with self.lock:
                 build = vectors.plan(idle)
             vectors.store_waiting()
             if build is not None:
-                self._background(partial(self._run, vectors, build))
+                self._builds(partial(self._run, vectors, build))
 
     def status(self) -> dict[str, int]:
         """Counts for operators: points, vectors, vectors in graphs, segments."""

@@ -61,12 +61,19 @@ class Shards:
     """
 
     def __init__(
-        self, folder: Path, topics: Topics, limits: Limits, background: Background, policy: SegmentPolicy = DEFAULT_POLICY
+        self,
+        folder: Path,
+        topics: Topics,
+        limits: Limits,
+        builds: Background,
+        policy: SegmentPolicy = DEFAULT_POLICY,
+        checkpoints: Background | None = None,
     ) -> None:
         self._folder = folder
         self._topics = topics
         self._limits = limits
-        self._background = background
+        self._builds = builds
+        self._checkpoints = checkpoints
         self._policy = policy
         self._slots: dict[int, tuple[Shard | Quarantine, ...]] = {}
         self._quarantined: dict[tuple[int, int], Quarantine] = {}
@@ -159,7 +166,7 @@ class Shards:
 
     def _new_shard(self, collection: Collection, number: int) -> Shard:
         folder = self._folder / str(collection.id) / str(number)
-        return Shard(folder, collection, number, self._topics, self._limits, self._background, self._policy)
+        return Shard(folder, collection, number, self._topics, self._limits, self._builds, self._policy, self._checkpoints)
 
     def _claim_folder(self, collection: Collection) -> None:
         """Creates the collection's folder; the state of another collection with the same id is removed."""

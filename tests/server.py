@@ -21,7 +21,7 @@ class Server:
     `program` is what Python runs instead of the command, for a node that is to be tampered with.
     """
 
-    def __init__(self, data_dir: Path, *flags: str, program: tuple[str, ...] = ("-m", "vecraft.cli")) -> None:
+    def __init__(self, data_dir: Path, *flags: str, program: tuple[str, ...] = ("-m", "vecraft")) -> None:
         self.data_dir = data_dir
         self.url = ""
         self.log: list[str] = []

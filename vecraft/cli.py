@@ -86,7 +86,3 @@ def _parser(name: str, command: Command | None) -> argparse.ArgumentParser:
         if command is not None and known == name:
             command.add_arguments(subparser)
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -26,6 +26,7 @@ log = logging.getLogger("vecraft")
 DRAIN_S = 5
 """Time for requests in flight after SIGTERM. Replay and journal get the rest of ten seconds."""
 PROGRESS_EVERY_S = 2.0
+READY_CHECK_S = 0.05
 MAX_CONNECTIONS = 1000
 SWITCH_INTERVAL_S = 0.0005
 """With Python's default of 5 ms, a search would wait that long for the replay thread."""
@@ -91,13 +92,15 @@ class Node:
         """Logs the progress of the replay until the node is ready, then starts the ingest role."""
         node = roles.services.node
         started_s = time.monotonic()
+        next_report_s = started_s + PROGRESS_EVERY_S
         while not node.ready():
             if roles.replayer.refusal is not None:
                 return self.stop()
-            await asyncio.sleep(PROGRESS_EVERY_S if time.monotonic() - started_s > PROGRESS_EVERY_S else 0.05)
+            await asyncio.sleep(READY_CHECK_S)
             done, total = roles.replayer.behind()
-            if not node.ready() and total and time.monotonic() - started_s > PROGRESS_EVERY_S:
+            if not node.ready() and total and time.monotonic() > next_report_s:
                 log.info("replaying: %d of %d records (%d %%)", done, total, 100 * done // total)
+                next_report_s += PROGRESS_EVERY_S
         log.info("ready after %.1f s", time.monotonic() - started_s)
         roles.start_ingest()
 

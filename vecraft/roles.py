@@ -54,6 +54,7 @@ class Roles:
         self.journal = open_journal(settings)
         self.writer = Writer(self.journal, self.topics, self.clock, settings.max_drift_ms)
         self.builder = BackgroundThread("index-build")
+        self.checkpointer = BackgroundThread("checkpoint")
         self.shards, self.replayer = self._storage(settings)
         self.registry = SchemaRegistry(settings.schema_registry_url)
         self.ingest = self._ingest(settings)
@@ -79,6 +80,7 @@ class Roles:
             if thread.ident is not None:
                 await asyncio.to_thread(thread.join, max(0.0, deadline_s - time.monotonic()))
         self.builder.stop()
+        self.checkpointer.stop()
         self.services.writes.bulk_parser.stop()
         self.services.reads.executor.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self.journal.close)
@@ -86,7 +88,9 @@ class Roles:
 
     def _storage(self, settings: Settings) -> tuple[Shards, Replayer]:
         limits = Limits(settings.max_drift_ms, settings.max_lateness_ms, settings.idempotency_window_s * 1000)
-        shards = Shards(settings.data_dir / "state", self.topics, limits, self.builder.submit)
+        shards = Shards(
+            settings.data_dir / "state", self.topics, limits, self.builder.submit, checkpoints=self.checkpointer.submit
+        )
         letters = DeadLetters(settings.dead_letters_max, int(settings.dead_letters_days * DAY_MS))
         group = f"{settings.topic_prefix}.replayer.{settings.node}"
         return shards, Replayer(self.journal, self.topics, self.clock, shards, group, limits, letters)

@@ -399,9 +399,9 @@ class DenseIndex:
 
     def plan(self, idle: bool) -> Build | None:
         """The next build, which the caller must pass to `run`; None when nothing is due, or a build is planned or running."""
-        if self._abandoned or self.spec.hnsw.m == 0:
-            return None
         self._close_if_full(idle)
+        if not self._builds_graphs():
+            return None
         inputs = [] if self._builds else self._inputs()
         if not inputs:
             return None
@@ -410,10 +410,13 @@ class DenseIndex:
 
     def _close_if_full(self, idle: bool) -> None:
         """Makes a full growing segment wait for its graph, and begins a new one."""
-        if self._policy.is_full(self._growing.count, idle) and not self._abandoned and self.spec.hnsw.m:
+        if self._policy.is_full(self._growing.count, idle) and self._builds_graphs():
             self._growing.state = SegmentState.BUILDING
             self._full.append(self._growing)
             self._growing = Segment.growing(self._size)
+
+    def _builds_graphs(self) -> bool:
+        return not self._abandoned and self.spec.hnsw.m > 0
 
     def store_waiting(self) -> None:
         """Gives a segment that waits for its graph one-bit codes, and one files. Called without the lock; takes at most 0.2 s.

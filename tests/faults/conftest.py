@@ -29,7 +29,7 @@ def prefix() -> str:
 
 
 def node(
-    folder: Path, name: str, prefix: str, bootstrap: str, *flags: str, program: tuple[str, ...] = ("-m", "vecraft.cli")
+    folder: Path, name: str, prefix: str, bootstrap: str, *flags: str, program: tuple[str, ...] = ("-m", "vecraft")
 ) -> Server:
     """A node, not yet started, that wants three copies of everything."""
     settings = ["--journal", "kafka", "--bootstrap-servers", bootstrap, "--topic-prefix", prefix, "--node", name]

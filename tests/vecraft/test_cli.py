@@ -190,7 +190,7 @@ def test_a_config_that_is_no_toml_is_said(capsys: pytest.CaptureFixture[str], tm
 
 def test_following_ends_quietly(folder: Path) -> None:
     """By Ctrl-C, or because nobody reads on."""
-    command = [sys.executable, "-m", "vecraft.cli", "journal", "tail", "--follow", "--data-dir", str(folder)]
+    command = [sys.executable, "-m", "vecraft", "journal", "tail", "--follow", "--data-dir", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as following:
         assert following.stdout is not None
         assert following.stdout.readline()

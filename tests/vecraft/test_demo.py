@@ -65,5 +65,5 @@ def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:
 
 def run_demo(data_dir: Path, port: int = 0) -> subprocess.CompletedProcess[str]:
     """`vecraft demo --once` as a process of its own."""
-    command = [sys.executable, "-m", "vecraft.cli", "demo", "--once", "--port", str(port), "--data-dir", str(data_dir)]
+    command = [sys.executable, "-m", "vecraft", "demo", "--once", "--port", str(port), "--data-dir", str(data_dir)]
     return subprocess.run(command, capture_output=True, text=True, timeout=DEMO_S, check=False)

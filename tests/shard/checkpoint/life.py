@@ -21,9 +21,11 @@ from payload.schema import FieldSchema, FieldType
 from shard.batch import Limits
 from shard.payload_index import FieldIndex
 from shard.shard import Shard
+from shard.vectors.segment_policy import SegmentPolicy
 
 TOPICS = Topics()
 HOME = TopicPartition(TOPICS.tier(1), 0)
+SMALL_SEGMENTS = SegmentPolicy(seal_rows=10)
 FIELDS = {kind.value: FieldSchema(kind) for kind in FieldType}
 
 
@@ -33,6 +35,7 @@ class Life:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.tasks: list[Callable[[], None]] = []
+        """Checkpoints that are due. Builds never run, as while an earlier one takes long."""
         self.offset = 0
         self.fields = FIELDS
         self.shard = self.open()
@@ -42,7 +45,7 @@ class Life:
         return Collection("c", 0, config, [[0 for _ in TIERS]], fields=self.fields)
 
     def open(self) -> Shard:
-        return Shard(self.folder, self.collection(), 0, TOPICS, Limits(), self.tasks.append)
+        return Shard(self.folder, self.collection(), 0, TOPICS, Limits(), lambda build: None, SMALL_SEGMENTS, self.tasks.append)
 
     def upsert(self, ids: list[object], payload: object = None) -> None:
         vectors = np.full((len(ids), 2), self.offset, np.float32)
