@@ -156,8 +156,8 @@ class LocalLease:
         return Points(
             [point.id for point in points],
             [point.stamp for point in points],
-            [b"" if payload is None else part_of(point.payload, payload) for point in points],
-            [self._vectors(point.row, vectors) if vectors else {} for point in points],
+            [b""] * len(points) if payload is None else parts_of([point.payload for point in points], payload),
+            [self._vectors(point.row, vectors) for point in points] if vectors else [{}] * len(points),
         )
 
     def _values(self, ids: Sequence[bytes], key: str) -> list[list[Any]]:
@@ -201,22 +201,19 @@ class LocalLease:
         return rows
 
     def _vectors(self, row: int, names: bool | Sequence[str]) -> dict[str, Any]:
-        if not names:
-            return {}
         vectors = self._view.vectors_of(row)
-        return vectors if names is True else {name: vector for name, vector in vectors.items() if name in names}
+        return vectors if isinstance(names, bool) else {name: vectors[name] for name in vectors if name in names}
 
 
-def part_of(payload: bytes, part: PayloadPart) -> bytes:
-    """A part of a payload, as JSON; empty for an empty payload."""
-    if not payload or (part.include is None and part.exclude is None):
-        return payload
-    fields = orjson.loads(payload)
+def parts_of(payloads: list[bytes], part: PayloadPart) -> list[bytes]:
+    """A part of each payload, as JSON; empty for an empty payload."""
+    if part.include is None and part.exclude is None:
+        return payloads
     if part.exclude is not None:
-        fields = without(fields, [steps_of(path) for path in part.exclude])
+        chosen = partial(without, paths=[steps_of(path) for path in part.exclude])
     else:
-        fields = only(fields, [steps_of(path) for path in part.include or []])
-    return orjson.dumps(fields)
+        chosen = partial(only, paths=[steps_of(path) for path in part.include or []])
+    return [orjson.dumps(chosen(orjson.loads(payload))) if payload else b"" for payload in payloads]
 
 
 def pool_of(executor: Any) -> Pool[Any]:

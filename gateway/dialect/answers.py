@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -44,10 +44,12 @@ def _add_parts(answer: dict[str, Any], point: Point, with_payload: WithPayload, 
 
 
 def hit_answers(
-    ranked: RankedPoints, points: Mapping[bytes, Point] | None, with_payload: WithPayload, with_vector: WithVector
+    ranked: RankedPoints, points: Sequence[Point] | None, with_payload: WithPayload, with_vector: WithVector
 ) -> list[dict[str, Any]]:
-    """Points with their scores, in order; `version` is the stamp of the latest write to a point. `points` has payloads and
-    vectors, None when neither is requested."""
+    """Points with their scores, in order; `version` is the stamp of the latest write to a point.
+
+    `points` are the same points with payloads and vectors; None when neither is requested.
+    """
     answers = [
         {"id": decode_id(id_), "version": stamp, "score": score}
         for id_, stamp, score in zip(ranked.ids, ranked.stamps, ranked.scores.tolist(), strict=True)
@@ -56,8 +58,8 @@ def hit_answers(
         for answer, value in zip(answers, ranked.values, strict=True):
             answer["order_value"] = value
     if points is not None:
-        for answer, id_ in zip(answers, ranked.ids, strict=True):
-            _add_parts(answer, points[id_], with_payload, with_vector)
+        for answer, point in zip(answers, points, strict=True):
+            _add_parts(answer, point, with_payload, with_vector)
     return answers
 
 

@@ -296,8 +296,7 @@ class _Searching:
     async def _shown(self, ranked: RankedPoints, with_payload: WithPayload, with_vector: WithVector) -> list[Answer]:
         points = None
         if with_payload is not False or with_vector:
-            fetched = await retrieve(self.pinned, ranked.ids, part_of(with_payload), with_vector)
-            points = {point.id: point for point in fetched}
+            points = await retrieve(self.pinned, ranked.ids, part_of(with_payload), with_vector)
         quick = len(ranked.ids) <= QUICK_POINTS
         self.response.is_large = self.response.is_large or not quick
         if quick:
