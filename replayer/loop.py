@@ -203,14 +203,17 @@ class Loop:
         by_pass: dict[int, list[Entry]] = {}
         for entry in entries:
             by_pass.setdefault(self._pass_of[entry.partition], []).append(entry)
+        # Transaction markers advance a partition without an entry.
+        done = {p: offset for p, offset in positions.items() if self._pass_of[p] not in by_pass}
         for at in sorted(by_pass):
             projection, partitions = self._passes[at]
             waiting = projection.apply(by_pass[at])
             self._next |= waiting
             waited = waited or bool(waiting)
-            self.applied.advance({p: waiting.get(p, positions[p]) for p in partitions if p in positions})
-        if idle := {self._pass_of[p] for p in positions} - by_pass.keys():  # transaction markers advance without an entry
-            self.applied.advance({p: offset for p, offset in positions.items() if self._pass_of[p] in idle})
+            done |= {p: waiting.get(p, positions[p]) for p in partitions if p in positions}
+            self.applied.advance(done)
+        if not by_pass:
+            self.applied.advance(done)
         return waited
 
     def _pause(self, paused: Positions) -> None:

@@ -424,6 +424,8 @@ class DenseIndex:
         With the files a restart need not read the vectors from RocksDB, and the system may evict their pages.
         """
         waiting = [segment for segment in list(self._full) if segment.state is SegmentState.BUILDING]
+        if not waiting:
+            return
         coded = [segment.codes for segment in waiting if segment.codes is not None]
         for segment in waiting:
             if segment.codes is None and self._policy.needs_codes(segment.count):
