@@ -97,10 +97,11 @@ class Node:
             if roles.replayer.refusal is not None:
                 return self.stop()
             await asyncio.sleep(READY_CHECK_S)
-            done, total = roles.replayer.behind()
-            if not node.ready() and total and time.monotonic() > next_report_s:
-                log.info("replaying: %d of %d records (%d %%)", done, total, 100 * done // total)
-                next_report_s += PROGRESS_EVERY_S
+            if time.monotonic() > next_report_s and not node.ready():
+                done, total = roles.replayer.behind()
+                if total:
+                    log.info("replaying: %d of %d records (%d %%)", done, total, 100 * done // total)
+                    next_report_s += PROGRESS_EVERY_S
         log.info("ready after %.1f s", time.monotonic() - started_s)
         roles.start_ingest()
 
