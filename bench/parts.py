@@ -26,7 +26,7 @@ from journal.embedded import EmbeddedJournal
 from journal.hlc import stamp_at
 from journal.log import Entry
 from journal.records import Record, Upsert
-from journal.stamps import Version
+from journal.stamps import version_of
 from journal.topics import TIERS, Topics
 from payload.schema import FieldSchema, FieldType
 from shard.batch import Limits
@@ -93,7 +93,7 @@ def _row_writer(store: Store) -> Callable[[Upsert], None]:
     def write(operation: Upsert) -> None:
         nonlocal written
         changes = Changes(store)
-        version = Version(written, 1, 0, written)
+        version = version_of(written, 1)
         for point_id, vector, payload in zip(operation.ids, operation.vectors[0].array(), operation.payloads, strict=True):
             point = PointState(version, True, version, payload=payload, vectors={"": vector})
             changes.put_point(point_id, point, written)

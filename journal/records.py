@@ -1,4 +1,4 @@
-"""The record envelope and the operations of the journal. The fields are documented in `schemas/record.v3.avsc`."""
+"""The record envelope and the operations of the journal. The fields are documented in `schemas/record.v4.avsc`."""
 
 from __future__ import annotations
 
@@ -103,6 +103,16 @@ class UnsetVectors(msgspec.Struct, frozen=True):
     names: list[str]
 
 
+class Barrier(msgspec.Struct, frozen=True):
+    """Changes nothing; its stamp closes the partition for a shard up to there (I7)."""
+
+
+class RequestResult(msgspec.Struct, frozen=True):
+    """The result, as JSON, of the request with the record's idempotency key; a retry gets the same result."""
+
+    result: bytes
+
+
 class CreateCollection(msgspec.Struct, frozen=True):
     name: str
     config: bytes
@@ -140,12 +150,14 @@ class DeletePayloadIndex(msgspec.Struct, frozen=True):
 
 
 PointOperation = Upsert | Delete | PatchPayload | ReplacePayload | PatchVectors | UnsetVectors
+ShardOperation = PointOperation | Barrier | RequestResult
 CatalogOperation = (
     CreateCollection | UpdateCollection | DeleteCollection | ChangeAliases | CreatePayloadIndex | DeletePayloadIndex
 )
-Operation = PointOperation | CatalogOperation
+Operation = ShardOperation | CatalogOperation
 
 POINT_OPERATIONS = (Upsert, Delete, PatchPayload, ReplacePayload, PatchVectors, UnsetVectors)
+SHARD_OPERATIONS = (*POINT_OPERATIONS, Barrier, RequestResult)
 CATALOG_OPERATIONS = (
     CreateCollection,
     UpdateCollection,
@@ -171,6 +183,10 @@ class Ingested(msgspec.Struct, frozen=True):
 class Record(msgspec.Struct, frozen=True):
     """One entry of the journal. `collection` is the id of the collection (the offset of its creation command in the system
     topic), -1 in system records. `origin` is the principal, or the source partition of ingested points.
+
+    `expected` has the condition of each point: the version that the operation was decided on, NEVER when the point did not
+    exist. The operation changes only the points for which this still holds. `attempt` numbers the attempts of a request with
+    conditions and an idempotency key.
     """
 
     hlc: int
@@ -183,6 +199,8 @@ class Record(msgspec.Struct, frozen=True):
     idempotency_key: str = ""
     origin: str = ""
     ingested: Ingested | None = None
+    expected: list[int] | None = None
+    attempt: int = 0
 
 
 def describe(operation: Operation) -> str:
@@ -192,6 +210,8 @@ def describe(operation: Operation) -> str:
         shown = ", ".join(repr(decode_id(i)) for i in operation.ids[:3])
         more = f", … {len(operation.ids)} points" if len(operation.ids) > 3 else ""
         return f"{name} {shown}{more}"
+    if isinstance(operation, Barrier | RequestResult):
+        return name
     if isinstance(operation, ChangeAliases):
         return f"{name} {', '.join(f'{a.alias} -> {a.collection or a.rename_to}' for a in operation.actions)}"
     collection = operation.name if hasattr(operation, "name") else operation.collection

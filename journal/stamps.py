@@ -1,26 +1,34 @@
-"""Decisions about a record that are the same on every replica: whether it may be applied, and its stamp (I4, I6).
+"""Decisions about a record that are the same on every replica: whether it may be applied, its stamp, its version (I4, I6, I7).
 
-Pure functions of data in the log. `Version` is the total order of writes that `shard.join` uses (I5).
+Pure functions of data in the log. A `Version` is a place in the total order of writes to one shard, which `shard.join` uses (I5).
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TypeAlias
 
 from journal.hlc import millis_of, stamp_at
 
+TIER_BITS = 2
 
-class Version(NamedTuple):
-    """A record's place in the total order of writes to a shard. Equal stamps are ordered by tier, partition and offset."""
+Version: TypeAlias = int
+"""A record's place in the total order of writes to one shard: its stamp, then its tier.
 
-    stamp: int
-    tier: int
-    partition: int
-    offset: int
+Unique for each record of a shard: stamps within a partition increase strictly, and a shard has one home partition in each tier.
+"""
+
+NEVER: Version = -1
+"""Lower than every version of a record. In a condition: the point does not exist."""
 
 
-NEVER = Version(-1, -1, -1, -1)
-"""Lower than every version of a record."""
+def version_of(stamp: int, tier: int) -> Version:
+    """The version of a record with this stamp, read from the shard's home partition in `tier`."""
+    return stamp << TIER_BITS | tier
+
+
+def stamp_of(version: Version) -> int:
+    """The stamp of the record with this version."""
+    return version >> TIER_BITS
 
 
 def drift_error(hlc: int, appended_ms: int, max_drift_ms: int) -> str | None:
@@ -36,3 +44,11 @@ def drift_error(hlc: int, appended_ms: int, max_drift_ms: int) -> str | None:
 def next_stamp(hlc: int, previous: int, appended_ms: int, max_lateness_ms: int) -> int:
     """The stamp of a record. `previous` is the stamp of the record before it of the same shard and partition (I4)."""
     return max(hlc, previous + 1, stamp_at(appended_ms - max_lateness_ms))
+
+
+def closed_stamp(previous: int, appended_ms: int, max_lateness_ms: int) -> int:
+    """No record that follows in the partition gets a stamp at or below it (I7): the bound that `next_stamp` implies.
+
+    `previous` is the stamp of the shard's last record in the partition, `appended_ms` the highest append time so far.
+    """
+    return max(previous, stamp_at(appended_ms - max_lateness_ms) - 1)

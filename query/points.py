@@ -9,6 +9,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from journal.records import Vector
+from journal.stamps import Version
 from query.pinned import Pinned
 from query.search import search
 from query.stages import Stage
@@ -25,7 +26,7 @@ class Point(NamedTuple):
     """A point: its payload as JSON, empty for none, and its vectors by name; only the requested parts."""
 
     id: bytes
-    stamp: int
+    version: Version
     payload: bytes
     vectors: dict[str, Vector]
 
@@ -41,7 +42,7 @@ async def retrieve(
 
 def _in_order(parts: Sequence[Points], ids: Sequence[bytes]) -> list[Point]:
     """The points of several shards in the order of `ids`."""
-    columns = [map(Point, part.ids, part.stamps, part.payloads, part.vectors) for part in parts]
+    columns = [map(Point, part.ids, part.versions, part.payloads, part.vectors) for part in parts]
     if len(columns) == 1:
         return list(columns[0])
     points = {point.id: point for point in chain.from_iterable(columns)}

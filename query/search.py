@@ -202,7 +202,7 @@ def _for_shard(ranking: Ranking, shard: int) -> Ranking:
 def _merge(stage: Stage, parts: Sequence[RankedPoints], closer_first: bool) -> RankedPoints:
     """Merges the lists of several shards in the order of the stage; equal points are ordered by id."""
     ids = list(chain.from_iterable(part.ids for part in parts))
-    stamps = list(chain.from_iterable(part.stamps for part in parts))
+    versions = list(chain.from_iterable(part.versions for part in parts))
     scores = np.concatenate([part.scores for part in parts])
     by_value = isinstance(stage.query, OrderBy | Sample)
     values = list(chain.from_iterable(part.values or () for part in parts)) if by_value else None
@@ -213,7 +213,7 @@ def _merge(stage: Stage, parts: Sequence[RankedPoints], closer_first: bool) -> R
         order = sorted(range(len(ids)), key=ids.__getitem__)
     else:
         order = sorted(range(len(ids)), key=lambda at: (sign * keys[at], ids[at]))
-    return _taken(RankedPoints(ids, scores, stamps, values), order[: stage.limit])
+    return _taken(RankedPoints(ids, scores, versions, values), order[: stage.limit])
 
 
 def _cut(ranked: RankedPoints, stage: Stage, lower_is_closer: bool = False, or_equal: bool = False) -> RankedPoints:
@@ -229,22 +229,22 @@ def _cut(ranked: RankedPoints, stage: Stage, lower_is_closer: bool = False, or_e
 def _taken(ranked: RankedPoints, order: Sequence[int]) -> RankedPoints:
     """The points of a ranking at the indexes `order`."""
     values = None if ranked.values is None else [ranked.values[at] for at in order]
-    stamps = [ranked.stamps[at] for at in order]
-    return RankedPoints([ranked.ids[at] for at in order], ranked.scores[list(order)], stamps, values)
+    versions = [ranked.versions[at] for at in order]
+    return RankedPoints([ranked.ids[at] for at in order], ranked.scores[list(order)], versions, values)
 
 
 def _union(lists: Sequence[RankedPoints]) -> RankedPoints:
     """The points of all lists without repetition, in the order of their first occurrence. The scores are zero."""
-    stamps = {id_: stamp for ranked in lists for id_, stamp in zip(ranked.ids, ranked.stamps, strict=True)}
-    return RankedPoints(list(stamps), np.zeros(len(stamps), np.float32), list(stamps.values()))
+    versions = {id_: version for ranked in lists for id_, version in zip(ranked.ids, ranked.versions, strict=True)}
+    return RankedPoints(list(versions), np.zeros(len(versions), np.float32), list(versions.values()))
 
 
 def _fused(lists: Sequence[RankedPoints], fusion: Fusion) -> RankedPoints:
     fused = fuse([list(zip(ranked.ids, ranked.scores.tolist(), strict=True)) for ranked in lists], fusion)
     union = _union(lists)
-    stamps = dict(zip(union.ids, union.stamps, strict=True))
+    versions = dict(zip(union.ids, union.versions, strict=True))
     scores = np.array([score for _, score in fused], np.float32)
-    return RankedPoints([id_ for id_, _ in fused], scores, [stamps[id_] for id_, _ in fused])
+    return RankedPoints([id_ for id_, _ in fused], scores, [versions[id_] for id_, _ in fused])
 
 
 def _vectors_of(value: Any) -> Iterable[Vector]:

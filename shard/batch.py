@@ -27,7 +27,7 @@ from journal.records import (
     VectorColumn,
 )
 from journal.split import take
-from journal.stamps import NEVER, Version, next_stamp
+from journal.stamps import NEVER, Version, next_stamp, version_of
 from shard.join import PointState
 from shard.store import NO_ROW, Changes, Progress
 from shard.vectors.index import normalised
@@ -96,7 +96,7 @@ class WriteBatch:
         elif record.ingested is not None:
             operation = self._not_applied_yet(record.operation, record.ingested, entry.partition, scope)  # type: ignore[arg-type]
         if operation is not None:
-            self._apply_operation(Version(stamp, tier, entry.partition.partition, entry.offset), operation)
+            self._apply_operation(version_of(stamp, tier), operation)
         return Applied(stamp, repeated=operation is None)
 
     def changes(self) -> Changes:
@@ -121,8 +121,8 @@ class WriteBatch:
         written = [(row, change.point.payload) for row, change in [*self._updated, *self._inserted]]
         shard.payload.change([*self._removed, *changed], written)
         for row, change in self._inserted:
-            shard.rows.put(row, change.point_id, change.point.stamp())
-        shard.rows.restamp([(row, changed.point.stamp()) for row, changed in self._updated])
+            shard.rows.put(row, change.point_id, change.point.version())
+        shard.rows.renew([(row, changed.point.version()) for row, changed in self._updated])
         removed = sorted(row for row, _ in self._removed)
         shard.rows.remove(removed)
         shard.alive.update([row for row, _ in self._inserted])

@@ -152,7 +152,7 @@ class Checkpoint:
         for index in fields.values():
             index.remove_rows(touched)
         for row in self._shard.store.rows(touched):
-            rows.put(row.row, row.id, row.stamp)
+            rows.put(row.row, row.id, row.version)
             alive.add(row.row)
             index_payload(fields, row.row, row.payload)
         self.stale_rows = len(touched)

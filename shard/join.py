@@ -37,9 +37,9 @@ class PointState(msgspec.Struct):
         """Whether the state differs from its last full write."""
         return bool(self.keys or self.names) or self.floor != self.full
 
-    def stamp(self) -> int:
-        """The stamp of the latest write in the state."""
-        return max(self.full, self.floor, *self.keys.values(), *self.names.values()).stamp
+    def version(self) -> Version:
+        """The version of the latest write in the state."""
+        return max(self.full, self.floor, *self.keys.values(), *self.names.values())
 
     def upsert(self, version: Version, vectors: dict[str, Vector], payload: bytes) -> bool:
         """Joins a full write. Returns False when a later full write is known, so that nothing changed."""

@@ -135,9 +135,9 @@ class LocalLease:
         steps = Steps() if ranking.explain else None
         rows = None if among is None else BitMap(self._rows_of(among).values())
         ranked = rank(self._view, ranking, rows, self._deadline, plan, steps)
-        ids, stamps = self._view.ids(ranked.rows)
+        ids, versions = self._view.ids(ranked.rows)
         self._rows.update(zip(ids, ranked.rows, strict=True))
-        return RankedPoints(ids, ranked.scores, stamps, ranked.values, steps or [])
+        return RankedPoints(ids, ranked.scores, versions, ranked.values, steps or [])
 
     def _score(self, formula: Formula, ids: Sequence[bytes], scores: Sequence[Sequence[float | None]]) -> Vectors:
         values = np.empty(len(ids), np.float32)
@@ -155,7 +155,7 @@ class LocalLease:
         points = list(self._points(ids))
         return Points(
             [point.id for point in points],
-            [point.stamp for point in points],
+            [point.version for point in points],
             [b""] * len(points) if payload is None else parts_of([point.payload for point in points], payload),
             [self._vectors(point.row, vectors) for point in points] if vectors else [{}] * len(points),
         )

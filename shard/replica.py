@@ -15,6 +15,7 @@ import msgspec
 
 from journal.log import Positions, TopicPartition
 from journal.records import Vector, Vectors
+from journal.stamps import Version
 from shard.deadline import Deadline
 from shard.filters.where import Where
 from shard.ranking.formula import Formula
@@ -30,13 +31,13 @@ Pool: TypeAlias = Callable[[Callable[[], T]], Awaitable[T]]
 class RankedPoints(msgspec.Struct):
     """Points in the order of a ranking, as columns of equal length.
 
-    `scores` are float32, as the dialect shows them; `stamps` are of the latest write to each point. `values` are the sort keys
+    `scores` are float32, as the dialect shows them; `versions` are of the latest write to each point. `values` are the sort keys
     of an order or a sample. `steps` is the trace of the execution, if `explain` was set.
     """
 
     ids: list[bytes]
     scores: Vectors
-    stamps: list[int]
+    versions: list[Version]
     values: list[int | float] | None = None
     steps: list[dict[str, Any]] = []
 
@@ -44,14 +45,14 @@ class RankedPoints(msgspec.Struct):
         """The points from index `start` up to, but not including, index `end`."""
         part = slice(start, end)
         values = None if self.values is None else self.values[part]
-        return RankedPoints(self.ids[part], self.scores[part], self.stamps[part], values)
+        return RankedPoints(self.ids[part], self.scores[part], self.versions[part], values)
 
 
 class Points(msgspec.Struct):
     """Points as they are stored, as columns of equal length: payloads as JSON, empty for none, and vectors by name."""
 
     ids: list[bytes]
-    stamps: list[int]
+    versions: list[Version]
     payloads: list[bytes]
     vectors: list[dict[str, Vector]]
 

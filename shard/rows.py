@@ -1,7 +1,7 @@
-"""The id and stamp of every row, in memory: every hit needs them, and reading them from RocksDB can take longer than the search.
+"""The id and version of each row, in memory: every hit needs them, and a read from RocksDB can take longer than the search.
 
 Rows are stored in chunks of bytes, copy-on-write: new rows are written to parts of a chunk that no view reads yet, and a chunk is
-copied before a stamp in it changes. So views never change.
+copied before a version in it changes. So views never change.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from struct import Struct
 
 from pyroaring import BitMap
 
+from journal.stamps import Version
+
 CHUNK_ROWS = 1 << 14
 SHORT_ID_BYTES = 17
 """The size of numbers and UUIDs; longer ids are read from RocksDB."""
 
-_HEAD = Struct("<QB")  # stamp, length of the id
+_HEAD = Struct("<QB")  # version, length of the id
 _ID_AT = _HEAD.size
 _ROW_BYTES = _ID_AT + SHORT_ID_BYTES
 
@@ -26,19 +28,19 @@ class RowsView:
     def __init__(self, chunks: Sequence[bytearray | None]) -> None:
         self._chunks = chunks
 
-    def known(self, rows: Iterable[int]) -> tuple[list[bytes], list[int]]:
-        """The ids of rows, empty for long ids, and the stamps of the latest writes to them."""
+    def known(self, rows: Iterable[int]) -> tuple[list[bytes], list[Version]]:
+        """The ids of rows, empty for long ids, and the versions of the latest writes to them."""
         chunks, head = self._chunks, _HEAD.unpack_from
         ids: list[bytes] = []
-        stamps: list[int] = []
+        versions: list[Version] = []
         for row in rows:
             chunk = chunks[row // CHUNK_ROWS]
             assert chunk is not None, "a row that is alive is in a chunk"
             at = row % CHUNK_ROWS * _ROW_BYTES
-            stamp, length = head(chunk, at)
+            version, length = head(chunk, at)
             ids.append(bytes(chunk[at + _ID_AT : at + _ID_AT + length]))
-            stamps.append(stamp)
-        return ids, stamps
+            versions.append(version)
+        return ids, versions
 
     def chunks(self) -> Iterator[tuple[int, bytearray]]:
         """The chunks and their numbers, for a checkpoint; the caller must not change them."""
@@ -52,7 +54,7 @@ class RowTable:
         self._chunks: list[bytearray | None] = []
         self._alive: list[int] = []
 
-    def put(self, row: int, id_: bytes, stamp: int) -> None:
+    def put(self, row: int, id_: bytes, version: Version) -> None:
         """Adds a row; its number must be above all others."""
         number = row // CHUNK_ROWS
         self._make_room(number)
@@ -61,20 +63,20 @@ class RowTable:
             chunk = self._chunks[number] = bytearray(CHUNK_ROWS * _ROW_BYTES)
         shown = id_ if len(id_) <= SHORT_ID_BYTES else b""
         at = row % CHUNK_ROWS * _ROW_BYTES
-        chunk[at : at + _ID_AT + len(shown)] = _HEAD.pack(stamp, len(shown)) + shown
+        chunk[at : at + _ID_AT + len(shown)] = _HEAD.pack(version, len(shown)) + shown
         self._alive[number] += 1
 
-    def restamp(self, stamps: Sequence[tuple[int, int]]) -> None:
-        """Changes the stamps of rows."""
-        for number in {row // CHUNK_ROWS for row, _ in stamps}:
+    def renew(self, versions: Sequence[tuple[int, Version]]) -> None:
+        """Changes the versions of rows."""
+        for number in {row // CHUNK_ROWS for row, _ in versions}:
             chunk = self._chunks[number]
             assert chunk is not None
             self._chunks[number] = bytearray(chunk)
-        for row, stamp in stamps:
+        for row, version in versions:
             chunk = self._chunks[row // CHUNK_ROWS]
             assert chunk is not None
             at = row % CHUNK_ROWS * _ROW_BYTES
-            chunk[at : at + 8] = stamp.to_bytes(8, "little")
+            chunk[at : at + 8] = version.to_bytes(8, "little")
 
     def remove(self, rows: Iterable[int]) -> None:
         """Marks rows as dead; a chunk without live rows is dropped."""

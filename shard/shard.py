@@ -248,7 +248,7 @@ class Shard:
     def _read_all_rows(self) -> None:
         self.payload.fields = {name: FieldIndex(schema) for name, schema in self.collection.fields.items()}
         for row in self.store.scan_rows():
-            self.rows.put(row.row, row.id, row.stamp)
+            self.rows.put(row.row, row.id, row.version)
             self.alive.add(row.row)
             index_payload(self.payload.fields, row.row, row.payload)
         self.checkpoint.stale_rows = len(self.alive)

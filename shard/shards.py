@@ -19,6 +19,8 @@ from shard.vectors.segment_policy import DEFAULT_POLICY, SegmentPolicy
 log = logging.getLogger(__name__)
 
 _IDENTITY = "identity"
+STATE_FORMAT = 2
+"""What is stored in another format is removed, and replayed from the log."""
 """A file that identifies the collection: after a log is restored or replaced, its id may mean another collection."""
 
 
@@ -169,9 +171,9 @@ class Shards:
         return Shard(folder, collection, number, self._topics, self._limits, self._builds, self._policy, self._checkpoints)
 
     def _claim_folder(self, collection: Collection) -> None:
-        """Creates the collection's folder; the state of another collection with the same id is removed."""
+        """Creates the collection's folder; state of another collection with the same id, or in another format, is removed."""
         folder = self._folder / str(collection.id)
-        identity = f"{collection.name} {collection.created_ms}"
+        identity = f"{STATE_FORMAT} {collection.name} {collection.created_ms}"
         if (folder / _IDENTITY).is_file() and (folder / _IDENTITY).read_text() == identity:
             return
         if not self.served(collection.id):

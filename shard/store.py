@@ -3,7 +3,7 @@
 | family   | key                                 | value                                                   |
 |----------|-------------------------------------|---------------------------------------------------------|
 | points   | point id                            | `StoredPoint`                                           |
-| rows     | row, u64                            | id, payload and latest stamp of a live point            |
+| rows     | row, u64                            | id, payload and latest version of a live point            |
 | vectors  | row, u64                            | vectors by name                                         |
 | versions | id length u16, id, inverted version | a write that cannot be read back from the current state |
 | meta     | `p` topic/partition, `k` key, `row` | progress, idempotency keys, the next row                |
@@ -17,7 +17,6 @@ checkpoint.
 from __future__ import annotations
 
 import logging
-import struct
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,12 +61,12 @@ class StoredPoint(msgspec.Struct, array_like=True, omit_defaults=True):
 
 
 class Row(NamedTuple):
-    """A live point for readers; `stamp` is of the latest write to it."""
+    """A live point for readers; `version` is of the latest write to it."""
 
     row: int
     id: bytes
     payload: bytes
-    stamp: int
+    version: Version
 
 
 class Progress(msgspec.Struct, array_like=True):
@@ -106,7 +105,7 @@ class Changes:
         self._batch.put(point_id, _encode(stored), self._family["points"])
 
     def put_row(self, row: int, point_id: bytes, point: PointState) -> None:
-        self._batch.put(row.to_bytes(8, "big"), _encode((point_id, point.payload, point.stamp())), self._family["rows"])
+        self._batch.put(row.to_bytes(8, "big"), _encode((point_id, point.payload, point.version())), self._family["rows"])
 
     def put_vectors(self, row: int, vectors: Mapping[str, Vector]) -> None:
         data = {name: vector.tobytes() if vector.dtype == SPARSE else vector.data for name, vector in vectors.items()}
@@ -214,7 +213,7 @@ class Store:
         for key, write in _scan(self._tables["versions"], prefix):
             if not key.startswith(prefix):
                 return
-            yield Version(*(~n & _MAX for n in struct.unpack(">QQQQ", key[len(prefix) :]))), write
+            yield ~int.from_bytes(key[len(prefix) :], "big") & _MAX, write
 
     def progress(self, partition: TopicPartition) -> Progress | None:
         """How far a partition is applied here; None when nothing was applied yet."""
@@ -338,7 +337,7 @@ def _version_prefix(point_id: bytes) -> bytes:
 
 
 def _version_key(point_id: bytes, version: Version) -> bytes:
-    return _version_prefix(point_id) + struct.pack(">QQQQ", *(~n & _MAX for n in version))
+    return _version_prefix(point_id) + (~version & _MAX).to_bytes(8, "big")
 
 
 def _batch_key(number: int) -> bytes:

@@ -17,6 +17,7 @@ import orjson
 from pyroaring import BitMap
 
 from catalog.collection import Collection
+from journal.stamps import Version
 from payload.paths import as_number, values_at
 from payload.schema import FieldSchema
 from shard.deadline import NEVER, Deadline
@@ -69,7 +70,7 @@ class ShardView:
         """Unique in this process: equal versions mean equal answers."""
         self._store = store
         self.known = known
-        """Ids and stamps of the rows, in memory."""
+        """Ids and versions of the rows, in memory."""
         self._payload = payload
         self._moment = moment
         self._selections = _Selections()
@@ -83,12 +84,12 @@ class ShardView:
 
     # Points.
 
-    def ids(self, rows: Sequence[int]) -> tuple[list[bytes], list[int]]:
-        """The ids of rows, and the stamps of the latest writes to them."""
-        ids, stamps = self.known.known(rows)
+    def ids(self, rows: Sequence[int]) -> tuple[list[bytes], list[Version]]:
+        """The ids of rows, and the versions of the latest writes to them."""
+        ids, versions = self.known.known(rows)
         if b"" in ids:
             ids = [id_ or self._store.rows((row,))[0].id for row, id_ in zip(rows, ids, strict=True)]
-        return ids, stamps
+        return ids, versions
 
     def find(self, ids: Iterable[bytes]) -> list[Row]:
         """The existing points among these ids, in the given order."""

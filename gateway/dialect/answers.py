@@ -10,6 +10,7 @@ import orjson
 from gateway.dialect.bodies import PayloadSelector, WithPayload, WithVector
 from journal.ids import decode_id
 from journal.records import SPARSE, Vector
+from journal.stamps import stamp_of
 from query.points import Point
 from shard.replica import PayloadPart, RankedPoints
 
@@ -51,8 +52,8 @@ def hit_answers(
     `points` are the same points with payloads and vectors; None when neither is requested.
     """
     answers = [
-        {"id": decode_id(id_), "version": stamp, "score": score}
-        for id_, stamp, score in zip(ranked.ids, ranked.stamps, ranked.scores.tolist(), strict=True)
+        {"id": decode_id(id_), "version": stamp_of(version), "score": score}
+        for id_, version, score in zip(ranked.ids, ranked.versions, ranked.scores.tolist(), strict=True)
     ]
     if ranked.values is not None:
         for answer, value in zip(answers, ranked.values, strict=True):

@@ -11,6 +11,7 @@ from journal.records import (
     POINT_OPERATIONS,
     SPARSE,
     AliasAction,
+    Barrier,
     ChangeAliases,
     CreateCollection,
     CreatePayloadIndex,
@@ -22,6 +23,7 @@ from journal.records import (
     PatchVectors,
     Record,
     ReplacePayload,
+    RequestResult,
     UnsetVectors,
     UpdateCollection,
     Upsert,
@@ -92,7 +94,7 @@ catalog_operations = st.one_of(
 records = st.builds(
     Record,
     hlc=LONG,
-    operation=point_operations() | catalog_operations,
+    operation=point_operations() | catalog_operations | st.builds(Barrier) | st.builds(RequestResult, BYTES),
     collection=LONG,
     catalog_position=LONG,
     shard=INT,
@@ -100,5 +102,7 @@ records = st.builds(
     request_id=TEXT,
     idempotency_key=TEXT,
     origin=TEXT,
+    expected=st.none() | st.lists(LONG, max_size=3),
+    attempt=INT,
     ingested=st.none() | st.builds(Ingested, TEXT, st.lists(LONG, max_size=3), st.lists(TEXT, max_size=3)),
 )

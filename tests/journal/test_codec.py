@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import schemas
 from journal.codec import HEADER_BYTES, MAGIC, DecodeError, Unstamped, decode, encode
 from journal.hlc import MAX_STAMP
-from journal.records import CATALOG_OPERATIONS, POINT_OPERATIONS, Delete, Operation, Record
+from journal.records import CATALOG_OPERATIONS, SHARD_OPERATIONS, Delete, Operation, Record
 from tests.journal.golden.generate import GOLDEN, SAMPLES, plain, record, write
 from tests.journal.operations import records
 
@@ -49,7 +49,7 @@ def test_every_version_has_a_golden_file_for_each_of_its_operations() -> None:
         (union,) = (field["type"] for field in schemas.load(name)["fields"] if field["name"] == "operation")
         golden = {path.stem for path in (GOLDEN / version).glob("*.avro")}
         assert golden == {branch["name"] for branch in union}
-    assert golden == {kind.__name__ for kind in (*POINT_OPERATIONS, *CATALOG_OPERATIONS)}
+    assert golden == {kind.__name__ for kind in (*SHARD_OPERATIONS, *CATALOG_OPERATIONS)}
 
 
 def test_golden_files_are_not_written_twice() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from journal.hlc import stamp_at
-from journal.stamps import NEVER, Version, drift_error, next_stamp
+from journal.stamps import NEVER, closed_stamp, drift_error, next_stamp, stamp_of, version_of
 
 LATE_MS = 10_000
 stamps = st.integers(0, 2**62)
@@ -38,7 +38,14 @@ def test_a_clock_too_far_ahead_of_the_log_is_refused(hlc: int, time_ms: int, ref
     assert bool(drift_error(hlc, time_ms, 500)) is refused
 
 
-def test_equal_stamps_are_ordered_by_where_the_log_holds_them() -> None:
-    """I4"""
-    ordered = [NEVER, Version(0, 0, 0, 0), Version(7, 0, 1, 9), Version(7, 1, 0, 3), Version(7, 1, 0, 4), Version(8, 0, 0, 0)]
+@given(hlc=stamps, previous=stamps, time_ms=times, later_ms=st.integers(0, 10_000))
+def test_no_record_follows_at_or_below_a_closed_stamp(hlc: int, previous: int, time_ms: int, later_ms: int) -> None:
+    """I7"""
+    assert next_stamp(hlc, previous, time_ms + later_ms, LATE_MS) > closed_stamp(previous, time_ms, LATE_MS)
+
+
+def test_versions_are_ordered_by_stamp_then_tier() -> None:
+    """I4: in a shard, stamp and tier tell two records apart."""
+    ordered = [NEVER, version_of(0, 0), version_of(7, 0), version_of(7, 3), version_of(8, 0)]
     assert all(one < next_ for one, next_ in pairwise(ordered))
+    assert stamp_of(version_of(7, 3)) == 7

@@ -10,7 +10,7 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from journal.stamps import Version
+from journal.stamps import Version, version_of
 from shard.join import PointState
 
 KEYS = ("a", "b", "c")
@@ -72,7 +72,7 @@ def visible(point: PointState) -> tuple[dict[str, int], dict[str, float]] | None
 @given(st.lists(writes, max_size=7), st.data())
 @settings(max_examples=400, deadline=None)
 def test_any_order_any_repetition(history: list[tuple[Any, ...]], data: st.DataObject) -> None:
-    versions = [Version(10 + n // 2, n % 2, 0, n) for n in range(len(history))]  # pairs of equal stamps, told apart by tier
+    versions = [version_of(10 + n // 2, n % 2) for n in range(len(history))]  # pairs of equal stamps, told apart by tier
     order = data.draw(st.permutations(range(len(history))))
     repeated = data.draw(st.lists(st.sampled_from(order), max_size=4)) if order else []
     point = PointState()
@@ -83,8 +83,8 @@ def test_any_order_any_repetition(history: list[tuple[Any, ...]], data: st.DataO
 
 def test_a_patch_survives_a_full_write_below_it_that_arrives_later() -> None:
     point = PointState()
-    assert point.patch_payload(Version(2, 0, 0, 0), {"a": 2}, [])
-    assert point.upsert(Version(1, 1, 0, 0), {}, b'{"a":1,"b":1}')
+    assert point.patch_payload(version_of(2, 0), {"a": 2}, [])
+    assert point.upsert(version_of(1, 1), {}, b'{"a":1,"b":1}')
     assert orjson.loads(point.payload) == {"a": 2, "b": 1}
-    assert not point.delete(Version(0, 0, 0, 0))
+    assert not point.delete(version_of(0, 0))
     assert point.alive

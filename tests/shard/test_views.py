@@ -16,6 +16,7 @@ from journal.hlc import stamp_at
 from journal.ids import encode_id
 from journal.log import Entry, TopicPartition
 from journal.records import Record, Upsert, VectorColumn
+from journal.stamps import stamp_of
 from journal.topics import TIERS, Topics
 from payload.schema import FieldSchema, FieldType
 from query import points
@@ -61,12 +62,12 @@ def test_a_build_that_ends_while_a_batch_is_written_shows_nothing_of_it(tmp_path
     def write_slowly(changes: Changes) -> None:
         write(changes)
         build()
-        shown.extend(now(search(pinned([mine]), everything)).stamps)
+        shown.extend(map(stamp_of, now(search(pinned([mine]), everything)).versions))
 
     monkeypatch.setattr(mine.store, "write", write_slowly)
     mine.apply([upsert(1)])
     assert shown == [stamp_at(1000)] * COUNT, "all of the old, none of the new"
-    assert now(search(pinned([mine]), everything)).stamps == [stamp_at(1001)] * COUNT
+    assert [*map(stamp_of, now(search(pinned([mine]), everything)).versions)] == [stamp_at(1001)] * COUNT
     mine.close()
 
 

@@ -1,6 +1,6 @@
 """Writes the golden files of a new schema version: one record of each operation as it stands in a log, and what it must read as.
 
-    python -m tests.journal.golden.generate record.v3
+    python -m tests.journal.golden.generate record.v4
 
 Golden files are facts about logs in the field. Those of a published version are never written again, so this refuses to touch
 a folder that exists: if their test fails, the code is wrong. Extend SAMPLES when an operation or a field is added, and run it
@@ -20,6 +20,7 @@ from journal.ids import encode_id
 from journal.records import (
     SPARSE,
     AliasAction,
+    Barrier,
     ChangeAliases,
     CreateCollection,
     CreatePayloadIndex,
@@ -32,11 +33,13 @@ from journal.records import (
     PatchVectors,
     Record,
     ReplacePayload,
+    RequestResult,
     UnsetVectors,
     UpdateCollection,
     Upsert,
     VectorColumn,
 )
+from journal.stamps import NEVER, version_of
 
 GOLDEN = Path(__file__).parent
 
@@ -55,6 +58,8 @@ SAMPLES: list[Operation] = [
     ReplacePayload(IDS[:1], b'{"n": 1}'),
     PatchVectors(IDS, [SOME]),
     UnsetVectors(IDS, ["", "image"]),
+    Barrier(),
+    RequestResult(b'{"status": "completed"}'),
     CreateCollection("docs", b'{"vectors": {"size": 2, "distance": "Cosine"}}', [[0, 3, 5, 1], [1, 0, 2, 0]]),
     UpdateCollection("docs", b'{"hnsw_config": {"m": 24}}'),
     DeleteCollection("docs"),
@@ -77,6 +82,8 @@ def record(operation: Operation) -> Record:
         idempotency_key="retry-me/0",
         origin="key:ci",
         ingested=Ingested("vecraft.ingest:b3oMTc4vTp2Uv3EKU3dt3A/4", [7, 8, 1 << 40], ["", "ce/shop/order-17", ""]),
+        expected=[version_of(stamp_at(1_767_225_600_000), 1), NEVER, 0],
+        attempt=2,
     )
 
 
@@ -96,7 +103,11 @@ def plain(found: Record) -> dict[str, Any]:
 
     operation = shown(msgspec.to_builtins(found.operation, builtin_types=(bytes,)))
     fields = {name: getattr(found, name) for name in found.__struct_fields__ if name != "operation"}
-    envelope = {name: msgspec.to_builtins(value) for name, value in fields.items() if value is not None}
+    envelope = {
+        name: msgspec.to_builtins(value)
+        for name, value in fields.items()
+        if value is not None and (name, value) != ("attempt", 0)
+    }
     return {**envelope, "operation": {type(found.operation).__name__: operation}}
 
 
