@@ -31,12 +31,14 @@ class Part(NamedTuple):
     operation: PointOperation
 
 
-def split(operation: PointOperation, shard_number: int) -> Iterator[Part]:
+def split(operation: PointOperation, shard_number: int, bytes_per_point: int = 0) -> Iterator[Part]:
     """The parts of an operation, in a deterministic order. Within a shard the ids keep their order.
+
+    `bytes_per_point` are kept free for what the record says about each point beside the operation.
 
     Raises PointTooLarge when a single point does not fit into a record.
     """
-    sizes = _point_sizes(operation)
+    sizes = _point_sizes(operation, bytes_per_point)
     shared_bytes = _shared_size(operation)
     for shard, indexes in _by_shard(operation.ids, shard_number):
         for part in _cut(indexes, sizes, MAX_RECORD_BYTES - shared_bytes):
@@ -77,8 +79,8 @@ def _cut(indexes: Sequence[int], sizes: Sequence[int], max_bytes: int) -> Iterat
         yield indexes[start:]
 
 
-def _point_sizes(operation: PointOperation) -> list[int]:
-    sizes = [len(point_id) + _POINT_BYTES for point_id in operation.ids]
+def _point_sizes(operation: PointOperation, bytes_per_point: int) -> list[int]:
+    sizes = [len(point_id) + _POINT_BYTES + bytes_per_point for point_id in operation.ids]
     if isinstance(operation, Upsert):
         sizes = [size + len(payload) for size, payload in zip(sizes, operation.payloads, strict=True)]
     if isinstance(operation, Upsert | PatchVectors):

@@ -31,6 +31,11 @@ def stamp_of(version: Version) -> int:
     return version >> TIER_BITS
 
 
+def tier_of(version: Version) -> int:
+    """The tier of the record with this version."""
+    return version & (1 << TIER_BITS) - 1
+
+
 def drift_error(hlc: int, appended_ms: int, max_drift_ms: int) -> str | None:
     """Why a record stamped `hlc` and appended at `appended_ms` must be refused; None when it is within the bound (I6)."""
     ahead_ms = millis_of(hlc) - appended_ms

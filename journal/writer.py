@@ -6,11 +6,9 @@ One per process. Thread-safe. It returns futures, which the journal's threads re
 from __future__ import annotations
 
 import threading
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import NamedTuple
 
 import msgspec
@@ -18,21 +16,25 @@ import msgspec
 from journal import codec
 from journal.hlc import Clock, ClockDriftError
 from journal.log import Appended, Definite, Headers, Indefinite, Journal, JournalError, Positions, TopicPartition
-from journal.records import CatalogOperation, Ingested, PointOperation, Record
+from journal.records import Barrier, CatalogOperation, Ingested, PointOperation, Record, RequestResult, ShardOperation
 from journal.split import Part, split
-from journal.stamps import drift_error
+from journal.stamps import Version, drift_error
 from journal.token import Token, advance
 from journal.topics import Topics
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who asks for a write, and the ids by which the write can be recognised: request id, idempotency key, trace."""
+    """Who asks for a write, and the ids by which the write can be recognised: request id, idempotency key, trace.
+
+    `place` is the number of the operation within a request that has several.
+    """
 
     id: str
     idempotency_key: str = ""
     principal: str = ""
     traceparent: str = ""
+    place: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,13 @@ class Destination:
     collection: int
     catalog_position: int
     homes: Sequence[Sequence[int]]
+
+
+class Decided(NamedTuple):
+    """An operation and, for each of its distinct ids, the version of the point that it was decided on, or NEVER."""
+
+    operation: PointOperation
+    expected: Sequence[Version]
 
 
 class Written(NamedTuple):
@@ -66,6 +75,9 @@ class Receipt:
             advance(positions, {record.appended.partition: record.appended.offset + 1})
         return Token(max((record.hlc for record in self.written), default=0), positions)
 
+
+CONDITION_BYTES = 10
+"""The size of a version in a record."""
 
 UNSTAMPED = 0
 """Placeholder stamp of a record that is not stamped yet."""
@@ -99,15 +111,40 @@ class Writer:
         Raises Definite when nothing was written. The future fails with Definite when no part was written or will be applied, and
         with Indefinite in all other cases, for example when only some parts were written.
         """
-        topic = self._topics.tier(tier)
-        seen: Counter[str] = Counter()
+        parts = [part for operation in operations for part in split(operation, len(destination.homes))]
         drafts = []
-        for operation in operations:
-            for part in split(operation, len(destination.homes)):
-                partition = TopicPartition(topic, destination.homes[part.shard][tier])
-                key = _part_key(origin, part.operation, seen)
-                drafts.append(_draft(partition, _record(destination, part, origin, key)))
+        for number, part in enumerate(parts):
+            key = f"{origin.idempotency_key}/{origin.place}/{number}" if origin.idempotency_key else ""
+            drafts.append(_draft(self._home(destination, part.shard, tier), _record(destination, part, origin, key)))
         return self._append(drafts, origin)
+
+    def write_decided(
+        self, destination: Destination, decisions: Sequence[Decided], tier: int, origin: Origin, attempt: int = 0
+    ) -> Future[Receipt]:
+        """Writes operations with conditions; otherwise as `write_points`.
+
+        `attempt` counts the attempts under one idempotency key.
+        """
+        key = decided_key(origin)
+        drafts = []
+        for decided in decisions:
+            for part in split(decided.operation, len(destination.homes), CONDITION_BYTES):
+                expected = [decided.expected[index] for index in part.indexes]
+                record = _record(destination, part, origin, key, expected=expected, attempt=attempt)
+                drafts.append(_draft(self._home(destination, part.shard, tier), record))
+        return self._append(drafts, origin)
+
+    def write_barriers(self, destination: Destination, shard: int, tiers: Iterable[int], origin: Origin) -> Future[Receipt]:
+        """Writes a barrier to the shard's home partition in each of the tiers (I7)."""
+        record = _shard_record(destination, shard, Barrier(), origin, "")
+        return self._append([_draft(self._home(destination, shard, tier), record) for tier in tiers], origin)
+
+    def write_result(
+        self, destination: Destination, shard: int, tier: int, result: bytes, origin: Origin, attempt: int
+    ) -> Future[Receipt]:
+        """Writes the result of an attempt of a request with an idempotency key and conditions, for its retries."""
+        record = _shard_record(destination, shard, RequestResult(result), origin, decided_key(origin), attempt)
+        return self._append([_draft(self._home(destination, shard, tier), record)], origin)
 
     def write_ingested(
         self, destination: Destination, part: Part, tier: int, ingested: Ingested, origin: Origin
@@ -117,13 +154,16 @@ class Writer:
         Call it for the next part from the same source to the same partition only after this one is acknowledged: replicas drop
         points whose source offset is not above the last one that they saw.
         """
-        partition = TopicPartition(self._topics.tier(tier), destination.homes[part.shard][tier])
-        return self._append([_draft(partition, _record(destination, part, origin, "", ingested))], origin)
+        record = _record(destination, part, origin, "", ingested)
+        return self._append([_draft(self._home(destination, part.shard, tier), record)], origin)
 
     def write_catalog(self, operation: CatalogOperation, origin: Origin) -> Future[Receipt]:
         """Writes a catalog command. The future resolves when it is durable; its outcome is known after it is applied."""
         record = Record(hlc=UNSTAMPED, operation=operation, request_id=origin.id, origin=origin.principal)
         return self._append([_draft(self._topics.system_partition, record)], origin)
+
+    def _home(self, destination: Destination, shard: int, tier: int) -> TopicPartition:
+        return TopicPartition(self._topics.tier(tier), destination.homes[shard][tier])
 
     def _append(self, drafts: Sequence[_Draft], origin: Origin) -> Future[Receipt]:
         """Stamps all records of a write, then appends them."""
@@ -196,36 +236,44 @@ class _PendingReceipt:
             self.future.set_exception(Indefinite(f"{len(self._receipt.written)} parts are written, the rest is unknown: {texts}"))
 
 
-def _record(destination: Destination, part: Part, origin: Origin, key: str, ingested: Ingested | None = None) -> Record:
+def decided_key(origin: Origin) -> str:
+    """The idempotency key of an operation with conditions: all its records have the same; empty when the client gave none."""
+    return f"{origin.idempotency_key}/{origin.place}" if origin.idempotency_key else ""
+
+
+def _record(
+    destination: Destination,
+    part: Part,
+    origin: Origin,
+    key: str,
+    ingested: Ingested | None = None,
+    expected: list[Version] | None = None,
+    attempt: int = 0,
+) -> Record:
+    record = _shard_record(destination, part.shard, part.operation, origin, key, attempt)
+    return msgspec.structs.replace(record, ingested=ingested, expected=expected) if ingested or expected is not None else record
+
+
+def _shard_record(
+    destination: Destination, shard: int, operation: ShardOperation, origin: Origin, key: str, attempt: int = 0
+) -> Record:
     return Record(
         hlc=UNSTAMPED,
-        operation=part.operation,
+        operation=operation,
         collection=destination.collection,
         catalog_position=destination.catalog_position,
-        shard=part.shard,
+        shard=shard,
         tenant=destination.tenant,
         request_id=origin.id,
         idempotency_key=key,
         origin=origin.principal,
-        ingested=ingested,
+        attempt=attempt,
     )
 
 
 def _draft(partition: TopicPartition, record: Record) -> _Draft:
     key = f"{record.collection}/{record.shard}".encode()
     return _Draft(partition, key, record.shard, type(record.operation).__name__, codec.Unstamped(record))
-
-
-def _part_key(origin: Origin, part: PointOperation, seen: Counter[str]) -> str:
-    """The idempotency key of a part: the client's key, a digest of the content, and a number among equal parts.
-
-    So only the same write again counts as a retry. `seen` counts the write's parts so far by digest.
-    """
-    if not origin.idempotency_key:
-        return ""
-    digest = blake2b(msgspec.msgpack.encode((type(part).__name__, part)), digest_size=8).hexdigest()
-    seen[digest] += 1
-    return f"{origin.idempotency_key}/{digest}/{seen[digest] - 1}"
 
 
 def _headers(draft: _Draft, hlc: int, origin: Origin) -> Headers:

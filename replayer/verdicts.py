@@ -6,13 +6,14 @@ the position that the record names. So the verdict is the same on a replica whos
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 from catalog.catalog import Catalog
 from journal import codec
 from journal.log import Entry
-from journal.records import CATALOG_OPERATIONS, POINT_OPERATIONS, Ingested, Record
+from journal.records import CATALOG_OPERATIONS, POINT_OPERATIONS, SHARD_OPERATIONS, Ingested, Record
 from journal.stamps import drift_error
 from journal.topics import Topics, shard_of
 from shard.batch import Limits
@@ -57,7 +58,7 @@ def judge(entry: Entry, catalog: Catalog, topics: Topics, limits: Limits) -> Ver
     if isinstance(record, Refused):
         return record
     operation = record.operation
-    if not isinstance(operation, POINT_OPERATIONS):
+    if not isinstance(operation, SHARD_OPERATIONS):
         return Refused(_stray(entry, record), record)
     position = record.catalog_position
     if not 0 <= record.collection < position:
@@ -75,9 +76,13 @@ def judge(entry: Entry, catalog: Catalog, topics: Topics, limits: Limits) -> Ver
     tier, homes = topics.tier_of(entry.partition.topic), collection.homes
     if not 0 <= record.shard < len(homes) or homes[record.shard][tier] != entry.partition.partition:
         return Refused(f"shard {record.shard} of collection {collection.name!r} is not at home in this partition", record)
+    if not isinstance(operation, POINT_OPERATIONS):
+        return Accepted(record)
     if breach := contract_error(collection, operation):
         return Refused(breach, record)
     if record.ingested is not None and (breach := _ingested_error(record.ingested, len(operation.ids))):
+        return Refused(breach, record)
+    if record.expected is not None and (breach := _condition_error(record, operation.ids)):
         return Refused(breach, record)
     if any(shard_of(point_id, len(homes)) != record.shard for point_id in operation.ids):
         return Refused(f"a point does not belong in shard {record.shard}", record)
@@ -113,6 +118,17 @@ def _decoded(entry: Entry, limits: Limits) -> Record | Refused:
 
 def _stray(entry: Entry, record: Record) -> str:
     return f"{type(record.operation).__name__} does not belong in {entry.partition.topic}"
+
+
+def _condition_error(record: Record, ids: Sequence[bytes]) -> str | None:
+    """Why the conditions of a record are invalid; None when they are valid."""
+    if record.ingested is not None:
+        return "ingested points have no conditions"
+    if len(record.expected or ()) != len(ids):
+        return f"conditions are given for {len(record.expected or ())} of {len(ids)} points"
+    if len(set(ids)) < len(ids):
+        return "a record with conditions names a point twice"
+    return None
 
 
 def _ingested_error(ingested: Ingested, count: int) -> str | None:

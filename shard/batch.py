@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
-import orjson
 from pyroaring import BitMap
 
 from catalog.collection import Distance
@@ -21,13 +21,17 @@ from journal.records import (
     PointOperation,
     Record,
     ReplacePayload,
+    RequestResult,
+    ShardOperation,
     UnsetVectors,
     Upsert,
     Vector,
     VectorColumn,
 )
 from journal.split import take
-from journal.stamps import NEVER, Version, next_stamp, version_of
+from journal.stamps import Version, next_stamp, tier_of, version_of
+from shard.decisions import Attempt, Decision
+from shard.history import Condition, Write, current_write, fold, holds
 from shard.join import PointState
 from shard.store import NO_ROW, Changes, Progress
 from shard.vectors.index import normalised
@@ -72,7 +76,10 @@ class WriteBatch:
         self._shard = shard
         self._changes = Changes(shard.store)
         self._points: dict[bytes, ChangedPoint] = {}
-        self._keys: dict[str, int] = {}
+        self._history: dict[bytes, dict[Version, bytes]] = {}
+        self._decisions: dict[tuple[int, int], Decision] = {}
+        self._keys: dict[tuple[int, str], int] = {}
+        self._attempts: dict[tuple[int, str], Attempt] = {}
         self._removed: list[tuple[int, bytes]] = []
         self._inserted: list[tuple[int, ChangedPoint]] = []
         self._updated: list[tuple[int, ChangedPoint]] = []
@@ -89,14 +96,9 @@ class WriteBatch:
         stamp = next_stamp(record.hlc, before.stamp, time_ms, limits.max_lateness_ms)
         self.progress[entry.partition] = Progress(entry.offset + 1, stamp, time_ms, before.ingested)
         tier = self._shard._topics.tier_of(entry.partition.topic)
-        scope = f"{tier}/{entry.partition.partition}"
-        operation: PointOperation | None = record.operation  # type: ignore[assignment]
-        if record.idempotency_key and self._is_repeated(f"{scope}/{record.idempotency_key}", stamp):
-            operation = None
-        elif record.ingested is not None:
-            operation = self._not_applied_yet(record.operation, record.ingested, entry.partition, scope)  # type: ignore[arg-type]
+        operation = self._new_part(entry, record, tier, stamp)
         if operation is not None:
-            self._apply_operation(version_of(stamp, tier), operation)
+            self._apply_operation(version_of(stamp, tier), operation, self._conditions(entry, record, tier, stamp))
         return Applied(stamp, repeated=operation is None)
 
     def changes(self) -> Changes:
@@ -104,8 +106,16 @@ class WriteBatch:
         for point_id, changed in self._points.items():
             if changed.is_changed:
                 self._write_point(point_id, changed)
-        for key, stamp in self._keys.items():
-            self._changes.put_idempotency_key(key, stamp)
+        for point_id, writes in self._history.items():
+            for version, write in writes.items():
+                self._changes.put_write(point_id, version, write)
+        window = self._window()
+        for (tier, offset), decision in self._decisions.items():
+            self._changes.put_decision(tier, offset, decision, decision.stamp + window)
+        for (tier, key), stamp in self._keys.items():
+            self._changes.put_idempotency_key(tier, key, stamp, stamp + window)
+        for (tier, key), attempt in self._attempts.items():
+            self._changes.put_attempt(tier, key, attempt, attempt.stamp + window)
         for partition, progress in self.progress.items():
             self._changes.put_progress(partition, progress)
         self._changes.put_next_row(self._shard._next_row)
@@ -134,8 +144,44 @@ class WriteBatch:
             if removed:
                 vectors.kill(np.array(removed, np.int64))
 
+    def _new_part(self, entry: Entry, record: Record, tier: int, stamp: int) -> ShardOperation | None:
+        """The part of a record's operation that was not applied before; None when nothing is left."""
+        operation: ShardOperation = record.operation  # type: ignore[assignment]
+        if record.ingested is not None:
+            return self._not_applied_yet(operation, record.ingested, entry.partition, tier)  # type: ignore[arg-type]
+        if not record.idempotency_key:
+            return operation
+        if record.expected is not None or isinstance(operation, RequestResult):
+            return operation if self._begins_or_continues(entry, record, tier, stamp) else None
+        return None if self._is_repeated(tier, record.idempotency_key, stamp) else operation
+
+    def _conditions(self, entry: Entry, record: Record, tier: int, stamp: int) -> list[Condition] | None:
+        """The conditions of a record, if it has any; its decision begins as if all of them hold."""
+        if record.expected is None:
+            return None
+        ids: list[bytes] = record.operation.ids if record.idempotency_key else []  # type: ignore[union-attr]
+        self._decisions[tier, entry.offset] = Decision(stamp, set(), ids)
+        return [Condition(expected, entry.offset) for expected in record.expected]
+
+    def _begins_or_continues(self, entry: Entry, record: Record, tier: int, stamp: int) -> bool:
+        """Whether a record of a request with an idempotency key and conditions is applied. Notes the attempt, or its result."""
+        key = (tier, record.idempotency_key)
+        known = self._attempts.get(key) or self._shard.store.attempt(*key)
+        if known is None or known.stamp <= stamp - self._window():
+            known = Attempt(stamp, record.attempt, record.request_id)
+        elif not known.accepts(record.attempt, record.request_id):
+            return False
+        offsets = known.offsets if record.expected is None else [*known.offsets, entry.offset]
+        result = record.operation.result if isinstance(record.operation, RequestResult) else None
+        self._attempts[key] = Attempt(known.stamp, record.attempt, record.request_id, offsets, result)
+        return True
+
+    def _window(self) -> int:
+        """How long idempotency keys hold, as a difference of stamps."""
+        return self._shard._limits.idempotency_window_ms << COUNTER_BITS
+
     def _not_applied_yet(
-        self, operation: PointOperation, ingested: Ingested, partition: TopicPartition, scope: str
+        self, operation: PointOperation, ingested: Ingested, partition: TopicPartition, tier: int
     ) -> PointOperation | None:
         """The part of an ingested operation that was not applied before; None when nothing is left.
 
@@ -154,88 +200,116 @@ class WriteBatch:
                 index
                 for index in indexes
                 if not (key := ingested.keys[index])
-                or not self._is_repeated(f"{scope}/i/{operation.ids[index].hex()}/{key}", progress.stamp)
+                or not self._is_repeated(tier, f"i/{operation.ids[index].hex()}/{key}", progress.stamp)
             ]
         if len(indexes) == len(operation.ids):
             return operation
         return take(operation, indexes) if indexes else None
 
-    def _is_repeated(self, key: str, stamp: int) -> bool:
+    def _is_repeated(self, tier: int, key: str, stamp: int) -> bool:
         """Whether a write with this key was applied within the idempotency window. If not, the key is recorded."""
-        earlier = self._keys.get(key) or self._shard.store.idempotency_stamp(key)
-        if earlier is not None and earlier > stamp - (self._shard._limits.idempotency_window_ms << COUNTER_BITS):
+        earlier = self._keys.get((tier, key)) or self._shard.store.idempotency_stamp(tier, key)
+        if earlier is not None and earlier > stamp - self._window():
             return True
-        self._keys[key] = stamp
+        self._keys[tier, key] = stamp
         return False
 
-    def _apply_operation(self, version: Version, operation: PointOperation) -> None:
+    def _apply_operation(self, version: Version, operation: ShardOperation, conditions: Sequence[Condition] | None) -> None:
         match operation:
             case Upsert(ids, columns, payloads):
                 vectors = self._by_point(columns, len(ids))
-                for index, changed in self._changed_points(ids):
-                    payload = b"" if payloads[index] == b"{}" else payloads[index]
-                    self._full_write(ids[index], changed, version, vectors[index], payload)
+                full = [Write("upsert", vectors[at], b"" if payloads[at] == b"{}" else payloads[at]) for at in range(len(ids))]
+                self._apply_writes(version, ids, full, conditions)
             case Delete(ids):
-                for index, changed in self._changed_points(ids):
-                    self._full_write(ids[index], changed, version, None, b"")
+                self._apply_writes(version, ids, repeat(Write("delete")), conditions)
             case PatchPayload(ids, changes, unset):
-                fields = orjson.loads(changes)
-                for index, changed in self._changed_points(ids):
-                    self._put_patch_version(ids[index], changed, version, ("patch_payload", changes, unset))
-                    changed.is_changed |= changed.point.patch_payload(version, fields, unset)
+                self._apply_writes(version, ids, repeat(Write("patch_payload", payload=changes, unset=unset)), conditions)
             case ReplacePayload(ids, payload):
-                for index, changed in self._changed_points(ids):
-                    self._put_patch_version(ids[index], changed, version, ("replace_payload", payload))
-                    changed.is_changed |= changed.point.replace_payload(version, b"" if payload == b"{}" else payload)
+                replaced = Write("replace_payload", payload=b"" if payload == b"{}" else payload)
+                self._apply_writes(version, ids, repeat(replaced), conditions)
             case PatchVectors(ids, columns):
-                vectors = self._by_point(columns, len(ids))
-                for index, changed in self._changed_points(ids):
-                    self._patch_vectors(ids[index], changed, version, vectors[index])
+                patches = [Write("patch_vectors", vectors) for vectors in self._by_point(columns, len(ids))]
+                self._apply_writes(version, ids, patches, conditions)
             case UnsetVectors(ids, names):
-                for index, changed in self._changed_points(ids):
-                    self._patch_vectors(ids[index], changed, version, dict.fromkeys(names))
+                self._apply_writes(version, ids, repeat(Write("patch_vectors", dict.fromkeys(names))), conditions)
 
-    def _changed_points(self, ids: Sequence[bytes]) -> Iterable[tuple[int, ChangedPoint]]:
-        for index, point_id in enumerate(ids):
+    def _apply_writes(
+        self, version: Version, ids: Sequence[bytes], writes: Iterable[Write], conditions: Sequence[Condition] | None
+    ) -> None:
+        for at, (point_id, write) in enumerate(zip(ids, writes, strict=False)):
             changed = self._points.get(point_id)
             if changed is None:
                 changed = self._points[point_id] = ChangedPoint(point_id, *self._shard.store.point(point_id))
-            yield index, changed
+            if conditions is not None:
+                write = msgspec.structs.replace(write, condition=conditions[at])
+            if version < changed.point.decided:
+                self._fold(point_id, changed, version, write)
+            elif write.condition is None:
+                self._join(point_id, changed, version, write)
+            elif version < changed.point.version():
+                self._fold(point_id, changed, version, write)
+            else:
+                self._decide(point_id, changed, version, write, write.condition)
 
-    def _full_write(
-        self, point_id: bytes, changed: ChangedPoint, version: Version, vectors: dict[str, Vector] | None, payload: bytes
-    ) -> None:
-        """An upsert, or a delete where `vectors` is None."""
+    def _join(self, point_id: bytes, changed: ChangedPoint, version: Version, write: Write) -> None:
+        """Applies a write without a condition. Keeps what the new state does not tell any more."""
         point = changed.point
-        if version > point.full:
-            self._put_current_version(point_id, point)
-        joined = point.delete(version) if vectors is None else point.upsert(version, vectors, payload)
-        if not joined or point.is_patched():  # this write cannot be read back from the state
-            self._put_version(point_id, version, _encodable_write(vectors, payload))
+        if not write.is_full or version > point.full:
+            self._keep_current(point_id, point)
+        joined = write.join(point, version)
+        if not write.is_full or not joined or point.is_patched():  # it cannot be read back from the state
+            self._keep(point_id, version, write)
         changed.is_changed |= joined
-        changed.new_vectors |= joined
+        changed.new_vectors |= joined and (write.is_full or write.kind == "patch_vectors")
 
-    def _patch_vectors(
-        self, point_id: bytes, changed: ChangedPoint, version: Version, vectors: Mapping[str, Vector | None]
-    ) -> None:
-        data = {name: None if vector is None else vector.tobytes() for name, vector in vectors.items()}
-        self._put_patch_version(point_id, changed, version, ("patch_vectors", data))
-        joined = changed.point.patch_vectors(version, vectors)
-        changed.is_changed |= joined
-        changed.new_vectors |= joined
+    def _decide(self, point_id: bytes, changed: ChangedPoint, version: Version, write: Write, condition: Condition) -> None:
+        """Applies a write with a condition that is later than all that is known of the point."""
+        point = changed.point
+        self._keep_current(point_id, point)
+        self._keep(point_id, version, write)
+        held = holds(condition, point)
+        if held:
+            write.join(point, version)
+            changed.new_vectors |= write.is_full or write.kind == "patch_vectors"
+        else:
+            self._note_outcome(point_id, version, condition, held)
+        point.decided = version
+        changed.is_changed = True
 
-    def _put_patch_version(self, point_id: bytes, changed: ChangedPoint, version: Version, write: object) -> None:
-        """Stores a patch as a version, and before the first patch also the full write that it changes."""
-        self._put_current_version(point_id, changed.point)
-        self._put_version(point_id, version, write)
+    def _fold(self, point_id: bytes, changed: ChangedPoint, version: Version, write: Write) -> None:
+        """Applies a write that comes before one that is applied, where one of the two has a condition: folds all writes again."""
+        self._keep_current(point_id, changed.point)
+        self._keep(point_id, version, write)
+        kept = {at: self._shard.store.decode_write(data) for at, data in self._history[point_id].items()}
+        writes = self._shard.store.history(point_id) | kept
+        changed.point, outcomes = fold(sorted(writes.items()))
+        for at, held in outcomes.items():
+            if (condition := writes[at].condition) is not None:
+                self._note_outcome(point_id, at, condition, held)
+        changed.is_changed = changed.new_vectors = True
 
-    def _put_current_version(self, point_id: bytes, point: PointState) -> None:
-        """Stores the current full write as a version. If patches changed it, this was done before the first patch."""
-        if point.full != NEVER and not point.is_patched():
-            self._put_version(point_id, point.full, _encodable_write(point.vectors if point.alive else None, point.payload))
+    def _note_outcome(self, point_id: bytes, version: Version, condition: Condition, held: bool) -> None:
+        """Records whether the condition of a write held for the point."""
+        key = (tier_of(version), condition.offset)
+        decision = self._decisions.get(key) or self._shard.store.decision(*key)
+        if decision is None:
+            return  # its time is over: nobody asks any more
+        self._decisions[key] = decision
+        if held:
+            decision.failed.discard(point_id)
+        else:
+            decision.failed.add(point_id)
 
-    def _put_version(self, point_id: bytes, version: Version, write: object) -> None:
-        self._changes.put_version(point_id, version, msgspec.msgpack.encode(write))
+    def _keep_current(self, point_id: bytes, point: PointState) -> None:
+        """Keeps the full write that gave the current state, which the next write changes.
+
+        That of a patched point was kept before its first patch; one that is not later than `decided` was kept too.
+        """
+        if point.full > point.decided and not point.is_patched():
+            self._keep(point_id, point.full, current_write(point))
+
+    def _keep(self, point_id: bytes, version: Version, write: Write) -> None:
+        self._history.setdefault(point_id, {})[version] = write.encoded()
 
     def _by_point(self, columns: Sequence[VectorColumn], count: int) -> list[dict[str, Vector]]:
         """The vectors of each point by name, normalised to unit length where the distance is Cosine."""
@@ -265,9 +339,3 @@ class WriteBatch:
             self._updated.append((row, changed))
         self._changes.put_row(row, point_id, point)
         self._changes.put_point(point_id, point, row)
-
-
-def _encodable_write(vectors: Mapping[str, Vector] | None, payload: bytes) -> object:
-    if vectors is None:
-        return ("delete",)
-    return ("upsert", {name: vector.tobytes() for name, vector in vectors.items()}, payload)

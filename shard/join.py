@@ -23,6 +23,8 @@ class PointState(msgspec.Struct):
 
     `keys` and `names` hold the versions of patches above their floor, including patches that removed something. Patches of a
     point that does not exist are kept in `payload` and `vectors` until a full write with a lower version arrives.
+    `decided` is the highest version of a write with a condition: below it, writes cannot be joined in any order, and the state
+    is folded anew from all writes (`shard.history`).
     """
 
     full: Version = NEVER
@@ -32,6 +34,7 @@ class PointState(msgspec.Struct):
     names: dict[str, Version] = {}
     payload: bytes = b""
     vectors: dict[str, Vector] = {}
+    decided: Version = NEVER
 
     def is_patched(self) -> bool:
         """Whether the state differs from its last full write."""

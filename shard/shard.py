@@ -21,9 +21,9 @@ import numpy as np
 from pyroaring import BitMap
 
 from catalog.collection import Collection, CollectionConfig
-from journal.hlc import COUNTER_BITS
 from journal.log import Entry, TopicPartition
 from journal.records import Record
+from journal.stamps import closed_stamp
 from journal.topics import Topics
 from shard.batch import Applied, Limits, WriteBatch
 from shard.checkpoint import Checkpoint
@@ -43,6 +43,9 @@ log = logging.getLogger(__name__)
 
 Background = Callable[[Callable[[], None]], None]
 """Runs long tasks on another thread, one at a time."""
+
+
+EXPIRE_EVERY_MS = 1000
 
 
 class ShardClosed(Exception):
@@ -80,6 +83,7 @@ class Shard:
         self._checkpoints = checkpoints or builds
         self._homes = topics.home_partitions(collection.homes[number])
         self._progress: dict[TopicPartition, Progress] = {}
+        self._expired_ms = 0
         self._view: ShardView | None = None
         self.store = Store(folder / "rows", _vector_formats(collection.config))
         try:
@@ -111,6 +115,11 @@ class Shard:
         """How far a home partition is applied here. It survives a process crash, but not a power loss."""
         return self._progress[partition]
 
+    def closed(self) -> int:
+        """The closed stamp (I7): no record that is applied here later gets a stamp at or below it."""
+        late_ms = self._limits.max_lateness_ms
+        return min(closed_stamp(self._progress[p].stamp, self._progress[p].time_ms, late_ms) for p in self._homes)
+
     def apply(self, records: Sequence[tuple[Entry, Record]]) -> list[Applied | None]:
         """Applies records of home partitions, in offset order within each partition. None for a record applied before."""
         batch = WriteBatch(self)
@@ -121,8 +130,18 @@ class Shard:
             self.checkpoint.applied(batch.touched)
             self._publish()
         self._progress |= batch.progress
+        self._expire_keys()
         self.tend()
         return results
+
+    def _expire_keys(self) -> None:
+        """Removes idempotency keys whose window has passed; once in a second of the log's time."""
+        time_ms = max(progress.time_ms for progress in self._progress.values())
+        if time_ms - self._expired_ms < EXPIRE_EVERY_MS:
+            return
+        self._expired_ms = time_ms
+        for partition, progress in self._progress.items():
+            self.store.expire(self._topics.tier_of(partition.topic), progress.stamp)
 
     def pass_over(self, positions: Mapping[TopicPartition, int]) -> None:
         """Advances the applied offsets over records that are not for this shard, so that a restart begins at `positions`."""
@@ -229,8 +248,6 @@ class Shard:
         self._next_row = self.store.next_row()
         for partition in self.home_partitions():
             self._progress[partition] = self.store.progress(partition) or Progress()
-        oldest = min((progress.stamp for progress in self._progress.values() if progress.stamp), default=0)
-        self.store.delete_idempotency_keys(oldest - (self._limits.idempotency_window_ms << COUNTER_BITS))
         if (restored := self.checkpoint.load(self.collection.fields)) is not None:
             self.rows, self.alive, self.payload.fields = restored
         else:

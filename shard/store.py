@@ -5,8 +5,12 @@
 | points   | point id                            | `StoredPoint`                                           |
 | rows     | row, u64                            | id, payload and latest version of a live point            |
 | vectors  | row, u64                            | vectors by name                                         |
-| versions | id length u16, id, inverted version | a write that cannot be read back from the current state |
-| meta     | `p` topic/partition, `k` key, `row` | progress, idempotency keys, the next row                |
+| history  | id length u16, id, version, u64     | a write that cannot be read back from the current state |
+| meta     | `p` topic/partition, `row`          | progress, the next row                                  |
+| meta     | `k` tier, idempotency key           | stamp of the record that was applied under the key      |
+| meta     | `a` tier, idempotency key           | `Attempt`, of a request with conditions                 |
+| meta     | `d` tier, offset u64                | `Decision`: what became of a record with conditions     |
+| meta     | `t` tier, stamp u64, key            | stamp of a `k`, `a` or `d` key, which ends at the stamp |
 | meta     | `b` number of a write batch, u64    | rows that it created, ended or changed the payload of   |
 | meta     | `from`                              | the number up to which `b` keys were removed            |
 
@@ -18,6 +22,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +33,9 @@ from rocksdict import BlockBasedOptions, Cache, ColumnFamily, Options, Rdict, Sn
 
 from journal.log import TopicPartition
 from journal.records import SPARSE, Vector
-from journal.stamps import Version
+from journal.stamps import NEVER, Version
+from shard.decisions import Attempt, Decision
+from shard.history import Write, decode_write
 from shard.join import PointState
 
 log = logging.getLogger(__name__)
@@ -41,10 +48,11 @@ MAX_WAL_BYTES = 64 << 20
 flushed its part of it; without this bound the logs can grow to four times all write buffers before a rarely written family
 flushes."""
 
-_FAMILIES = ("points", "rows", "vectors", "versions", "meta")
+_FAMILIES = ("points", "rows", "vectors", "history", "meta")
 _NEXT_ROW = b"row"
 _BATCH, _TOUCHED_FROM = b"b", b"from"
 _ROWS_PER_GET = 1000
+EXPIRED_AT_ONCE = 10_000
 _cache = Cache(BLOCK_CACHE_BYTES)  # shared by all shards of the process, so that memory does not grow with their number
 
 
@@ -58,6 +66,7 @@ class StoredPoint(msgspec.Struct, array_like=True, omit_defaults=True):
     names: dict[str, Version] = {}
     waiting_payload: bytes = b""
     waiting_vectors: dict[str, bytes] = {}
+    decided: Version = NEVER
 
 
 class Row(NamedTuple):
@@ -82,6 +91,8 @@ class Progress(msgspec.Struct, array_like=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
+_decode_decision = msgspec.msgpack.Decoder(Decision).decode
+_decode_attempt = msgspec.msgpack.Decoder(Attempt).decode
 _decode_point = msgspec.msgpack.Decoder(StoredPoint).decode
 _decode_row = msgspec.msgpack.Decoder(tuple[bytes, bytes, int]).decode
 _decode_vectors = msgspec.msgpack.Decoder(dict[str, bytes]).decode
@@ -98,7 +109,7 @@ class Changes:
     def put_point(self, point_id: bytes, point: PointState, row: int) -> None:
         """Writes a point's state; `row` is NO_ROW unless it is alive."""
         floor = None if point.floor == point.full else point.floor
-        stored = StoredPoint(point.full, row, floor, point.keys, point.names)
+        stored = StoredPoint(point.full, row, floor, point.keys, point.names, decided=point.decided)
         if not point.alive:
             stored.waiting_payload = point.payload
             stored.waiting_vectors = {name: vector.tobytes() for name, vector in point.vectors.items()}
@@ -116,14 +127,25 @@ class Changes:
         self._batch.delete(key, self._family["rows"])
         self._batch.delete(key, self._family["vectors"])
 
-    def put_version(self, point_id: bytes, version: Version, write: bytes) -> None:
-        self._batch.put(_version_key(point_id, version), write, self._family["versions"])
+    def put_write(self, point_id: bytes, version: Version, write: bytes) -> None:
+        self._batch.put(_version_key(point_id, version), write, self._family["history"])
+
+    def put_decision(self, tier: int, offset: int, decision: Decision, until: int) -> None:
+        self._put_until(until, decision.stamp, _decision_key(tier, offset), _encode(decision))
+
+    def put_idempotency_key(self, tier: int, key: str, stamp: int, until: int) -> None:
+        self._put_until(until, stamp, _tier_key(b"k", tier, key), _encode(stamp))
+
+    def put_attempt(self, tier: int, key: str, attempt: Attempt, until: int) -> None:
+        self._put_until(until, attempt.stamp, _tier_key(b"a", tier, key), _encode(attempt))
+
+    def _put_until(self, until: int, stamp: int, key: bytes, value: bytes) -> None:
+        """Puts a key whose second byte is a tier. It expires when the shard has reached the stamp `until` in the tier."""
+        self._batch.put(key, value, self._family["meta"])
+        self._batch.put(_until_key(key[1], until) + key, _encode(stamp), self._family["meta"])
 
     def put_progress(self, partition: TopicPartition, progress: Progress) -> None:
         self._batch.put(_progress_key(partition), _encode(progress), self._family["meta"])
-
-    def put_idempotency_key(self, key: str, stamp: int) -> None:
-        self._batch.put(b"k" + key.encode(), stamp.to_bytes(8, "big"), self._family["meta"])
 
     def put_next_row(self, row: int) -> None:
         self._batch.put(_NEXT_ROW, row.to_bytes(8, "big"), self._family["meta"])
@@ -186,7 +208,8 @@ class Store:
             payload = _decode_row(self._rows[stored.row.to_bytes(8, "big")])[1]
             vectors = self.vectors(stored.row)
         floor = stored.full if stored.floor is None else stored.floor
-        return PointState(stored.full, stored.row != NO_ROW, floor, stored.keys, stored.names, payload, vectors), stored.row
+        alive = stored.row != NO_ROW
+        return PointState(stored.full, alive, floor, stored.keys, stored.names, payload, vectors, stored.decided), stored.row
 
     def vectors(self, row: int) -> dict[str, Vector]:
         """The vectors of a row by name; empty when the row does not exist."""
@@ -207,33 +230,53 @@ class Store:
         """A snapshot."""
         return StoreView(self._points.snapshot(), self._rows.snapshot(), self._vectors.snapshot(), self._formats)
 
-    def versions(self, point_id: bytes) -> Iterator[tuple[Version, bytes]]:
-        """The writes to a point that cannot be read back from its current state, newest first."""
+    def history(self, point_id: bytes) -> dict[Version, Write]:
+        """The writes to a point that cannot be read back from its current state. Only for the writing thread."""
         prefix = _version_prefix(point_id)
-        for key, write in _scan(self._tables["versions"], prefix):
+        writes: dict[Version, Write] = {}
+        for key, data in _scan(self._tables["history"], prefix):
             if not key.startswith(prefix):
-                return
-            yield ~int.from_bytes(key[len(prefix) :], "big") & _MAX, write
+                break
+            writes[int.from_bytes(key[len(prefix) :], "big")] = self.decode_write(data)
+        return writes
+
+    def decode_write(self, data: bytes) -> Write:
+        """The write whose stored form is `data`."""
+        return decode_write(data, lambda name, raw: self._formats[name].decode(raw))
+
+    def decision(self, tier: int, offset: int) -> Decision | None:
+        """What became of a record with conditions; None when there is none at this offset of the home partition in the tier."""
+        data = self._meta.get(_decision_key(tier, offset))
+        return None if data is None else _decode_decision(data)
 
     def progress(self, partition: TopicPartition) -> Progress | None:
         """How far a partition is applied here; None when nothing was applied yet."""
         data = self._meta.get(_progress_key(partition))
         return None if data is None else _decode_progress(data)
 
-    def idempotency_stamp(self, key: str) -> int | None:
+    def idempotency_stamp(self, tier: int, key: str) -> int | None:
         """The stamp of the write with this key that was applied; None without one."""
-        data = self._meta.get(b"k" + key.encode())
-        return None if data is None else int.from_bytes(data, "big")
+        data = self._meta.get(_tier_key(b"k", tier, key))
+        return None if data is None else msgspec.msgpack.decode(data, type=int)
 
-    def delete_idempotency_keys(self, before: int) -> None:
-        """Removes the keys of writes with stamps below `before`: they are outside the idempotency window of all future writes."""
+    def attempt(self, tier: int, key: str) -> Attempt | None:
+        """The latest attempt of the request with this key; None without one."""
+        data = self._meta.get(_tier_key(b"a", tier, key))
+        return None if data is None else _decode_attempt(data)
+
+    def expire(self, tier: int, stamp: int, most: int = EXPIRED_AT_ONCE) -> None:
+        """Removes up to `most` keys that end at or before `stamp`, which the shard has reached in the tier."""
+        ended = _until_key(tier, stamp)
         changes = WriteBatch(raw_mode=True)
-        for key, data in _scan(self._meta, b"k"):
-            if not key.startswith(b"k"):
+        for entry, stamped in islice(_scan(self._meta, ended[:2]), most):
+            if entry[: len(ended)] > ended:
                 break
-            if int.from_bytes(data, "big") < before:
+            key = entry[len(ended) :]
+            if _stamp_of(self._meta.get(key)) == _stamp_of(stamped):  # else the key was written again, with a later end
                 changes.delete(key, self.families["meta"])
-        self._db.write(changes)
+            changes.delete(entry, self.families["meta"])
+        if changes.len():
+            self._db.write(changes)
 
     def next_row(self) -> int:
         """The number of the next new row."""
@@ -337,11 +380,29 @@ def _version_prefix(point_id: bytes) -> bytes:
 
 
 def _version_key(point_id: bytes, version: Version) -> bytes:
-    return _version_prefix(point_id) + (~version & _MAX).to_bytes(8, "big")
+    return _version_prefix(point_id) + version.to_bytes(8, "big")
 
 
 def _batch_key(number: int) -> bytes:
     return _BATCH + number.to_bytes(8, "big")
+
+
+def _stamp_of(value: bytes | None) -> int | None:
+    """The stamp with which the value of a `k`, `a`, `d` or `t` key begins."""
+    stamped = None if value is None else msgspec.msgpack.decode(value)
+    return stamped[0] if isinstance(stamped, list) else stamped
+
+
+def _tier_key(kind: bytes, tier: int, key: str) -> bytes:
+    return kind + bytes([tier]) + key.encode()
+
+
+def _until_key(tier: int, stamp: int) -> bytes:
+    return b"t" + bytes([tier]) + stamp.to_bytes(8, "big")
+
+
+def _decision_key(tier: int, offset: int) -> bytes:
+    return b"d" + bytes([tier]) + offset.to_bytes(8, "big")
 
 
 def _progress_key(partition: TopicPartition) -> bytes:

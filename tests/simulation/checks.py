@@ -9,6 +9,7 @@ import numpy as np
 import orjson
 
 from catalog.collection import Collection, Distance
+from journal.hlc import COUNTER_BITS
 from journal.ids import encode_id
 from journal.log import Entry, TopicPartition
 from journal.memory import MemoryJournal
@@ -23,9 +24,10 @@ from shard.filters.fields import Match, Range
 from shard.filters.where import where
 from shard.ranking.rankings import Nearest, SearchParams
 from shard.replica import PayloadPart
+from shard.shard import Shard
 from shard.shards import ShardUnavailable
 from tests.reading import now
-from tests.simulation.model import ModelPoint, State, expected_state
+from tests.simulation.model import Expected, ModelPoint, State, expected_state
 from tests.simulation.setting import IDS, INGESTED, LIMITS, TOPICS
 from tests.simulation.writes import any_vector
 
@@ -34,17 +36,48 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 
+WINDOW = LIMITS.idempotency_window_ms << COUNTER_BITS
+
+
 def check_node(node: Node) -> None:
     """Every read of the node answers as the log below its positions says (I1, I3, I4, I5, I10)."""
     expected = expected_state(_entries(node.world.journal), node.reach, TOPICS, LIMITS)
     collections = node.replayer.catalog.view.by_id
-    assert set(expected) == set(collections)
+    assert set(expected.states) == set(collections)
     for id_, collection in collections.items():
         try:
             node.shards.of(id_)
         except ShardUnavailable:
             continue  # not served; all others are
-        check_collection(node, collection, expected[id_], node.world.random)
+        check_collection(node, collection, expected.states[id_], node.world.random)
+        for shard in node.shards.of(id_):
+            _check_decisions(node.world, shard, expected)
+
+
+def _check_decisions(world: World, shard: Shard, expected: Expected) -> None:
+    """Conditions hold and fail as the log says; what is told once is never taken back, by no replica (I5, I7)."""
+    closed = shard.closed()
+    positions = {partition: shard.progress(partition).offset for partition in shard.home_partitions()}
+    world.closed.append((shard.collection.id, shard.number, positions, closed))
+    for partition in shard.home_partitions():
+        home = (shard.collection.id, shard.number, partition)
+        for offset, stamp in expected.stamps.get(home, {}).items():
+            decision = shard.store.decision(TOPICS.tier_of(partition.topic), offset)
+            failed = expected.failed.get((home, offset))
+            if decision is None and failed is not None and stamp + WINDOW <= shard.progress(partition).stamp:
+                continue  # its time is over
+            assert (None if decision is None else decision.failed) == failed
+            if decision is not None and stamp <= closed:
+                assert world.told.setdefault((home, offset), decision.failed) == decision.failed
+
+
+def check_closed(world: World) -> None:
+    """I7: no record was stamped at or below a stamp that was closed before it."""
+    expected = expected_state(_entries(world.journal), world.nodes[0].reach, TOPICS, LIMITS)
+    for collection, number, positions, closed in world.closed:
+        for partition, position in positions.items():
+            stamps = expected.stamps.get((collection, number, partition), {})
+            assert all(stamp > closed for offset, stamp in stamps.items() if offset >= position)
 
 
 def check_acknowledged(world: World) -> None:
@@ -90,6 +123,7 @@ def check_collection(node: Node, collection: Collection, expected: State, choose
     for point in found:
         model = expected[point.id]
         assert (orjson.loads(point.payload) if point.payload else {}) == model.payload
+        assert model.version in (-1, point.version)
         assert point.vectors.keys() == model.vectors.keys()
         for name, vector in point.vectors.items():
             assert vector.tobytes() == model.vectors[name].tobytes() or np.allclose(vector, model.vectors[name], atol=1e-6)

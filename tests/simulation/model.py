@@ -16,7 +16,20 @@ from catalog.collection import Collection, Distance
 from journal import codec
 from journal.hlc import COUNTER_BITS
 from journal.log import Entry, TopicPartition
-from journal.records import Delete, PatchPayload, PatchVectors, Record, ReplacePayload, UnsetVectors, Upsert, VectorColumn
+from journal.records import (
+    CATALOG_OPERATIONS,
+    POINT_OPERATIONS,
+    SHARD_OPERATIONS,
+    Delete,
+    PatchPayload,
+    PatchVectors,
+    Record,
+    ReplacePayload,
+    RequestResult,
+    UnsetVectors,
+    Upsert,
+    VectorColumn,
+)
 from journal.split import take
 from journal.topics import Topics, shard_of
 from shard.batch import Limits
@@ -27,23 +40,37 @@ from shard.contract import contract_error
 class ModelPoint:
     payload: dict[str, Any] = field(default_factory=dict)
     vectors: dict[str, np.ndarray] = field(default_factory=dict)
+    version: int = -1
 
 
 State = dict[bytes, ModelPoint]
+Home = tuple[int, int, TopicPartition]
+"""A collection, a shard of it, and one of the shard's home partitions."""
+
+
+@dataclass
+class Expected:
+    """Points by collection; for each record with conditions the points for which they fail; the stamp of each record."""
+
+    states: dict[int, State] = field(default_factory=dict)
+    failed: dict[tuple[Home, int], set[bytes]] = field(default_factory=dict)
+    stamps: dict[Home, dict[int, int]] = field(default_factory=dict)
 
 
 Reach = Callable[[TopicPartition, Record | None], int]
 """How far a partition is applied: for the shard of a data record, or for the catalog."""
 
 
-def expected_state(entries: list[Entry], reach: Reach, topics: Topics, limits: Limits) -> dict[int, State]:
-    """Collection id -> points, from all entries that are applied."""
+def expected_state(entries: list[Entry], reach: Reach, topics: Topics, limits: Limits) -> Expected:
+    """What follows from all entries that are applied."""
+    expected = Expected()
     seen = [
         entry for entry in entries if entry.partition != topics.system_partition or entry.offset < reach(entry.partition, None)
     ]
     catalog = _catalog([entry for entry in seen if entry.partition == topics.system_partition], limits)
-    writes: dict[int, list[tuple[tuple[int, ...], Record]]] = {id_: [] for id_ in catalog.view.by_id}
+    writes: dict[int, list[tuple[tuple[int, ...], Entry, Record]]] = {id_: [] for id_ in catalog.view.by_id}
     stamps: dict[tuple[object, ...], int] = {}
+    attempts: dict[tuple[object, ...], list[Any]] = {}
     times: dict[tuple[object, ...], int] = {}
     keys: dict[tuple[object, ...], int] = {}
     origins: set[tuple[object, ...]] = set()
@@ -57,6 +84,7 @@ def expected_state(entries: list[Entry], reach: Reach, topics: Topics, limits: L
         times[line] = max(times.get(line, 0), entry.time_ms)
         floor = times[line] - limits.max_lateness_ms << COUNTER_BITS
         stamp = stamps[line] = max(record.hlc, stamps.get(line, 0) + 1, floor)
+        expected.stamps.setdefault(line, {})[entry.offset] = stamp
 
         def again(*key: object, line: object = line, stamp: int = stamp) -> bool:
             """Whether this key came within the window; if not, it has come now."""
@@ -66,14 +94,25 @@ def expected_state(entries: list[Entry], reach: Reach, topics: Topics, limits: L
             keys[line, *key] = stamp
             return False
 
-        if record.idempotency_key and again(record.idempotency_key):
+        if record.idempotency_key and (record.expected is not None or isinstance(record.operation, RequestResult)):
+            attempt = attempts.get((line, record.idempotency_key))
+            if attempt is None or attempt[0] <= stamp - (limits.idempotency_window_ms << COUNTER_BITS):
+                attempt = attempts[line, record.idempotency_key] = [stamp, record.attempt, record.request_id, False]
+            if attempt[3] or not (record.attempt > attempt[1] or [record.attempt, record.request_id] == attempt[1:3]):
+                continue
+            attempt[1:] = [record.attempt, record.request_id, isinstance(record.operation, RequestResult)]
+        elif record.idempotency_key and again(record.idempotency_key):
+            continue
+        if not isinstance(record.operation, POINT_OPERATIONS):
             continue
         if record.ingested is not None:
             record = _once(record, origins, line, again)
         if record.collection in writes:
             version = (stamp, topics.tier_of(entry.partition.topic), entry.partition.partition, entry.offset)
-            writes[record.collection].append((version, record))
-    return {id_: _play(catalog.view.by_id[id_], sorted(found, key=lambda w: w[0])) for id_, found in writes.items()}
+            writes[record.collection].append((version, entry, record))
+    for id_, found in writes.items():
+        expected.states[id_] = _play(catalog.view.by_id[id_], sorted(found, key=lambda w: w[0]), expected)
+    return expected
 
 
 def _once(record: Record, origins: set[tuple[object, ...]], line: object, again: Callable[..., bool]) -> Record:
@@ -94,7 +133,7 @@ def _catalog(entries: list[Entry], limits: Limits) -> Catalog:
     catalog = Catalog()
     for entry in entries:
         record = _admissible(entry, limits)
-        is_command = record is not None and not hasattr(record.operation, "ids")
+        is_command = record is not None and isinstance(record.operation, CATALOG_OPERATIONS)
         catalog.apply(entry.offset, entry.time_ms, record.operation if record is not None and is_command else None)
     return catalog
 
@@ -110,7 +149,7 @@ def _admissible(entry: Entry, limits: Limits) -> Record | None:
 
 def _allowed(record: Record, entry: Entry, catalog: Catalog, topics: Topics, limits: Limits) -> bool:
     collection = catalog.view.by_id.get(record.collection)
-    if collection is None or not hasattr(record.operation, "ids"):
+    if collection is None or not isinstance(record.operation, SHARD_OPERATIONS):
         return False
     tier = topics.tier_of(entry.partition.topic)
     return (
@@ -118,36 +157,56 @@ def _allowed(record: Record, entry: Entry, catalog: Catalog, topics: Topics, lim
         and catalog.known_at_ms(record.catalog_position) <= entry.time_ms + limits.max_lateness_ms
         and record.shard < len(collection.homes)
         and collection.homes[record.shard][tier] == entry.partition.partition
-        and all(shard_of(point_id, len(collection.homes)) == record.shard for point_id in record.operation.ids)
-        and contract_error(collection, record.operation) is None
+        and (
+            not isinstance(record.operation, POINT_OPERATIONS)
+            or (
+                all(shard_of(point_id, len(collection.homes)) == record.shard for point_id in record.operation.ids)
+                and contract_error(collection, record.operation) is None
+            )
+        )
     )
 
 
-def _play(collection: Collection, writes: list[tuple[tuple[int, ...], Record]]) -> State:
+def _play(collection: Collection, writes: list[tuple[tuple[int, ...], Entry, Record]], expected: Expected) -> State:
     state: State = {}
-    for _, record in writes:
-        operation = record.operation
-        for index, point_id in enumerate(operation.ids):
-            point = state.get(point_id)
-            match operation:
-                case Upsert():
-                    payload = operation.payloads[index]
-                    state[point_id] = ModelPoint(
-                        orjson.loads(payload) if payload else {},
-                        _vectors(collection, operation.vectors, index, len(operation.ids)),
-                    )
-                case Delete():
-                    state.pop(point_id, None)
-                case PatchPayload() if point:
-                    kept = {key: value for key, value in point.payload.items() if key not in operation.unset}
-                    point.payload = kept | orjson.loads(operation.set)
-                case ReplacePayload() if point:
-                    point.payload = orjson.loads(operation.payload)
-                case PatchVectors() if point:
-                    point.vectors |= _vectors(collection, operation.vectors, index, len(operation.ids))
-                case UnsetVectors() if point:
-                    point.vectors = {name: vector for name, vector in point.vectors.items() if name not in operation.names}
+    for (stamp, tier, *_), entry, record in writes:
+        if record.expected is not None:
+            expected.failed[(record.collection, record.shard, entry.partition), entry.offset] = set()
+        for index, point_id in enumerate(record.operation.ids):
+            found = state.get(point_id)
+            if record.expected is not None and record.expected[index] != (-1 if found is None else found.version):
+                expected.failed[(record.collection, record.shard, entry.partition), entry.offset].add(point_id)
+            else:
+                _write(state, collection, record.operation, index, stamp << 2 | tier)
     return state
+
+
+def _write(state: State, collection: Collection, operation: Any, index: int, version: int) -> None:
+    point_id = operation.ids[index]
+    point = state.get(point_id)
+    touched = True
+    match operation:
+        case Upsert():
+            payload = operation.payloads[index]
+            vectors = _vectors(collection, operation.vectors, index, len(operation.ids))
+            state[point_id] = point = ModelPoint(orjson.loads(payload) if payload else {}, vectors)
+        case Delete():
+            state.pop(point_id, None)
+        case PatchPayload() if point:
+            kept = {key: value for key, value in point.payload.items() if key not in operation.unset}
+            point.payload = kept | orjson.loads(operation.set)
+            touched = bool(operation.unset or orjson.loads(operation.set))
+        case ReplacePayload() if point:
+            point.payload = orjson.loads(operation.payload)
+        case PatchVectors() if point:
+            changed = _vectors(collection, operation.vectors, index, len(operation.ids))
+            point.vectors |= changed
+            touched = bool(changed)
+        case UnsetVectors() if point:
+            point.vectors = {name: vector for name, vector in point.vectors.items() if name not in operation.names}
+            touched = bool(operation.names)
+    if point is not None and touched:
+        point.version = version
 
 
 def _vectors(collection: Collection, columns: list[VectorColumn], index: int, count: int) -> dict[str, np.ndarray]:

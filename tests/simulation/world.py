@@ -18,15 +18,20 @@ import msgspec
 
 import shard.checkpoint
 from catalog.catalog import choose_homes
-from catalog.collection import CollectionConfig, Distance, VectorParams
+from catalog.collection import Collection, CollectionConfig, Distance, VectorParams
 from journal.log import Definite, Indefinite, Positions, TopicPartition
 from journal.memory import AppendFault, MemoryReader
 from journal.records import CreateCollection, CreatePayloadIndex, DeleteCollection, DeletePayloadIndex
+from journal.stamps import NEVER
 from journal.topics import INGEST_PARTITIONS, TIERS
-from journal.writer import Destination, Origin, Receipt
+from journal.writer import Decided, Destination, Origin, Receipt
 from payload.schema import FieldSchema, FieldType
-from tests.simulation.checks import check_acknowledged, check_ingested, check_node
+from query import points
+from shard.shards import ShardUnavailable
+from tests.reading import now
+from tests.simulation.checks import check_acknowledged, check_closed, check_ingested, check_node
 from tests.simulation.faults import SimulatedJournal
+from tests.simulation.model import Home
 from tests.simulation.node import Node
 from tests.simulation.setting import COLLECTIONS, INGESTED, START_MS, TOPICS
 from tests.simulation.writes import any_config, any_foreign_record, any_operation, poisoned_values
@@ -47,6 +52,8 @@ class World:
         self.journal.random = self.random
         self.journal.ensure_topics(TOPICS.all())
         self.acknowledged: list[tuple[str, Positions]] = []
+        self.told: dict[tuple[Home, int], set[bytes]] = {}
+        self.closed: list[tuple[int, int, Positions, int]] = []
         self.nodes = [Node(self, f"node{number}", folder / f"node{number}") for number in range(2)]
         self.number = 0
         self._interrupted = False
@@ -55,9 +62,10 @@ class World:
         """Lives through `actions` random events, then lets everything settle and checks it all."""
         shard.checkpoint.ROWS, shard.checkpoint.ROWS_QUIET = 40, 1
         choices = (
-            [self._write] * 10 + [self._step] * 8 + [self._pass_time] * 3 + [self._build] * 3 + [self._check_one] * 2
-            + [self._catalog_command] * 2 + [self._crash, self._redeliver, self._poison, self._jump_clock, self._wipe]
-            + [self._produce] * 5 + [self._ingest] * 3 + [self._checkpoint] * 3 + [self._restart]
+            [self._write] * 8 + [self._decide] * 8 + [self._barriers] * 2 + [self._step] * 8 + [self._pass_time] * 3
+            + [self._build] * 3 + [self._check_one] * 2 + [self._catalog_command] * 2
+            + [self._crash, self._redeliver, self._poison, self._jump_clock, self._wipe, self._restart]
+            + [self._produce] * 5 + [self._ingest] * 3 + [self._checkpoint] * 3
         )  # fmt: skip
         self._create("red")
         while not any(self.journal.end_offsets([TOPICS.system_partition]).values()):
@@ -83,6 +91,7 @@ class World:
                 check_node(node)
         check_acknowledged(self)
         check_ingested(self)
+        check_closed(self)
 
     def _drain_ingest(self) -> None:
         """With clocks that are right, all that was produced gets into the journal."""
@@ -102,11 +111,9 @@ class World:
 
     def _write(self) -> None:
         node = self.random.choice(self.nodes)
-        view = node.replayer.catalog.view
-        if not (names := sorted(view.collections.keys() & set(COLLECTIONS))):
+        if (target := self._any_collection(node)) is None:
             return
-        collection = view.collections[self.random.choice(names)]
-        destination = Destination("", collection.id, view.position, collection.homes)
+        collection, destination = target
         key = self.random.choice(("", "", "", f"key{self.random.randrange(5)}"))
         origin = self._origin(key)
         self._expect(
@@ -115,6 +122,46 @@ class World:
                 destination, [any_operation(self.random, collection)], self.random.choice(TIERS), origin
             ),
         )
+
+    def _decide(self) -> None:
+        """A write with conditions, decided on what a node knows, or on what it does not; and the end of such a request."""
+        node = self.random.choice(self.nodes)
+        if (target := self._any_collection(node)) is None:
+            return
+        collection, destination = target
+        origin = self._origin(self.random.choice(("", "", "", f"key{self.random.randrange(3)}")))
+        tier, attempt = self.random.choice(TIERS), self.random.randrange(3)
+        if origin.idempotency_key and self.random.random() < 0.2:
+            shard = self.random.randrange(len(collection.homes))
+            self._expect(origin, lambda: node.writer.write_result(destination, shard, tier, b"{}", origin, attempt))
+            return
+        operation = any_operation(self.random, collection)
+        decided = Decided(operation, [self._version(node, collection, id_) for id_ in operation.ids])
+        self._expect(origin, lambda: node.writer.write_decided(destination, [decided], tier, origin, attempt))
+
+    def _version(self, node: Node, collection: Collection, point_id: bytes) -> int:
+        """The version that a node knows of a point; seldom another."""
+        if self.random.random() < 0.1:
+            return NEVER
+        try:
+            found = now(points.retrieve(node.pinned(collection), [point_id]))
+        except ShardUnavailable:
+            return NEVER
+        return found[0].version if found else NEVER
+
+    def _barriers(self) -> None:
+        node = self.random.choice(self.nodes)
+        if (target := self._any_collection(node)) is not None:
+            collection, destination = target
+            origin, shard = self._origin(), self.random.randrange(len(collection.homes))
+            self._expect(origin, lambda: node.writer.write_barriers(destination, shard, TIERS, origin))
+
+    def _any_collection(self, node: Node) -> tuple[Collection, Destination] | None:
+        view = node.replayer.catalog.view
+        if not (names := sorted(view.collections.keys() & set(COLLECTIONS))):
+            return None
+        collection = view.collections[self.random.choice(names)]
+        return collection, Destination("", collection.id, view.position, collection.homes)
 
     def _catalog_command(self) -> None:
         node = self.random.choice(self.nodes)
