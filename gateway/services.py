@@ -12,6 +12,7 @@ from typing import Any
 
 from gateway.admission.budget import Budget
 from gateway.admission.strict_mode import Rates
+from gateway.decided import DecidedWrites
 from gateway.reads import ReadService
 from gateway.result_cache import ResultCache
 from gateway.writes import WriteService
@@ -116,6 +117,7 @@ class Services:
     node: NodeState
     reads: ReadService
     writes: WriteService
+    decided: DecidedWrites
     gate: Gate
     sessions: Sessions = field(default_factory=Sessions)
     results: ResultCache = field(default_factory=lambda: ResultCache(RESULT_CACHE_BYTES))
@@ -126,7 +128,9 @@ class Services:
     def on_this_loop(self) -> Services:
         """The services for the running event loop."""
         gate = self.gate.on_this_loop()
-        return replace(self, gate=gate, reads=replace(self.reads, gate=gate), writes=replace(self.writes, gate=gate), running={})
+        reads, writes = replace(self.reads, gate=gate), replace(self.writes, gate=gate)
+        decided = self.decided.on_this_loop(reads, writes)
+        return replace(self, gate=gate, reads=reads, writes=writes, decided=decided, running={})
 
 
 Handler = Callable[..., Awaitable[Any]]

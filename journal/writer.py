@@ -6,9 +6,11 @@ One per process. Thread-safe. It returns futures, which the journal's threads re
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import NamedTuple
 
 import msgspec
@@ -27,14 +29,14 @@ from journal.topics import Topics
 class Origin:
     """Who asks for a write, and the ids by which the write can be recognised: request id, idempotency key, trace.
 
-    `place` is the number of the operation within a request that has several.
+    `place` is the place of the operation within a request that writes several times.
     """
 
     id: str
     idempotency_key: str = ""
     principal: str = ""
     traceparent: str = ""
-    place: int = 0
+    place: str = "0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +113,11 @@ class Writer:
         Raises Definite when nothing was written. The future fails with Definite when no part was written or will be applied, and
         with Indefinite in all other cases, for example when only some parts were written.
         """
-        parts = [part for operation in operations for part in split(operation, len(destination.homes))]
         drafts = []
-        for number, part in enumerate(parts):
-            key = f"{origin.idempotency_key}/{origin.place}/{number}" if origin.idempotency_key else ""
+        parts_of: Counter[int] = Counter()
+        for part in chain.from_iterable(split(operation, len(destination.homes)) for operation in operations):
+            key = f"{origin.idempotency_key}/{origin.place}/{parts_of[part.shard]}" if origin.idempotency_key else ""
+            parts_of[part.shard] += 1
             drafts.append(_draft(self._home(destination, part.shard, tier), _record(destination, part, origin, key)))
         return self._append(drafts, origin)
 

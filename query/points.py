@@ -15,7 +15,7 @@ from query.search import search
 from query.stages import Stage
 from shard.filters.where import Where
 from shard.ranking.rankings import ById, Ranking
-from shard.replica import FacetCount, PayloadPart, Points
+from shard.replica import FacetCount, Lease, PayloadPart, Points
 from shard.view import facet_key
 
 MAX_IDS = 2**31
@@ -60,20 +60,19 @@ async def count(pinned: Pinned, where: Where | None) -> int:
     return sum(await pinned.all_of(lease.count(where) for lease in pinned.leases))
 
 
-async def matching_ids(pinned: Pinned, where: Where | None) -> list[bytes]:
-    """The ids of all points that pass the filter; those of each shard are in order."""
+async def matching(
+    pinned: Pinned, where: Where | None, among: Sequence[bytes] | None = None
+) -> tuple[list[bytes], list[Version]]:
+    """The ids and versions of the points that pass the filter, of all or of those among `among`; in order by shard."""
     ranking = Ranking(ById(), MAX_IDS, where)
-    parts = await pinned.all_of(lease.rank(ranking) for lease in pinned.leases)
-    count = sum(len(part.ids) for part in parts)
-    return await pinned.run(count, lambda: list(chain.from_iterable(part.ids for part in parts)))
-
-
-async def passing(pinned: Pinned, ids: Sequence[bytes], where: Where | None) -> set[bytes]:
-    """The ids of the points among these that exist and pass the filter."""
-    asked = [(lease, mine) for lease, mine in await pinned.by_lease(ids) if mine]
-    ranking = Ranking(ById(), MAX_IDS, where)
+    if among is None:
+        asked: list[tuple[Lease, Sequence[bytes] | None]] = [(lease, None) for lease in pinned.leases]
+    else:
+        asked = [(lease, mine) for lease, mine in await pinned.by_lease(among) if mine]
     parts = await pinned.all_of(lease.rank(ranking, mine) for lease, mine in asked)
-    return await pinned.run(len(ids), lambda: set(chain.from_iterable(part.ids for part in parts)))
+    count = sum(len(part.ids) for part in parts)
+    ids = await pinned.run(count, lambda: list(chain.from_iterable(part.ids for part in parts)))
+    return ids, await pinned.run(count, lambda: list(chain.from_iterable(part.versions for part in parts)))
 
 
 async def facet(pinned: Pinned, key: str, where: Where | None, limit: int) -> list[tuple[str | int | bool, int]]:

@@ -20,7 +20,20 @@ from shard.filters.where import Where
 from shard.ranking.execution import Plan, Steps, quick_plan, rank
 from shard.ranking.formula import Formula
 from shard.ranking.rankings import Ranking
-from shard.replica import Answer, FacetCount, Held, Lease, PayloadPart, Points, Pool, RankedPoints, ShardStatus, Terms
+from shard.replica import (
+    Answer,
+    Attempted,
+    FacetCount,
+    Held,
+    Lease,
+    Outcome,
+    PayloadPart,
+    Points,
+    Pool,
+    RankedPoints,
+    ShardStatus,
+    Terms,
+)
 from shard.shard import Shard
 from shard.shards import AppliedPositions
 from shard.store import Row
@@ -31,6 +44,9 @@ T = TypeVar("T")
 
 QUICK_POINTS = 100
 """Up to this many points are fetched in the caller's thread."""
+
+QUICK_RECORDS = 10
+"""The outcome of up to this many records is read in the caller's thread."""
 
 QUICK_TERMS = 10_000
 """The terms of up to this many sparse vectors are counted in the caller's thread."""
@@ -61,6 +77,13 @@ class LocalReplica:
         if self._reached is None or self._applied.covers(positions):
             return self._lease()
         return asyncio.ensure_future(self._later(self._reached, positions, wait_s))
+
+    def outcome(self, tier: int, offsets: Sequence[int]) -> Answer[Outcome | None]:
+        work = partial(self._shard.outcome, tier, offsets)
+        return work() if self._pool is None or len(offsets) <= QUICK_RECORDS else self._pool(work)
+
+    def attempted(self, tier: int, key: str) -> Answer[Attempted | None]:
+        return self._shard.attempted(tier, key)
 
     def status(self) -> Answer[ShardStatus]:
         return self._status() if self._pool is None else self._pool(self._status)

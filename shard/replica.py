@@ -99,6 +99,38 @@ class Held(msgspec.Struct):
     payload_bytes: int
 
 
+class Closable(Protocol):
+    """What is final when `stamp` is not above `closed`, the closed stamp of the shard (I7)."""
+
+    @property
+    def stamp(self) -> int: ...
+
+    @property
+    def closed(self) -> int: ...
+
+
+class Outcome(msgspec.Struct):
+    """What became of records with conditions: the points for which these did not hold."""
+
+    stamp: int
+    closed: int
+    failed: list[bytes]
+
+
+class Attempted(msgspec.Struct):
+    """The latest attempt of a request with an idempotency key and conditions, as far as it reached the shard.
+
+    `done` are the points that all attempts changed. `result` is there when the request has ended.
+    """
+
+    stamp: int
+    closed: int
+    number: int
+    request_id: str
+    done: list[bytes]
+    result: bytes | None
+
+
 class Lease(Protocol):
     """A pinned view of a shard. Every method raises DeadlineExceeded when the deadline of the read has passed."""
 
@@ -156,6 +188,15 @@ class Replica(Protocol):
 
         Raises NotCaughtUp when the positions are not reached within `wait_s` seconds.
         """
+
+    def outcome(self, tier: int, offsets: Sequence[int]) -> Answer[Outcome | None]:
+        """What became of the records at these offsets of the shard's home partition in the tier.
+
+        None when one of them was not applied, because a later attempt of its request had begun, or was long ago.
+        """
+
+    def attempted(self, tier: int, key: str) -> Answer[Attempted | None]:
+        """The latest attempt of the request with this idempotency key and conditions; None without one."""
 
     def status(self) -> Answer[ShardStatus]:
         """The current counts of the shard."""

@@ -28,6 +28,7 @@ from journal.topics import Topics
 from shard.batch import Applied, Limits, WriteBatch
 from shard.checkpoint import Checkpoint
 from shard.payload_index import FieldIndex, PayloadIndex, index_payload
+from shard.replica import Attempted, Outcome
 from shard.rows import RowTable
 from shard.store import Changes, Progress, Store, VectorFormat, VectorFormats
 from shard.vectors.graph import GraphSpec
@@ -119,6 +120,26 @@ class Shard:
         """The closed stamp (I7): no record that is applied here later gets a stamp at or below it."""
         late_ms = self._limits.max_lateness_ms
         return min(closed_stamp(self._progress[p].stamp, self._progress[p].time_ms, late_ms) for p in self._homes)
+
+    def outcome(self, tier: int, offsets: Sequence[int]) -> Outcome | None:
+        """See `Replica.outcome`. Called from any thread."""
+        closed = self.closed()  # read first: what is closed now is in the decisions that are read next
+        decisions = [self.store.decision(tier, offset) for offset in offsets]
+        known = [decision for decision in decisions if decision is not None]
+        if len(known) < len(decisions):
+            return None
+        failed = [point_id for decision in known for point_id in decision.failed]
+        return Outcome(max(decision.stamp for decision in known), closed, failed)
+
+    def attempted(self, tier: int, key: str) -> Attempted | None:
+        """See `Replica.attempted`. Called from any thread."""
+        closed = self.closed()
+        if (attempt := self.store.attempt(tier, key)) is None:
+            return None
+        decisions = [known for offset in attempt.offsets if (known := self.store.decision(tier, offset)) is not None]
+        done = [point_id for decision in decisions for point_id in decision.ids if point_id not in decision.failed]
+        stamp = max((decision.stamp for decision in decisions), default=attempt.stamp)
+        return Attempted(stamp, closed, attempt.number, attempt.request_id, done, attempt.result)
 
     def apply(self, records: Sequence[tuple[Entry, Record]]) -> list[Applied | None]:
         """Applies records of home partitions, in offset order within each partition. None for a record applied before."""

@@ -14,7 +14,20 @@ from shard.deadline import Deadline
 from shard.filters.where import Where
 from shard.ranking.formula import Formula
 from shard.ranking.rankings import Ranking
-from shard.replica import Answer, FacetCount, Held, Lease, PayloadPart, Points, RankedPoints, Replica, ShardStatus, Terms
+from shard.replica import (
+    Answer,
+    Attempted,
+    FacetCount,
+    Held,
+    Lease,
+    Outcome,
+    PayloadPart,
+    Points,
+    RankedPoints,
+    Replica,
+    ShardStatus,
+    Terms,
+)
 from shard.wire import decode, encode
 
 T = TypeVar("T")
@@ -47,6 +60,12 @@ class EncodingReplica:
             return EncodingLease(await awaitable)
 
         return later(answer) if isinstance(answer, Awaitable) else EncodingLease(answer)
+
+    def outcome(self, tier: int, offsets: Sequence[int]) -> Answer[Outcome | None]:
+        return answered(self._inner.outcome(*passed((tier, offsets), tuple[int, list[int]])), Outcome | None)
+
+    def attempted(self, tier: int, key: str) -> Answer[Attempted | None]:
+        return answered(self._inner.attempted(*passed((tier, key), tuple[int, str])), Attempted | None)
 
     def status(self) -> Answer[ShardStatus]:
         return answered(self._inner.status(), ShardStatus)

@@ -14,9 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gateway.admission.budget import budget_of
+from gateway.barriers import Barriers
+from gateway.decided import DecidedWrites
 from gateway.dialect.bulk_parser import BulkParser
 from gateway.reads import MakeReplica, ReadService, ReadTimeouts
 from gateway.services import NodeState, Services
+from gateway.turns import Turns
 from gateway.writes import WriteService
 from journal.embedded import EmbeddedJournal
 from journal.hlc import Clock
@@ -127,7 +130,8 @@ class Roles:
         writes = WriteService(
             self.replayer, self.shards, gate, self.writer, executor, BulkParser(), budget, settings.append_timeout_s
         )
-        return Services(node, reads, writes, gate)
+        decided = DecidedWrites(reads, writes, Turns(), Barriers(writes.write_barriers))
+        return Services(node, reads, writes, decided, gate)
 
 
 def wall_clock_ms() -> int:

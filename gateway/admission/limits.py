@@ -179,7 +179,7 @@ def _lengths(columns: Sequence[VectorColumn], sparse: bool) -> Iterable[tuple[st
 
 async def _points_after(pinned: Pinned, operations: Sequence[PointOperation]) -> int:
     given = {id_ for one in operations if isinstance(one, Upsert) for id_ in one.ids}
-    there = await points.passing(pinned, sorted(given), None) if given else set()
+    there = (await points.matching(pinned, None, sorted(given)))[0] if given else []
     return await points.count(pinned, None) + len(given) - len(there)
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import msgspec
 import orjson
+from msgspec import structs
 
 from catalog.collection import Collection, Consistency
 from gateway.admission.limits import check_added, check_read, check_write
+from gateway.decided import POINTS_PER_STEP
 from gateway.dialect.answers import part_of, point_answer
 from gateway.dialect.bodies import (
     BulkBody,
@@ -37,12 +41,13 @@ from gateway.writes import UpdateResult
 from journal.ids import ExternalId, decode_id, encode_id
 from journal.records import Delete, PatchPayload, PointOperation, ReplacePayload, UnsetVectors
 from journal.split import take
+from journal.stamps import NEVER, Version
+from journal.writer import Decided
 from payload.paths import Step, merged, steps_of, without
 from query import points
 from query.pinned import Pinned
 from query.search import search
 from query.stages import Stage
-from shard.filters.conditions import Condition
 from shard.filters.where import Where
 from shard.replica import PayloadPart
 
@@ -154,22 +159,32 @@ async def bulk(request: ApiRequest, response: Response, services: Services) -> U
 
 
 async def batch(request: ApiRequest, response: Response, services: Services) -> list[UpdateResult]:
-    """Several changes, one after the other; each reads the results of the ones before it."""
+    """Several changes, one after the other; each reads the results of the ones before it.
+
+    They are no transaction: when one fails, those before it stay, and those after it are not tried. The error says so.
+    """
     body: UpdateBatchBody = request.body
+    given = [[name for name in one.__struct_fields__ if getattr(one, name) is not None] for one in body.operations]
+    for at, names in enumerate(given):
+        if len(names) != 1:
+            raise BadRequest(f"operations[{at}] needs exactly one of {', '.join(body.operations[at].__struct_fields__)}")
     results = []
-    for at, operation in enumerate(body.operations):
-        given = [name for name in operation.__struct_fields__ if getattr(operation, name) is not None]
-        if len(given) != 1:
-            raise BadRequest(f"operations[{at}] needs exactly one of {', '.join(operation.__struct_fields__)}")
-        one = msgspec.structs.replace(request, body=getattr(operation, given[0]))
-        results.append(await _BATCHED[given[0]](one, response, services))
+    for at, (operation, (name,)) in enumerate(zip(body.operations, given, strict=True)):
+        origin = replace(request.origin, place=str(at))
+        try:
+            results.append(
+                await _BATCHED[name](structs.replace(request, body=getattr(operation, name), origin=origin), response, services)
+            )
+        except Exception as error:
+            left = len(given) - at - 1
+            error.add_note(f"operations[{at}], {name}, failed; the {at} before it are applied, the {left} after it are not")
+            raise
     return results
 
 
 async def delete(request: ApiRequest, response: Response, services: Services) -> UpdateResult:
     """Deletes points by ids or by filter."""
-    pinned, ids = await _selected(request, response, services)
-    return await services.writes.write(request, response, pinned.collection, Delete(ids))
+    return await _change(request, response, services, Delete, missing=False)
 
 
 async def set_payload(request: ApiRequest, response: Response, services: Services) -> UpdateResult:
@@ -181,7 +196,7 @@ async def set_payload(request: ApiRequest, response: Response, services: Service
         return await _edit(request, response, services, [steps_of(body.key)], edit)
     unset = [key for key, value in fields.items() if value is None]
     changes = orjson.dumps({key: value for key, value in fields.items() if value is not None})
-    return await _patch(request, response, services, lambda ids: PatchPayload(ids, changes, unset))
+    return await _change(request, response, services, lambda ids: PatchPayload(ids, changes, unset))
 
 
 async def overwrite_payload(request: ApiRequest, response: Response, services: Services) -> UpdateResult:
@@ -191,7 +206,7 @@ async def overwrite_payload(request: ApiRequest, response: Response, services: S
     if body.key is not None:
         edit: Edit = lambda payload, steps: merged(payload, steps, fields, replace=True)  # noqa: E731
         return await _edit(request, response, services, [steps_of(body.key)], edit)
-    return await _patch(request, response, services, lambda ids: ReplacePayload(ids, bytes(body.payload)))
+    return await _change(request, response, services, lambda ids: ReplacePayload(ids, bytes(body.payload)))
 
 
 async def delete_payload(request: ApiRequest, response: Response, services: Services) -> UpdateResult:
@@ -200,139 +215,221 @@ async def delete_payload(request: ApiRequest, response: Response, services: Serv
     paths = [steps_of(key) for key in body.keys]
     if any(len(path) > 1 for path in paths):
         return await _edit(request, response, services, paths, lambda payload, steps: without(payload, [steps]))
-    return await _patch(request, response, services, lambda ids: PatchPayload(ids, unset=[str(path[0]) for path in paths]))
+    return await _change(request, response, services, lambda ids: PatchPayload(ids, unset=[str(path[0]) for path in paths]))
 
 
 async def clear_payload(request: ApiRequest, response: Response, services: Services) -> UpdateResult:
     """Removes all payload of points."""
-    return await _patch(request, response, services, lambda ids: ReplacePayload(ids, b"{}"))
+    return await _change(request, response, services, lambda ids: ReplacePayload(ids, b"{}"))
 
 
 async def update_vectors(request: ApiRequest, response: Response, services: Services) -> UpdateResult:
     """Sets the given vectors of existing points; keeps their other vectors and payload."""
     body: UpdateVectorsBody = request.body
-    name = request.path["collection_name"]
-    pinned = await _pinned_for_write(request, response, services, name, body.update_filter)
     if not body.points:
         raise BadRequest("Wrong input: Empty update request: no points are given")
+    collection = await services.reads.find(request, request.path["collection_name"])
+    check_write(request, services.rates, collection, body.update_filter)
     quick = len(body.points) <= QUICK_POINTS
     patch = await services.reads.offload(quick, partial(vectors_patch_of, body.points, request.packed))
+    await check_added(services.reads, collection, [patch])
     wanted = await services.reads.where(request, body.update_filter)
-    existing, passing = await _existing(pinned, patch.ids, wanted)
-    there = [index for index, point_id in enumerate(patch.ids) if point_id in passing]
-    written = await pinned.run(len(there), partial(take, patch, there))
-    result = await _write(request, response, services, pinned.collection, written)
-    return _unless_missing(result, patch.ids, existing)
+    pinned = await services.reads.pin(request, response, collection.name, Consistency.STRONG, for_write=True)
+    existing = await _passing(pinned, None, patch.ids)
+    if wanted is None:
+        there = [at for at, id_ in enumerate(patch.ids) if id_ in existing]
+        written = await pinned.run(len(there), partial(take, patch, there))
+        result = await services.writes.write(request, response, collection, written)
+    else:
+        result = await _decided_parts(request, response, services, collection, patch, partial(_decide_patch, wanted))
+    return _unless_missing(result, patch.ids, set(existing))
+
+
+async def _decide_patch(wanted: Where, operation: PointOperation, pinned: Pinned, among: Sequence[bytes] | None) -> list[Decided]:
+    """The points of a patch that exist and pass the filter, with their versions."""
+    passing = await _passing(pinned, wanted, operation.ids if among is None else among)
+    return await pinned.run(len(operation.ids), partial(_decided, operation, passing))
 
 
 async def delete_vectors(request: ApiRequest, response: Response, services: Services) -> UpdateResult:
     """Removes named vectors of points."""
     body: DeleteVectorsBody = request.body
-    return await _patch(request, response, services, lambda ids: UnsetVectors(ids, body.vector))
-
-
-async def _write(
-    request: ApiRequest, response: Response, services: Services, collection: Collection, *operations: PointOperation
-) -> UpdateResult:
-    """Checks the size limits of the collection, and writes."""
-    await check_added(services.reads, collection, operations)
-    return await services.writes.write(request, response, collection, *operations)
+    return await _change(request, response, services, lambda ids: UnsetVectors(ids, body.vector))
 
 
 async def _upsert(request: ApiRequest, response: Response, services: Services, name: str, given: ParsedUpsert) -> UpdateResult:
     operation = given.operation
     wanted = await services.reads.where(request, given.update_filter)
+    collection = await services.reads.find(request, name)
+    check_write(request, services.rates, collection, given.update_filter, len(operation.ids))
+    await check_added(services.reads, collection, [operation])
     if wanted is None and given.update_mode in (None, "upsert"):
-        collection = await services.reads.find(request, name)
-        check_write(request, services.rates, collection, None, len(operation.ids))
-        return await _write(request, response, services, collection, operation)
-    # A record contains results, not conditions (I8): the condition is evaluated for each point here.
-    pinned = await _pinned_for_write(request, response, services, name, given.update_filter, len(operation.ids))
-    existing, passing = await _existing(pinned, operation.ids, wanted)
-
-    def is_wanted(point_id: bytes) -> bool:
-        if point_id not in existing:
-            return given.update_mode != "update_only"
-        return given.update_mode != "insert_only" and point_id in passing
-
-    wanted_at = [at for at, id_ in enumerate(operation.ids) if is_wanted(id_)]
-    written = await pinned.run(len(wanted_at), partial(take, operation, wanted_at))
-    return await _write(request, response, services, pinned.collection, written)
+        return await services.writes.write(request, response, collection, operation)
+    decide = partial(_decide_upsert, given.update_mode, wanted)
+    return await _decided_parts(request, response, services, collection, operation, decide)
 
 
-async def _pinned_for_write(
-    request: ApiRequest, response: Response, services: Services, name: str, condition: Condition | None, points_given: int = 0
-) -> Pinned:
-    """Pins the collection for a write that depends on a read, and checks its limits; `condition` selects the points.
+async def _decided_parts(
+    request: ApiRequest,
+    response: Response,
+    services: Services,
+    collection: Collection,
+    operation: PointOperation,
+    decide: Callable[[PointOperation, Pinned, Sequence[bytes] | None], Awaitable[list[Decided]]],
+) -> UpdateResult:
+    """Decides about the points of an operation. Those that it names more than once are decided about one after the other."""
+    result: UpdateResult = {}
+    for number, at in enumerate(_distinct_parts(operation.ids)):
+        part = operation if len(at) == len(operation.ids) else take(operation, at)
+        one = structs.replace(request, origin=replace(request.origin, place=f"{request.origin.place}.{number}"))
+        result = await services.decided.write(one, response, collection, partial(decide, part), part.ids)
+    return result
 
-    A strong read: it sees all writes acknowledged before.
-    """
-    pinned = await services.reads.pin(request, response, name, Consistency.STRONG, for_write=True)
-    check_write(request, services.rates, pinned.collection, condition, points_given)
-    return pinned
+
+async def _decide_upsert(
+    mode: str | None, wanted: Where | None, operation: PointOperation, pinned: Pinned, among: Sequence[bytes] | None
+) -> list[Decided]:
+    """The points of an upsert that its mode and filter want: each with the version it has, or as one that does not exist."""
+    ids = operation.ids if among is None else among
+    versions = await _passing(pinned, None, ids)
+    expected = {} if mode == "insert_only" else dict(versions if wanted is None else await _passing(pinned, wanted, ids))
+    if mode != "update_only":
+        expected |= {id_: NEVER for id_ in ids if id_ not in versions}
+    return await pinned.run(len(ids), partial(_decided, operation, expected))
 
 
-async def _existing(pinned: Pinned, ids: Sequence[bytes], where: Where | None) -> tuple[set[bytes], set[bytes]]:
-    """The ids of the points among these that exist, and of those that also pass the filter."""
-    existing = await points.passing(pinned, ids, None)
-    return existing, existing if where is None else await points.passing(pinned, sorted(existing), where)
+def _decided(operation: PointOperation, expected: Mapping[bytes, Version]) -> list[Decided]:
+    """The operation on the points that have an expected version."""
+    at = [index for index, id_ in enumerate(operation.ids) if id_ in expected]
+    return [Decided(take(operation, at), [expected[operation.ids[index]] for index in at])] if at else []
 
 
-async def _selected(request: ApiRequest, response: Response, services: Services) -> tuple[Pinned, list[bytes]]:
-    """The collection, and the ids that the body selects.
+def _distinct_parts(ids: Sequence[bytes]) -> list[list[int]]:
+    """Indexes of ids in parts without repetitions: the n-th part has the n-th occurrence of each id."""
+    parts: list[list[int]] = []
+    seen: Counter[bytes] = Counter()
+    for at, id_ in enumerate(ids):
+        if seen[id_] == len(parts):
+            parts.append([])
+        parts[seen[id_]].append(at)
+        seen[id_] += 1
+    return parts
 
-    A filter is evaluated here: records contain results, not conditions (I8).
-    """
+
+async def _passing(pinned: Pinned, wanted: Where | None, ids: Sequence[bytes]) -> dict[bytes, Version]:
+    """The points among these ids that exist and pass the filter, with their versions."""
+    return dict(zip(*await points.matching(pinned, wanted, ids), strict=True))
+
+
+async def _target(request: ApiRequest, services: Services) -> tuple[Collection, Where | None, list[bytes] | None]:
+    """The collection of a change, and the filter or the ids that select its points."""
     selector: PointsSelector = request.body
     if (selector.points is None) == (selector.filter is None):
         raise BadRequest("body needs exactly one of points, filter")
     wanted = await services.reads.where(request, selector.filter)
     given = selector.points
-    ids = (
-        []
-        if given is None
-        else await services.reads.offload(len(given) <= QUICK_POINTS, partial(_distinct_ids, given, "points[{}]"))
-    )
-    if given is not None and not ids:
-        raise BadRequest("Wrong input: Empty update request: no points are given")
-    pinned = await _pinned_for_write(request, response, services, request.path["collection_name"], selector.filter)
-    return pinned, await points.matching_ids(pinned, wanted) if given is None else ids
+    ids = None
+    if given is not None:
+        ids = await services.reads.offload(len(given) <= QUICK_POINTS, partial(_distinct_ids, given, "points[{}]"))
+        if not ids:
+            raise BadRequest("Wrong input: Empty update request: no points are given")
+    collection = await services.reads.find(request, request.path["collection_name"])
+    check_write(request, services.rates, collection, selector.filter)
+    return collection, wanted, ids
 
 
-async def _patch(
-    request: ApiRequest, response: Response, services: Services, make: Callable[[list[bytes]], PointOperation]
+async def _change(
+    request: ApiRequest,
+    response: Response,
+    services: Services,
+    make: Callable[[list[bytes]], PointOperation],
+    missing: bool = True,
 ) -> UpdateResult:
-    """Writes a change of the selected points that exist. After that, raises NotFound if some do not exist."""
-    pinned, ids = await _selected(request, response, services)
-    there = await points.passing(pinned, ids, None)
-    operation = await pinned.run(len(ids), lambda: make([id_ for id_ in ids if id_ in there]))
-    result = await _write(request, response, services, pinned.collection, operation)
-    return await pinned.run(len(ids), partial(_unless_missing, result, ids, there))
+    """Writes a change that is the same for all selected points, as far as they exist.
+
+    `missing`: raises NotFound, after the write, if some of the given ids do not exist.
+    """
+    collection, wanted, ids = await _target(request, services)
+    await check_added(services.reads, collection, [make(ids or [])])
+    if ids is not None:
+        return await _change_given(request, response, services, collection, ids, make, missing)
+
+    async def decide(pinned: Pinned, among: Sequence[bytes] | None) -> list[Decided]:
+        found, versions = await points.matching(pinned, wanted, among)
+        return [Decided(make(found), versions)] if found else []
+
+    return await services.decided.write(request, response, collection, decide)
+
+
+async def _change_given(
+    request: ApiRequest,
+    response: Response,
+    services: Services,
+    collection: Collection,
+    ids: list[bytes],
+    make: Callable[[list[bytes]], PointOperation],
+    missing: bool,
+) -> UpdateResult:
+    """Writes a change of the given points, without conditions: it holds for whatever state they have.
+
+    Many are written in steps, each when the one before is applied, so that other writes get in between.
+    """
+    existing: set[bytes] = set()
+    if missing:
+        pinned = await services.reads.pin(request, response, collection.name, Consistency.STRONG, for_write=True)
+        existing = set((await points.matching(pinned, None, ids))[0])
+    result: UpdateResult = {}
+    waiting = (
+        structs.replace(request, params=structs.replace(request.params, wait=True)) if len(ids) > POINTS_PER_STEP else request
+    )
+    for start in range(0, len(ids), POINTS_PER_STEP):
+        step = [id_ for id_ in ids[start : start + POINTS_PER_STEP] if not missing or id_ in existing]
+        origin = replace(request.origin, place=f"{request.origin.place}.{start}")
+        try:
+            result = await services.writes.write(structs.replace(waiting, origin=origin), response, collection, make(step))
+        except Exception as error:
+            if start:
+                error.add_note(f"the first {start} of {len(ids)} points are changed")
+            raise
+    if not request.params.wait:
+        result["status"] = "acknowledged"
+    return _unless_missing(result, ids, existing) if missing else result
 
 
 async def _edit(request: ApiRequest, response: Response, services: Services, paths: list[list[Step]], edit: Edit) -> UpdateResult:
-    """Changes payloads below the top level: reads each point, and writes its changed top-level keys; groups equal changes.
+    """Changes payloads below the top level: reads each point, and writes its changed top-level keys; groups equal changes."""
+    collection, wanted, ids = await _target(request, services)
+    existing: set[bytes] = set()
 
-    Of two concurrent edits of the same top-level key one may be lost; edits of different keys do not conflict.
-    """
-    pinned, ids = await _selected(request, response, services)
-    existing = await points.retrieve(pinned, ids, PayloadPart())
-    patches = await services.reads.offload(len(existing) <= QUICK_POINTS, partial(_patches, existing, paths, edit))
-    result = await _write(request, response, services, pinned.collection, *patches)
-    return await pinned.run(len(ids), lambda: _unless_missing(result, ids, {point.id for point in existing}))
+    async def decide(pinned: Pinned, among: Sequence[bytes] | None) -> list[Decided]:
+        if ids is None:
+            selected, _ = await points.matching(pinned, wanted, among)
+        else:
+            selected = list(ids if among is None else among)
+        found = await points.retrieve(pinned, selected, PayloadPart())
+        existing.update(point.id for point in found)
+        return await services.reads.offload(len(found) <= QUICK_POINTS, partial(_patches, found, paths, edit))
+
+    def conclude(answer: UpdateResult) -> UpdateResult:
+        return answer if ids is None else _unless_missing(answer, ids, existing)
+
+    return await services.decided.write(request, response, collection, decide, ids, conclude)
 
 
-def _patches(existing: Sequence[points.Point], paths: list[list[Step]], edit: Edit) -> list[PatchPayload]:
+def _patches(existing: Sequence[points.Point], paths: list[list[Step]], edit: Edit) -> list[Decided]:
     """The writes of top-level keys that result from an edit of points."""
     tops = list(dict.fromkeys(str(path[0]) for path in paths))
-    groups: dict[tuple[bytes, tuple[str, ...]], list[bytes]] = {}
+    groups: dict[tuple[bytes, tuple[str, ...]], list[points.Point]] = {}
     for point in existing:
         payload = orjson.loads(point.payload) if point.payload else {}
         for path in paths:
             payload = edit(payload, path)
         changes = orjson.dumps({top: payload[top] for top in tops if top in payload})
-        groups.setdefault((changes, tuple(top for top in tops if top not in payload)), []).append(point.id)
-    return [PatchPayload(members, changes, list(unset)) for (changes, unset), members in groups.items()]
+        groups.setdefault((changes, tuple(top for top in tops if top not in payload)), []).append(point)
+    return [
+        Decided(PatchPayload([point.id for point in members], changes, list(unset)), [point.version for point in members])
+        for (changes, unset), members in groups.items()
+    ]
 
 
 def _distinct_ids(ids: Sequence[ExternalId], place: str) -> list[bytes]:

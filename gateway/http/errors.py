@@ -74,7 +74,15 @@ class InsufficientStorage(ApiError):
 
 
 def status_of(error: Exception) -> tuple[int, str, float | None]:
-    """The HTTP status, the text, and the seconds to wait before a retry, of any exception of a handler."""
+    """The HTTP status, the text, and the seconds to wait before a retry, of any exception of a handler.
+
+    The notes of the exception, which say what was done before it, end the text.
+    """
+    status, text, retry_s = _status_of(error)
+    return status, "; ".join([text, *getattr(error, "__notes__", ())]), retry_s
+
+
+def _status_of(error: Exception) -> tuple[int, str, float | None]:
     match error:
         case ApiError():
             return error.status, str(error), error.retry_after_s
@@ -89,7 +97,7 @@ def status_of(error: Exception) -> tuple[int, str, float | None]:
         case DeadlineExceeded():
             return 408, f"Timeout: {error}", None
         case Definite():
-            return 503, f"nothing was written: {error}", 1.0
+            return 503, f"not written: {error}", 1.0
         case Indefinite():
             return 504, f"it is not known whether this was written, retry with the same Idempotency-Key: {error}", None
         case msgspec.MsgspecError():

@@ -73,7 +73,7 @@ class Rig:
 
     def ids(self, collection: int = 0) -> list[bytes]:
         """The ids of the points that a read finds, in their order."""
-        return sorted(now(points.matching_ids(pinned(self.shards.of(collection)), None)))
+        return sorted(now(points.matching(pinned(self.shards.of(collection)), None))[0])
 
 
 def upsert(*numbers: float, size: int = 2, point_id: bytes = encode_id(1), payload: bytes = b"") -> Upsert:

@@ -195,7 +195,7 @@ def test_indexed_unindexed_and_model_agree(
 def matching(shards: tuple[Shard, Shard], condition: dict[str, Any]) -> tuple[list[int], list[int]]:
     """The numbers of the points that pass, without and with indexes."""
     wanted = where(msgspec.convert(condition, Condition))
-    found = [sorted(int.from_bytes(i[1:], "big") for i in now(points.matching_ids(pinned([one]), wanted))) for one in shards]
+    found = [sorted(int.from_bytes(i[1:], "big") for i in now(points.matching(pinned([one]), wanted))[0]) for one in shards]
     return found[0], found[1]
 
 
