@@ -33,6 +33,8 @@ from journal.topics import TIER_PARTITIONS, TIERS
 from payload.paths import steps_of
 from payload.schema import FieldSchema
 
+DAY_MS = 24 * 3600 * 1000
+
 MAX_OUTCOMES = 1_000
 """Number of outcomes kept for the writers of commands; the oldest are dropped."""
 
@@ -71,23 +73,29 @@ class CatalogView(NamedTuple):
 
 
 class Catalog:
-    """The current view, and the outcomes of recent commands."""
+    """The current view, and the outcomes of recent commands.
 
-    def __init__(self) -> None:
+    A command whose idempotency key was applied within the last `window_ms`, by append times, changes nothing and gets the first
+    outcome.
+    """
+
+    def __init__(self, window_ms: int = DAY_MS) -> None:
         self.view = CatalogView()
+        self._window_ms = window_ms
+        self._keys: OrderedDict[str, tuple[int, Outcome]] = OrderedDict()
         self._outcomes: OrderedDict[int, Outcome] = OrderedDict()
         self._times = CommandTimes()
         self._created = CreatedIds()
 
-    def apply(self, offset: int, time_ms: int, operation: CatalogOperation | None) -> Outcome:
+    def apply(self, offset: int, time_ms: int, operation: CatalogOperation | None, key: str = "") -> Outcome:
         """Applies the command at `offset` of the system topic. `operation` is None for a record without a valid command."""
-        outcome = Outcome(OutcomeKind.INVALID, "not a catalog command")
         view = self.view
-        if operation is not None:
-            try:
-                view, outcome = _fold(view, offset, time_ms, operation)
-            except (InvalidConfig, msgspec.MsgspecError, ValueError, RecursionError) as error:
-                outcome = Outcome(OutcomeKind.INVALID, str(error))
+        if (earlier := self._earlier(key, time_ms)) is not None:
+            outcome = earlier
+        else:
+            view, outcome = _outcome(view, offset, time_ms, operation)
+            if key:
+                self._keys[key] = (time_ms, outcome)
         self._times.add(offset, time_ms)
         self._outcomes[offset] = outcome
         if len(self._outcomes) > MAX_OUTCOMES:
@@ -96,6 +104,13 @@ class Catalog:
             self._created.add(offset)
         self.view = view._replace(position=offset + 1)
         return outcome
+
+    def _earlier(self, key: str, time_ms: int) -> Outcome | None:
+        """The outcome of an earlier command with this key. Forgets keys whose window is over."""
+        while self._keys and next(iter(self._keys.values()))[0] <= time_ms - self._window_ms:
+            self._keys.popitem(last=False)
+        known = self._keys.get(key)
+        return None if known is None or known[0] <= time_ms - self._window_ms else known[1]
 
     def created(self, collection_id: int) -> bool:
         """Whether a collection with this id was ever created, even if it was deleted later."""
@@ -127,6 +142,15 @@ def choose_homes(view: CatalogView, shard_number: int) -> list[list[int]]:
 
 
 _Step = tuple[CatalogView, Outcome]
+
+
+def _outcome(view: CatalogView, offset: int, time_ms: int, operation: CatalogOperation | None) -> _Step:
+    if operation is None:
+        return view, Outcome(OutcomeKind.INVALID, "not a catalog command")
+    try:
+        return _fold(view, offset, time_ms, operation)
+    except (InvalidConfig, msgspec.MsgspecError, ValueError, RecursionError) as error:
+        return view, Outcome(OutcomeKind.INVALID, str(error))
 
 
 def _fold(view: CatalogView, offset: int, time_ms: int, operation: CatalogOperation) -> _Step:

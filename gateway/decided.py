@@ -29,7 +29,7 @@ from gateway.writes import APPLY_S, UpdateResult, WriteService
 from journal.log import Definite, Indefinite, JournalError
 from journal.split import take
 from journal.topics import shard_of
-from journal.writer import Decided, Written, decided_key
+from journal.writer import Decided, Written, operation_key
 from query.consistency import NotCaughtUp
 from query.pinned import Pinned, all_of
 from shard.deadline import Deadline, DeadlineExceeded
@@ -82,7 +82,7 @@ class _Request:
         self.request = request
         self.response = response
         self.collection = collection
-        self.key = decided_key(request.origin)
+        self.key = operation_key(request.origin)
         self.attempt = 0
         self.changed = 0
         self.last_offset = 0
@@ -126,17 +126,15 @@ class DecidedWrites:
         """
         mine = _Request(request, response, collection)
         try:
-            return await self._rounds(mine, decide, ids, conclude)
-        except AnsweredError:
-            raise
+            ended = await self._rounds(mine, decide, ids)
         except Exception as error:
             if mine.changed:
                 error.add_note(f"{mine.changed} points were changed before")
             raise
+        return await self._end(mine, conclude) if ended is None else ended.repeat()
 
-    async def _rounds(
-        self, mine: _Request, decide: Decide, ids: Sequence[bytes] | None, conclude: Callable[[UpdateResult], UpdateResult]
-    ) -> UpdateResult:
+    async def _rounds(self, mine: _Request, decide: Decide, ids: Sequence[bytes] | None) -> _Ended | None:
+        """Decides until all is done. Returns how an earlier attempt ended, if it has: then this one does nothing."""
         among, failed = ids, list[bytes]()
         for number in range(MAX_ROUNDS):
             async with self._turn(mine, among):
@@ -145,12 +143,12 @@ class DecidedWrites:
                 )
                 done, ended = await self._earlier_attempts(mine, number)
                 if ended is not None:
-                    return ended.repeat()
+                    return ended
                 decisions = await decide(pinned, among if number else None)
                 failed = await self._write(mine, await pinned.run(_count(decisions), partial(_without, decisions, done)))
             ROUNDS.labels("repeated" if failed else "final").inc()
             if not failed:
-                return await self._end(mine, conclude)
+                return None
             among = failed
             await asyncio.sleep(random.uniform(0, min(MAX_BACKOFF_S, 0.001 * 2**number)))
         raise Conflict(

@@ -128,7 +128,7 @@ class Writer:
 
         `attempt` counts the attempts under one idempotency key.
         """
-        key = decided_key(origin)
+        key = operation_key(origin)
         drafts = []
         for decided in decisions:
             for part in split(decided.operation, len(destination.homes), CONDITION_BYTES):
@@ -146,7 +146,7 @@ class Writer:
         self, destination: Destination, shard: int, tier: int, result: bytes, origin: Origin, attempt: int
     ) -> Future[Receipt]:
         """Writes the result of an attempt of a request with an idempotency key and conditions, for its retries."""
-        record = _shard_record(destination, shard, RequestResult(result), origin, decided_key(origin), attempt)
+        record = _shard_record(destination, shard, RequestResult(result), origin, operation_key(origin), attempt)
         return self._append([_draft(self._home(destination, shard, tier), record)], origin)
 
     def write_ingested(
@@ -162,7 +162,8 @@ class Writer:
 
     def write_catalog(self, operation: CatalogOperation, origin: Origin) -> Future[Receipt]:
         """Writes a catalog command. The future resolves when it is durable; its outcome is known after it is applied."""
-        record = Record(hlc=UNSTAMPED, operation=operation, request_id=origin.id, origin=origin.principal)
+        key = operation_key(origin)
+        record = Record(hlc=UNSTAMPED, operation=operation, request_id=origin.id, origin=origin.principal, idempotency_key=key)
         return self._append([_draft(self._topics.system_partition, record)], origin)
 
     def _home(self, destination: Destination, shard: int, tier: int) -> TopicPartition:
@@ -239,8 +240,8 @@ class _PendingReceipt:
             self.future.set_exception(Indefinite(f"{len(self._receipt.written)} parts are written, the rest is unknown: {texts}"))
 
 
-def decided_key(origin: Origin) -> str:
-    """The idempotency key of an operation with conditions: all its records have the same; empty when the client gave none."""
+def operation_key(origin: Origin) -> str:
+    """The idempotency key of a whole operation: of all its records with conditions, of a catalog command; empty without one."""
     return f"{origin.idempotency_key}/{origin.place}" if origin.idempotency_key else ""
 
 

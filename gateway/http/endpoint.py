@@ -93,11 +93,11 @@ class Endpoint:
         token = self._token(headers)
         if token.hlc:
             self._services.node.clock.observe(token.hlc)
-        origin = Origin(
-            request_id,
-            _checked_key("Idempotency-Key", headers.get("idempotency-key", "")),
-            traceparent=_traceparent(headers),
-        )
+        key = _checked_key("Idempotency-Key", headers.get("idempotency-key", ""))
+        if key:
+            digest = partial(_request_digest, self._route.method, scope["path"], body)
+            key += "/" + await self._services.reads.offload(len(body) <= LARGE_BODY_BYTES, digest)
+        origin = Origin(request_id, key, traceparent=_traceparent(headers))
         tier = _tier(headers.get("x-vecraft-tier"), self._route.tier)
         api_key = headers.get("api-key", "")
         request = ApiRequest(scope["path_params"], params, parsed, body, packed, origin, token, tier, api_key)
@@ -213,6 +213,11 @@ def _checked_key(name: str, value: str) -> str:
     if value and (len(value) > MAX_KEY_CHARS or not _PRINTABLE.fullmatch(value)):
         raise BadRequest(f"{name} must have at most {MAX_KEY_CHARS} printable ASCII characters without blanks")
     return value
+
+
+def _request_digest(method: str, path: str, body: bytes) -> str:
+    """Tells a retry from another request with the same idempotency key."""
+    return blake2b(b"\0".join((method.encode(), path.encode(), body)), digest_size=8).hexdigest()
 
 
 def _session(api_key: str) -> str:

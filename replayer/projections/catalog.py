@@ -33,7 +33,7 @@ class CatalogProjection(Projection):
         refusals: Refusals,
         stopping: threading.Event,
     ) -> None:
-        self.catalog = Catalog()
+        self.catalog = Catalog(limits.idempotency_window_ms)
         self._journal = journal
         self._system = topics.system_partition
         self._limits = limits
@@ -52,7 +52,7 @@ class CatalogProjection(Projection):
     def open(self, ends: Positions, committed: Positions) -> Positions:
         """Replays the complete system topic, because the projections that open next need the catalog."""
         self._refusals.skip_below({p: offset for p, offset in committed.items() if p == self._system})
-        catalog, end = Catalog(), ends[self._system]
+        catalog, end = Catalog(self._limits.idempotency_window_ms), ends[self._system]
         reader = self._journal.reader()
         try:
             reader.assign({self._system: 0})
@@ -89,5 +89,5 @@ class CatalogProjection(Projection):
             catalog.apply(entry.offset, entry.time_ms, None)
             return None
         operation: CatalogOperation = verdict.record.operation  # type: ignore[assignment]
-        catalog.apply(entry.offset, entry.time_ms, operation)
+        catalog.apply(entry.offset, entry.time_ms, operation, verdict.record.idempotency_key)
         return verdict.record

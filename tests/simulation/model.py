@@ -130,11 +130,12 @@ def _once(record: Record, origins: set[tuple[object, ...]], line: object, again:
 
 
 def _catalog(entries: list[Entry], limits: Limits) -> Catalog:
-    catalog = Catalog()
+    catalog = Catalog(limits.idempotency_window_ms)
     for entry in entries:
         record = _admissible(entry, limits)
         is_command = record is not None and isinstance(record.operation, CATALOG_OPERATIONS)
-        catalog.apply(entry.offset, entry.time_ms, record.operation if record is not None and is_command else None)
+        operation, key = (record.operation, record.idempotency_key) if record is not None and is_command else (None, "")
+        catalog.apply(entry.offset, entry.time_ms, operation, key)
     return catalog
 
 
