@@ -40,7 +40,18 @@ class ApiRequest(msgspec.Struct, frozen=True, eq=False):
 class Response:
     """The metadata of an answer, beside its result; set by the services during the request."""
 
-    __slots__ = ("acknowledged_s", "ignored", "is_large", "level", "note", "served", "steps", "waited_s", "wrote")
+    __slots__ = (
+        "acknowledged_s",
+        "ignored",
+        "is_large",
+        "level",
+        "note",
+        "replaces_cookie",
+        "served",
+        "steps",
+        "waited_s",
+        "wrote",
+    )
 
     def __init__(self, ignored: list[str], explain: bool) -> None:
         self.ignored = ignored
@@ -52,6 +63,8 @@ class Response:
         """The next offsets of a read: it has seen everything below them."""
         self.level: Consistency | None = None
         self.waited_s = 0.0
+        self.replaces_cookie = False
+        """Whether the client's position cookie is of another log."""
         self.note = ""
         """Added to the `X-Vecraft-Sync` header of a read."""
         self.acknowledged_s: float | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -15,10 +14,10 @@ from gateway.admission.strict_mode import Rates
 from gateway.decided import DecidedWrites
 from gateway.reads import ReadService
 from gateway.result_cache import ResultCache
+from gateway.sessions import Sessions
 from gateway.writes import WriteService
 from journal.hlc import Clock
 from journal.log import Journal, JournalError, Positions, TopicPartition
-from journal.token import Token, merge
 from journal.topics import INGEST_PARTITIONS, Topics
 from query.consistency import Gate
 from replayer.ingest.member import Ingest
@@ -29,27 +28,6 @@ from replayer.replayer import Replayer
 from shard.shards import Shards
 
 RESULT_CACHE_BYTES = 16 << 20
-
-MAX_SESSIONS = 10_000
-"""API keys whose last position is stored; the least recently used are evicted."""
-
-
-class Sessions:
-    """The last position of each API key, for clients that send neither the position header nor the cookie."""
-
-    def __init__(self) -> None:
-        self._tokens: OrderedDict[str, Token] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, api_key: str) -> Token | None:
-        return self._tokens.get(api_key)
-
-    def advance(self, api_key: str, token: Token) -> None:
-        with self._lock:
-            known = self._tokens.pop(api_key, None)
-            self._tokens[api_key] = token if known is None else merge([known, token])
-            if len(self._tokens) > MAX_SESSIONS:
-                self._tokens.popitem(last=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from gateway.http.errors import BadRequest, Conflict, NotFound
 from gateway.request import ApiRequest, Response
 from journal.log import Indefinite
 from journal.records import CatalogOperation, Delete, PointOperation, UnsetVectors
-from journal.writer import Decided, Destination, Origin, Receipt, Writer
+from journal.writer import Decided, Destination, Origin, PartlyWritten, Receipt, Writer
 from query.consistency import Gate, NotCaughtUp
 from replayer.replayer import Replayer
 from shard.contract import contract_error
@@ -144,7 +144,11 @@ class WriteService:
     async def acknowledged(self, response: Response, writing: Future[Receipt]) -> Receipt:
         """The receipt, when all records are durable. Raises Indefinite when that takes too long."""
         started_s = time.perf_counter()
-        receipt = await self._in_time(writing)
+        try:
+            receipt = await self._in_time(writing)
+        except PartlyWritten as error:
+            response.wrote_more(error.receipt.token())
+            raise
         response.acknowledged_s = time.perf_counter() - started_s
         response.wrote_more(receipt.token())
         return receipt

@@ -71,6 +71,7 @@ class EmbeddedJournal:
         max_in_flight_bytes: int = 64 << 20,
     ) -> None:
         path.mkdir(parents=True, exist_ok=True)
+        self._path = path
         self._db = Rdict(str(path), _options())
         self._now_ms = now_ms
         self._max_in_flight_bytes = max_in_flight_bytes
@@ -169,7 +170,7 @@ class EmbeddedJournal:
         self._db.write(batch)
 
     def identity(self, topic: str) -> str:
-        return topic
+        return f"{topic}:{(self._path / 'IDENTITY').read_text().strip()}"  # RocksDB gives each database one
 
     def join(self, group: str, topic: str, name: str) -> Member:
         return self._groups.join(group, self._partitions(topic))

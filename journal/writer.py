@@ -78,6 +78,14 @@ class Receipt:
         return Token(max((record.hlc for record in self.written), default=0), positions)
 
 
+class PartlyWritten(Indefinite):
+    """Some parts of a write may be in the log; those of the `receipt` are."""
+
+    def __init__(self, text: str, receipt: Receipt) -> None:
+        super().__init__(text)
+        self.receipt = receipt
+
+
 CONDITION_BYTES = 10
 """The size of a version in a record."""
 
@@ -237,7 +245,8 @@ class _PendingReceipt:
             self.future.set_exception(self._errors[0])
         else:
             texts = "; ".join(sorted({str(error) for error in self._errors}))
-            self.future.set_exception(Indefinite(f"{len(self._receipt.written)} parts are written, the rest is unknown: {texts}"))
+            text = f"{len(self._receipt.written)} parts are written, the rest is unknown: {texts}"
+            self.future.set_exception(PartlyWritten(text, self._receipt))
 
 
 def operation_key(origin: Origin) -> str:

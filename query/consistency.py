@@ -90,6 +90,14 @@ class Gate:
             if waiting in self._waiting:
                 self._waiting.remove(waiting)
 
+    async def holds(self, positions: Mapping[TopicPartition, int]) -> bool:
+        """Whether the log reaches these positions. Asks the log only if this node has not applied them, nor knows a later end."""
+        known = self._ends.positions
+        if self._applied.covers({p: offset for p, offset in positions.items() if offset > known.get(p, 0)}):
+            return True
+        ends = await self._ends_since(time.monotonic())
+        return all(offset <= ends.get(partition, 0) for partition, offset in positions.items())
+
     async def _ends_since(self, not_before_s: float) -> Positions:
         while self._ends.asked_at_s < not_before_s:
             if self._asking is None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from catalog.catalog import Catalog
 from journal.hlc import Clock
 from journal.log import Journal
+from journal.token import log_name
 from journal.topics import Topics
 from replayer.loop import Loop
 from replayer.operations import Operations
@@ -36,6 +37,9 @@ class Replayer(Loop):
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         applied, stopping = AppliedPositions(), threading.Event()
+        self.log_name = ""
+        """The name of the log in position tokens; empty until it is open."""
+        self._system = topics.system
         self.operations = Operations()
         self.letters = letters
         self._refusals = Refusals(journal, topics, self.operations, now_ms)
@@ -45,6 +49,10 @@ class Replayer(Loop):
         )
         of_letters = DeadLettersProjection(journal, topics, letters, lambda: self.catalog.view.collections, now_ms)
         super().__init__(journal, topics.all(), group, [self._catalog, of_shards, of_letters], applied, stopping, monotonic_s)
+
+    def open(self) -> None:
+        super().open()
+        self.log_name = log_name(self._journal.identity(self._system))
 
     @property
     def catalog(self) -> Catalog:

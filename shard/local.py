@@ -91,7 +91,7 @@ class LocalReplica:
     def _status(self) -> ShardStatus:
         shard = self._shard
         counts = shard.status()
-        fields = {name: shard.payload.points(name) for name in shard.collection.fields}
+        fields = {name: shard.payload.points(name) for name in shard.payload.fields}
         return ShardStatus(**counts, seal_rows=shard.policy.seal_rows, fields=fields)
 
     def sizes(self) -> Answer[dict[str, int]]:

@@ -272,6 +272,12 @@ def index_payload(fields: Mapping[str, FieldIndex], row: int, payload: bytes) ->
         index.add(row, nodes)
 
 
+def unindex_payload(fields: Mapping[str, FieldIndex], row: int, payload: bytes) -> None:
+    """Removes a row from the indexes of the fields that are in its payload, with which it was added."""
+    for index, nodes in _indexed_values(fields, payload):
+        index.remove(row, nodes)
+
+
 def _indexed_values(fields: Mapping[str, FieldIndex], payload: bytes) -> Iterator[tuple[FieldIndex, list[Any]]]:
     """For each indexed field of a payload: its index and the JSON values at the field, as `FieldIndex.add` takes them."""
     if not payload or not fields:

@@ -81,7 +81,7 @@ class FacetCount(msgspec.Struct, array_like=True):
 class ShardStatus(msgspec.Struct):
     """Counts for operators: points, vectors, vectors in graphs, segments.
 
-    Up to `seal_rows` vectors normally have no graph. `fields`: how many points have a value in each payload index.
+    Up to `seal_rows` vectors normally have no graph. `fields`: how many points have a value in each payload index that is built.
     """
 
     points: int

@@ -10,7 +10,6 @@ One thread applies; any thread reads.
 from __future__ import annotations
 
 import logging
-import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -25,8 +24,10 @@ from journal.log import Entry, TopicPartition
 from journal.records import Record
 from journal.stamps import closed_stamp
 from journal.topics import Topics
+from payload.schema import FieldSchema
 from shard.batch import Applied, Limits, WriteBatch
 from shard.checkpoint import Checkpoint
+from shard.index_build import IndexBuild
 from shard.payload_index import FieldIndex, PayloadIndex, index_payload
 from shard.replica import Attempted, Outcome
 from shard.rows import RowTable
@@ -48,6 +49,9 @@ Background = Callable[[Callable[[], None]], None]
 
 EXPIRE_EVERY_MS = 1000
 
+FEW_ROWS = 1000
+"""Payload indexes of up to this many rows are built at once, in the thread that applies."""
+
 
 class ShardClosed(Exception):
     """The shard was closed after the caller looked it up: its collection was dropped, or the shard failed. Look it up again."""
@@ -56,7 +60,8 @@ class ShardClosed(Exception):
 class Shard:
     """Shard `number` of a collection, in `folder`.
 
-    `builds` runs builds of segments, which may take minutes; `checkpoints` runs checkpoints, by default as `builds`.
+    `builds` runs builds of segments, which may take minutes; `checkpoints` runs checkpoints and builds of payload indexes, by
+    default as `builds`.
     """
 
     def __init__(
@@ -85,6 +90,7 @@ class Shard:
         self._homes = topics.home_partitions(collection.homes[number])
         self._progress: dict[TopicPartition, Progress] = {}
         self._expired_ms = 0
+        self._indexing: IndexBuild | None = None
         self._view: ShardView | None = None
         self.store = Store(folder / "rows", _vector_formats(collection.config))
         try:
@@ -174,20 +180,34 @@ class Shard:
         self.store.write(changes)
 
     def configure(self, collection: Collection) -> None:
-        """Applies changed settings and a changed payload schema; new field indexes are built before this returns."""
+        """Applies changed settings and a changed payload schema. New field indexes are built in the background; until then,
+        filters test points one by one."""
         kept = {name: index for name, index in self.payload.fields.items() if collection.fields.get(name) == index.schema}
-        new = {name: FieldIndex(schema) for name, schema in collection.fields.items() if name not in kept}
-        if new:
-            for row in self.store.scan_rows():
-                index_payload(new, row.row, row.payload)
         with self.lock:
-            self.checkpoint.stale_rows += len(self.alive) if new else 0
-            self.payload.replace_fields(kept | new)
+            self.payload.replace_fields(kept)
             self.collection = collection
             for name, vectors in self.vectors.items():
                 if isinstance(vectors, DenseIndex):
                     vectors.spec = graph_spec(collection.config, name)
             self._publish()
+        self.tend()
+
+    def install(self, fields: Mapping[str, FieldIndex]) -> None:
+        """Adds built field indexes, if the collection still wants them. Under the lock."""
+        wanted = {name: index for name, index in fields.items() if self.collection.fields.get(name) == index.schema}
+        self.checkpoint.stale_rows += len(self.alive)
+        self.payload.replace_fields(self.payload.fields | wanted)
+        self._publish()
+
+    def _missing_fields(self) -> dict[str, FieldSchema]:
+        """The fields of the collection that have no index yet."""
+        return {name: schema for name, schema in self.collection.fields.items() if name not in self.payload.fields}
+
+    def _index(self, build: IndexBuild) -> None:
+        try:
+            build.run()
+        finally:
+            self._indexing = None
         self.tend()
 
     def tend(self, idle: bool = False) -> None:
@@ -197,6 +217,12 @@ class Shard:
         """
         if self.checkpoint.plan(idle):
             self._checkpoints(self.checkpoint.take)
+        if self._indexing is None and (missing := self._missing_fields()):
+            self._indexing = IndexBuild(self, missing)
+            if len(self.alive) <= FEW_ROWS:
+                self._index(self._indexing)
+            else:
+                self._checkpoints(partial(self._index, self._indexing))
         for vectors in self.vectors.values():
             with self.lock:
                 build = vectors.plan(idle)
@@ -226,11 +252,6 @@ class Shard:
         """Takes a last checkpoint if one is due, stops planning builds and closes the files. The state stays on disk."""
         self.checkpoint.take_last()
         self.release()
-
-    def drop(self) -> None:
-        """Closes the shard and removes its state."""
-        self.release()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def release(self) -> None:
         """Closes the files without a checkpoint, as after a failure, when the in-memory state may be wrong."""
@@ -281,6 +302,11 @@ class Shard:
                 pairs = [(row, named[name]) for row, named in some if name in named]
                 if pairs:
                     vectors.add(np.array([row for row, _ in pairs]), [vector for _, vector in pairs])
+        if new := {name: FieldIndex(schema) for name, schema in self._missing_fields().items()}:
+            for row in self.store.scan_rows():
+                index_payload(new, row.row, row.payload)
+            self.payload.fields |= new
+            self.checkpoint.stale_rows += len(self.alive)
         self.configure(self.collection)
 
     def _read_all_rows(self) -> None:

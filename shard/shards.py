@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,7 +76,7 @@ class Shards:
         self._topics = topics
         self._limits = limits
         self._builds = builds
-        self._checkpoints = checkpoints
+        self._checkpoints = checkpoints or builds
         self._policy = policy
         self._slots: dict[int, tuple[Shard | Quarantine, ...]] = {}
         self._quarantined: dict[tuple[int, int], Quarantine] = {}
@@ -138,19 +139,28 @@ class Shards:
             log.warning("closing shard %d of collection %s: %s", number, shard.collection.name, closing)
 
     def drop(self, collection_id: int) -> None:
-        """Closes a collection's shards and removes their state."""
+        """Stops serving a collection's shards. They are closed and their state is removed in the background."""
         dropped = self.served(collection_id)
         self._set(collection_id, ())
-        for shard in dropped:
-            shard.drop()
-        shutil.rmtree(self._folder / str(collection_id), ignore_errors=True)
+        self._checkpoints(partial(self._remove, self._folder / str(collection_id), dropped))
+
+    def discard(self, collection_id: int) -> None:
+        """Closes a collection's shards and removes their state, so that it can be opened again with none."""
+        dropped = self.served(collection_id)
+        self._set(collection_id, ())
+        self._remove(self._folder / str(collection_id), dropped)
+
+    def _remove(self, folder: Path, shards: Sequence[Shard]) -> None:
+        for shard in shards:
+            shard.release()
+        shutil.rmtree(folder, ignore_errors=True)
 
     def drop_strangers(self, known: Mapping[int, Collection]) -> None:
         """Removes the state of collections that are no longer in the catalog."""
         for folder in self._folder.glob("*"):
             if folder.name.isdigit() and int(folder.name) not in known:
                 log.info("removing the state of the deleted collection %s", folder.name)
-                shutil.rmtree(folder, ignore_errors=True)
+                self._checkpoints(partial(self._remove, folder, []))
 
     def close(self) -> None:
         """Closes all shards; their state stays."""

@@ -82,6 +82,14 @@ class ShardView:
         """
         return ShardView(self.collection, self._store, self.known, self.alive, vectors, self._payload, self._moment)
 
+    def removed_since(self, earlier: ShardView) -> BitMap:
+        """The rows that ended, or whose payload changed, between an earlier view of the shard and this one."""
+        return earlier._moment.changed_until(self._moment)
+
+    def added_since(self, earlier: ShardView) -> BitMap:
+        """The rows of this view that are new, or whose payload changed, since an earlier view of the shard."""
+        return self.alive & ((self.alive - earlier.alive) | self.removed_since(earlier))
+
     # Points.
 
     def ids(self, rows: Sequence[int]) -> tuple[list[bytes], list[Version]]:

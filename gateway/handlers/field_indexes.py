@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Any
 
 import msgspec
@@ -11,9 +13,12 @@ from gateway.dialect.bodies import CreateIndexBody, FieldParams
 from gateway.http.errors import BadRequest
 from gateway.request import ApiRequest, Response
 from gateway.services import Services
+from gateway.writes import APPLY_S
 from journal.records import CreatePayloadIndex, DeletePayloadIndex
 from payload.paths import steps_of
 from payload.schema import FieldSchema, FieldType, Tokenizer
+
+BUILT_CHECK_S = 0.02
 
 _ANY_TYPE = {"on_disk", "enable_hnsw", "memory"}
 _TEXT = {"tokenizer", "lowercase", "min_token_len", "max_token_len", "phrase_matching", "ascii_folding", "stopwords", "stemmer"}
@@ -33,8 +38,23 @@ async def create_index(request: ApiRequest, response: Response, services: Servic
     steps_of(body.field_name)
     schema = msgspec.json.encode(field_schema(body))
     check_index(request, await services.reads.find(request, request.path["collection_name"]), body.field_name)
-    await services.writes.command(request, response, CreatePayloadIndex(request.path["collection_name"], body.field_name, schema))
-    return {"operation_id": 0, "status": "completed"}
+    name = request.path["collection_name"]
+    await services.writes.command(request, response, CreatePayloadIndex(name, body.field_name, schema))
+    built = request.params.wait and await _built(request, services, name, body.field_name)
+    return {"operation_id": 0, "status": "completed" if built else "acknowledged"}
+
+
+async def _built(request: ApiRequest, services: Services, name: str, field: str) -> bool:
+    """Waits until the index is built in all shards that are served here. False when that takes too long."""
+    deadline_s = time.monotonic() + (request.timeout_s or APPLY_S)
+    while time.monotonic() < deadline_s:
+        collection = services.reads.catalog.find(name)
+        if collection is None or field not in collection.fields:  # dropped meanwhile
+            return True
+        if all(field in status.fields for status in await services.reads.statuses(collection)):
+            return True
+        await asyncio.sleep(BUILT_CHECK_S)
+    return False
 
 
 async def delete_index(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:

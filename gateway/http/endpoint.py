@@ -27,8 +27,9 @@ from gateway.http.metrics import APPEND_SECONDS, REQUEST_SECONDS
 from gateway.http.routes import Route
 from gateway.request import ApiRequest, Response
 from gateway.services import Services
+from gateway.sessions import NOTHING, POSITION_COOKIE, POSITION_HEADER, Seen, seen_by
 from journal.log import Positions
-from journal.token import Token, merge, parse_token
+from journal.token import Token, merge
 from journal.topics import TIERS
 from journal.writer import Origin
 
@@ -36,12 +37,10 @@ log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 32 << 20
 MAX_KEY_CHARS = 128
-POSITION_HEADER = "x-vecraft-position"
-POSITION_COOKIE = "vecraft_position"
 
+_POSITIONS = {POSITION_HEADER, "cookie", "api-key"}
 _OCTETS = "application/octet-stream"
 _MSGPACK = ("application/msgpack", "application/x-msgpack", "application/vnd.msgpack")
-_COOKIE = re.compile(POSITION_COOKIE + r"=([0-9a-z.\-]+)")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 
@@ -90,9 +89,7 @@ class Endpoint:
             parsed = await self._services.reads.offload(False, partial(self._body, body, packed))
         else:
             parsed = self._body(body, packed)
-        token = self._token(headers)
-        if token.hlc:
-            self._services.node.clock.observe(token.hlc)
+        seen = await self._seen(headers)
         key = _checked_key("Idempotency-Key", headers.get("idempotency-key", ""))
         if key:
             digest = partial(_request_digest, self._route.method, scope["path"], body)
@@ -100,8 +97,10 @@ class Endpoint:
         origin = Origin(request_id, key, traceparent=_traceparent(headers))
         tier = _tier(headers.get("x-vecraft-tier"), self._route.tier)
         api_key = headers.get("api-key", "")
-        request = ApiRequest(scope["path_params"], params, parsed, body, packed, origin, token, tier, api_key)
-        return request, Response(ignored(parsed) + unknown, getattr(params, "explain", False))
+        request = ApiRequest(scope["path_params"], params, parsed, body, packed, origin, seen.token, tier, api_key)
+        response = Response(ignored(parsed) + unknown, getattr(params, "explain", False))
+        response.replaces_cookie = seen.is_stale
+        return request, response
 
     def _body(self, body: bytes, packed: bool) -> Any:
         if self._decode is None or self._unpack is None:
@@ -112,16 +111,11 @@ class Endpoint:
             return None
         return self._unpack(body) if packed else self._decode(body)
 
-    def _token(self, headers: dict[str, str]) -> Token:
-        """The client's position: from its header or cookie, or the last one of its API key."""
-        topics = self._services.node.topics
-        if text := headers.get(POSITION_HEADER):
-            return parse_token(text, topics)
-        if (cookie := headers.get("cookie")) and (match := _COOKIE.search(cookie)):
-            return parse_token(match[1], topics)
-        if (api_key := headers.get("api-key")) and (known := self._services.sessions.get(_session(api_key))):
-            return known
-        return Token(0, {})
+    async def _seen(self, headers: dict[str, str]) -> Seen:
+        if not headers.keys() & _POSITIONS:
+            return NOTHING
+        services, node = self._services, self._services.node
+        return await seen_by(headers, services.sessions, services.gate, node.clock, node.topics, node.replayer.log_name)
 
     async def _answer(self, result: Any, request: ApiRequest, response: Response, started_s: float, send: Send) -> None:
         body = {"result": result, "status": "ok", "time": round(time.perf_counter() - started_s, 9)}
@@ -130,11 +124,10 @@ class Endpoint:
         headers = [(b"x-request-id", request.origin.id.encode())]
         if response.wrote is not None:
             token = merge([request.token, response.wrote])
-            text = token.text(self._services.node.topics).encode()
-            headers.append((POSITION_HEADER.encode(), text))
-            headers.append((b"set-cookie", POSITION_COOKIE.encode() + b"=" + text + b"; Path=/; HttpOnly; SameSite=Strict"))
+            text = self._text(token)
+            headers += [(POSITION_HEADER.encode(), text), _cookie(text)]
             if request.api_key:
-                self._services.sessions.advance(_session(request.api_key), token)
+                self._services.sessions.advance(request.api_key, token)
         elif response.served is not None:
             headers += self._read_headers(response, response.served)
         if response.ignored:
@@ -145,14 +138,20 @@ class Endpoint:
         """Where a read was answered, at which level, and after which wait."""
         level = response.level.value if response.level else ""
         sync = f"level={level}; waited_ms={response.waited_s * 1000:.3f}{response.note}"
-        return [(POSITION_HEADER.encode(), self._served_text(served)), (b"x-vecraft-sync", sync.encode())]
+        text = self._served_text(served)
+        headers = [(POSITION_HEADER.encode(), text), (b"x-vecraft-sync", sync.encode())]
+        return [*headers, _cookie(text)] if response.replaces_cookie else headers
 
     def _served_text(self, served: Positions) -> bytes:
         """The token of a read as text; cached, since it is often the same as that of the previous read."""
         hlc = self._services.node.clock.last
         if self._last_served is None or self._last_served[:2] != (hlc, served):
-            self._last_served = hlc, served, Token(hlc, served).text(self._services.node.topics).encode()
+            self._last_served = hlc, served, self._text(Token(hlc, served))
         return self._last_served[2]
+
+    def _text(self, token: Token) -> bytes:
+        node = self._services.node
+        return token.text(node.topics, node.replayer.log_name).encode()
 
     async def _refuse(self, error: Exception, response: Response | None, request_id: str, started_s: float, send: Send) -> None:
         status, text, retry_s = status_of(error)
@@ -163,7 +162,7 @@ class Endpoint:
         if retry_s is not None:
             headers.append((b"retry-after", retry_after(retry_s).encode()))
         if response is not None and response.wrote is not None:
-            headers.append((POSITION_HEADER.encode(), response.wrote.text(self._services.node.topics).encode()))
+            headers.append((POSITION_HEADER.encode(), self._text(response.wrote)))
         elif response is not None and response.served is not None:  # as a 404 of a point
             headers += self._read_headers(response, response.served)
         await _send(send, status, orjson.dumps(body), headers)
@@ -220,9 +219,8 @@ def _request_digest(method: str, path: str, body: bytes) -> str:
     return blake2b(b"\0".join((method.encode(), path.encode(), body)), digest_size=8).hexdigest()
 
 
-def _session(api_key: str) -> str:
-    """The session of an API key: a short digest, so that the key itself is not stored."""
-    return blake2b(api_key.encode("latin-1"), digest_size=16).hexdigest()
+def _cookie(text: bytes) -> tuple[bytes, bytes]:
+    return b"set-cookie", POSITION_COOKIE.encode() + b"=" + text + b"; Path=/; HttpOnly; SameSite=Strict"
 
 
 def _traceparent(headers: dict[str, str]) -> str:

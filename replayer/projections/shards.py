@@ -149,7 +149,7 @@ class ShardsProjection(Projection):
         served = self._shards.served(collection.id)
         if any(shard.progress(p).offset > ends[p] for shard in served for p in shard.home_partitions()):
             log.warning("the state of collection %s is ahead of the log: rebuilding it", collection.name)
-            self._shards.drop(collection.id)
+            self._shards.discard(collection.id)
             self._shards.open(collection)
 
     def close(self) -> None:

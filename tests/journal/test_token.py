@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 
 from journal.hlc import MAX_STAMP
 from journal.log import TopicPartition
-from journal.token import MAX_TOKEN_CHARS, Token, advance, merge, parse_token
+from journal.token import MAX_TOKEN_CHARS, Token, advance, log_name, merge, parse_token
 from journal.topics import Topics
 
 TOPICS = Topics()
+LOG = log_name("vecraft.system:one")
 PARTITIONS = [*TOPICS.data_partitions(), TOPICS.system_partition]
 
 offsets = st.integers(0, 36**12 - 1)
@@ -24,8 +25,8 @@ def at_or_above(token: Token, other: Token) -> bool:
 @example(Token(MAX_STAMP, dict.fromkeys(PARTITIONS, 36**12 - 1)))
 def test_a_token_comes_back_from_its_text(token: Token) -> None:
     """V10, N2"""
-    text = token.text(TOPICS)
-    assert parse_token(text, TOPICS) == token
+    text = token.text(TOPICS, LOG)
+    assert parse_token(text, TOPICS, LOG) == token
     assert len(text) <= MAX_TOKEN_CHARS
     assert text.isascii()
     assert text.replace(".", "").replace("-", "").isalnum(), "it fits a header, a cookie and a URL as it is"
@@ -34,7 +35,7 @@ def test_a_token_comes_back_from_its_text(token: Token) -> None:
 def test_a_token_is_text_that_people_can_read() -> None:
     """V10: a change of the form would lose the reads of clients that hold one."""
     token = Token(36, {TopicPartition("vecraft.tier2", 5): 37, TopicPartition("vecraft.system", 0): 3})
-    assert token.text(TOPICS) == "10.s-0-3.2-5-11"
+    assert token.text(TOPICS, LOG) == f"{LOG}.10.s-0-3.2-5-11"
 
 
 @given(st.lists(tokens, max_size=4), tokens)
@@ -91,15 +92,23 @@ def test_positions_only_move_forward(positions: dict[TopicPartition, int], to: d
 )
 def test_what_is_no_token_is_refused(text: str) -> None:
     """V27"""
-    with pytest.raises(ValueError, match="position token"):
-        parse_token(text, TOPICS)
+    for whole in (text, f"{LOG}.{text}"):
+        with pytest.raises(ValueError, match="position token"):
+            parse_token(whole, TOPICS, LOG)
+
+
+@given(tokens)
+def test_a_token_of_another_log_is_refused(token: Token) -> None:
+    """V10: offsets of two logs have nothing to do with each other."""
+    with pytest.raises(ValueError, match="another log"):
+        parse_token(token.text(TOPICS, log_name("vecraft.system:other")), TOPICS, LOG)
 
 
 @given(st.text(max_size=40))
 def test_no_text_raises_anything_but_a_value_error(text: str) -> None:
     """V27"""
     try:
-        token = parse_token(text, TOPICS)
+        token = parse_token(text, TOPICS, LOG)
     except ValueError:
         return
-    assert parse_token(token.text(TOPICS), TOPICS) == token
+    assert parse_token(token.text(TOPICS, LOG), TOPICS, LOG) == token

@@ -35,25 +35,21 @@ def test_a_client_reads_its_own_writes(node_url: str, name: str, how: str) -> No
             assert f"level={how if query else 'read_your_writes'}" in read.headers["X-Vecraft-Sync"]
 
 
-def test_an_eventual_read_does_not_wait(http: httpx.Client, name: str) -> None:
-    """Even a token from the far future holds an eventual read up no more than it must."""
-    far = "1.1-0-zzzzz"
-    read = http.post(f"/collections/{name}/points/count?consistency=eventual", json={}, headers={"X-Vecraft-Position": far})
-    assert result(read) == {"count": 0}
-    late = http.post(
-        f"/collections/{name}/points/count?timeout=1",
-        json={},
-        headers={"X-Vecraft-Position": far.replace("1-0", f"1-{home(http, name)}")},
-    )
-    assert late.status_code == 503
-    assert "behind" in late.json()["status"]["error"]
-    assert int(late.headers["Retry-After"]) >= 1
-
-
-def home(http: httpx.Client, name: str) -> int:
-    """The collection's home partition in tier 1."""
-    answer = http.post(f"/collections/{name}/points/count", json={})
-    return int(next(part for part in answer.headers["X-Vecraft-Position"].split(".") if part.startswith("1-")).split("-")[1])
+def test_a_position_that_this_log_does_not_have(http: httpx.Client, name: str) -> None:
+    """V10: in the header it is an error, at once; a cookie is sent without the client's doing, and is replaced."""
+    count = f"/collections/{name}/points/count"
+    token = http.post(count, json={}).headers["X-Vecraft-Position"]
+    log, hlc, *_ = token.split(".")
+    for wrong, text in ((f"{log}.{hlc}.1-0-zzzzz", "beyond the end"), (f"0000000a.{hlc}.1-0-1", "another log")):
+        http.cookies.clear()
+        refused = http.post(count, json={}, headers={"X-Vecraft-Position": wrong})
+        assert refused.status_code == 400
+        assert text in refused.json()["status"]["error"]
+        answer = http.post(count, json={}, headers={"Cookie": f"vecraft_position={wrong}"})
+        assert result(answer) == {"count": 0}
+        assert answer.cookies["vecraft_position"].split(".")[0] == log
+    http.cookies.clear()
+    assert http.post(count, json={}, headers={"X-Vecraft-Position": token}).status_code == 200
 
 
 def test_a_retry_with_the_same_key_changes_nothing(http: httpx.Client, name: str) -> None:
@@ -91,7 +87,8 @@ def test_the_token_of_a_batch_covers_all_that_it_wrote(http: httpx.Client) -> No
     result(http.post("/collections/batched/points/count?consistency=strong", json={}))
     records = result(http.get("/operations/batched"))["records"]
     assert len({(record["topic"], record["partition"]) for record in records}) > 1
-    token = parse_token(written.headers["X-Vecraft-Position"], Topics()).positions
+    text = written.headers["X-Vecraft-Position"]
+    token = parse_token(text, Topics(), text.split(".")[0]).positions
     for record in records:
         assert token[TopicPartition(record["topic"], record["partition"])] > record["offset"]
     http.delete("/collections/batched").raise_for_status()

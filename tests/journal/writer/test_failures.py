@@ -33,7 +33,7 @@ def test_a_failure_says_whether_anything_may_have_been_written(
     world.faults = iter(faults)
     with pytest.raises(JournalError) as raised:
         world.write(EVERYWHERE)
-    assert type(raised.value) is error
+    assert isinstance(raised.value, error)
     assert len(world.log()) == written
 
 
