@@ -44,7 +44,7 @@ MAX_BACKOFF_S = 0.1
 UNKNOWN_OUTCOME = (JournalError, NotCaughtUp, ShardUnavailable, ShardClosed, DeadlineExceeded, TimeoutError)
 """What may happen to a record that is already in the log, before its outcome is known."""
 
-POINTS_PER_STEP = 1000
+POINTS_PER_STEP = 250
 """Points that are written at once: the next ones are written when these are applied, so that other writes get in between."""
 
 ROUNDS = Counter("vecraft_decided_rounds", "Rounds of writes that depend on what is stored.", ["outcome"])

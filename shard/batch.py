@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import repeat
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -127,22 +127,23 @@ class WriteBatch:
     def publish(self) -> None:
         """Step 3: updates the in-memory indexes. Called under the shard's lock, after the write."""
         shard = self._shard
-        changed = [(row, change.old_payload) for row, change in self._updated]
-        written = [(row, change.point.payload) for row, change in [*self._updated, *self._inserted]]
-        shard.payload.change([*self._removed, *changed], written)
+        removed = ((row, payload, None) for row, payload in self._removed)
+        updated = ((row, change.old_payload, change.point.payload) for row, change in self._updated)
+        added = ((row, None, change.point.payload) for row, change in self._inserted)
+        shard.payload.change(chain(removed, updated, added))
         for row, change in self._inserted:
             shard.rows.put(row, change.point_id, change.point.version())
         shard.rows.renew([(row, changed.point.version()) for row, changed in self._updated])
-        removed = sorted(row for row, _ in self._removed)
-        shard.rows.remove(removed)
+        ended = sorted(row for row, _ in self._removed)
+        shard.rows.remove(ended)
         shard.alive.update([row for row, _ in self._inserted])
-        shard.alive.difference_update(BitMap(removed))
+        shard.alive.difference_update(BitMap(ended))
         for name, vectors in shard.vectors.items():
             inserted = [(row, changed.point.vectors[name]) for row, changed in self._inserted if name in changed.point.vectors]
             if inserted:
                 vectors.add(np.array([row for row, _ in inserted], np.int64), [vector for _, vector in inserted])
-            if removed:
-                vectors.kill(np.array(removed, np.int64))
+            if ended:
+                vectors.kill(np.array(ended, np.int64))
 
     def _new_part(self, entry: Entry, record: Record, tier: int, stamp: int) -> ShardOperation | None:
         """The part of a record's operation that was not applied before; None when nothing is left."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, TypeVar
 
 import orjson
@@ -24,8 +24,8 @@ from shard.sorted_indexes import VALUE_BYTES, GeoIndex, RangeIndex, Unsorted
 ROWS_PER_STEP = 256
 """Rows that are changed each time the lock is held."""
 
-RowPayload = tuple[int, bytes]
-"""A row and its payload as JSON."""
+ChangedRow = tuple[int, bytes | None, bytes | None]
+"""A row with its payloads before and after, as JSON; None before it was added, and after it was removed."""
 
 T = TypeVar("T")
 
@@ -219,25 +219,29 @@ class PayloadIndex:
         self.fields: dict[str, FieldIndex] = {}
         self.moment = Moment()
 
-    def change(self, removed: Iterable[RowPayload], added: Iterable[RowPayload]) -> None:
-        """Removes rows, then adds rows; a row whose payload changes is in both lists.
+    def change(self, rows: Iterable[ChangedRow]) -> None:
+        """Adds, changes and removes rows.
 
-        A removed row must be given with the payload that it was added with. The lock is held for a few rows at a time; a reader
-        of an earlier version tests the rows that have been removed since then one by one.
+        An old payload must be the one that the row was added with. The lock is held for a few rows at a time; a reader of an
+        earlier version tests the rows that have been removed or changed since then one by one.
         """
-        steps = chain(((row, payload, True) for row, payload in removed), ((row, payload, False) for row, payload in added))
+        steps = iter(rows)
         while step := list(islice(steps, ROWS_PER_STEP)):
             with self.lock:
                 self._change(step)
 
-    def _change(self, step: Sequence[tuple[int, bytes, bool]]) -> None:
-        for row, payload, is_removed in step:
-            for index, nodes in _indexed_values(self.fields, payload):
-                if is_removed:
+    def _change(self, step: Sequence[ChangedRow]) -> None:
+        fields = self.fields
+        for row, old, new in step:
+            before = dict(_indexed_values(fields, old)) if old else {}
+            after = dict(_indexed_values(fields, new)) if new else {}
+            for index, nodes in before.items():
+                if not _are_same(nodes, after.get(index)):
                     index.remove(row, nodes)
-                else:
+            for index, nodes in after.items():
+                if not _are_same(nodes, before.get(index)):
                     index.add(row, nodes)
-        self.moment.changed = BitMap(row for row, _, is_removed in step if is_removed)
+        self.moment.changed = BitMap(row for row, old, _ in step if old is not None)
         self.moment.next = Moment()
         self.moment = self.moment.next
 
@@ -286,6 +290,11 @@ def _indexed_values(fields: Mapping[str, FieldIndex], payload: bytes) -> Iterato
     for name, index in fields.items():
         if nodes := nodes_at(content, name):
             yield index, nodes
+
+
+def _are_same(nodes: list[Any], others: list[Any] | None) -> bool:
+    """Whether JSON values are equal; for Python 1, 1.0 and True are."""
+    return nodes == others and repr(nodes) == repr(others)
 
 
 def _values(nodes: list[Any]) -> list[Any]:
