@@ -21,9 +21,17 @@ NEVER: Version = -1
 """Lower than every version of a record. In a condition: the point does not exist."""
 
 
+MAX_VERSION: Version = 2**63 - 1
+
+
 def version_of(stamp: int, tier: int) -> Version:
     """The version of a record with this stamp, read from the shard's home partition in `tier`."""
     return stamp << TIER_BITS | tier
+
+
+def last_version(stamp: int) -> Version:
+    """The highest version that a record with this stamp can have."""
+    return version_of(stamp, (1 << TIER_BITS) - 1)
 
 
 def stamp_of(version: Version) -> int:

@@ -85,6 +85,8 @@ class WriteBatch:
         self._updated: list[tuple[int, ChangedPoint]] = []
         self.progress: dict[TopicPartition, Progress] = {}
         self.touched = BitMap()
+        self.unsettled = 0
+        """The number of points that wait to be settled because of this batch."""
 
     def join(self, entry: Entry, record: Record) -> Applied | None:
         """Step 1 for one record. None when it was applied before."""
@@ -110,6 +112,11 @@ class WriteBatch:
             for version, write in writes.items():
                 self._changes.put_write(point_id, version, write)
         window = self._window()
+        for point_id, changed in self._points.items():
+            writes = self._history.get(point_id, {})
+            if writes or (changed.is_changed and not changed.point.alive):
+                self._changes.put_unsettled(max((changed.point.version(), *writes)), point_id)
+                self.unsettled += 1
         for (tier, offset), decision in self._decisions.items():
             self._changes.put_decision(tier, offset, decision, decision.stamp + window)
         for (tier, key), stamp in self._keys.items():

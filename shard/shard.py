@@ -31,6 +31,7 @@ from shard.index_build import IndexBuild
 from shard.payload_index import FieldIndex, PayloadIndex, index_payload
 from shard.replica import Attempted, Outcome
 from shard.rows import RowTable
+from shard.settling import Settling
 from shard.store import Changes, Progress, Store, VectorFormat, VectorFormats
 from shard.vectors.graph import GraphSpec
 from shard.vectors.index import VectorIndex, VectorView
@@ -96,6 +97,7 @@ class Shard:
         try:
             self.vectors = _vector_indexes(folder / "segments", collection.config, self.lock, policy)
             self.checkpoint = Checkpoint(self, folder / "checkpoint")
+            self._settling = Settling(self)
             self._load()
         except BaseException:
             self._view = None
@@ -157,16 +159,22 @@ class Shard:
             self.checkpoint.applied(batch.touched)
             self._publish()
         self._progress |= batch.progress
-        self._expire_keys()
+        self._settling.added(batch.unsettled)
+        self._tidy()
         self.tend()
         return results
 
-    def _expire_keys(self) -> None:
-        """Removes idempotency keys whose window has passed; once in a second of the log's time."""
+    def unsettled(self) -> int:
+        """How many times a point waits to be settled (`shard.settling`). It falls when the closed stamp advances."""
+        return self._settling.waiting
+
+    def _tidy(self) -> None:
+        """Settles points, and removes idempotency keys whose window has passed; once in a second of the log's time."""
         time_ms = max(progress.time_ms for progress in self._progress.values())
         if time_ms - self._expired_ms < EXPIRE_EVERY_MS:
             return
         self._expired_ms = time_ms
+        self._settling.step()
         for partition, progress in self._progress.items():
             self.store.expire(self._topics.tier_of(partition.topic), progress.stamp)
 
@@ -263,14 +271,16 @@ class Shard:
 
     def _publish(self) -> None:
         """Makes the applied state visible to new reads. Under the lock, by the thread that applies."""
-        self._view = ShardView(
-            self.collection,
-            self.store.view(),
-            self.rows.view(),
-            BitMap(self.alive),
-            self._vector_views(),
-            self.payload,
-            self.payload.moment,
+        self._view = self._settling.seen(
+            ShardView(
+                self.collection,
+                self.store.view(),
+                self.rows.view(),
+                BitMap(self.alive),
+                self._vector_views(),
+                self.payload,
+                self.payload.moment,
+            )
         )
 
     def _vector_views(self) -> dict[str, VectorView]:
@@ -283,7 +293,7 @@ class Shard:
         with self.lock:
             if self._view is not None:  # not closed during the build
                 # A batch may be written and not yet published, so the rows of the old view are kept.
-                self._view = self._view.with_vectors(self._vector_views())
+                self._view = self._settling.seen(self._view.with_vectors(self._vector_views()))
         self.tend()
 
     def _load(self) -> None:

@@ -11,6 +11,7 @@
 | meta     | `a` tier, idempotency key           | `Attempt`, of a request with conditions                 |
 | meta     | `d` tier, offset u64                | `Decision`: what became of a record with conditions     |
 | meta     | `t` tier, stamp u64, key            | stamp of a `k`, `a` or `d` key, which ends at the stamp |
+| meta     | `u` version u64, point id           | a point that is not settled up to this version          |
 | meta     | `b` number of a write batch, u64    | rows that it created, ended or changed the payload of   |
 | meta     | `from`                              | the number up to which `b` keys were removed            |
 
@@ -50,7 +51,7 @@ flushes."""
 
 _FAMILIES = ("points", "rows", "vectors", "history", "meta")
 _NEXT_ROW = b"row"
-_BATCH, _TOUCHED_FROM = b"b", b"from"
+_BATCH, _TOUCHED_FROM, _UNSETTLED = b"b", b"from", b"u"
 _ROWS_PER_GET = 1000
 EXPIRED_AT_ONCE = 10_000
 _cache = Cache(BLOCK_CACHE_BYTES)  # shared by all shards of the process, so that memory does not grow with their number
@@ -129,6 +130,23 @@ class Changes:
 
     def put_write(self, point_id: bytes, version: Version, write: bytes) -> None:
         self._batch.put(_version_key(point_id, version), write, self._family["history"])
+
+    def put_unsettled(self, version: Version, point_id: bytes) -> None:
+        self._batch.put(_UNSETTLED + version.to_bytes(8, "big") + point_id, b"", self._family["meta"])
+
+    def put_settled(self, version: Version, point_id: bytes, point: PointState, row: int) -> None:
+        """Replaces a point's state by one that tells only its current value, and forgets the writes before. Nothing is left of a
+        deleted point."""
+        prefix = _version_prefix(point_id)
+        self._batch.delete_range(prefix, prefix + b"\xff" * 9, self._family["history"])
+        if not point.alive:
+            self._batch.delete(point_id, self._family["points"])
+        elif point.is_patched() or point.decided != NEVER:
+            self._batch.put(point_id, _encode(StoredPoint(point.version(), row)), self._family["points"])
+        self.delete_unsettled(version, point_id)
+
+    def delete_unsettled(self, version: Version, point_id: bytes) -> None:
+        self._batch.delete(_UNSETTLED + version.to_bytes(8, "big") + point_id, self._family["meta"])
 
     def put_decision(self, tier: int, offset: int, decision: Decision, until: int) -> None:
         self._put_until(until, decision.stamp, _decision_key(tier, offset), _encode(decision))
@@ -249,6 +267,14 @@ class Store:
         data = self._meta.get(_decision_key(tier, offset))
         return None if data is None else _decode_decision(data)
 
+    def unsettled(self, until: Version) -> Iterator[tuple[Version, bytes]]:
+        """The points that are not settled up to a version at or below `until`, in its order. Only for the writing thread."""
+        for key, _ in _scan(self._meta, _UNSETTLED):
+            version = int.from_bytes(key[1:9], "big")
+            if key[:1] != _UNSETTLED or version > until:
+                return
+            yield version, key[9:]
+
     def progress(self, partition: TopicPartition) -> Progress | None:
         """How far a partition is applied here; None when nothing was applied yet."""
         data = self._meta.get(_progress_key(partition))
@@ -363,8 +389,9 @@ class StoreView:
     def scan_points(self, start: bytes = b"") -> Iterator[tuple[bytes, int]]:
         """Ids and rows of all points in id order, from `start` (inclusive); NO_ROW for deleted points.
 
-        In rocksdict, `get` on a snapshot returns the snapshot's state, but an iterator does not. Keys of points are never
-        removed, so iterating over the current keys and getting each from the snapshot finds all points of the snapshot.
+        In rocksdict, `get` on a snapshot returns the snapshot's state, but an iterator does not. The key of a deleted point is
+        removed only when no view is left in which it exists, so iterating over the current keys and getting each from the
+        snapshot finds all points of the snapshot.
         """
         for key, _ in _scan(self._points, start):
             data = _get(self._points, key)
