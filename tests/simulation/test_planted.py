@@ -1,0 +1,63 @@
+"""The simulator finds what it is there to find: each of these faults, put into the real code, makes a seed fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from journal.stamps import MAX_VERSION, NEVER
+from shard.batch import WriteBatch
+from shard.decisions import Attempt
+from shard.settling import Settling, _Mark
+from shard.shard import Shard
+from tests.simulation.__main__ import run_seed
+
+SEEDS = 60
+
+
+def decides_on_what_it_has(patch: pytest.MonkeyPatch) -> None:
+    """A condition is tested on the state as it is, also when a later write is already in it."""
+
+    def fold(self: WriteBatch, point_id: bytes, changed: Any, version: int, write: Any) -> None:
+        if write.condition is None:
+            self._join(point_id, changed, version, write)
+        else:
+            self._decide(point_id, changed, version, write, write.condition)
+
+    patch.setattr(WriteBatch, "_fold", fold)
+
+
+def closes_by_the_fastest_partition(patch: pytest.MonkeyPatch) -> None:
+    """The closed stamp is that of one home partition instead of all."""
+    patch.setattr(Shard, "closed", lambda self: max(progress.stamp for progress in self._progress.values()))
+
+
+def settles_too_early(patch: pytest.MonkeyPatch) -> None:
+    """Points are settled whether or not the stamp is closed."""
+    step = Settling.step
+
+    def step_early(self: Settling) -> None:
+        self._mark = _Mark(MAX_VERSION, NEVER)
+        step(self)
+
+    patch.setattr(Settling, "step", step_early)
+
+
+def lets_every_attempt_in(patch: pytest.MonkeyPatch) -> None:
+    """A late attempt of a request is applied beside an earlier one."""
+    patch.setattr(Attempt, "accepts", lambda self, number, request_id: True)
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [decides_on_what_it_has, closes_by_the_fastest_partition, settles_too_early, lets_every_attempt_in],
+    ids=lambda plant: plant.__name__,
+)
+def test_a_planted_fault_is_found(plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """I4, I5, I7"""
+    plant(monkeypatch)
+    with pytest.raises(AssertionError, match="repeat with"):
+        for seed in range(SEEDS):
+            run_seed(seed)
