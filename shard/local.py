@@ -92,7 +92,9 @@ class LocalReplica:
         shard = self._shard
         counts = shard.status()
         fields = {name: shard.payload.points(name) for name in shard.payload.fields}
-        return ShardStatus(**counts, seal_rows=shard.policy.seal_rows, fields=fields)
+        return ShardStatus(
+            **counts, seal_rows=shard.policy.seal_rows, fields=fields, closed=shard.closed(), unsettled=shard.unsettled()
+        )
 
     def sizes(self) -> Answer[dict[str, int]]:
         return self._shard.sizes_bytes() if self._pool is None else self._pool(self._shard.sizes_bytes)

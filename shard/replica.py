@@ -82,6 +82,7 @@ class ShardStatus(msgspec.Struct):
     """Counts for operators: points, vectors, vectors in graphs, segments.
 
     Up to `seal_rows` vectors normally have no graph. `fields`: how many points have a value in each payload index that is built.
+    `closed`: the closed stamp; `unsettled`: how many points wait for it to advance.
     """
 
     points: int
@@ -90,6 +91,8 @@ class ShardStatus(msgspec.Struct):
     segments: int
     seal_rows: int
     fields: dict[str, int]
+    closed: int
+    unsettled: int
 
 
 class Held(msgspec.Struct):

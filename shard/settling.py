@@ -18,9 +18,6 @@ from shard.view import ShardView
 if TYPE_CHECKING:
     from shard.shard import Shard
 
-POINTS_PER_STEP = 2000
-"""Points that are settled at once; a step takes some milliseconds."""
-
 
 class _Mark(NamedTuple):
     """Up to `until`, points may be settled when all views before number `view` are gone: in those, deleted points may exist."""
@@ -47,16 +44,17 @@ class Settling:
         """Notes that so many points wait to be settled."""
         self.waiting += count
 
-    def step(self) -> None:
-        """Settles some points, if any are due."""
-        if not self.waiting:
-            return
-        if self._mark is None:
+    def look(self) -> None:
+        """Looks whether the closed stamp has advanced. Call it about once a second."""
+        if self.waiting and self._mark is None:
             self._mark = _Mark(last_version(self._shard.closed()), self._shard.view.version)
-        if any(view.version < self._mark.view for view in list(self._views)):
+
+    def step(self, most: int) -> None:
+        """Settles up to `most` points, if any are due."""
+        if self._mark is None or any(view.version < self._mark.view for view in list(self._views)):
             return
-        due = list(islice(self._shard.store.unsettled(self._mark.until), POINTS_PER_STEP))
-        if len(due) < POINTS_PER_STEP:
+        due = list(islice(self._shard.store.unsettled(self._mark.until), most))
+        if len(due) < most:
             self._mark = None
         if due:
             self._settle(due)

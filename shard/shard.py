@@ -50,6 +50,9 @@ Background = Callable[[Callable[[], None]], None]
 
 EXPIRE_EVERY_MS = 1000
 
+SETTLED_PER_BATCH, SETTLED_WHEN_IDLE = 100, 2000
+"""Points that are settled after each write batch, and when no more writes come in; each takes about 10 µs."""
+
 FEW_ROWS = 1000
 """Payload indexes of up to this many rows are built at once, in the thread that applies."""
 
@@ -161,6 +164,7 @@ class Shard:
         self._progress |= batch.progress
         self._settling.added(batch.unsettled)
         self._tidy()
+        self._settling.step(SETTLED_PER_BATCH)
         self.tend()
         return results
 
@@ -174,7 +178,7 @@ class Shard:
         if time_ms - self._expired_ms < EXPIRE_EVERY_MS:
             return
         self._expired_ms = time_ms
-        self._settling.step()
+        self._settling.look()
         for partition, progress in self._progress.items():
             self.store.expire(self._topics.tier_of(partition.topic), progress.stamp)
 
@@ -223,6 +227,8 @@ class Shard:
 
         `idle`: no writes are coming in.
         """
+        if idle:
+            self._settling.step(SETTLED_WHEN_IDLE)
         if self.checkpoint.plan(idle):
             self._checkpoints(self.checkpoint.take)
         if self._indexing is None and (missing := self._missing_fields()):

@@ -14,6 +14,7 @@ import time
 import uvicorn
 import uvloop
 
+from gateway.closing import keep_closing
 from gateway.http.app import create_app
 from gateway.reads import MakeReplica, local_replica
 from gateway.services import Services
@@ -63,11 +64,15 @@ class Node:
         roles = Roles(self.settings, self.make_replica)
         self._services = roles.services
         roles.start()
-        progress = asyncio.create_task(self._report_progress(roles))
+        tasks = [
+            asyncio.create_task(self._report_progress(roles)),
+            asyncio.create_task(keep_closing(roles.services.node, roles.services.writes)),
+        ]
         try:
             await self._listen(roles.services)
         finally:
-            progress.cancel()
+            for task in tasks:
+                task.cancel()
             await roles.stop()
             log.info("stopped")
         if (refusal := roles.replayer.refusal) is not None:

@@ -34,12 +34,19 @@ async def collection_status(request: ApiRequest, response: Response, services: S
     """The locations of a collection's shards: all on this node."""
     pinned = await services.reads.pin(request, response, request.path["collection_name"])
     counts = await pinned.all_of(lease.count(None) for lease in pinned.leases)
+    statuses = await services.reads.statuses(pinned.collection)
     return {
         "peer_id": int.from_bytes(blake2b(services.node.name.encode(), digest_size=6).digest(), "big"),
         "shard_count": len(pinned.leases),
         "local_shards": [
-            {"shard_id": lease.shard, "points_count": count, "state": "Active"}
-            for lease, count in zip(pinned.leases, counts, strict=True)
+            {
+                "shard_id": lease.shard,
+                "points_count": count,
+                "state": "Active",
+                "closed_stamp": status.closed,
+                "unsettled": status.unsettled,
+            }
+            for lease, count, status in zip(pinned.leases, counts, statuses, strict=True)
         ],
         "remote_shards": [],
         "shard_transfers": [],

@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from gateway.services import NodeState, Services
+from journal.hlc import millis_of
 from journal.log import TopicPartition
 from journal.topics import TIERS
 
@@ -53,6 +54,9 @@ class _NodeMetrics(Collector):
         quarantined = [([q.collection, str(q.number)], 1) for q in node.shards.quarantined().values()]
         text = "Shards that are not served because something failed inside them."
         yield _gauge("vecraft_quarantined_shards", text, ["collection", "shard"], quarantined)
+        yield from _closing(node)
+        waiting = self._services.decided.turns.waiting
+        yield GaugeMetricFamily("vecraft_decided_waiting", "Writes that have, or wait for, their turn about points.", waiting)
         for name in ("points", "vectors", "indexed", "segments"):
             counts = [
                 ([collection.name], sum(shard.status()[name] for shard in node.shards.served(collection.id)))
@@ -105,6 +109,16 @@ def _lag(node: NodeState) -> Iterator[Metric]:
         yield _gauge(f"vecraft_replay_lag_{name}", text, _PARTITION, values)
         of_shards = [([collection, str(number), *_names(p)], by_partition[p]) for collection, number, p in shards]
         yield _gauge(f"vecraft_shard_lag_{name}", f"{text} By shard.", ["collection", "shard", *_PARTITION], of_shards)
+
+
+def _closing(node: NodeState) -> Iterator[Metric]:
+    """How far each shard is closed, and how many of its points wait for that."""
+    shards = [([shard.collection.name, str(shard.number)], shard) for shard in node.shards.all()]
+    now_ms, labels = node.clock.physical_ms(), ["collection", "shard"]
+    ages = [(names, (now_ms - millis_of(shard.closed())) / 1000) for names, shard in shards if shard.closed()]
+    yield _gauge("vecraft_closed_age_seconds", "Age of the closed stamp: nothing will be written before it.", labels, ages)
+    unsettled = [(names, shard.unsettled()) for names, shard in shards]
+    yield _gauge("vecraft_unsettled_points", "Points whose history waits for the closed stamp to advance.", labels, unsettled)
 
 
 _MEASURES = {
