@@ -35,7 +35,7 @@ QUICK_POINTS = 100
 """Up to this many points are put into an answer on the event loop; more in the thread pool."""
 
 WORK_S = 30.0
-"""The deadline of a read on which a write depends."""
+"""The deadline of a read on which a write depends, and of those that operators ask."""
 
 _LEVELS = {
     **{level.value: level for level in Consistency},
@@ -140,7 +140,7 @@ class ReadService:
     async def statuses(self, collection: Collection) -> list[ShardStatus]:
         """The counts of each served shard of a collection."""
         replicas = self._made(self.shards.served(collection.id))
-        return await all_of((replica.status() for replica in replicas), Deadline(self.timeouts.work_s))
+        return await all_of((replica.status() for replica in replicas), Deadline(WORK_S))
 
     async def sizes(self, collection: Collection) -> list[dict[str, int]]:
         """Bytes by part, for each served shard of a collection."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -18,7 +17,6 @@ from gateway.writes import APPLY_S
 from journal.records import CreatePayloadIndex, DeletePayloadIndex
 from payload.paths import steps_of
 from payload.schema import FieldSchema, FieldType, Tokenizer
-from shard.deadline import DeadlineExceeded
 
 BUILT_CHECK_S = 0.02
 
@@ -53,9 +51,8 @@ async def _built(request: ApiRequest, services: Services, name: str, field: str)
         collection = services.reads.catalog.find(name)
         if collection is None or field not in collection.fields:  # dropped meanwhile
             return True
-        with suppress(DeadlineExceeded):  # of one look
-            if all(field in status.fields for status in await services.reads.statuses(collection)):
-                return True
+        if all(field in status.fields for status in await services.reads.statuses(collection)):
+            return True
         await asyncio.sleep(BUILT_CHECK_S)
     return False
 
