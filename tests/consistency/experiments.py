@@ -49,7 +49,8 @@ class Client:
         self._nodes = nodes
         self._http = httpx.Client(timeout=ANSWER_S)
 
-    def ask(self, method: str, path: str, body: Any) -> Any:
+    def ask(self, method: str, path: str, body: Any, missing: Any = None) -> Any:
+        """The result; `missing` for a point that does not exist."""
         try:
             answer = self._http.request(method, self._nodes.url(self.number) + path, json=body)
         except httpx.TransportError:
@@ -57,6 +58,8 @@ class Client:
         self._nodes.answers.release()
         if answer.status_code in (409, 503, 504):
             return None
+        if answer.status_code == 404 and missing is not None:
+            return missing
         assert answer.status_code == 200, answer.text
         return answer.json()["result"]
 

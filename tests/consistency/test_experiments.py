@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from uuid import uuid4
 
 import pytest
 
+from tests.consistency.conftest import TwoNodes
 from tests.consistency.experiments import EXPERIMENTS, Nodes
-from tests.kafka_server import KafkaServer, kafka_or_skip
 from tests.server import Server
 
 Experiment = Callable[[Nodes, str], list[str]]
@@ -23,24 +22,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("node")).start()
     yield server
     server.kill()
-
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
-    kafka = kafka_or_skip(tmp_path_factory.mktemp("kafka"))
-    yield kafka
-    kafka.stop()
-
-
-@pytest.fixture(scope="module")
-def two_nodes(kafka: KafkaServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
-    shared = ("--journal", "kafka", "--bootstrap-servers", kafka.bootstrap, "--topic-prefix", f"t{uuid4().hex[:8]}")
-    servers = [Server(tmp_path_factory.mktemp(name), *shared, "--node", name) for name in ("left", "right")]
-    for server in servers:
-        server.start()
-    yield servers
-    for server in servers:
-        server.kill()
 
 
 @experiments
@@ -57,12 +38,12 @@ def test_one_node_that_is_killed(server: Server, experiment: Experiment) -> None
 
 @experiments
 @pytest.mark.kafka
-def test_two_nodes(two_nodes: list[Server], experiment: Experiment) -> None:
+def test_two_nodes(two_nodes: TwoNodes, experiment: Experiment) -> None:
     assert not experiment(Nodes(two_nodes), f"{experiment.__name__}")
 
 
 @experiments
 @pytest.mark.kafka
-def test_two_nodes_of_which_one_is_killed(two_nodes: list[Server], experiment: Experiment) -> None:
+def test_two_nodes_of_which_one_is_killed(two_nodes: TwoNodes, experiment: Experiment) -> None:
     kill_after = random.Random(experiment.__name__).randint(*KILL_BETWEEN)
     assert not experiment(Nodes(two_nodes, kill_after), f"{experiment.__name__}-killed")
