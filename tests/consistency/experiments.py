@@ -42,7 +42,7 @@ class Nodes:
 
 
 class Client:
-    """One client. `ask` returns None when there was no answer, or one that says that the outcome is not known."""
+    """One client. It sends again what was definitely not done: a node that is not there, or says 409 or 503."""
 
     def __init__(self, number: int, nodes: Nodes) -> None:
         self.number = number
@@ -50,18 +50,27 @@ class Client:
         self._http = httpx.Client(timeout=ANSWER_S)
 
     def ask(self, method: str, path: str, body: Any, missing: Any = None) -> Any:
-        """The result; `missing` for a point that does not exist."""
-        try:
-            answer = self._http.request(method, self._nodes.url(self.number) + path, json=body)
-        except httpx.TransportError:
-            return None
-        self._nodes.answers.release()
-        if answer.status_code in (409, 503, 504):
+        """The result; `missing` for a point that does not exist. None when it is not known what became of the request."""
+        answers: list[httpx.Response | None] = []
+        until(lambda: self._was_sent(method, path, body, answers), BACK_S)
+        answer = answers[-1]
+        if answer is None or answer.status_code == 504:
             return None
         if answer.status_code == 404 and missing is not None:
             return missing
         assert answer.status_code == 200, answer.text
         return answer.json()["result"]
+
+    def _was_sent(self, method: str, path: str, body: Any, answers: list[httpx.Response | None]) -> bool:
+        try:
+            answers.append(self._http.request(method, self._nodes.url(self.number) + path, json=body))
+        except httpx.ConnectError:
+            return False
+        except httpx.TransportError:
+            answers.append(None)
+            return True
+        self._nodes.answers.release()
+        return answers[-1] is None or answers[-1].status_code not in (409, 503)
 
     def insist(self, method: str, path: str, body: Any) -> Any:
         """Asks until there is an answer."""
