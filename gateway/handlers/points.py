@@ -350,13 +350,15 @@ async def _change(
     `missing`: raises NotFound, after the write, if some of the given ids do not exist.
     """
     collection, wanted, ids = await _target(request, services)
-    await check_added(services.reads, collection, [make(ids or [])])
     if ids is not None:
+        await check_added(services.reads, collection, [make(ids)])
         return await _change_given(request, response, services, collection, ids, make, missing)
 
     async def decide(pinned: Pinned, among: Sequence[bytes] | None) -> list[Decided]:
         found, versions = await points.matching(pinned, wanted, among)
-        return [Decided(make(found), versions)] if found else []
+        operation = make(found)
+        await check_added(services.reads, collection, [operation])
+        return [Decided(operation, versions)] if found else []
 
     return await services.decided.write(request, response, collection, decide)
 
@@ -408,7 +410,9 @@ async def _edit(request: ApiRequest, response: Response, services: Services, pat
             selected = list(ids if among is None else among)
         found = await points.retrieve(pinned, selected, PayloadPart())
         existing.update(point.id for point in found)
-        return await services.reads.offload(len(found) <= QUICK_POINTS, partial(_patches, found, paths, edit))
+        patches = await services.reads.offload(len(found) <= QUICK_POINTS, partial(_patches, found, paths, edit))
+        await check_added(services.reads, collection, [patch.operation for patch in patches])
+        return patches
 
     def conclude(answer: UpdateResult) -> UpdateResult:
         return answer if ids is None else _unless_missing(answer, ids, existing)
