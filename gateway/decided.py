@@ -17,23 +17,22 @@ from functools import partial
 from typing import Any
 
 import msgspec
-from prometheus_client import Counter
 
 from catalog.collection import Collection, Consistency
 from gateway.barriers import Barriers
 from gateway.http.errors import ApiError, Conflict, Unavailable
 from gateway.reads import ReadService
 from gateway.request import ApiRequest, Response
-from gateway.turns import MAX_POINTS, TooManyWaiting, Turns
+from gateway.turns import MAX_POINTS, NoTurn, TooManyWaiting, Turns
 from gateway.writes import APPLY_S, UpdateResult, WriteService
 from journal.log import Definite, Indefinite, JournalError
-from journal.split import take
+from journal.split import check_sizes, take
 from journal.topics import shard_of
-from journal.writer import Decided, Written, operation_key
+from journal.writer import CONDITION_BYTES, Decided, Written, operation_key
 from query.consistency import NotCaughtUp
 from query.pinned import Pinned, all_of
 from shard.deadline import Deadline, DeadlineExceeded
-from shard.replica import Answer, Closable, Replica
+from shard.replica import Answer, Attempted, Closable, Replica
 from shard.shard import ShardClosed
 from shard.shards import ShardUnavailable
 
@@ -41,13 +40,13 @@ MAX_ROUNDS = 20
 """How often a request is decided before it gives up."""
 
 MAX_BACKOFF_S = 0.1
+OTHERS_CHECK_S = 0.05
+ATTEMPT_BITS = 32
 UNKNOWN_OUTCOME = (JournalError, NotCaughtUp, ShardUnavailable, ShardClosed, DeadlineExceeded, TimeoutError)
 """What may happen to a record that is already in the log, before its outcome is known."""
 
 POINTS_PER_STEP = 250
 """Points that are written at once: the next ones are written when these are applied, so that other writes get in between."""
-
-ROUNDS = Counter("vecraft_decided_rounds", "Rounds of writes that depend on what is stored.", ["outcome"])
 
 Decide = Callable[[Pinned, Sequence[bytes] | None], Awaitable[Sequence[Decided]]]
 """(pinned, among) -> the operations, each on distinct ids. `among`: decide only about these points; None in the first round."""
@@ -75,6 +74,10 @@ class AnsweredError(ApiError):
         self.status = status
 
 
+class _Superseded(Exception):
+    """A later attempt of the request has begun: this one's further records are ignored."""
+
+
 class _Request:
     """One request during its rounds."""
 
@@ -84,17 +87,33 @@ class _Request:
         self.collection = collection
         self.key = operation_key(request.origin)
         self.attempt = 0
-        self.changed = 0
+        self.written = 0
+        """Points in the records that are applied, whatever their outcome."""
         self.last_offset = 0
-        self._deadline_s = time.monotonic() + (request.timeout_s or APPLY_S)
+        self.went_on()
+
+    def went_on(self) -> None:
+        """Each step of a request without a timeout of its own gets APPLY_S, so that a change of many points may take longer."""
+        if self.request.timeout_s is None or self.written == 0:
+            self._deadline_s = time.monotonic() + (self.request.timeout_s or APPLY_S)
 
     def left_s(self) -> float:
         """The time that is left."""
         return max(0.0, self._deadline_s - time.monotonic())
 
+    def takes_over(self, known: int) -> None:
+        """Numbers this attempt above a known one. The lower bits are random: two attempts that begin at once are told apart."""
+        counter = max(known, self.attempt) >> ATTEMPT_BITS
+        self.attempt = counter + 1 << ATTEMPT_BITS | random.getrandbits(ATTEMPT_BITS)
+
     def shard_of_key(self) -> int:
         """The shard that keeps the result."""
         return zlib.crc32(self.key.encode()) % len(self.collection.homes)
+
+    def unknown(self, error: Exception) -> Indefinite:
+        """The error for a request whose records are in the log, and whose outcome is not known."""
+        retry = "a retry with the same Idempotency-Key gets it" if self.key else "without an Idempotency-Key a retry decides anew"
+        return Indefinite(f"the outcome is not known yet: {str(error) or 'the time is over'}; {retry}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,26 +146,28 @@ class DecidedWrites:
         mine = _Request(request, response, collection)
         try:
             ended = await self._rounds(mine, decide, ids)
+            if ended is None:
+                ended = await self._end(mine, conclude)
+        except _Superseded:
+            ended = await self._end_of_others(mine)
         except Exception as error:
-            if mine.changed:
-                error.add_note(f"{mine.changed} points were changed before")
+            if mine.written:
+                error.add_note(f"{mine.written} points of it are written")
             raise
-        return await self._end(mine, conclude) if ended is None else ended.repeat()
+        return ended.repeat()
 
     async def _rounds(self, mine: _Request, decide: Decide, ids: Sequence[bytes] | None) -> _Ended | None:
         """Decides until all is done. Returns how an earlier attempt ended, if it has: then this one does nothing."""
         among, failed = ids, list[bytes]()
         for number in range(MAX_ROUNDS):
             async with self._turn(mine, among):
-                pinned = await self.reads.pin(
-                    mine.request, mine.response, mine.collection.name, Consistency.STRONG, for_write=True
-                )
+                pinned = await self._pinned(mine)
                 done, ended = await self._earlier_attempts(mine, number)
                 if ended is not None:
                     return ended
                 decisions = await decide(pinned, among if number else None)
                 failed = await self._write(mine, await pinned.run(_count(decisions), partial(_without, decisions, done)))
-            ROUNDS.labels("repeated" if failed else "final").inc()
+            self.turns.count("repeated" if failed else "final")
             if not failed:
                 return None
             among = failed
@@ -171,29 +192,37 @@ class DecidedWrites:
         try:
             async with self.turns.take([(mine.collection.id, id_) for id_ in ids], mine.left_s()):
                 yield
-        except TooManyWaiting as error:
-            raise Unavailable(str(error), retry_after_s=1.0) from error
+        except (TooManyWaiting, NoTurn) as error:
+            raise Unavailable(f"not written: {error}", retry_after_s=1.0) from error
 
     async def _earlier_attempts(self, mine: _Request, number: int) -> tuple[set[bytes], _Ended | None]:
         """The points that earlier attempts of the request have changed, and how it ended, if it has."""
         done: set[bytes] = set()
         if not mine.key:
             return done, None
+        latest = 0
         for replica in self.reads.replicas(mine.collection):
-            known = await self._final(mine, replica, partial(replica.attempted, mine.request.tier, mine.key))
+            known: Attempted | None
+            try:
+                known = await self._final(mine, replica, partial(replica.attempted, mine.request.tier, mine.key))
+            except UNKNOWN_OUTCOME as error:
+                raise Unavailable(f"not written: what earlier attempts did is not known: {error}", retry_after_s=1.0) from error
             if known is None:
                 continue
             if known.result is not None and replica.shard == mine.shard_of_key():
                 return done, msgspec.json.decode(known.result, type=_Ended)
-            if number == 0:
-                mine.attempt = max(mine.attempt, known.number + 1)
-            elif known.number > mine.attempt or (known.number == mine.attempt and known.request_id != mine.request.origin.id):
-                raise _superseded()
+            latest = max(latest, known.number)
             done.update(known.done)
+        if number == 0:
+            mine.takes_over(latest)
+        elif latest > mine.attempt:
+            raise _Superseded
         return done, None
 
     async def _write(self, mine: _Request, decisions: Sequence[Decided]) -> list[bytes]:
         """Writes decisions, and waits until their outcome is final. Returns the points whose conditions did not hold."""
+        for one in decisions:
+            check_sizes(one.operation, CONDITION_BYTES)  # of all, before the first is written
         steps = list(_steps(decisions))
         written: list[Written] = []
         closing: list[asyncio.Task[None]] = []
@@ -207,18 +236,20 @@ class DecidedWrites:
                 receipt = await self.writes.acknowledged(mine.response, writing)
                 written += receipt.written
                 await self.writes.gate.reached(receipt.token().positions, mine.left_s())
+                mine.written += _count(step)
+                mine.went_on()
             await asyncio.gather(*closing)
             failed = await self._failed(mine, written)
         except UNKNOWN_OUTCOME as error:
             if not written and isinstance(error, Definite):
                 raise
-            raise Indefinite(f"the outcome is not known yet: {error}; a retry with the same Idempotency-Key gets it") from error
+            raise mine.unknown(error) from error
         finally:
             for task in closing:
                 task.cancel()
         if written:
             mine.last_offset = written[-1].appended.offset
-        mine.changed += _count(decisions) - len(failed)
+        mine.written -= len(failed)
         return failed
 
     async def _failed(self, mine: _Request, written: Iterable[Written]) -> list[bytes]:
@@ -230,7 +261,7 @@ class DecidedWrites:
             if offsets := by_shard.get(replica.shard):
                 outcome = await self._final(mine, replica, partial(replica.outcome, mine.request.tier, offsets))
                 if outcome is None:
-                    raise _superseded()
+                    raise _Superseded
                 failed += outcome.failed
         return failed
 
@@ -246,28 +277,44 @@ class DecidedWrites:
         async with asyncio.timeout(mine.left_s()):
             await self.barriers.round(mine.collection, shard, mine.request.tier)
 
-    async def _end(self, mine: _Request, conclude: Callable[[UpdateResult], UpdateResult]) -> UpdateResult:
-        """The answer; for a request with an idempotency key it is written to the log first, for retries."""
+    async def _end(self, mine: _Request, conclude: Callable[[UpdateResult], UpdateResult]) -> _Ended:
+        """How the request ends. With an idempotency key this is written to the log; of several attempts the first one counts."""
         status = "completed" if mine.request.params.wait else "acknowledged"
-        error: ApiError | None = None
-        answer: UpdateResult = {"operation_id": mine.last_offset, "status": status}
         try:
-            answer = conclude(answer)
-        except ApiError as failed:
-            error = failed
-        if mine.key:
-            ended = _Ended(answer) if error is None else _Ended(status=error.status, error=str(error))
+            ended = _Ended(conclude({"operation_id": mine.last_offset, "status": status}))
+        except ApiError as error:
+            ended = _Ended(status=error.status, error=str(error))
+        if not mine.key:
+            return ended
+        try:
             writing = self.writes.begin_result(
                 mine.request, mine.collection, mine.shard_of_key(), msgspec.json.encode(ended), mine.attempt
             )
-            await self.writes.acknowledged(mine.response, writing)
-        if error is not None:
-            raise error
-        return answer
+            receipt = await self.writes.acknowledged(mine.response, writing)
+            await self.writes.gate.reached(receipt.token().positions, mine.left_s())
+            recorded = await self._recorded(mine)
+        except UNKNOWN_OUTCOME as error:
+            raise Indefinite(f"all points are written, but not the result for retries: {error}") from error
+        if recorded is None:
+            raise _Superseded
+        return recorded
 
+    async def _recorded(self, mine: _Request) -> _Ended | None:
+        """The result of the request, if an attempt has ended."""
+        replica = self.reads.replicas(mine.collection)[mine.shard_of_key()]
+        (known,) = await all_of([replica.attempted(mine.request.tier, mine.key)], Deadline(mine.left_s()))
+        return None if known is None or known.result is None else msgspec.json.decode(known.result, type=_Ended)
 
-def _superseded() -> Conflict:
-    return Conflict("another attempt of the request with this Idempotency-Key has taken over; its answer holds")
+    async def _end_of_others(self, mine: _Request) -> _Ended:
+        """How a later attempt of this request ends, which has taken over."""
+        try:
+            while (ended := await self._recorded(mine)) is None:
+                if not mine.left_s():
+                    raise Indefinite("another attempt of this request has taken over, and has not ended yet")
+                await asyncio.sleep(OTHERS_CHECK_S)
+        except UNKNOWN_OUTCOME as error:
+            raise mine.unknown(error) from error
+        return ended
 
 
 def _count(decisions: Sequence[Decided]) -> int:

@@ -119,6 +119,15 @@ class ReadService:
             collection = self.catalog.find(name)
         return _found(collection, name)
 
+    async def find_or_retry(self, request: ApiRequest, name: str) -> Collection | None:
+        """As `find`, for a command. None if this may be a retry, of a command that was done before the collection was deleted."""
+        try:
+            return await self.find(request, name)
+        except NotFound:
+            if request.origin.idempotency_key:
+                return None
+            raise
+
     async def catch_up_catalog(self, request: ApiRequest) -> None:
         """Returns when all catalog commands that are in the log at the time of the call are applied."""
         system = self.topics.system_partition

@@ -22,6 +22,10 @@ class TooManyWaiting(Exception):
     """MAX_WAITING requests wait for their turn."""
 
 
+class NoTurn(Exception):
+    """The turn did not come in time."""
+
+
 class _Ticket:
     def __init__(self, keys: list[Hashable]) -> None:
         self.keys = keys
@@ -44,6 +48,13 @@ class Turns:
         self._lock = threading.Lock()
         self._queues: dict[Hashable, deque[_Ticket]] = {}
         self._tickets = 0
+        self.rounds = {"final": 0, "repeated": 0}
+        """How many rounds of decided writes there were, by outcome."""
+
+    def count(self, outcome: str) -> None:
+        """Counts a round."""
+        with self._lock:
+            self.rounds[outcome] += 1
 
     @property
     def waiting(self) -> int:
@@ -54,7 +65,7 @@ class Turns:
     async def take(self, keys: Iterable[Hashable], timeout_s: float) -> AsyncIterator[None]:
         """Waits until no earlier request has one of the keys; they are held for the block.
 
-        Raises TooManyWaiting, and TimeoutError when the turn does not come in time.
+        Raises TooManyWaiting, and NoTurn when the turn does not come in time.
         """
         ticket = _Ticket(list(dict.fromkeys(keys)))
         if len(ticket.keys) > MAX_POINTS:
@@ -63,7 +74,10 @@ class Turns:
         self._enqueue(ticket)
         try:
             if ticket.behind:
-                await asyncio.wait_for(ticket.ready, timeout_s)
+                try:
+                    await asyncio.wait_for(ticket.ready, timeout_s)
+                except TimeoutError:
+                    raise NoTurn(f"others changed the same points for {timeout_s:.1f} s") from None
             yield
         finally:
             self._leave(ticket)

@@ -40,6 +40,7 @@ def split(operation: PointOperation, shard_number: int, bytes_per_point: int = 0
     """
     sizes = _point_sizes(operation, bytes_per_point)
     shared_bytes = _shared_size(operation)
+    _check(sizes, shared_bytes)
     for shard, indexes in _by_shard(operation.ids, shard_number):
         for part in _cut(indexes, sizes, MAX_RECORD_BYTES - shared_bytes):
             yield Part(shard, part, operation if len(part) == len(operation.ids) else take(operation, part))
@@ -57,6 +58,18 @@ def take(operation: PointOperation, indexes: Sequence[int]) -> PointOperation:
             return msgspec.structs.replace(operation, ids=ids)
 
 
+def check_sizes(operation: PointOperation, bytes_per_point: int = 0) -> None:
+    """Raises PointTooLarge when `split` would."""
+    _check(_point_sizes(operation, bytes_per_point), _shared_size(operation))
+
+
+def _check(sizes: Sequence[int], shared_bytes: int) -> None:
+    if sizes and max(sizes) + shared_bytes > MAX_RECORD_BYTES:
+        largest = max(range(len(sizes)), key=sizes.__getitem__)
+        needed = sizes[largest] + shared_bytes
+        raise PointTooLarge(f"point {largest} takes {needed} bytes, a record holds at most {MAX_RECORD_BYTES}")
+
+
 def _by_shard(ids: Sequence[bytes], shard_number: int) -> list[tuple[int, Sequence[int]]]:
     if shard_number == 1:
         return [(0, range(len(ids)))]
@@ -69,8 +82,6 @@ def _by_shard(ids: Sequence[bytes], shard_number: int) -> list[tuple[int, Sequen
 def _cut(indexes: Sequence[int], sizes: Sequence[int], max_bytes: int) -> Iterator[Sequence[int]]:
     start = size = 0
     for at, index in enumerate(indexes):
-        if sizes[index] > max_bytes:
-            raise PointTooLarge(f"point {index} takes {sizes[index]} bytes, a record holds at most {max_bytes}")
         if size + sizes[index] > max_bytes:
             yield indexes[start:at]
             start, size = at, 0

@@ -83,7 +83,8 @@ class LocalReplica:
         return work() if self._pool is None or len(offsets) <= QUICK_RECORDS else self._pool(work)
 
     def attempted(self, tier: int, key: str) -> Answer[Attempted | None]:
-        return self._shard.attempted(tier, key)
+        work = partial(self._shard.attempted, tier, key)
+        return work() if self._pool is None else self._pool(work)
 
     def status(self) -> Answer[ShardStatus]:
         return self._status() if self._pool is None else self._pool(self._status)

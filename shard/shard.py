@@ -147,6 +147,8 @@ class Shard:
         closed = self.closed()
         if (attempt := self.store.attempt(tier, key)) is None:
             return None
+        if attempt.result is not None:
+            return Attempted(closed, closed, attempt.number, attempt.request_id, [], attempt.result)
         decisions = [known for offset in attempt.offsets if (known := self.store.decision(tier, offset)) is not None]
         done = [point_id for decision in decisions for point_id in decision.ids if point_id not in decision.failed]
         stamp = max((decision.stamp for decision in decisions), default=attempt.stamp)

@@ -43,8 +43,8 @@ async def create(request: ApiRequest, response: Response, services: Services) ->
 
 async def update(request: ApiRequest, response: Response, services: Services) -> bool:
     """Changes settings of a collection that do not change the meaning of records in the log."""
-    collection = await services.reads.find(request, request.path["collection_name"])
-    changes = configs.changes(request.body, collection.config)
+    collection = await services.reads.find_or_retry(request, request.path["collection_name"])
+    changes = {} if collection is None else configs.changes(request.body, collection.config)
     await services.writes.command(
         request, response, UpdateCollection(request.path["collection_name"], msgspec.json.encode(changes))
     )

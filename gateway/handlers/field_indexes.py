@@ -37,8 +37,9 @@ async def create_index(request: ApiRequest, response: Response, services: Servic
     body: CreateIndexBody = request.body
     steps_of(body.field_name)
     schema = msgspec.json.encode(field_schema(body))
-    check_index(request, await services.reads.find(request, request.path["collection_name"]), body.field_name)
     name = request.path["collection_name"]
+    if (collection := await services.reads.find_or_retry(request, name)) is not None:
+        check_index(request, collection, body.field_name)
     await services.writes.command(request, response, CreatePayloadIndex(name, body.field_name, schema))
     built = request.params.wait and await _built(request, services, name, body.field_name)
     return {"operation_id": 0, "status": "completed" if built else "acknowledged"}

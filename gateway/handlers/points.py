@@ -33,7 +33,7 @@ from gateway.dialect.bodies import (
 )
 from gateway.dialect.queries import order_by_of
 from gateway.dialect.upserts import ParsedUpsert, encode_ids, vectors_patch_of
-from gateway.http.errors import BadRequest, NotFound
+from gateway.http.errors import BadRequest, Conflict, NotFound
 from gateway.reads import QUICK_POINTS
 from gateway.request import ApiRequest, Response
 from gateway.services import Services
@@ -234,21 +234,32 @@ async def update_vectors(request: ApiRequest, response: Response, services: Serv
     patch = await services.reads.offload(quick, partial(vectors_patch_of, body.points, request.packed))
     await check_added(services.reads, collection, [patch])
     wanted = await services.reads.where(request, body.update_filter)
-    pinned = await services.reads.pin(request, response, collection.name, Consistency.STRONG, for_write=True)
-    existing = await _passing(pinned, None, patch.ids)
-    if wanted is None:
+    if wanted is None and not request.origin.idempotency_key:
+        existing = set(await _existing(request, response, services, collection, patch.ids))
         there = [at for at, id_ in enumerate(patch.ids) if id_ in existing]
-        written = await pinned.run(len(there), partial(take, patch, there))
-        result = await services.writes.write(request, response, collection, written)
-    else:
-        result = await _decided_parts(request, response, services, collection, patch, partial(_decide_patch, wanted))
-    return _unless_missing(result, patch.ids, set(existing))
+        written = await services.reads.offload(len(there) <= QUICK_POINTS, partial(take, patch, there))
+        return _unless_missing(await services.writes.write(request, response, collection, written), patch.ids, existing)
+    found: set[bytes] = set()
+    return await _decided_parts(
+        request,
+        response,
+        services,
+        collection,
+        patch,
+        partial(_decide_patch, wanted, found),
+        lambda answer: _unless_missing(answer, patch.ids, found),
+    )
 
 
-async def _decide_patch(wanted: Where, operation: PointOperation, pinned: Pinned, among: Sequence[bytes] | None) -> list[Decided]:
-    """The points of a patch that exist and pass the filter, with their versions."""
-    passing = await _passing(pinned, wanted, operation.ids if among is None else among)
-    return await pinned.run(len(operation.ids), partial(_decided, operation, passing))
+async def _decide_patch(
+    wanted: Where | None, existing: set[bytes], operation: PointOperation, pinned: Pinned, among: Sequence[bytes] | None
+) -> list[Decided]:
+    """The points of a patch that exist and pass the filter, with their versions. Adds those that exist to `existing`."""
+    ids = operation.ids if among is None else among
+    versions = await _passing(pinned, None, ids)
+    existing.update(versions)
+    expected = versions if wanted is None else await _passing(pinned, wanted, list(versions))
+    return await pinned.run(len(operation.ids), partial(_decided, operation, expected))
 
 
 async def delete_vectors(request: ApiRequest, response: Response, services: Services) -> UpdateResult:
@@ -276,13 +287,21 @@ async def _decided_parts(
     collection: Collection,
     operation: PointOperation,
     decide: Callable[[PointOperation, Pinned, Sequence[bytes] | None], Awaitable[list[Decided]]],
+    conclude: Callable[[UpdateResult], UpdateResult] = lambda answer: answer,
 ) -> UpdateResult:
     """Decides about the points of an operation. Those that it names more than once are decided about one after the other."""
     result: UpdateResult = {}
-    for number, at in enumerate(_distinct_parts(operation.ids)):
+    parts = _distinct_parts(operation.ids)
+    for number, at in enumerate(parts):
         part = operation if len(at) == len(operation.ids) else take(operation, at)
         one = structs.replace(request, origin=replace(request.origin, place=f"{request.origin.place}.{number}"))
-        result = await services.decided.write(one, response, collection, partial(decide, part), part.ids)
+        last = conclude if number == len(parts) - 1 else lambda answer: answer
+        try:
+            result = await services.decided.write(one, response, collection, partial(decide, part), part.ids, last)
+        except Exception as error:
+            if 0 < number < len(parts) - 1:
+                error.add_note(f"of points that are named several times, the first {number} values are written")
+            raise
     return result
 
 
@@ -396,6 +415,38 @@ async def _change_given(
     if not request.params.wait:
         result["status"] = "acknowledged"
     return _unless_missing(result, ids, existing) if missing else result
+
+
+async def _decide_given(
+    request: ApiRequest,
+    response: Response,
+    services: Services,
+    collection: Collection,
+    ids: list[bytes],
+    make: Callable[[list[bytes]], PointOperation],
+) -> UpdateResult:
+    """As `_change_given`, decided: so that a retry finds what the first attempt did, and gets its answer."""
+    existing: set[bytes] = set()
+
+    async def decide(pinned: Pinned, among: Sequence[bytes] | None) -> list[Decided]:
+        versions = await _passing(pinned, None, ids if among is None else among)
+        existing.update(versions)
+        return [Decided(make(list(versions)), list(versions.values()))] if versions else []
+
+    def conclude(answer: UpdateResult) -> UpdateResult:
+        return _unless_missing(answer, ids, existing)
+
+    return await services.decided.write(request, response, collection, decide, ids, conclude)
+
+
+async def _existing(
+    request: ApiRequest, response: Response, services: Services, collection: Collection, ids: Sequence[bytes]
+) -> list[bytes]:
+    """The points among these that exist, by a strong read."""
+    pinned = await services.reads.pin(request, response, collection.name, Consistency.STRONG, for_write=True)
+    if pinned.collection.id != collection.id:
+        raise Conflict("the collection was replaced meanwhile by another of the same name")
+    return (await points.matching(pinned, None, ids))[0]
 
 
 async def _edit(request: ApiRequest, response: Response, services: Services, paths: list[list[Step]], edit: Edit) -> UpdateResult:

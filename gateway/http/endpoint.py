@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+from collections.abc import Mapping
 from functools import partial
 from hashlib import blake2b
 from secrets import token_hex
@@ -66,7 +67,7 @@ class Endpoint:
             request, response = await self._understood(scope, headers, request_id, await read_body(receive, headers))
             result = await self._route.handler(request, response, self._services)
         except Exception as error:  # known errors have a status; others are defects, and are logged
-            await self._refuse(error, response, request_id, started_s, send)
+            await self._refuse(error, request, response, request_id, started_s, send)
         else:
             await self._answer(result, request, response, started_s, send)
         self._seconds.observe(time.perf_counter() - started_s)
@@ -92,7 +93,7 @@ class Endpoint:
         seen = await self._seen(headers)
         key = _checked_key("Idempotency-Key", headers.get("idempotency-key", ""))
         if key:
-            digest = partial(_request_digest, self._route.method, scope["path"], body)
+            digest = partial(_request_digest, self._route.method, self._same_path(scope["path_params"]), body)
             key += "/" + await self._services.reads.offload(len(body) <= LARGE_BODY_BYTES, digest)
         origin = Origin(request_id, key, traceparent=_traceparent(headers))
         tier = _tier(headers.get("x-vecraft-tier"), self._route.tier)
@@ -101,6 +102,12 @@ class Endpoint:
         response = Response(ignored(parsed) + unknown, getattr(params, "explain", False))
         response.replaces_cookie = seen.is_stale
         return request, response
+
+    def _same_path(self, params: Mapping[str, str]) -> str:
+        """The path of a request: the same at `/` and under `/v1`, and by an alias as by the collection's name."""
+        aliases = self._services.reads.catalog.aliases
+        names = [aliases.get(value, value) if name == "collection_name" else value for name, value in params.items()]
+        return "/".join([self._route.path, *names])
 
     def _body(self, body: bytes, packed: bool) -> Any:
         if self._decode is None or self._unpack is None:
@@ -123,16 +130,20 @@ class Endpoint:
             body["explain"] = response.steps
         headers = [(b"x-request-id", request.origin.id.encode())]
         if response.wrote is not None:
-            token = merge([request.token, response.wrote])
-            text = self._text(token)
-            headers += [(POSITION_HEADER.encode(), text), _cookie(text)]
-            if request.api_key:
-                self._services.sessions.advance(request.api_key, token)
+            headers += self._write_headers(request, response.wrote)
         elif response.served is not None:
             headers += self._read_headers(response, response.served)
         if response.ignored:
             headers.append((b"x-vecraft-ignored", ", ".join(dict.fromkeys(response.ignored)).encode()))
         await _send(send, 200, await dumped(body, response, self._services.reads), headers)
+
+    def _write_headers(self, request: ApiRequest, wrote: Token) -> list[tuple[bytes, bytes]]:
+        """The client's new position: what it had seen, and what it has written. It becomes that of its session, too."""
+        token = merge([request.token, wrote])
+        if request.api_key:
+            self._services.sessions.advance(request.api_key, token)
+        text = self._text(token)
+        return [(POSITION_HEADER.encode(), text), _cookie(text)]
 
     def _read_headers(self, response: Response, served: Positions) -> list[tuple[bytes, bytes]]:
         """Where a read was answered, at which level, and after which wait."""
@@ -153,7 +164,15 @@ class Endpoint:
         node = self._services.node
         return token.text(node.topics, node.replayer.log_name).encode()
 
-    async def _refuse(self, error: Exception, response: Response | None, request_id: str, started_s: float, send: Send) -> None:
+    async def _refuse(
+        self,
+        error: Exception,
+        request: ApiRequest | None,
+        response: Response | None,
+        request_id: str,
+        started_s: float,
+        send: Send,
+    ) -> None:
         status, text, retry_s = status_of(error)
         if status == 500:
             log.error("%s %s failed, request %s", self._route.method, self._route.path, request_id, exc_info=error)
@@ -161,8 +180,8 @@ class Endpoint:
         headers = [(b"x-request-id", request_id.encode("latin-1", "replace"))]
         if retry_s is not None:
             headers.append((b"retry-after", retry_after(retry_s).encode()))
-        if response is not None and response.wrote is not None:
-            headers.append((POSITION_HEADER.encode(), self._text(response.wrote)))
+        if request is not None and response is not None and response.wrote is not None:  # as a change of some points of several
+            headers += self._write_headers(request, response.wrote)
         elif response is not None and response.served is not None:  # as a 404 of a point
             headers += self._read_headers(response, response.served)
         await _send(send, status, orjson.dumps(body), headers)

@@ -55,7 +55,11 @@ class _NodeMetrics(Collector):
         text = "Shards that are not served because something failed inside them."
         yield _gauge("vecraft_quarantined_shards", text, ["collection", "shard"], quarantined)
         yield from _closing(node)
-        waiting = self._services.decided.turns.waiting
+        turns = self._services.decided.turns
+        rounds = [([outcome], count) for outcome, count in turns.rounds.items()]
+        text = "Rounds of writes that depend on what is stored; repeated: some of the points had changed."
+        yield _counter("vecraft_decided_rounds", text, ["outcome"], rounds)
+        waiting = turns.waiting
         yield GaugeMetricFamily("vecraft_decided_waiting", "Writes that have, or wait for, their turn about points.", waiting)
         for name in ("points", "vectors", "indexed", "segments"):
             counts = [

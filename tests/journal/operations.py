@@ -103,6 +103,6 @@ records = st.builds(
     idempotency_key=TEXT,
     origin=TEXT,
     expected=st.none() | st.lists(LONG, max_size=3),
-    attempt=INT,
+    attempt=LONG,
     ingested=st.none() | st.builds(Ingested, TEXT, st.lists(LONG, max_size=3), st.lists(TEXT, max_size=3)),
 )
