@@ -395,10 +395,9 @@ async def _change_given(
 
     Many are written in steps, each when the one before is applied, so that other writes get in between.
     """
-    existing: set[bytes] = set()
-    if missing:
-        pinned = await services.reads.pin(request, response, collection.name, Consistency.STRONG, for_write=True)
-        existing = set((await points.matching(pinned, None, ids))[0])
+    if missing and request.origin.idempotency_key:  # on a retry, other points may exist
+        return await _decide_given(request, response, services, collection, ids, make)
+    existing = set(await _existing(request, response, services, collection, ids)) if missing else set()
     result: UpdateResult = {}
     waiting = (
         structs.replace(request, params=structs.replace(request.params, wait=True)) if len(ids) > POINTS_PER_STEP else request

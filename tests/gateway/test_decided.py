@@ -176,3 +176,49 @@ def test_requests_that_wait_share_a_round_of_barriers() -> None:
         return rounds
 
     assert asyncio.run(live()) == [[0, 2, 3], [0, 1, 2, 3]]
+
+
+def test_a_point_that_would_become_too_large_is_found_before_anything_is_written(node: tuple[Services, httpx.Client]) -> None:
+    """Not after the points before it are changed."""
+    _, client = node
+    many = [{"id": id_, "vector": [1, 2], "payload": {"f": 1, "deep": {}}} for id_ in range(10, 610)]
+    many[400]["payload"] = {"f": 1, "deep": {"big": "x" * 600_000}}
+    for start in range(0, len(many), 300):
+        result(client.put("/collections/c/points?wait=true", json={"points": many[start : start + 300]}))
+    body = {"filter": {"must": [{"key": "f", "match": {"value": 1}}]}, "payload": {"more": "y" * 350_000}, "key": "deep"}
+    refused = client.post(f"{PATH}?wait=true", json=body)
+    assert refused.status_code == 400
+    assert "a record holds at most 900000" in refused.text
+    changed = {"must_not": [{"is_empty": {"key": "deep.more"}}]}
+    assert result(client.post("/collections/c/points/count", json={"filter": changed})) == {"count": 0}
+
+
+def test_a_turn_that_does_not_come_in_time_is_a_503(node: tuple[Services, httpx.Client]) -> None:
+    """Definite: nothing was written."""
+    services, client = node
+    key = (services.reads.catalog.collections["c"].id, encode_id(1))
+
+    async def hold() -> httpx.Response:
+        async with services.decided.turns.take([key], 5):
+            return await asyncio.to_thread(client.post, f"{PATH}?wait=true&timeout=1", json=EDIT)
+
+    refused = asyncio.run(hold())
+    assert refused.status_code == 503
+    assert "not written" in refused.json()["status"]["error"]
+    assert refused.headers["Retry-After"]
+    assert payloads(client)[1] == {"n": 1}
+
+
+def test_an_error_carries_the_position_of_what_was_written_and_seen(node: tuple[Services, httpx.Client]) -> None:
+    """I9: in its header, its cookie, and the session of an API key."""
+    services, client = node
+    other = client.put("/collections/c/points", json={"points": [{"id": 5, "vector": [1, 2]}]}, headers={"X-Vecraft-Tier": "0"})
+    seen = other.headers["X-Vecraft-Position"]
+    client.cookies.clear()
+    body = {"payload": {"a": 1}, "points": [1, 99]}
+    refused = client.post(PATH, json=body, headers={"X-Vecraft-Position": seen, "api-key": "mine"})
+    assert refused.status_code == 404
+    tiers = {part.split("-")[0] for part in refused.headers["X-Vecraft-Position"].split(".")[2:]}
+    assert {"0", "1"} <= tiers
+    assert refused.cookies["vecraft_position"] == refused.headers["X-Vecraft-Position"]
+    assert services.sessions.get("mine") is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -101,3 +102,60 @@ def test_another_body_is_another_request(http: httpx.Client, name: str) -> None:
     for n in (1, 2):
         result(ask(http, "PUT", f"/collections/{name}/points?wait=true", points(1, n=n), f"{name}-k"))
     assert there(http, name) == {1: {"n": 2}}
+
+
+@pytest.mark.parametrize("change", ["points/payload", "points/vectors"])
+def test_a_change_of_points_of_which_one_came_later(http: httpx.Client, name: str, change: str) -> None:
+    """The first attempt told that one does not exist; so does the second, though it does now."""
+    result(ask(http, "PUT", f"/collections/{name}/points?wait=true", points(1)))
+    if change == "points/payload":
+        method, body = "POST", {"payload": {"b": 1}, "points": [1, 9]}
+    else:
+        method, body = "PUT", {"points": [{"id": id_, "vector": [4, 3, 2, 1]} for id_ in (1, 9)]}
+    first = ask(http, method, f"/collections/{name}/{change}?wait=true", body, f"{name}-l")
+    result(ask(http, "PUT", f"/collections/{name}/points?wait=true", points(9)))
+    again = ask(http, method, f"/collections/{name}/{change}?wait=true", body, f"{name}-l")
+    assert (first.status_code, again.status_code) == (404, 404)
+    assert again.json()["status"] == first.json()["status"]
+    assert there(http, name)[9] == {}
+
+
+def test_a_batch_that_deletes_what_it_changed(http: httpx.Client, name: str) -> None:
+    """Its retry finds nothing to change, and gets the first answer all the same."""
+    result(ask(http, "PUT", f"/collections/{name}/points?wait=true", points(1)))
+    batch = {"operations": [{"set_payload": {"payload": {"b": 1}, "points": [1]}}, {"delete": {"points": [1]}}]}
+    answers = [ask(http, "POST", f"/collections/{name}/points/batch?wait=true", batch, f"{name}-b") for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 200]
+
+
+def test_attempts_beside_each_other_get_one_answer(http: httpx.Client, name: str) -> None:
+    """A client that lost its connection asks again while the first attempt still runs."""
+    result(ask(http, "PUT", f"/collections/{name}/points?wait=true", points(*range(20), v=1)))
+    with ThreadPoolExecutor(4) as threads:
+        body = {"filter": where(v=1)}
+        sent = [
+            threads.submit(ask, http, "POST", f"/collections/{name}/points/delete?wait=true", body, f"{name}-s") for _ in range(4)
+        ]
+        answers = [each.result() for each in sent]
+    assert [answer.status_code for answer in answers] == [200] * 4, [answer.text for answer in answers]
+    assert len({str(result(answer)) for answer in answers}) == 1
+
+
+def test_the_same_request_by_another_path(http: httpx.Client, name: str) -> None:
+    """Under /v1, or by an alias."""
+    alias = f"{name}-alias"
+    actions = [{"create_alias": {"collection_name": name, "alias_name": alias}}]
+    result(http.post("/collections/aliases", json={"actions": actions}))
+    for prefix in (f"/collections/{name}", f"/v1/collections/{name}", f"/collections/{alias}"):
+        result(ask(http, "PUT", f"/collections/{name}/points?wait=true", points(2, v=1)))
+        result(ask(http, "POST", f"{prefix}/points/delete?wait=true", {"filter": where(v=1)}, f"{name}-p"))
+        assert there(http, name) == ({} if prefix == f"/collections/{name}" else {2: {"v": 1}})
+
+
+def test_an_index_of_a_collection_that_is_gone(http: httpx.Client, name: str) -> None:
+    other, body = f"{name}-gone", {"field_name": "v", "field_schema": "integer"}
+    result(http.put(f"/collections/{other}", json={"vectors": {"size": 4, "distance": "Dot"}}))
+    first = result(ask(http, "PUT", f"/collections/{other}/index?wait=true", body, f"{name}-x"))
+    result(http.delete(f"/collections/{other}"))
+    assert result(ask(http, "PUT", f"/collections/{other}/index?wait=true", body, f"{name}-x")) == first
+    assert ask(http, "PUT", f"/collections/{other}/index?wait=true", body).status_code == 404
