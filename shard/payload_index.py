@@ -233,8 +233,14 @@ class PayloadIndex:
     def _change(self, step: Sequence[ChangedRow]) -> None:
         fields = self.fields
         for row, old, new in step:
-            before = dict(_indexed_values(fields, old)) if old else {}
-            after = dict(_indexed_values(fields, new)) if new else {}
+            if old is None:
+                index_payload(fields, row, new or b"")
+                continue
+            if new is None:
+                unindex_payload(fields, row, old)
+                continue
+            before = dict(_indexed_values(fields, old))
+            after = dict(_indexed_values(fields, new))
             for index, nodes in before.items():
                 if not _are_same(nodes, after.get(index)):
                     index.remove(row, nodes)

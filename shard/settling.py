@@ -31,13 +31,13 @@ class Settling:
 
     def __init__(self, shard: Shard) -> None:
         self._shard = shard
-        self._views: weakref.WeakSet[ShardView] = weakref.WeakSet()
+        self._views: list[weakref.ref[ShardView]] = []
         self._mark: _Mark | None = None
         self.waiting = sum(1 for _ in shard.store.unsettled(MAX_VERSION))
 
     def seen(self, view: ShardView) -> ShardView:
         """Notes a view that is about to be published."""
-        self._views.add(view)
+        self._views.append(weakref.ref(view))
         return view
 
     def added(self, count: int) -> None:
@@ -46,18 +46,27 @@ class Settling:
 
     def look(self) -> None:
         """Looks whether the closed stamp has advanced. Call it about once a second."""
+        with self._shard.lock:
+            self._views = [seen for seen in self._views if seen() is not None]
         if self.waiting and self._mark is None:
             self._mark = _Mark(last_version(self._shard.closed()), self._shard.view.version)
 
     def step(self, most: int) -> None:
         """Settles up to `most` points, if any are due."""
-        if self._mark is None or any(view.version < self._mark.view for view in list(self._views)):
+        if self._mark is None or self._oldest_view() < self._mark.view:
             return
         due = list(islice(self._shard.store.unsettled(self._mark.until), most))
         if len(due) < most:
             self._mark = None
         if due:
             self._settle(due)
+
+    def _oldest_view(self) -> int:
+        """The version of the oldest view that is still used."""
+        for seen in self._views:
+            if (view := seen()) is not None:
+                return view.version
+        return self._shard.view.version
 
     def _settle(self, due: list[tuple[Version, bytes]]) -> None:
         store = self._shard.store

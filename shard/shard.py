@@ -233,7 +233,8 @@ class Shard:
             self._settling.step(SETTLED_WHEN_IDLE)
         if self.checkpoint.plan(idle):
             self._checkpoints(self.checkpoint.take)
-        if self._indexing is None and (missing := self._missing_fields()):
+        lacks = len(self.payload.fields) < len(self.collection.fields)
+        if lacks and self._indexing is None and (missing := self._missing_fields()):
             self._indexing = IndexBuild(self, missing)
             if len(self.alive) <= FEW_ROWS:
                 self._index(self._indexing)
