@@ -98,7 +98,7 @@ def operation(write: Write) -> PointOperation:
 
 
 @given(histories(), st.randoms(use_true_random=False))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_interleaving_of_the_tiers_is_the_fold(history: list[tuple[Version, Write]], choose: Any) -> None:
     expected, outcomes = fold(history)
     waiting = {tier: [item for item in history if item[0] % len(TIERS) == tier] for tier in TIERS}

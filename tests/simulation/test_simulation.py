@@ -7,7 +7,7 @@ import pytest
 from tests.simulation.__main__ import run_seed
 
 SEEDS = 200
-QUICK_SEEDS = 60
+QUICK_SEEDS = 40
 CHUNK = 20
 
 
