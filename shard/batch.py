@@ -84,7 +84,8 @@ class WriteBatch:
         self._inserted: list[tuple[int, ChangedPoint]] = []
         self._updated: list[tuple[int, ChangedPoint]] = []
         self.progress: dict[TopicPartition, Progress] = {}
-        self.touched = BitMap()
+        self.touched: list[int] = []
+        """The rows that the batch created, ended, or changed the payload of."""
         self.unsettled = 0
         """The number of points that wait to be settled because of this batch."""
 
@@ -126,7 +127,7 @@ class WriteBatch:
         for partition, progress in self.progress.items():
             self._changes.put_progress(partition, progress)
         self._changes.put_next_row(self._shard._next_row)
-        self.touched = BitMap([row for row, _ in (*self._removed, *self._inserted, *self._updated)])
+        self.touched = [row for row, _ in (*self._removed, *self._inserted, *self._updated)]
         if self.touched:
             self._changes.put_touched(self._shard.checkpoint.batch + 1, self.touched)
         return self._changes

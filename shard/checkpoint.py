@@ -15,7 +15,7 @@ from __future__ import annotations
 import gc
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -63,7 +63,7 @@ class Checkpoint:
         self.writing = threading.Lock()
         """Held while the file is written, so that the shard cannot close during that time."""
 
-    def applied(self, touched: BitMap) -> None:
+    def applied(self, touched: Sequence[int]) -> None:
         """Records that a write batch that touched these rows is applied in memory. Under the shard's lock."""
         if touched:
             self.batch += 1

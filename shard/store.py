@@ -22,7 +22,8 @@ checkpoint.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -168,9 +169,9 @@ class Changes:
     def put_next_row(self, row: int) -> None:
         self._batch.put(_NEXT_ROW, row.to_bytes(8, "big"), self._family["meta"])
 
-    def put_touched(self, number: int, rows: BitMap) -> None:
+    def put_touched(self, number: int, rows: Sequence[int]) -> None:
         """Records which rows write batch `number` created, ended, or changed the payload of."""
-        self._batch.put(_batch_key(number), rows.serialize(), self._family["meta"])
+        self._batch.put(_batch_key(number), array("I", rows).tobytes(), self._family["meta"])
 
     def delete_touched(self, number: int) -> None:
         """Removes the records of `put_touched` of write batches up to `number`, inclusive."""
@@ -332,7 +333,7 @@ class Store:
         for key, rows in _scan(self._meta, _batch_key(after + 1)):
             if key[:1] != _BATCH:
                 break
-            touched |= BitMap.deserialize(rows)
+            touched.update(array("I", rows))
         return touched
 
     def identity(self) -> str:
