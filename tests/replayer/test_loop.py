@@ -109,6 +109,6 @@ def test_a_marker_moves_a_position_without_an_entry(rig: Rig) -> None:
     reader = rig.replayer._reader
     assert reader is not None
     poll = reader.poll
-    reader.poll = lambda timeout_s: poll(timeout_s)._replace(positions={HOME: 7})  # type: ignore[method-assign]
+    reader.poll = lambda *bounds, **named: poll(*bounds, **named)._replace(positions={HOME: 7})  # type: ignore[method-assign]
     rig.replayer.step(0)
     assert rig.replayer.applied.get()[HOME] == 7
