@@ -153,7 +153,10 @@ class Lease(Protocol):
         """Sets the deadline, when the work of the request begins."""
 
     def rank(self, ranking: Ranking, among: Sequence[bytes] | None = None) -> Answer[RankedPoints]:
-        """The first points of a ranking; `among` limits it to these ids. Raises OrderError without a suitable index."""
+        """The first points of a ranking; `among` limits it to these ids.
+
+        Raises OrderError without a suitable index, and IndexNotBuilt while it is being built.
+        """
 
     def score(self, formula: Formula, ids: Sequence[bytes], scores: Sequence[Sequence[float | None]]) -> Answer[Vectors]:
         """The value of a formula for each point, float32; `scores[i]` are the prefetch scores of point i. Raises FormulaError."""

@@ -50,6 +50,10 @@ class OrderError(ValueError):
     """A field has no index that can be sorted by. The text names the field."""
 
 
+class IndexNotBuilt(Exception):
+    """The index that a read needs is still being built."""
+
+
 class ShardView:
     """A shard at one moment. Thread-safe, and its answers never change."""
 
@@ -169,11 +173,13 @@ class ShardView:
         """Values of an indexed field with their rows, in order of value, then row, from value `start` (inclusive).
 
         A row is returned once for each of its values; datetimes are in microseconds since 1970.
-        Raises OrderError without a suitable index.
+        Raises OrderError without a suitable index, and IndexNotBuilt while it is being built.
         """
 
         def order_now() -> tuple[ValueOrder, BitMap]:
             index = self.field_index(key, self._payload.fields)
+            if index is None and key in self.fields:
+                raise IndexNotBuilt(f"order_by.key: the index of {key!r} is still being built")
             if index is None or index.ordered is None:
                 raise OrderError(
                     f"order_by.key: {key!r} has no index of type integer, float or datetime; create one to order by it"

@@ -27,6 +27,7 @@ from query.consistency import NotCaughtUp
 from shard.deadline import DeadlineExceeded
 from shard.shard import ShardClosed
 from shard.shards import ShardUnavailable
+from shard.view import IndexNotBuilt
 
 _NULL_ONLY = re.compile(r"Expected `null`, got `\w+` - at `\$\.(.+)`")
 
@@ -92,7 +93,7 @@ def _status_of(error: Exception) -> tuple[int, str, float | None]:
             return 429, str(error), error.retry_after_s
         case ShardUnavailable():
             return 503, str(error), error.retry_after_s
-        case NotCaughtUp() | ShardClosed():
+        case NotCaughtUp() | ShardClosed() | IndexNotBuilt():
             return 503, str(error), 1.0
         case DeadlineExceeded():
             return 408, f"Timeout: {error}", None
