@@ -23,7 +23,7 @@ from gateway.barriers import Barriers
 from gateway.http.errors import ApiError, Conflict, Unavailable
 from gateway.reads import ReadService
 from gateway.request import ApiRequest, Response
-from gateway.turns import MAX_POINTS, NoTurn, TooManyWaiting, Turns
+from gateway.turns import NoTurn, TooManyWaiting, Turns
 from gateway.writes import APPLY_S, UpdateResult, WriteService
 from journal.log import Definite, Indefinite, JournalError
 from journal.split import check_sizes, take
@@ -44,6 +44,9 @@ OTHERS_CHECK_S = 0.05
 ATTEMPT_BITS = 32
 UNKNOWN_OUTCOME = (JournalError, NotCaughtUp, ShardUnavailable, ShardClosed, DeadlineExceeded, TimeoutError)
 """What may happen to a record that is already in the log, before its outcome is known."""
+
+MAX_TURN_POINTS = 1000
+"""A request that decides about more points takes no turn."""
 
 POINTS_PER_STEP = 250
 """Points that are written at once: the next ones are written when these are applied, so that other writes get in between."""
@@ -90,12 +93,12 @@ class _Request:
         self.written = 0
         """Points in the records that are applied, whatever their outcome."""
         self.last_offset = 0
-        self.went_on()
+        self._deadline_s = time.monotonic() + (request.timeout_s or APPLY_S)
 
     def went_on(self) -> None:
         """Each step of a request without a timeout of its own gets APPLY_S, so that a change of many points may take longer."""
-        if self.request.timeout_s is None or self.written == 0:
-            self._deadline_s = time.monotonic() + (self.request.timeout_s or APPLY_S)
+        if self.request.timeout_s is None:
+            self._deadline_s = time.monotonic() + APPLY_S
 
     def left_s(self) -> float:
         """The time that is left."""
@@ -103,8 +106,7 @@ class _Request:
 
     def takes_over(self, known: int) -> None:
         """Numbers this attempt above a known one. The lower bits are random: two attempts that begin at once are told apart."""
-        counter = max(known, self.attempt) >> ATTEMPT_BITS
-        self.attempt = counter + 1 << ATTEMPT_BITS | random.getrandbits(ATTEMPT_BITS)
+        self.attempt = (known >> ATTEMPT_BITS) + 1 << ATTEMPT_BITS | random.getrandbits(ATTEMPT_BITS)
 
     def shard_of_key(self) -> int:
         """The shard that keeps the result."""
@@ -166,7 +168,7 @@ class DecidedWrites:
                 if ended is not None:
                     return ended
                 decisions = await decide(pinned, among if number else None)
-                failed = await self._write(mine, await pinned.run(_count(decisions), partial(_without, decisions, done)))
+                failed = await self._write(mine, await pinned.run(_count(decisions), partial(_steps, decisions, done)))
             self.turns.count("repeated" if failed else "final")
             if not failed:
                 return None
@@ -186,7 +188,7 @@ class DecidedWrites:
 
     @asynccontextmanager
     async def _turn(self, mine: _Request, ids: Sequence[bytes] | None) -> AsyncIterator[None]:
-        if ids is None or len(ids) > MAX_POINTS:
+        if ids is None or len(ids) > MAX_TURN_POINTS:
             yield
             return
         try:
@@ -219,11 +221,8 @@ class DecidedWrites:
             raise _Superseded
         return done, None
 
-    async def _write(self, mine: _Request, decisions: Sequence[Decided]) -> list[bytes]:
+    async def _write(self, mine: _Request, steps: Sequence[Sequence[Decided]]) -> list[bytes]:
         """Writes decisions, and waits until their outcome is final. Returns the points whose conditions did not hold."""
-        for one in decisions:
-            check_sizes(one.operation, CONDITION_BYTES)  # of all, before the first is written
-        steps = list(_steps(decisions))
         written: list[Written] = []
         closing: list[asyncio.Task[None]] = []
         try:
@@ -329,8 +328,18 @@ def _without(decisions: Sequence[Decided], done: set[bytes]) -> Sequence[Decided
     return [_take(one, at) for one, at in kept]
 
 
-def _steps(decisions: Sequence[Decided]) -> Iterable[list[Decided]]:
-    """The decisions in steps of at most POINTS_PER_STEP points."""
+def _steps(decisions: Sequence[Decided], done: set[bytes]) -> list[list[Decided]]:
+    """The decisions about all points but those that are done, in steps of at most POINTS_PER_STEP points.
+
+    Raises PointTooLarge if one of them cannot be written.
+    """
+    kept = _without(decisions, done)
+    for one in kept:
+        check_sizes(one.operation, CONDITION_BYTES)
+    return list(_cut(kept))
+
+
+def _cut(decisions: Sequence[Decided]) -> Iterable[list[Decided]]:
     step: list[Decided] = []
     room = POINTS_PER_STEP
     for decided in decisions:

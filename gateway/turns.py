@@ -11,9 +11,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Hashable, Iterable
 from contextlib import asynccontextmanager
 
-MAX_POINTS = 1000
-"""A request with more points takes no turn."""
-
 MAX_WAITING = 10_000
 """Requests that wait at the same time."""
 
@@ -68,9 +65,6 @@ class Turns:
         Raises TooManyWaiting, and NoTurn when the turn does not come in time.
         """
         ticket = _Ticket(list(dict.fromkeys(keys)))
-        if len(ticket.keys) > MAX_POINTS:
-            yield
-            return
         self._enqueue(ticket)
         try:
             if ticket.behind:

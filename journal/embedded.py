@@ -97,6 +97,7 @@ class EmbeddedJournal:
     def follow(cls, path: Path, scratch: Path) -> EmbeddedJournal:
         """Opens the journal of another running process read-only. Call `refresh` to see new entries; appends raise Definite."""
         following = cls.__new__(cls)
+        following._path = path
         following._db = Rdict(str(path), _options(), access_type=AccessType.secondary(str(scratch)))
         following.lock = threading.RLock()
         following._appended = threading.Condition(following.lock)

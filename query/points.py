@@ -71,8 +71,13 @@ async def matching(
         asked = [(lease, mine) for lease, mine in await pinned.by_lease(among) if mine]
     parts = await pinned.all_of(lease.rank(ranking, mine) for lease, mine in asked)
     count = sum(len(part.ids) for part in parts)
-    ids = await pinned.run(count, lambda: list(chain.from_iterable(part.ids for part in parts)))
-    return ids, await pinned.run(count, lambda: list(chain.from_iterable(part.versions for part in parts)))
+    return await pinned.run(
+        count,
+        lambda: (
+            list(chain.from_iterable(part.ids for part in parts)),
+            list(chain.from_iterable(part.versions for part in parts)),
+        ),
+    )
 
 
 async def facet(pinned: Pinned, key: str, where: Where | None, limit: int) -> list[tuple[str | int | bool, int]]:

@@ -109,15 +109,13 @@ class WriteBatch:
         for point_id, changed in self._points.items():
             if changed.is_changed:
                 self._write_point(point_id, changed)
-        for point_id, writes in self._history.items():
+            writes = self._history.get(point_id, {})
             for version, write in writes.items():
                 self._changes.put_write(point_id, version, write)
-        window = self._window()
-        for point_id, changed in self._points.items():
-            writes = self._history.get(point_id, {})
             if writes or (changed.is_changed and not changed.point.alive):
                 self._changes.put_unsettled(max((changed.point.version(), *writes)), point_id)
                 self.unsettled += 1
+        window = self._window()
         for (tier, offset), decision in self._decisions.items():
             self._changes.put_decision(tier, offset, decision, decision.stamp + window)
         for (tier, key), stamp in self._keys.items():

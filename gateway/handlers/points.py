@@ -247,7 +247,7 @@ async def update_vectors(request: ApiRequest, response: Response, services: Serv
         collection,
         patch,
         partial(_decide_patch, wanted, found),
-        lambda answer: _unless_missing(answer, patch.ids, found),
+        partial(_unless_missing, ids=patch.ids, existing=found),
     )
 
 
@@ -371,15 +371,19 @@ async def _change(
     collection, wanted, ids = await _target(request, services)
     if ids is not None:
         await check_added(services.reads, collection, [make(ids)])
-        return await _change_given(request, response, services, collection, ids, make, missing)
+        if not (missing and request.origin.idempotency_key):  # else other points may exist on a retry
+            return await _change_given(request, response, services, collection, ids, make, missing)
+    existing: set[bytes] = set()
 
     async def decide(pinned: Pinned, among: Sequence[bytes] | None) -> list[Decided]:
-        found, versions = await points.matching(pinned, wanted, among)
+        found, versions = await points.matching(pinned, wanted, ids if among is None else among)
+        existing.update(found)
         operation = make(found)
         await check_added(services.reads, collection, [operation])
         return [Decided(operation, versions)] if found else []
 
-    return await services.decided.write(request, response, collection, decide)
+    conclude = partial(_unless_missing, ids=ids or (), existing=existing)
+    return await services.decided.write(request, response, collection, decide, ids, conclude)
 
 
 async def _change_given(
@@ -395,8 +399,6 @@ async def _change_given(
 
     Many are written in steps, each when the one before is applied, so that other writes get in between.
     """
-    if missing and request.origin.idempotency_key:  # on a retry, other points may exist
-        return await _decide_given(request, response, services, collection, ids, make)
     existing = set(await _existing(request, response, services, collection, ids)) if missing else set()
     result: UpdateResult = {}
     waiting = (
@@ -414,28 +416,6 @@ async def _change_given(
     if not request.params.wait:
         result["status"] = "acknowledged"
     return _unless_missing(result, ids, existing) if missing else result
-
-
-async def _decide_given(
-    request: ApiRequest,
-    response: Response,
-    services: Services,
-    collection: Collection,
-    ids: list[bytes],
-    make: Callable[[list[bytes]], PointOperation],
-) -> UpdateResult:
-    """As `_change_given`, decided: so that a retry finds what the first attempt did, and gets its answer."""
-    existing: set[bytes] = set()
-
-    async def decide(pinned: Pinned, among: Sequence[bytes] | None) -> list[Decided]:
-        versions = await _passing(pinned, None, ids if among is None else among)
-        existing.update(versions)
-        return [Decided(make(list(versions)), list(versions.values()))] if versions else []
-
-    def conclude(answer: UpdateResult) -> UpdateResult:
-        return _unless_missing(answer, ids, existing)
-
-    return await services.decided.write(request, response, collection, decide, ids, conclude)
 
 
 async def _existing(
@@ -464,9 +444,7 @@ async def _edit(request: ApiRequest, response: Response, services: Services, pat
         await check_added(services.reads, collection, [patch.operation for patch in patches])
         return patches
 
-    def conclude(answer: UpdateResult) -> UpdateResult:
-        return answer if ids is None else _unless_missing(answer, ids, existing)
-
+    conclude = partial(_unless_missing, ids=ids or (), existing=existing)
     return await services.decided.write(request, response, collection, decide, ids, conclude)
 
 
