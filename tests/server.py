@@ -7,7 +7,10 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from tests.conftest import START_S, wait_ready
 
@@ -95,3 +98,20 @@ class Server:
                 self.url = match[1]
                 listens.set()
         process.stderr.close()
+
+
+def on_kafka(bootstrap: str, prefix: str) -> list[str]:
+    """The flags of a node whose journal is on Kafka."""
+    return ["--journal", "kafka", "--bootstrap-servers", bootstrap, "--topic-prefix", prefix]
+
+
+@contextmanager
+def two_nodes_on(bootstrap: str, folder: Path) -> Iterator[list[Server]]:
+    """Two started nodes on one Kafka, with topics of their own; killed in the end."""
+    flags = on_kafka(bootstrap, f"t{uuid4().hex[:8]}")
+    servers = [Server(folder / name, *flags, "--node", name) for name in ("left", "right")]
+    for server in servers:
+        server.start()
+    yield servers
+    for server in servers:
+        server.kill()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from uuid import uuid4
 
 import pytest
 
 from tests.kafka_server import KafkaServer, kafka_or_skip
-from tests.server import Server
+from tests.server import Server, two_nodes_on
 
 TwoNodes = list[Server]
 
@@ -22,10 +21,5 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
 
 @pytest.fixture(scope="package")
 def two_nodes(kafka: KafkaServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
-    shared = ("--journal", "kafka", "--bootstrap-servers", kafka.bootstrap, "--topic-prefix", f"t{uuid4().hex[:8]}")
-    servers = [Server(tmp_path_factory.mktemp(name), *shared, "--node", name) for name in ("left", "right")]
-    for server in servers:
-        server.start()
-    yield servers
-    for server in servers:
-        server.kill()
+    with two_nodes_on(kafka.bootstrap, tmp_path_factory.mktemp("nodes")) as servers:
+        yield servers

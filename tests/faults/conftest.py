@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.checker import create
 from tests.kafka_server import KafkaCluster, kafka_cluster_or_skip
-from tests.server import Server
+from tests.server import Server, on_kafka
 
 Report = Callable[[str, str], None]
 
@@ -32,8 +32,8 @@ def node(
     folder: Path, name: str, prefix: str, bootstrap: str, *flags: str, program: tuple[str, ...] = ("-m", "vecraft")
 ) -> Server:
     """A node, not yet started, that wants three copies of everything."""
-    settings = ["--journal", "kafka", "--bootstrap-servers", bootstrap, "--topic-prefix", prefix, "--node", name]
-    return Server(folder / name, *settings, "--preset", "high-durability", *flags, program=program)
+    settings = [*on_kafka(bootstrap, prefix), "--node", name, "--preset", "high-durability"]
+    return Server(folder / name, *settings, *flags, program=program)
 
 
 @pytest.fixture(scope="module")

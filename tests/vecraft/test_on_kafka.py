@@ -20,7 +20,7 @@ from journal.ids import encode_id
 from journal.records import Record, Upsert, VectorColumn
 from tests.conftest import result, until, wait_ready
 from tests.kafka_server import KafkaServer, fetch_jars, kafka_or_skip, why_not_java
-from tests.server import Server
+from tests.server import Server, on_kafka
 from vecraft.cli import main
 
 pytestmark = pytest.mark.kafka
@@ -41,7 +41,7 @@ def server(kafka: KafkaServer, tmp_path: Path, request: pytest.FixtureRequest) -
 
 
 def flags(kafka: KafkaServer, prefix: str) -> list[str]:
-    return ["--journal", "kafka", "--bootstrap-servers", kafka.bootstrap, "--topic-prefix", prefix[:60]]
+    return on_kafka(kafka.bootstrap, prefix[:60])
 
 
 def topic_with(kafka: KafkaServer, topic: str, **config: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import httpx
 import pytest
@@ -14,7 +13,7 @@ from journal.kafka import KafkaJournal
 from journal.topics import Topics
 from tests.conftest import result
 from tests.kafka_server import KafkaServer, kafka_or_skip
-from tests.server import Server
+from tests.server import Server, two_nodes_on
 
 pytestmark = pytest.mark.kafka
 
@@ -30,26 +29,8 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
 
 @pytest.fixture
 def nodes(kafka: KafkaServer, tmp_path: Path) -> Iterator[list[Server]]:
-    prefix = f"t{uuid4().hex[:8]}"
-    servers = [
-        Server(
-            tmp_path / name,
-            "--journal",
-            "kafka",
-            "--bootstrap-servers",
-            kafka.bootstrap,
-            "--topic-prefix",
-            prefix,
-            "--node",
-            name,
-        )
-        for name in ("left", "right")
-    ]
-    for server in servers:
-        server.start()
-    yield servers
-    for server in servers:
-        server.kill()
+    with two_nodes_on(kafka.bootstrap, tmp_path) as servers:
+        yield servers
 
 
 def create(url: str) -> None:
