@@ -2,16 +2,27 @@
 
 Durable by group commit: one thread writes all waiting appends in one batch and syncs the write-ahead log once.
 Write and sync are separate calls because rocksdict holds the GIL during a write but releases it in `flush_wal`.
+
+Damage is found when it is read: an entry holds a digest of itself and of the entry before it in its partition, so that a changed
+or missing entry is an error. What is missing at the end is found from the file `ends`, which is written about once a second with
+the end of each partition: a partition that ends below it takes no more appends, so that no offset is given out twice.
+
+After a failed write the content of the log is unknown. It is opened again, until that succeeds; meanwhile appends are refused.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from hashlib import blake2b
 from pathlib import Path
+from secrets import token_hex
 from typing import NamedTuple
 
 import msgspec
@@ -21,10 +32,12 @@ from journal.groups import LocalGroups
 from journal.log import (
     Appended,
     Batch,
+    Damaged,
     Definite,
     Entry,
     Headers,
     Indefinite,
+    JournalError,
     Member,
     Overloaded,
     Positions,
@@ -32,13 +45,52 @@ from journal.log import (
     TopicSpec,
     check_count,
     check_trim,
+    lost_end,
     pending,
 )
+from journal.rocksdb import base_options, is_damage, scan
+
+log = logging.getLogger(__name__)
 
 GROUP_BYTES = 16 << 20
 """Upper bound of one group commit; the remaining appends wait for the next one."""
 
-_ENTRY, _TOPIC, _GROUP, _START = b"e", b"t", b"g", b"s"
+REOPEN_S = 1.0
+"""Interval between attempts to open the log again after a failed write."""
+
+TRIAL_BYTES = 1 << 20
+
+ENDS_EVERY_S = 1.0
+"""The file `ends` is written at most this often while entries are appended."""
+
+_ENTRY, _TOPIC, _GROUP, _START, _IDENTITY = b"e", b"t", b"g", b"s", b"identity"
+_CHAINED = b"\x01"
+"""The first byte of an entry with a digest. Entries of earlier versions begin with the header of a msgpack array."""
+
+_DIGEST_BYTES = 16
+_NO_DIGEST = bytes(_DIGEST_BYTES)
+_ENDS = msgspec.json.Decoder(dict[str, int])
+
+
+class _Stored(NamedTuple):
+    """An entry, its digest, and the body that the digest covers; no digest for an entry of an earlier version."""
+
+    entry: Entry
+    digest: bytes
+    body: bytes
+
+    def is_changed(self, before: bytes | None, key: bytes) -> bool:
+        """Whether the entry is not the one that was written after an entry with the digest `before`, if that is known."""
+        if before is None or self.digest == _NO_DIGEST:
+            return False
+        return self.digest != _digest(before, key, self.body)
+
+
+class _End(NamedTuple):
+    """The next offset of a partition, and the digest of the entry before it."""
+
+    offset: int
+    digest: bytes
 
 
 class _Waiting(NamedTuple):
@@ -73,6 +125,7 @@ class EmbeddedJournal:
         path.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._db = Rdict(str(path), _options())
+        self._name = self._stored_identity()
         self._now_ms = now_ms
         self._max_in_flight_bytes = max_in_flight_bytes
         self.lock = threading.RLock()
@@ -84,10 +137,11 @@ class EmbeddedJournal:
         self._closing = False
         self._failure: Exception | None = None
         self._groups = LocalGroups(self)
-        self._ends: Positions = {}
+        self._ends: dict[TopicPartition, _End] = {}
+        self._refused: dict[TopicPartition, str] = {}
+        self._next_ends_s = 0.0
         self._time_ms = 0
-        for topic, count in self._stored_topics():
-            self._open_topic(topic, count)
+        self._open_topics()
         self._committer: threading.Thread | None = threading.Thread(
             target=self._commit_groups, name="journal-commit", daemon=True
         )
@@ -102,7 +156,8 @@ class EmbeddedJournal:
         following.lock = threading.RLock()
         following._appended = threading.Condition(following.lock)
         following._readers = []
-        following._ends, following._time_ms = {}, 0
+        following._ends, following._refused, following._time_ms = {}, {}, 0
+        following._name = ""
         following._closing, following._failure = False, Definite("it is open to read only")
         following._committer = None
         following.refresh()
@@ -111,8 +166,7 @@ class EmbeddedJournal:
     def refresh(self) -> None:
         """Catches up with the writing process. Only for a journal from `follow`."""
         self._db.try_catch_up_with_primary()
-        for topic, count in self._stored_topics():
-            self._open_topic(topic, count)
+        self._open_topics()
 
     def ensure_topics(self, topics: Mapping[str, TopicSpec]) -> None:
         with self._topics:
@@ -122,7 +176,7 @@ class EmbeddedJournal:
                 if not have:
                     self._db[_TOPIC + topic.encode()] = spec.partitions.to_bytes(2, "big")
                     self._db.flush_wal(True)
-                    self._open_topic(topic, spec.partitions)
+                    self._open_topic(topic, spec.partitions, self._noted_ends())
 
     def append(
         self,
@@ -137,6 +191,8 @@ class EmbeddedJournal:
             if self._closing or self._failure:
                 raise Definite(f"the journal takes no writes: {self._failure or 'it is closed'}")
             self._check_known(partition)
+            if (reason := self._refused.get(partition)) is not None:
+                raise Definite(f"{partition.topic}/{partition.partition} takes no writes: {reason}")
             if self._waiting_bytes and self._waiting_bytes + len(value) > self._max_in_flight_bytes:
                 raise Overloaded(f"{self._waiting_bytes} bytes wait for the disk, the bound is {self._max_in_flight_bytes}")
             self._waiting.append(waiting)
@@ -154,7 +210,7 @@ class EmbeddedJournal:
         with self._appended:
             for partition in partitions:
                 self._check_known(partition)
-            return {partition: self._ends[partition] for partition in partitions}
+            return {partition: self._ends[partition].offset for partition in partitions}
 
     def start_offsets(self, partitions: Sequence[TopicPartition]) -> Positions:
         for partition in partitions:
@@ -166,12 +222,23 @@ class EmbeddedJournal:
         for partition, offset in positions.items():
             check_trim(partition, offset, self.end_offsets([partition])[partition])
             if offset > (start := self._start(partition)):
-                batch.put(_start_key(partition), offset.to_bytes(8, "big"))
+                last = self._stored_at(partition, offset - 1)
+                batch.put(_start_key(partition), offset.to_bytes(8, "big") + (last.digest if last else _NO_DIGEST))
                 batch.delete_range(_entry_key(partition, start), _entry_key(partition, offset))
         self._db.write(batch)
 
-    def identity(self, topic: str) -> str:
-        return f"{topic}:{(self._path / 'IDENTITY').read_text().strip()}"  # RocksDB gives each database one
+    def identities(self, topics: Sequence[str]) -> dict[str, str]:
+        return {topic: f"{topic}:{self._name}" for topic in topics if self._partitions(topic)}
+
+    def refuse(self, partition: TopicPartition, reason: str) -> None:
+        with self._appended:
+            self._refused = {partition: reason} | self._refused
+
+    def refusals(self) -> Mapping[TopicPartition, str]:
+        return self._refused
+
+    def failure(self) -> str | None:
+        return None if self._failure is None else str(self._failure)
 
     def join(self, group: str, topic: str, name: str) -> Member:
         return self._groups.join(group, self._partitions(topic))
@@ -198,6 +265,7 @@ class EmbeddedJournal:
             self._wake(self._readers)
         if self._committer is not None:
             self._committer.join()
+            self._note_ends()
         try:
             self._db.close()
         except Exception:  # RocksDB repeats the write failure that the appends have already reported
@@ -212,41 +280,92 @@ class EmbeddedJournal:
         return [partition for partition in self._ends if partition.topic == topic]
 
     def _start(self, partition: TopicPartition) -> int:
-        return int.from_bytes(self._db.get(_start_key(partition)) or b"", "big")
+        return int.from_bytes((self._db.get(_start_key(partition)) or b"")[:8], "big")
 
-    def _stored_topics(self) -> list[tuple[str, int]]:
-        return [(key[1:].decode(), int.from_bytes(value, "big")) for key, value in scan(self._db, _TOPIC)]
+    def _stored_identity(self) -> str:
+        """The identity of this log, which is made with it. Logs of earlier versions have that of their RocksDB."""
+        known = self._db.get(_IDENTITY)
+        if known is None:
+            is_new = next(scan(self._db, _TOPIC, _TOPIC), None) is None
+            name = token_hex(8) if is_new else (self._path / "IDENTITY").read_text().strip()
+            self._db[_IDENTITY] = known = name.encode()
+            self._db.flush_wal(True)
+        return known.decode()
 
-    def _open_topic(self, topic: str, count: int) -> None:
+    def _open_topics(self) -> None:
+        noted = self._noted_ends()
+        for key, count in scan(self._db, _TOPIC, _TOPIC):
+            self._open_topic(key[1:].decode(), int.from_bytes(count, "big"), noted)
+
+    def _open_topic(self, topic: str, count: int, noted: Mapping[str, int]) -> None:
         for index in range(count):
             partition = TopicPartition(topic, index)
-            last = self._last_entry(partition)
+            last = self._last_stored(partition)
+            end = _End(last.entry.offset + 1, last.digest) if last else self._end_of_empty(partition)
             with self._appended:
-                self._ends[partition] = last.offset + 1 if last else self._start(partition)
-                self._time_ms = max(self._time_ms, last.time_ms if last else 0)
+                self._ends[partition] = end
+                self._time_ms = max(self._time_ms, last.entry.time_ms if last else 0)
+                if (missing := noted.get(_name(partition), 0)) > end.offset:
+                    self.refuse(partition, lost_end(partition, end.offset, missing))
 
-    def _last_entry(self, partition: TopicPartition) -> Entry | None:
+    def _end_of_empty(self, partition: TopicPartition) -> _End:
+        return _End(self._start(partition), self._digest_at_start(partition))
+
+    def _last_stored(self, partition: TopicPartition) -> _Stored | None:
         entries = self._db.iter()
         entries.seek_for_prev(_entry_key(partition, 2**64 - 1))
         if not entries.valid() or not entries.key().startswith(_entry_prefix(partition)):
             entries.status()
             return None
-        return _entry(partition, entries.key(), entries.value())
+        return _stored(partition, entries.key(), entries.value())
+
+    def _stored_at(self, partition: TopicPartition, offset: int) -> _Stored | None:
+        key = _entry_key(partition, offset)
+        value = self._db.get(key)
+        return None if value is None else _stored(partition, key, value)
+
+    def digest_before(self, partition: TopicPartition, offset: int) -> bytes | None:
+        """The digest of the entry before `offset`; None when that entry is not there."""
+        if offset == self._start(partition):
+            return self._digest_at_start(partition)
+        before = self._stored_at(partition, offset - 1)
+        return None if before is None else before.digest
+
+    def _digest_at_start(self, partition: TopicPartition) -> bytes:
+        return (self._db.get(_start_key(partition)) or b"")[8:] or _NO_DIGEST
+
+    def _noted_ends(self) -> dict[str, int]:
+        """The ends of the partitions as they were noted last; none when the file is missing or damaged."""
+        try:
+            return _ENDS.decode((self._path / "ends").read_bytes())
+        except (OSError, msgspec.MsgspecError):
+            return {}
+
+    def _note_ends(self) -> None:
+        """Writes the ends of all partitions to a file. Not synced: it is for damage, which a loss of power does not cause."""
+        ends = self._noted_ends() | {_name(p): end.offset for p, end in self._ends.items() if p not in self._refused}
+        unfinished = self._path / "ends.tmp"
+        with contextlib.suppress(OSError):  # as when the disk is full; the next one is written a second later
+            unfinished.write_bytes(msgspec.json.encode(ends))
+            unfinished.rename(self._path / "ends")
+        self._next_ends_s = time.monotonic() + ENDS_EVERY_S
 
     def _commit_groups(self) -> None:
         while group := self._next_group():
             try:
-                acknowledged = self._write(group)
+                acknowledged, ends = self._write(group)
             except Exception as error:  # after a failed write the content of the log is unknown, so it must not continue
                 self._fail(error, group)
-                return
+                self._reopen()
+                continue
             with self._appended:
-                for appended in acknowledged:
-                    self._ends[appended.partition] = appended.offset + 1
+                self._ends |= ends
                 self._waiting_bytes -= sum(len(waiting.value) for waiting in group)
                 self._wake(reader for reader in self._readers if reader.is_ready())
             for waiting, appended in zip(group, acknowledged, strict=True):
                 waiting.future.set_result(appended)
+            if time.monotonic() > self._next_ends_s:
+                self._note_ends()
 
     def _wake(self, readers: Iterable[EmbeddedReader]) -> None:
         """Wakes these readers. Requires the lock. Each reader has its own condition, so only readers with new entries wake."""
@@ -265,33 +384,72 @@ class EmbeddedJournal:
             group, self._waiting = self._waiting[:count], self._waiting[count:]
             return group
 
-    def _write(self, group: list[_Waiting]) -> list[Appended]:
+    def _write(self, group: list[_Waiting]) -> tuple[list[Appended], dict[TopicPartition, _End]]:
         batch = WriteBatch(raw_mode=True)
         acknowledged = []
-        ends: Positions = {}
+        ends: dict[TopicPartition, _End] = {}
         now_ms = self._time_ms = max(self._now_ms(), self._time_ms)
         for waiting in group:
             time_ms = now_ms if waiting.time_ms is None else waiting.time_ms
-            offset = ends.get(waiting.partition, self._ends[waiting.partition])
-            batch.put(
-                _entry_key(waiting.partition, offset),
-                msgspec.msgpack.encode((time_ms, waiting.key, waiting.value, waiting.headers)),
-            )
-            ends[waiting.partition] = offset + 1
-            acknowledged.append(Appended(waiting.partition, offset, time_ms))
+            end = ends.get(waiting.partition) or self._ends[waiting.partition]
+            key = _entry_key(waiting.partition, end.offset)
+            body = msgspec.msgpack.encode((time_ms, waiting.key, waiting.value, waiting.headers))
+            digest = _digest(end.digest, key, body)
+            batch.put(key, b"".join((_CHAINED, digest, body)))
+            ends[waiting.partition] = _End(end.offset + 1, digest)
+            acknowledged.append(Appended(waiting.partition, end.offset, time_ms))
         self._db.write(batch)
         self._db.flush_wal(True)
-        return acknowledged
+        return acknowledged, ends
+
+    def _try_disk(self) -> None:
+        """Raises OSError when a file cannot be written to the folder of the log."""
+        trial = self._path / "trial.tmp"
+        try:
+            with trial.open("wb") as file:
+                file.write(bytes(TRIAL_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+        finally:
+            trial.unlink(missing_ok=True)
 
     def _fail(self, error: Exception, group: list[_Waiting]) -> None:
+        log.error("the journal in %s cannot be written, it is opened again every %g s: %s", self._path, REOPEN_S, error)
         with self._appended:
             self._failure = error
-            refused, self._waiting = self._waiting, []
+            refused, self._waiting, self._waiting_bytes = self._waiting, [], 0
             self._wake(self._readers)
         for waiting in group:
             waiting.future.set_exception(Indefinite(f"the journal failed while writing: {error}"))
         for waiting in refused:
             waiting.future.set_exception(Definite(f"the journal takes no writes: {error}"))
+
+    def _reopen(self) -> None:
+        """Opens the log again, until that succeeds, or the journal is closing. Appends are refused meanwhile.
+
+        It is closed only when its folder can be written, so that it stays readable before that.
+        """
+        while True:
+            with self._appended:
+                if self._appended.wait_for(lambda: self._closing, REOPEN_S):
+                    return
+            try:
+                self._try_disk()
+                with contextlib.suppress(Exception):  # it repeats the failure
+                    self._db.close()
+                db = Rdict(str(self._path), _options())
+                self._db = db
+                db[_IDENTITY] = self._name.encode()
+                db.flush_wal(True)
+                self._open_topics()
+            except Exception as error:  # RocksDB's errors have no class of their own
+                self._failure = error
+            else:
+                log.info("the journal in %s can be written again", self._path)
+                with self._appended:
+                    self._failure = None
+                    self._wake(self._readers)
+                return
 
 
 class EmbeddedReader:
@@ -300,28 +458,35 @@ class EmbeddedReader:
     def __init__(self, journal: EmbeddedJournal) -> None:
         self._journal = journal
         self._positions: Positions = {}
+        self._digests: dict[TopicPartition, bytes] = {}
         self._woken = False
         self.changed = threading.Condition(journal.lock)
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
         with self.changed:
             self._positions = dict(positions)
+            self._digests = {}
 
     def poll(self, timeout_s: float, max_records: int = 1000, max_bytes: int = 8 << 20) -> Batch:
         with self.changed:
             self.changed.wait_for(lambda: self._woken or self._journal._closing or self.is_ready(), timeout_s)
             self._woken = False
             ends = self._journal._ends
-            ready = {p: ends[p] for p, offset in self._positions.items() if offset < ends[p]}
+            ready = {p: ends[p].offset for p, offset in self._positions.items() if offset < ends[p].offset}
         entries: list[Entry] = []
         size = 0
-        for partition, end in ready.items():
-            for entry in self._read(partition, end):
-                if entries and (len(entries) >= max_records or size + len(entry.value) > max_bytes):
-                    return self._batch(entries)
-                entries.append(entry)
-                size += len(entry.value)
-                self._positions[partition] = entry.offset + 1
+        try:
+            for partition, end in ready.items():
+                for entry, digest, _ in self._read(partition, end):
+                    if entries and (len(entries) >= max_records or size + len(entry.value) > max_bytes):
+                        return self._batch(entries)
+                    entries.append(entry)
+                    size += len(entry.value)
+                    self._positions[partition] = entry.offset + 1
+                    self._digests[partition] = digest
+        except Damaged:
+            if not entries:  # else the next poll raises it
+                raise
         return self._batch(entries)
 
     def wake(self) -> None:
@@ -338,15 +503,32 @@ class EmbeddedReader:
     def is_ready(self) -> bool:
         """Whether an assigned partition has unread entries. Requires the lock."""
         ends = self._journal._ends
-        return any(offset < ends[partition] for partition, offset in self._positions.items())
+        return any(offset < ends[partition].offset for partition, offset in self._positions.items())
 
-    def _read(self, partition: TopicPartition, end: int) -> Iterator[Entry]:
-        start = _entry_key(partition, self._positions[partition])
-        for key, value in scan(self._journal._db, _entry_prefix(partition), start):
-            entry = _entry(partition, key, value)
-            if entry.offset >= end:
-                return
-            yield entry
+    def _read(self, partition: TopicPartition, end: int) -> Iterator[_Stored]:
+        """The entries from the reader's position up to `end`. Raises Damaged for one that is missing, changed or unreadable."""
+        at = self._positions[partition]
+        try:
+            before = self._digests.get(partition) or self._journal.digest_before(partition, at)
+            for key, value in scan(self._journal._db, _entry_key(partition, at), _entry_prefix(partition)):
+                stored = _stored(partition, key, value)
+                offset = stored.entry.offset
+                if offset > at:
+                    raise _missing(partition, at, min(offset, end))
+                if offset >= end:
+                    return
+                if stored.is_changed(before, key):
+                    raise Damaged(partition, at, at + 1, "this record or the one before it is not the one that was written")
+                yield stored
+                at, before = at + 1, stored.digest
+        except JournalError:
+            raise
+        except Exception as error:  # RocksDB's errors have no class of their own
+            if is_damage(error) or isinstance(error, msgspec.MsgspecError | ValueError):
+                raise Damaged(partition, at, at + 1, str(error)) from error
+            raise JournalError(f"the journal cannot be read: {error}") from error
+        if at < end:
+            raise _missing(partition, at, end)
 
     def _batch(self, entries: list[Entry]) -> Batch:
         """The entries and the positions. The partition read last moves to the end of the order, so that no partition starves."""
@@ -356,22 +538,28 @@ class EmbeddedReader:
         return Batch(entries, dict(self._positions))
 
 
-def scan(db: Rdict, prefix: bytes, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values with this prefix, from `start` on. Raises on corruption, which a plain `items()` would hide."""
-    items = db.iter()
-    items.seek(start or prefix)
-    while items.valid():
-        key: bytes = items.key()
-        if not key.startswith(prefix):
-            break
-        yield key, items.value()
-        items.next()
-    items.status()
+def _stored(partition: TopicPartition, key: bytes, value: bytes) -> _Stored:
+    is_chained = value[:1] == _CHAINED
+    digest = value[1 : 1 + _DIGEST_BYTES] if is_chained else _NO_DIGEST
+    body = value[1 + _DIGEST_BYTES :] if is_chained else value
+    time_ms, record_key, record, headers = msgspec.msgpack.decode(body)
+    offset = int.from_bytes(key[-8:], "big")
+    return _Stored(Entry(partition, offset, time_ms, record_key, record, tuple(map(tuple, headers))), digest, body)
 
 
-def _entry(partition: TopicPartition, key: bytes, value: bytes) -> Entry:
-    time_ms, record_key, record, headers = msgspec.msgpack.decode(value)
-    return Entry(partition, int.from_bytes(key[-8:], "big"), time_ms, record_key, record, tuple(map(tuple, headers)))
+def _digest(before: bytes, key: bytes, body: bytes) -> bytes:
+    """The digest of an entry: of its place, its content and the digest of the entry before it."""
+    digest = blake2b(key, digest_size=_DIGEST_BYTES, key=before)
+    digest.update(body)
+    return digest.digest()
+
+
+def _missing(partition: TopicPartition, start: int, end: int) -> Damaged:
+    return Damaged(partition, start, end, f"{end - start} records are missing")
+
+
+def _name(partition: TopicPartition) -> str:
+    return f"{partition.topic}/{partition.partition}"
 
 
 def _group_key(group: str, partition: TopicPartition) -> bytes:
@@ -383,10 +571,8 @@ def _start_key(partition: TopicPartition) -> bytes:
 
 
 def _options() -> Options:
-    options = Options(raw_mode=True)
-    options.create_if_missing(True)
+    options = base_options()
     options.set_write_buffer_size(32 << 20)
-    options.set_keep_log_file_num(2)
     # A crash can leave a torn tail, which holds no acknowledged entry. Any other damage must be an error.
     options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
     return options

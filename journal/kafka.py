@@ -137,6 +137,7 @@ class KafkaJournal:
         self._groups: dict[str, Consumer] = {}
         self._groups_lock = threading.Lock()
         self._partitions: set[TopicPartition] = set()
+        self._refused: dict[TopicPartition, str] = {}
         self._closing = threading.Event()
         self._poller = threading.Thread(target=self._drive_callbacks, name="journal-callbacks", daemon=True)
         self._poller.start()
@@ -195,6 +196,8 @@ class KafkaJournal:
             raise Definite("the journal is closed")
         if partition not in self._partitions:
             raise Definite(f"unknown partition: {partition.topic}/{partition.partition}")
+        if (reason := self._refused.get(partition)) is not None:
+            raise Definite(f"{partition.topic}/{partition.partition} takes no writes: {reason}")
         future = pending()
 
         def delivered(error: KafkaError | None, message: Message) -> None:
@@ -240,12 +243,25 @@ class KafkaJournal:
         except KafkaException as error:
             raise _journal_error(error.args[0]) from error
 
-    def identity(self, topic: str) -> str:
-        asked = self._admin.describe_topics(TopicCollection([topic]), request_timeout=self._timeout_s)
-        try:
-            return f"{topic}:{asked[topic].result().topic_id}"
-        except KafkaException as error:
-            raise _journal_error(error.args[0]) from error
+    def identities(self, topics: Sequence[str]) -> dict[str, str]:
+        asked = self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=self._timeout_s)
+        identities = {}
+        for topic, future in asked.items():
+            try:
+                identities[topic] = f"{topic}:{future.result().topic_id}"
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise _journal_error(error.args[0]) from error
+        return identities
+
+    def refuse(self, partition: TopicPartition, reason: str) -> None:
+        self._refused = {partition: reason} | self._refused
+
+    def refusals(self) -> Mapping[TopicPartition, str]:
+        return self._refused
+
+    def failure(self) -> str | None:
+        return None
 
     def join(self, group: str, topic: str, name: str) -> KafkaMember:
         return KafkaMember(self._bootstrap, group, topic, name, self._epochs)

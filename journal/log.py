@@ -7,7 +7,8 @@ implementation passes (I12).
     ├── Definite            nothing was written
     │   ├── Overloaded      too much in flight; retry after `retry_after_s`
     │   └── Unfit           a topic does not meet its specification
-    └── Indefinite          it may or may not have been written; retry with the same idempotency key
+    ├── Indefinite          it may or may not have been written; retry with the same idempotency key
+    └── Damaged             the log is damaged at a place
 """
 
 from __future__ import annotations
@@ -91,6 +92,16 @@ class Unfit(Definite):
     """A topic does not meet its specification. An operator must change it."""
 
 
+class Damaged(JournalError):
+    """Records that were in the log are missing or changed: from `offset` up to `next_offset`, excluded."""
+
+    def __init__(self, partition: TopicPartition, offset: int, next_offset: int, reason: str) -> None:
+        super().__init__(f"the log is damaged at {partition.topic}/{partition.partition}/{offset}: {reason}")
+        self.partition = partition
+        self.offset = offset
+        self.next_offset = next_offset
+
+
 class Overloaded(Definite):
     """The limit on data in flight is reached."""
 
@@ -120,7 +131,7 @@ class Reader(Protocol):
     def poll(self, timeout_s: float, max_records: int = 1000, max_bytes: int = 8 << 20) -> Batch:
         """Waits up to `timeout_s` for entries. The batch is empty after the timeout, or after `wake`.
 
-        Returns at least one available entry, even when it is larger than `max_bytes`.
+        Returns at least one available entry, even when it is larger than `max_bytes`. Raises Damaged.
         """
 
     def wake(self) -> None:
@@ -185,8 +196,20 @@ class Journal(Protocol):
     def trim(self, positions: Mapping[TopicPartition, int]) -> None:
         """Deletes all entries below these offsets. Raises Definite for an offset beyond the end. No reader may be below them."""
 
-    def identity(self, topic: str) -> str:
-        """A unique id of the topic. A topic that is deleted and created again under the same name has another id."""
+    def identities(self, topics: Sequence[str]) -> dict[str, str]:
+        """A unique id of each of these topics that exists. A topic that is deleted and created again has another one."""
+
+    def refuse(self, partition: TopicPartition, reason: str) -> None:
+        """Refuses all further appends to a partition, as long as this journal is open.
+
+        Used where acknowledged records are lost at its end: an append would give their offsets out again.
+        """
+
+    def refusals(self) -> Mapping[TopicPartition, str]:
+        """The partitions that take no appends, and why."""
+
+    def failure(self) -> str | None:
+        """Why the log cannot be written at the moment; None when nothing is known to be wrong."""
 
     def join(self, group: str, topic: str, name: str) -> Member:
         """Joins a consumer group that shares the partitions of a topic.
@@ -215,3 +238,11 @@ def check_trim(partition: TopicPartition, offset: int, end: int) -> None:
     """Raises Definite when `offset` is beyond the end of the log."""
     if offset > end:
         raise Definite(f"{partition.topic}/{partition.partition} ends at {end}, it cannot be trimmed to {offset}")
+
+
+def lost_end(partition: TopicPartition, end: int, known: int) -> str:
+    """The text for a partition that ends below an offset up to which records were acknowledged or applied."""
+    return (
+        f"{partition.topic}/{partition.partition} ends at {end} and has held {known} records: "
+        f"the {known - end} records from {end} to {known - 1} are lost"
+    )

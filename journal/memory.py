@@ -49,6 +49,7 @@ class MemoryJournal:
         self._fault = fault
         self._logs: dict[TopicPartition, list[Entry]] = {}
         self._starts: Positions = {}
+        self._refused: dict[TopicPartition, str] = {}
         self._groups = LocalGroups(self)
         self._committed: dict[tuple[str, TopicPartition], int] = {}
         self._changed = threading.Condition()
@@ -72,6 +73,8 @@ class MemoryJournal:
         future = pending()
         with self._changed:
             log = self._log(partition)
+            if (reason := self._refused.get(partition)) is not None:
+                raise Definite(f"{partition.topic}/{partition.partition} takes no writes: {reason}")
             fault = self._fault(partition)
             if fault is AppendFault.REFUSED:
                 future.set_exception(Definite(f"append to {partition} was refused"))
@@ -107,8 +110,20 @@ class MemoryJournal:
                 check_trim(partition, offset, len(self._log(partition)))
                 self._starts[partition] = max(offset, self._starts.get(partition, 0))
 
-    def identity(self, topic: str) -> str:
-        return topic
+    def identities(self, topics: Sequence[str]) -> dict[str, str]:
+        with self._changed:
+            existing = {partition.topic for partition in self._logs}
+            return {topic: topic for topic in topics if topic in existing}
+
+    def refuse(self, partition: TopicPartition, reason: str) -> None:
+        with self._changed:
+            self._refused = {partition: reason} | self._refused
+
+    def refusals(self) -> Mapping[TopicPartition, str]:
+        return self._refused
+
+    def failure(self) -> str | None:
+        return None
 
     def join(self, group: str, topic: str, name: str) -> Member:
         with self._changed:

@@ -17,9 +17,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from journal.log import Entry, Journal, JournalError, Positions, Reader, TopicPartition, TopicSpec, Unfit
+from journal.log import Damaged, Entry, Journal, JournalError, Positions, Reader, TopicPartition, TopicSpec, Unfit
 from replayer.failures import log_failure
 from replayer.lag import LagMeter
 from shard.shards import AppliedPositions
@@ -33,16 +33,23 @@ POLL_BYTES = 2 << 20
 RESTART_DELAY_S = 1.0
 
 
+class LogBounds(NamedTuple):
+    """The first offset of each partition that was not trimmed, and the end offset, as of the start of the loop."""
+
+    starts: Positions
+    ends: Positions
+
+
 class Projection(Protocol):
     """State folded from some partitions of the journal. The loop's thread calls all methods."""
 
     def passes(self) -> Sequence[Sequence[TopicPartition]]:
         """The partitions that it reads, as groups by priority: within one poll, entries of earlier groups are applied first."""
 
-    def open(self, ends: Positions, committed: Positions) -> Positions:
+    def open(self, bounds: LogBounds, committed: Positions) -> Positions:
         """Opens the stored state. Returns the next offset to read of each partition.
 
-        `ends` are the end offsets of the log, `committed` the positions that the consumer group committed before this start.
+        `committed` are the positions that the consumer group committed before this start.
         """
 
     def apply(self, entries: Sequence[Entry]) -> Positions:
@@ -50,6 +57,10 @@ class Projection(Protocol):
 
         Returns the partitions that must wait, each with the offset of its first entry that cannot be applied yet.
         """
+
+    def skip(self, damage: Damaged) -> None:
+        """Called when records of a partition of this projection cannot be read. The loop goes on after them."""
+        return
 
     def end_step(self) -> Positions:
         """Does the periodic work at the end of a step. Returns the partitions that must wait, with their offsets.
@@ -114,7 +125,8 @@ class Loop:
     def run(self) -> None:
         """Replays until `stop`. Resumes after a JournalError; opens all state again after any other error.
 
-        Returns early only when a topic does not meet its specification (`refusal`): an operator must change it.
+        Returns early only for a `refusal`, when an operator must act: a topic does not meet its specification, or the log is
+        another one, or a part of it that all depends on is damaged.
         """
         opened = False
         while not self._stopping.is_set():
@@ -125,9 +137,16 @@ class Loop:
                     self.open()
                 opened, self.failure = True, None
                 while not self._stopping.is_set():
-                    self.step(self._poll_timeout_s())
+                    self._check_refusal()
+                    try:
+                        self.step(self._poll_timeout_s())
+                    except Damaged as damage:
+                        self._skip(damage)
             except Unfit as error:
-                self.failure = self.refusal = error
+                self.refuse(error)
+                break
+            except Damaged as error:  # found by a projection that cannot go on without the record
+                self.refuse(Unfit(str(error)))
                 break
             except Exception as error:  # state on disk stays consistent, and the log is complete
                 what = "replay stopped" if opened else "the journal cannot be opened yet"
@@ -142,6 +161,16 @@ class Loop:
     def stop(self) -> None:
         """Makes `run` return after the current step."""
         self._stopping.set()
+        self.wake()
+
+    def refuse(self, reason: Unfit) -> None:
+        """Makes `run` return with this `refusal` after the current step. Thread-safe."""
+        self.failure = self.refusal = reason
+        log.error("this node serves and reads nothing more: %s", reason)
+        self.wake()
+
+    def wake(self) -> None:
+        """Makes the current step end soon, so that the periodic work is done. Thread-safe."""
         if (reader := self._reader) is not None:
             reader.wake()
 
@@ -163,14 +192,14 @@ class Loop:
         self._journal.ensure_topics(self._specs)
         reader = self._reader = self._journal.reader()
         partitions = list(self._pass_of)
-        ends = self._journal.end_offsets(partitions)
+        bounds = LogBounds(self._journal.start_offsets(partitions), self._journal.end_offsets(partitions))
         committed = self._journal.committed(self._group, partitions)
         positions: Positions = {}
         for projection in self._projections:
-            positions |= projection.open(ends, committed)
+            positions |= projection.open(bounds, committed)
         reader.assign(positions)
         self._next, self._paused, self._committed = dict(positions), {}, {}
-        self._ready_at = ends
+        self._ready_at = bounds.ends
         self.applied.restart(positions)
 
     def step(self, timeout_s: float) -> int:
@@ -217,6 +246,20 @@ class Loop:
         if not by_pass:
             self.applied.advance(done)
         return waited
+
+    def _check_refusal(self) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+
+    def _skip(self, damage: Damaged) -> None:
+        """Goes on after records that cannot be read."""
+        assert self._reader is not None
+        partition = damage.partition
+        projection, _ = self._passes[self._pass_of[partition]]
+        projection.skip(damage)
+        self._next[partition] = damage.next_offset
+        self.applied.advance({partition: damage.next_offset})
+        self._reader.assign({p: offset for p, offset in self._next.items() if p not in self._paused})
 
     def _pause(self, paused: Positions) -> None:
         """Pauses exactly the partitions in `paused`. A resumed one is read from the offset at which it was paused."""

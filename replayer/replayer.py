@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 from catalog.catalog import Catalog
 from journal.hlc import Clock
-from journal.log import Journal
+from journal.log import Journal, JournalError
 from journal.token import log_name
 from journal.topics import Topics
+from replayer.known_log import KnownLog, LogChanged
 from replayer.loop import Loop
 from replayer.operations import Operations
 from replayer.projections.catalog import CatalogProjection
@@ -19,6 +20,9 @@ from replayer.projections.shards import ShardsProjection
 from replayer.refusals import Refusals
 from shard.batch import Limits
 from shard.shards import AppliedPositions, Shards
+
+WATCH_S = 2.0
+"""Interval between checks that no topic was made anew."""
 
 
 class Replayer(Loop):
@@ -44,15 +48,42 @@ class Replayer(Loop):
         self.letters = letters
         self._refusals = Refusals(journal, topics, self.operations, now_ms)
         self._catalog = CatalogProjection(journal, topics, limits, self.operations, self._refusals, stopping)
+        self._known = KnownLog(shards.folder, topics)
         of_shards = ShardsProjection(
-            journal, topics, clock, self._catalog, shards, limits, self.operations, self._refusals, applied, now_ms, monotonic_s
+            journal,
+            topics,
+            clock,
+            self._catalog,
+            shards,
+            limits,
+            self.operations,
+            self._refusals,
+            applied,
+            now_ms,
+            monotonic_s,
+            self._known,
         )
+        of_shards.wake = self.wake
         of_letters = DeadLettersProjection(journal, topics, letters, lambda: self.catalog.view.collections, now_ms)
         super().__init__(journal, topics.all(), group, [self._catalog, of_shards, of_letters], applied, stopping, monotonic_s)
 
     def open(self) -> None:
+        self._known.check(self._journal)
         super().open()
-        self.log_name = log_name(self._journal.identity(self._system))
+        self.log_name = log_name(self._journal.identities([self._system])[self._system])
+
+    def watch(self) -> None:
+        """Checks every WATCH_S, until `stop`, that the log is still the same, and refuses to go on when it is not. For a thread
+        of its own.
+        """
+        while not self._stopping.wait(WATCH_S):
+            try:
+                if self.applied.get():
+                    self._known.check(self._journal, twice=True)
+            except LogChanged as change:
+                return self.refuse(change)
+            except JournalError:
+                pass  # the loop meets it, too
 
     @property
     def catalog(self) -> Catalog:

@@ -125,6 +125,7 @@ class WriteBatch:
         for partition, progress in self.progress.items():
             self._changes.put_progress(partition, progress)
         self._changes.put_next_row(self._shard._next_row)
+        self._changes.put_alive(len(self._shard.alive) + len(self._inserted) - len(self._removed))
         self.touched = [row for row, _ in (*self._removed, *self._inserted, *self._updated)]
         if self.touched:
             self._changes.put_touched(self._shard.checkpoint.batch + 1, self.touched)

@@ -156,6 +156,8 @@ class Checkpoint:
             alive.add(row.row)
             index_payload(fields, row.row, row.payload)
         self.stale_rows = len(touched)
+        if len(alive) != (stored := self._shard.store.alive()):
+            raise Damaged(f"it leads to {len(alive)} live points, RocksDB has {stored}")
         return restored
 
 

@@ -107,14 +107,15 @@ class LocalReplica:
     def _lease(self) -> Lease:
         applied = self._applied.get()  # read before the view is taken, so the view contains at least these positions
         positions = {partition: applied.get(partition, 0) for partition in self._shard.home_partitions()}
-        return LocalLease(self.shard, self._shard.view, positions, self._pool)
+        return LocalLease(self._shard, self._shard.view, positions, self._pool)
 
 
 class LocalLease:
     """A pinned view of a shard of this process; released by garbage collection."""
 
-    def __init__(self, shard: int, view: ShardView, positions: Positions, pool: Pool[Any] | None) -> None:
-        self.shard = shard
+    def __init__(self, shard: Shard, view: ShardView, positions: Positions, pool: Pool[Any] | None) -> None:
+        self.shard = shard.number
+        self._guarded = shard.guarded
         self.version = view.version
         self.positions = positions
         self._view = view
@@ -155,7 +156,7 @@ class LocalLease:
         return self._answer(True, self._held)
 
     def _answer(self, quick: bool, work: Callable[[], T]) -> Answer[T]:
-        return work() if quick or self._pool is None else self._pool(work)
+        return self._guarded(work) if quick or self._pool is None else self._pool(partial(self._guarded, work))
 
     def _rank(self, ranking: Ranking, among: Sequence[bytes] | None, plan: Plan | None) -> RankedPoints:
         steps = Steps() if ranking.explain else None

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -22,6 +23,7 @@ from pyroaring import BitMap
 from catalog.collection import Collection, CollectionConfig
 from journal.log import Entry, TopicPartition
 from journal.records import Record
+from journal.rocksdb import is_damage
 from journal.stamps import closed_stamp
 from journal.topics import Topics
 from payload.schema import FieldSchema
@@ -44,6 +46,8 @@ from shard.view import ShardView
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 Background = Callable[[Callable[[], None]], None]
 """Runs long tasks on another thread, one at a time."""
 
@@ -59,6 +63,10 @@ FEW_ROWS = 1000
 
 class ShardClosed(Exception):
     """The shard was closed after the caller looked it up: its collection was dropped, or the shard failed. Look it up again."""
+
+
+class DamagedState(ValueError):
+    """What is stored is not what was written."""
 
 
 class Shard:
@@ -86,6 +94,8 @@ class Shard:
         self.payload = PayloadIndex()
         self.rows = RowTable()
         self.alive = BitMap()
+        self.on_damage: Callable[[Exception], None] = lambda error: None
+        """Called, from any thread, with the error that says that the shard's files are damaged."""
         self._folder = folder
         self._topics = topics
         self._limits = limits
@@ -153,6 +163,16 @@ class Shard:
         done = [point_id for decision in decisions for point_id in decision.ids if point_id not in decision.failed]
         stamp = max((decision.stamp for decision in decisions), default=attempt.stamp)
         return Attempted(stamp, closed, attempt.number, attempt.request_id, done, attempt.result)
+
+    def guarded(self, work: Callable[[], T]) -> T:
+        """Runs work that reads the shard's files. If they are damaged, reports that and raises ShardClosed."""
+        try:
+            return work()
+        except Exception as error:
+            if not is_damage(error):
+                raise
+            self.on_damage(error)
+            raise ShardClosed(f"the state of shard {self.number} of collection {self.collection.name!r} is damaged") from error
 
     def apply(self, records: Sequence[tuple[Entry, Record]]) -> list[Applied | None]:
         """Applies records of home partitions, in offset order within each partition. None for a record applied before."""
@@ -232,20 +252,20 @@ class Shard:
         if idle:
             self._settling.step(SETTLED_WHEN_IDLE)
         if self.checkpoint.plan(idle):
-            self._checkpoints(self.checkpoint.take)
+            self._checkpoints(partial(self.guarded, self.checkpoint.take))
         lacks = len(self.payload.fields) < len(self.collection.fields)
         if lacks and self._indexing is None and (missing := self._missing_fields()):
             self._indexing = IndexBuild(self, missing)
             if len(self.alive) <= FEW_ROWS:
                 self._index(self._indexing)
             else:
-                self._checkpoints(partial(self._index, self._indexing))
+                self._checkpoints(partial(self.guarded, partial(self._index, self._indexing)))
         for vectors in self.vectors.values():
             with self.lock:
                 build = vectors.plan(idle)
             vectors.store_waiting()
             if build is not None:
-                self._builds(partial(self._run, vectors, build))
+                self._builds(partial(self.guarded, partial(self._run, vectors, build)))
 
     def status(self) -> dict[str, int]:
         """Counts for operators: points, vectors, vectors in graphs, segments."""
@@ -335,6 +355,8 @@ class Shard:
             self.alive.add(row.row)
             index_payload(self.payload.fields, row.row, row.payload)
         self.checkpoint.stale_rows = len(self.alive)
+        if len(self.alive) != self.store.alive():
+            raise DamagedState(f"{len(self.alive)} points are stored, and {self.store.alive()} were after the last write")
 
 
 def _vector_formats(config: CollectionConfig) -> VectorFormats:

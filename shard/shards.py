@@ -6,12 +6,17 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import NamedTuple
+
+import msgspec
 
 from catalog.collection import Collection
 from journal.log import Positions, TopicPartition
+from journal.rocksdb import is_damage
 from journal.topics import Topics
 from shard.batch import Limits
 from shard.shard import Background, Shard
@@ -20,14 +25,26 @@ from shard.vectors.segment_policy import DEFAULT_POLICY, SegmentPolicy
 log = logging.getLogger(__name__)
 
 _IDENTITY = "identity"
-STATE_FORMAT = 2
-"""What is stored in another format is removed, and replayed from the log."""
-"""A file that identifies the collection: after a log is restored or replaced, its id may mean another collection."""
+"""A file that names the log and the collection: after a log is restored or replaced, an id may mean another collection."""
 
+STATE_FORMAT = 3
+"""What is stored in another format is removed, and replayed from the log."""
 
 FIRST_DELAY_S = 1.0
 MAX_DELAY_S = 60.0
 MAX_REASON_CHARS = 500
+
+
+class LogFault(Exception):
+    """Records that a shard needs, or that it has applied, are not in the log any more. Its state is kept as it is."""
+
+
+class Remedy(Enum):
+    """What ends the quarantine of a shard."""
+
+    RETRY = "it is tried again"
+    REBUILD = "its state is removed and replayed from the log"
+    OPERATOR = "its state is kept until an operator decides, see `vecraft journal repair --help`"
 
 
 class Quarantine(NamedTuple):
@@ -37,10 +54,13 @@ class Quarantine(NamedTuple):
     number: int
     reason: str
     failures: int
+    remedy: Remedy = Remedy.RETRY
 
     @property
     def delay_s(self) -> float:
         """Backoff in seconds after the last failure, before the shard is opened again."""
+        if self.remedy is Remedy.OPERATOR:
+            return MAX_DELAY_S
         return min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** min(self.failures - 1, 10))
 
 
@@ -48,9 +68,10 @@ class ShardUnavailable(Exception):
     """A shard is in quarantine, so its collection cannot be read or written here. Retry after `retry_after_s` seconds."""
 
     def __init__(self, quarantine: Quarantine) -> None:
+        within = "" if quarantine.remedy is Remedy.OPERATOR else f" within {quarantine.delay_s:g} s"
         super().__init__(
             f"shard {quarantine.number} of collection {quarantine.collection!r} is not served: {quarantine.reason}; "
-            f"it is tried again within {quarantine.delay_s:g} s"
+            f"{quarantine.remedy.value}{within}"
         )
         self.retry_after_s = quarantine.delay_s
 
@@ -72,7 +93,13 @@ class Shards:
         policy: SegmentPolicy = DEFAULT_POLICY,
         checkpoints: Background | None = None,
     ) -> None:
-        self._folder = folder
+        self.folder = folder
+        self.log = ""
+        """The identity of the log. State of another log is removed when it is opened."""
+        self.damaged: SimpleQueue[tuple[Shard, Exception]] = SimpleQueue()
+        """Shards whose files were found damaged, by a read or a background task."""
+        self.on_damage: Callable[[], None] = lambda: None
+        """Called, from any thread, when a shard was added to `damaged`."""
         self._topics = topics
         self._limits = limits
         self._builds = builds
@@ -117,13 +144,24 @@ class Shards:
         slots = tuple(self._opened(collection, number, 0) for number in range(collection.config.shard_number))
         self._set(collection.id, slots)
 
-    def reopen(self, collection: Collection, number: int) -> Shard | None:
-        """Opens a shard in quarantine; it stays there until `serve`. None when opening fails: the failure is then counted."""
-        slot = self._opened(collection, number, self._failures(collection.id, number))
-        if isinstance(slot, Shard):
-            return slot
-        self._put(collection.id, number, slot)
-        return None
+    def reopen(self, collection: Collection, number: int) -> Shard | Quarantine:
+        """Opens a shard in quarantine; it stays there until `serve`, or `fail` with the new Quarantine if that is the result.
+
+        May take long, and may be called from any thread. Damaged state is removed first.
+        """
+        known = self._quarantined.get((collection.id, number))
+        if known is not None and known.remedy is Remedy.REBUILD:
+            log.warning("removing the damaged state of shard %d of collection %s", number, collection.name)
+            shutil.rmtree(self._folder_of(collection.id) / str(number), ignore_errors=True)
+        return self._opened(collection, number, 0 if known is None else known.failures)
+
+    def later(self, task: Callable[[], None]) -> None:
+        """Runs a long task in the background, one after the other."""
+        self._checkpoints(task)
+
+    def fail(self, collection_id: int, failed: Quarantine) -> None:
+        """Notes that a shard in quarantine could not be opened again."""
+        self._put(collection_id, failed.number, failed)
 
     def serve(self, shard: Shard) -> None:
         """Ends the quarantine of a shard that was reopened and has caught up."""
@@ -132,7 +170,8 @@ class Shards:
     def quarantine(self, shard: Shard, error: Exception) -> None:
         """Closes a failed shard and stops serving it. Its state stays on disk, without the batch that failed."""
         id_, number = shard.collection.id, shard.number
-        self._put(id_, number, _quarantine(shard.collection, number, error, self._failures(id_, number)))
+        remedy = Remedy.OPERATOR if isinstance(error, LogFault) else Remedy.REBUILD if is_damage(error) else Remedy.RETRY
+        self._put(id_, number, _quarantine(shard.collection, number, error, self._failures(id_, number), remedy))
         try:
             shard.release()
         except Exception as closing:  # a broken shard must not affect the others
@@ -142,13 +181,17 @@ class Shards:
         """Stops serving a collection's shards. They are closed and their state is removed in the background."""
         dropped = self.served(collection_id)
         self._set(collection_id, ())
-        self._checkpoints(partial(self._remove, self._folder / str(collection_id), dropped))
+        self._checkpoints(partial(self._remove, self._folder_of(collection_id), dropped))
 
     def discard(self, collection_id: int) -> None:
         """Closes a collection's shards and removes their state, so that it can be opened again with none."""
         dropped = self.served(collection_id)
         self._set(collection_id, ())
-        self._remove(self._folder / str(collection_id), dropped)
+        self._remove(self._folder_of(collection_id), dropped)
+
+    def remove(self, shard: Shard) -> None:
+        """Closes a shard that was opened while its collection was dropped. Its state is removed in the background."""
+        self._checkpoints(partial(self._remove, self._folder_of(shard.collection.id), [shard]))
 
     def _remove(self, folder: Path, shards: Sequence[Shard]) -> None:
         for shard in shards:
@@ -157,7 +200,7 @@ class Shards:
 
     def drop_strangers(self, known: Mapping[int, Collection]) -> None:
         """Removes the state of collections that are no longer in the catalog."""
-        for folder in self._folder.glob("*"):
+        for folder in self.folder.glob("*"):
             if folder.name.isdigit() and int(folder.name) not in known:
                 log.info("removing the state of the deleted collection %s", folder.name)
                 self._checkpoints(partial(self._remove, folder, []))
@@ -174,17 +217,27 @@ class Shards:
             self._claim_folder(collection)
             return self._new_shard(collection, number)
         except Exception as error:  # RocksDB's errors have no class of their own
-            return _quarantine(collection, number, error, failures)
+            remedy = Remedy.REBUILD if is_damage(error) or isinstance(error, _UNREADABLE) else Remedy.RETRY
+            return _quarantine(collection, number, error, failures, remedy)
 
     def _new_shard(self, collection: Collection, number: int) -> Shard:
-        folder = self._folder / str(collection.id) / str(number)
-        return Shard(folder, collection, number, self._topics, self._limits, self._builds, self._policy, self._checkpoints)
+        folder = self._folder_of(collection.id) / str(number)
+        shard = Shard(folder, collection, number, self._topics, self._limits, self._builds, self._policy, self._checkpoints)
+        shard.on_damage = partial(self._report, shard)
+        return shard
+
+    def _report(self, shard: Shard, error: Exception) -> None:
+        self.damaged.put((shard, error))
+        self.on_damage()
+
+    def _folder_of(self, collection_id: int) -> Path:
+        return self.folder / str(collection_id)
 
     def _claim_folder(self, collection: Collection) -> None:
-        """Creates the collection's folder; state of another collection with the same id, or in another format, is removed."""
-        folder = self._folder / str(collection.id)
-        identity = f"{STATE_FORMAT} {collection.name} {collection.created_ms}"
-        if (folder / _IDENTITY).is_file() and (folder / _IDENTITY).read_text() == identity:
+        """Creates the collection's folder. State of another log, of another collection, or in another format is removed."""
+        folder = self._folder_of(collection.id)
+        identity = f"{STATE_FORMAT} {self.log} {collection.name} {collection.created_ms}"
+        if (folder / _IDENTITY).is_file() and (folder / _IDENTITY).read_text(errors="replace") == identity:
             return
         if not self.served(collection.id):
             shutil.rmtree(folder, ignore_errors=True)
@@ -208,11 +261,16 @@ class Shards:
         self._quarantined = left | mine
 
 
-def _quarantine(collection: Collection, number: int, error: Exception, failures: int) -> Quarantine:
-    reason = f"{type(error).__name__}: {error}"[:MAX_REASON_CHARS]
-    quarantine = Quarantine(collection.name, number, reason, failures + 1)
-    level = logging.ERROR if failures == 0 else logging.WARNING
-    log.log(level, "shard %d of collection %s is in quarantine: %s", number, collection.name, reason, exc_info=failures == 0)
+_UNREADABLE = (ValueError, LookupError, msgspec.MsgspecError)
+"""Raised when what is stored makes no sense."""
+
+
+def _quarantine(collection: Collection, number: int, error: Exception, failures: int, remedy: Remedy) -> Quarantine:
+    what = "" if isinstance(error, LogFault) or is_damage(error) else f"{type(error).__name__}: "
+    quarantine = Quarantine(collection.name, number, f"{what}{error}"[:MAX_REASON_CHARS], failures + 1, remedy)
+    level, trace = (logging.ERROR, not isinstance(error, LogFault)) if failures == 0 else (logging.WARNING, False)
+    text = "shard %d of collection %s is in quarantine, %s: %s"
+    log.log(level, text, number, collection.name, remedy.value, quarantine.reason, exc_info=trace)
     return quarantine
 
 

@@ -6,7 +6,7 @@
 | rows     | row, u64                            | id, payload and latest version of a live point            |
 | vectors  | row, u64                            | vectors by name                                         |
 | history  | id length u16, id, version, u64     | a write that cannot be read back from the current state |
-| meta     | `p` topic/partition, `row`          | progress, the next row                                  |
+| meta     | `p` topic/partition, `row`, `alive` | progress, the next row, the number of live points       |
 | meta     | `k` tier, idempotency key           | stamp of the record that was applied under the key      |
 | meta     | `a` tier, idempotency key           | `Attempt`, of a request with conditions                 |
 | meta     | `d` tier, offset u64                | `Decision`: what became of a record with conditions     |
@@ -35,6 +35,7 @@ from rocksdict import BlockBasedOptions, Cache, ColumnFamily, Options, Rdict, Sn
 
 from journal.log import TopicPartition
 from journal.records import SPARSE, Vector
+from journal.rocksdb import base_options, scan
 from journal.stamps import NEVER, Version
 from shard.decisions import Attempt, Decision
 from shard.history import Write, decode_write
@@ -51,7 +52,7 @@ flushed its part of it; without this bound the logs can grow to four times all w
 flushes."""
 
 _FAMILIES = ("points", "rows", "vectors", "history", "meta")
-_NEXT_ROW = b"row"
+_NEXT_ROW, _ALIVE = b"row", b"alive"
 _BATCH, _TOUCHED_FROM, _UNSETTLED = b"b", b"from", b"u"
 _ROWS_PER_GET = 1000
 EXPIRED_AT_ONCE = 10_000
@@ -169,6 +170,10 @@ class Changes:
     def put_next_row(self, row: int) -> None:
         self._batch.put(_NEXT_ROW, row.to_bytes(8, "big"), self._family["meta"])
 
+    def put_alive(self, count: int) -> None:
+        """Records how many points are alive after the batch, for a check at the next start."""
+        self._batch.put(_ALIVE, count.to_bytes(8, "big"), self._family["meta"])
+
     def put_touched(self, number: int, rows: Sequence[int]) -> None:
         """Records which rows write batch `number` created, ended, or changed the payload of."""
         self._batch.put(_batch_key(number), array("I", rows).tobytes(), self._family["meta"])
@@ -203,7 +208,8 @@ class Store:
         path.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._formats = formats
-        self._db = Rdict(str(path), _options(), column_families={name: _options() for name in _FAMILIES})
+        options = _options()
+        self._db = Rdict(str(path), options, column_families=dict.fromkeys(_FAMILIES, options))
         self.families: dict[str, ColumnFamily] = {name: self._db.get_column_family_handle(name) for name in _FAMILIES}
         self._tables = {name: self._db.get_column_family(name) for name in _FAMILIES}
         # Any, because rocksdict's stubs do not distinguish a `get` of one key from a `get` of several.
@@ -242,7 +248,7 @@ class Store:
 
     def scan_rows(self) -> Iterator[Row]:
         """All live points in row order. Only for the writing thread."""
-        for key, data in _scan(self._rows):
+        for key, data in scan(self._rows):
             yield Row(int.from_bytes(key, "big"), *_decode_row(data))
 
     def view(self) -> StoreView:
@@ -253,9 +259,7 @@ class Store:
         """The writes to a point that cannot be read back from its current state. Only for the writing thread."""
         prefix = _version_prefix(point_id)
         writes: dict[Version, Write] = {}
-        for key, data in _scan(self._tables["history"], prefix):
-            if not key.startswith(prefix):
-                break
+        for key, data in scan(self._tables["history"], prefix, prefix):
             writes[int.from_bytes(key[len(prefix) :], "big")] = self.decode_write(data)
         return writes
 
@@ -270,9 +274,9 @@ class Store:
 
     def unsettled(self, until: Version) -> Iterator[tuple[Version, bytes]]:
         """The points that are not settled up to a version at or below `until`, in its order. Only for the writing thread."""
-        for key, _ in _scan(self._meta, _UNSETTLED):
+        for key, _ in scan(self._meta, _UNSETTLED, _UNSETTLED):
             version = int.from_bytes(key[1:9], "big")
-            if key[:1] != _UNSETTLED or version > until:
+            if version > until:
                 return
             yield version, key[9:]
 
@@ -295,7 +299,7 @@ class Store:
         """Removes up to `most` keys that end at or before `stamp`, which the shard has reached in the tier."""
         ended = _until_key(tier, stamp)
         changes = WriteBatch(raw_mode=True)
-        for entry, stamped in islice(_scan(self._meta, ended[:2]), most):
+        for entry, stamped in islice(scan(self._meta, ended[:2]), most):
             if entry[: len(ended)] > ended:
                 break
             key = entry[len(ended) :]
@@ -308,6 +312,10 @@ class Store:
     def next_row(self) -> int:
         """The number of the next new row."""
         return int.from_bytes(self._meta.get(_NEXT_ROW) or b"", "big")
+
+    def alive(self) -> int:
+        """How many points were alive after the latest write batch."""
+        return int.from_bytes(self._meta.get(_ALIVE) or b"", "big")
 
     def rows(self, numbers: Iterable[int]) -> Iterator[Row]:
         """The live points among these rows. Only for the writing thread."""
@@ -330,15 +338,13 @@ class Store:
     def touched(self, after: int) -> BitMap:
         """The rows that write batches above `after` touched."""
         touched = BitMap()
-        for key, rows in _scan(self._meta, _batch_key(after + 1)):
-            if key[:1] != _BATCH:
-                break
+        for _, rows in scan(self._meta, _batch_key(after + 1), _BATCH):
             touched.update(array("I", rows))
         return touched
 
     def identity(self) -> str:
         """The identity that RocksDB gave this database; unique."""
-        return (self._path / "IDENTITY").read_text().strip()
+        return (self._path / "IDENTITY").read_text(errors="replace").strip()
 
     def sync(self) -> None:
         """Makes all writes so far durable."""
@@ -394,7 +400,7 @@ class StoreView:
         removed only when no view is left in which it exists, so iterating over the current keys and getting each from the
         snapshot finds all points of the snapshot.
         """
-        for key, _ in _scan(self._points, start):
+        for key, _ in scan(self._points, start):
             data = _get(self._points, key)
             if data is not None:
                 yield key, _decode_point(data).row
@@ -450,26 +456,14 @@ def _get(snapshot: Snapshot, key: bytes) -> Any:
         raise
 
 
-def _scan(table: Rdict | Snapshot, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values from `start` on. Raises on corruption, which a plain `items()` would hide."""
-    items = table.iter()
-    items.seek(start)
-    while items.valid():
-        yield items.key(), items.value()
-        items.next()
-    items.status()
-
-
 def _options() -> Options:
     table = BlockBasedOptions()
     table.set_block_cache(_cache)
     table.set_bloom_filter(10, False)
-    options = Options(raw_mode=True)
-    options.create_if_missing(True)
+    options = base_options()
     options.create_missing_column_families(True)
     options.set_block_based_table_factory(table)
     options.set_write_buffer_size(WRITE_BUFFER_BYTES)
     options.set_max_total_wal_size(MAX_WAL_BYTES)
-    options.set_keep_log_file_num(2)
     options.set_max_file_opening_threads(1)  # starting the default of 16 takes longer than opening a shard's few files
     return options

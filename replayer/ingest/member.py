@@ -127,7 +127,7 @@ class Ingest:
         """Joins the group, after the catalog has been replayed to the current end of its topic."""
         self._await_catalog()
         self._seen = {}
-        self._identity = self._journal.identity(self._topics.ingest)
+        self._identity = self._journal.identities([self._topics.ingest])[self._topics.ingest]
         self._member = self._journal.join(self.group, self._topics.ingest, self._name)
 
     def close(self) -> None:

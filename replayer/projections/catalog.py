@@ -9,7 +9,7 @@ from catalog.catalog import Catalog, CatalogView
 from journal.log import Entry, Journal, JournalError, Positions, TopicPartition
 from journal.records import CatalogOperation, Record
 from journal.topics import Topics
-from replayer.loop import Projection
+from replayer.loop import LogBounds, Projection
 from replayer.operations import Operations
 from replayer.refusals import Refusal, Refusals
 from replayer.verdicts import Refused, judge_command
@@ -49,10 +49,10 @@ class CatalogProjection(Projection):
     def passes(self) -> Sequence[Sequence[TopicPartition]]:
         return [[self._system]]
 
-    def open(self, ends: Positions, committed: Positions) -> Positions:
+    def open(self, bounds: LogBounds, committed: Positions) -> Positions:
         """Replays the complete system topic, because the projections that open next need the catalog."""
         self._refusals.skip_below({p: offset for p, offset in committed.items() if p == self._system})
-        catalog, end = Catalog(self._limits.idempotency_window_ms), ends[self._system]
+        catalog, end = Catalog(self._limits.idempotency_window_ms), bounds.ends[self._system]
         reader = self._journal.reader()
         try:
             reader.assign({self._system: 0})

@@ -18,7 +18,7 @@ import msgspec
 from catalog.collection import MAX_NAME_CHARS
 from journal.log import Appended, Entry, Headers, Journal, Positions, TopicPartition, acknowledged
 from journal.topics import Topics
-from replayer.loop import Projection
+from replayer.loop import LogBounds, Projection
 
 BURY_TIMEOUT_S = 10.0
 MAX_ORIGINS = 10_000
@@ -248,9 +248,9 @@ class DeadLettersProjection(Projection):
     def passes(self) -> Sequence[Sequence[TopicPartition]]:
         return [[self._partition]]
 
-    def open(self, ends: Positions, committed: Positions) -> Positions:
+    def open(self, bounds: LogBounds, committed: Positions) -> Positions:
         """Always replays the topic from its start, because the list is not stored."""
-        self._start = self._journal.start_offsets([self._partition])[self._partition]
+        self._start = bounds.starts[self._partition]
         return {self._partition: self._start}
 
     def apply(self, entries: Sequence[Entry]) -> Positions:

@@ -4,30 +4,37 @@ Two conditions delay a record. Neither blocks other partitions or shards:
 - The record names a catalog position that this node has not reached. Its partition is paused until the catalog is there, or until
   the claim is known to be false (`verdicts.claim_failed`). Nothing is buffered: the partition is read again from that record.
 - The shard failed. It is quarantined (`Shards.quarantine`), and the positions advance without it. After an exponential
-  backoff it is opened again from disk and reads the missing entries with its own reader (`_CatchUp`). Then it is served again.
+  backoff it is opened again, in the background, from disk or from nothing if its files are damaged, and reads the missing entries
+  with its own reader (`_CatchUp`). Then it is served again.
+
+A shard is also quarantined when the log has lost records that the shard needs or has applied (`_Fault`). Its state is kept, since
+it may be all that is left of them, and it is not opened again: an operator must decide.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 from catalog.catalog import CatalogView
 from catalog.collection import Collection
 from journal.hlc import Clock
-from journal.log import Entry, Journal, JournalError, Positions, TopicPartition
+from journal.log import Damaged, Entry, Journal, JournalError, Positions, TopicPartition, lost_end
 from journal.records import Record
 from journal.topics import TIERS, Topics
-from replayer.loop import IDLE_POLL_S, Projection
+from replayer.known_log import KnownLog
+from replayer.loop import IDLE_POLL_S, POLL_BYTES, LogBounds, Projection
 from replayer.operations import Operations
 from replayer.projections.catalog import CatalogProjection
 from replayer.refusals import Refusal, Refusals
 from replayer.verdicts import Accepted, Dropped, NeedsCatalog, Refused, Verdict, claim_failed, judge
 from shard.batch import Limits
 from shard.shard import Shard
-from shard.shards import FIRST_DELAY_S, AppliedPositions, Quarantine, Shards
+from shard.shards import FIRST_DELAY_S, AppliedPositions, LogFault, Quarantine, Remedy, Shards
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +66,24 @@ class _Retry(NamedTuple):
     at_s: float
 
 
+class _Fault(NamedTuple):
+    """What is wrong with a partition. It affects the shards that have not applied all records below `below`."""
+
+    below: int
+    reason: str
+
+
+ALL_OFFSETS = 2**63
+
+
+class _Opened(NamedTuple):
+    """What became of a shard that was opened in the background."""
+
+    collection: Collection
+    number: int
+    result: Shard | Quarantine
+
+
 class _CatchUp:
     """A quarantined shard that was opened again. `missing` has the next offset of each partition in which it is behind."""
 
@@ -76,7 +101,7 @@ class _CatchUp:
         """
         if not self.missing:
             return []
-        entries, positions = self._reader.poll(CATCH_UP_POLL_S, CATCH_UP_RECORDS)
+        entries, positions = self._reader.poll(CATCH_UP_POLL_S, CATCH_UP_RECORDS, POLL_BYTES)
         self.missing = {p: offset for p, offset in positions.items() if offset < applied[p]}
         if len(self.missing) < len(positions):
             self._reader.assign(self.missing)
@@ -102,8 +127,17 @@ class ShardsProjection(Projection):
         applied: AppliedPositions,
         now_ms: Callable[[], int],
         monotonic_s: Callable[[], float],
+        known: KnownLog,
     ) -> None:
         self._journal = journal
+        self._known = known
+        self._faults: dict[TopicPartition, _Fault] = {}
+        self._opening: set[tuple[int, int]] = set()
+        self._opened: SimpleQueue[_Opened] = SimpleQueue()
+        self._life = 0
+        """Counts how often this projection was opened: what was opened in the background for an earlier life is closed."""
+        self.wake: Callable[[], None] = lambda: None
+        """Called from any thread when `end_step` has something to do."""
         self._topics = topics
         self._clock = clock
         self._catalog = catalog
@@ -125,16 +159,21 @@ class ShardsProjection(Projection):
         tiers = [[p for p in self._topics.data_partitions() if self._topics.tier_of(p.topic) == tier] for tier in TIERS]
         return [*tiers[:FIRST_TIERS], [p for later in tiers[FIRST_TIERS:] for p in later]]
 
-    def open(self, ends: Positions, committed: Positions) -> Positions:
+    def open(self, bounds: LogBounds, committed: Positions) -> Positions:
         """Opens the shards of all collections. Each partition is read from the lowest applied offset of its shards."""
         partitions = self._topics.data_partitions()
+        self._known.note(self._journal, bounds.ends)
+        self._shards.log = self._known.identity
+        self._shards.on_damage = self.wake
+        self._life += 1
         self._refusals.skip_below({p: offset for p, offset in committed.items() if p in partitions})
         view = self._catalog.catalog.view
         self._shards.drop_strangers(view.by_id)
         for number, collection in enumerate(view.by_id.values(), 1):
             log.info("opening collection %s (%d of %d)", collection.name, number, len(view.by_id))
-            self._open(collection, ends)
-        positions = {partition: committed.get(partition, 0) for partition in partitions}
+            self._shards.open(collection)
+        self._hold_shards(bounds)
+        positions = {p: max(bounds.starts[p], min(committed.get(p, 0), bounds.ends[p])) for p in partitions}
         homes: dict[TopicPartition, list[int]] = {}
         for shard in self._shards.all():
             for partition in shard.home_partitions():
@@ -143,19 +182,50 @@ class ShardsProjection(Projection):
                 self._clock.seed(progress.stamp)
         return positions | {partition: min(offsets) for partition, offsets in homes.items()}
 
-    def _open(self, collection: Collection, ends: Positions) -> None:
-        """Opens a collection's shards. State that is ahead of the log comes from another log: it is dropped and rebuilt."""
-        self._shards.open(collection)
-        served = self._shards.served(collection.id)
-        if any(shard.progress(p).offset > ends[p] for shard in served for p in shard.home_partitions()):
-            log.warning("the state of collection %s is ahead of the log: rebuilding it", collection.name)
-            self._shards.discard(collection.id)
-            self._shards.open(collection)
+    def _hold_shards(self, bounds: LogBounds) -> None:
+        """Quarantines the shards that have applied what the log does not have any more, or need it."""
+        self._faults = {}
+        for shard in self._shards.all():
+            self._compare(shard, bounds)
+        for partition, reason in self._journal.refusals().items():
+            self._faults[partition] = _Fault(ALL_OFFSETS, reason)
+        self._hold_affected()
+
+    def _compare(self, shard: Shard, bounds: LogBounds) -> None:
+        """Compares what a shard has applied with the log."""
+        for partition in shard.home_partitions():
+            offset, start, end = shard.progress(partition).offset, bounds.starts[partition], bounds.ends[partition]
+            if offset > end:  # no more appends, by this node at least: the lost offsets would be given out again
+                self._journal.refuse(partition, lost_end(partition, end, offset))
+            elif offset < start and start > self._known.accepted(partition):
+                reason = f"{partition.topic}/{partition.partition} begins at {start}, and records from {offset} on are needed"
+                self._faults[partition] = _Fault(start, reason)
+
+    def _hold_affected(self) -> None:
+        for shard in self._shards.all():
+            if fault := self._fault_of(shard):
+                self._shards.quarantine(shard, LogFault(fault.reason))
+
+    def _fault_of(self, shard: Shard) -> _Fault | None:
+        """The fault in one of its partitions that affects a shard."""
+        for partition in shard.home_partitions():
+            if (fault := self._faults.get(partition)) and shard.progress(partition).offset < fault.below:
+                return fault
+        return None
+
+    def skip(self, damage: Damaged) -> None:
+        """Quarantines the shards that have not applied the damaged records."""
+        known = self._faults.get(damage.partition)
+        self._faults[damage.partition] = _Fault(max(damage.next_offset, known.below if known else 0), str(damage))
+        self._hold_affected()
 
     def close(self) -> None:
         for key in list(self._catch_ups):
             self._end_catch_up(key)
         self._waiting, self._retries = {}, {}
+        self._life += 1
+        self._opening.clear()
+        self._discard_opened()
         self._shards.close()
 
     # The catalog.
@@ -254,6 +324,8 @@ class ShardsProjection(Projection):
                 del self._waiting[partition]
         self._schedule()
         self._retry()
+        self._quarantine_damaged()
+        self._take_opened()
         for key in list(self._catch_ups):
             self._catch_up(key)
         self._schedule()  # for shards that have just failed again
@@ -269,6 +341,7 @@ class ShardsProjection(Projection):
 
     def before_commit(self, applied: Positions) -> None:
         """Advances the stored positions of shards past entries of other shards, so that a restart skips them."""
+        self._known.note_catalog(applied[self._topics.system_partition])
         for shard in self._shards.all():
             lagging = {p: applied[p] for p in shard.home_partitions() if shard.progress(p).offset < applied[p]}
             if lagging:
@@ -301,28 +374,78 @@ class ShardsProjection(Projection):
             for key, state in self._shards.quarantined().items()
         }
 
+    def _quarantine_damaged(self) -> None:
+        """Quarantines the shards whose files a read or a background task has found damaged."""
+        while not self._shards.damaged.empty():
+            shard, error = self._shards.damaged.get_nowait()
+            key = (shard.collection.id, shard.number)
+            if shard is self._shards.find(*key):
+                self._shards.quarantine(shard, error)
+            elif (catching_up := self._catch_ups.get(key)) and catching_up.shard is shard:
+                with self._quarantine_on_failure(shard):
+                    raise error
+
     def _retry(self) -> None:
-        """Opens the quarantined shards whose backoff is over."""
+        """Begins to open the quarantined shards whose backoff is over."""
         now_s = self._monotonic_s()
         for key, retry in self._retries.items():
-            if retry.at_s <= now_s and key not in self._catch_ups and len(self._catch_ups) < CATCH_UPS:
-                self._reopen(*key)
+            is_busy = key in self._catch_ups or key in self._opening
+            held = self._shards.quarantined()[key].remedy is Remedy.OPERATOR
+            if retry.at_s <= now_s and not is_busy and not held and len(self._catch_ups) + len(self._opening) < CATCH_UPS:
+                collection = self._catalog.catalog.view.by_id[key[0]]
+                log.info("trying shard %d of collection %s again", key[1], collection.name)
+                self._opening.add(key)
+                self._shards.later(partial(self._open_again, collection, key[1], self._life))
 
-    def _reopen(self, collection_id: int, number: int) -> None:
-        collection = self._catalog.catalog.view.by_id[collection_id]
-        log.info("trying shard %d of collection %s again", number, collection.name)
-        if (shard := self._shards.reopen(collection, number)) is not None:
-            try:
-                self._catch_ups[collection_id, number] = _CatchUp(shard, self._journal, self._applied.get())
-            except BaseException:
-                shard.close()
-                raise
+    def _open_again(self, collection: Collection, number: int, life: int) -> None:
+        """Opens a shard, in the background."""
+        self._opened.put(_Opened(collection, number, self._shards.reopen(collection, number)))
+        if life == self._life:
+            self.wake()
+        else:
+            self._discard_opened()
+
+    def _discard_opened(self) -> None:
+        while not self._opened.empty():
+            with suppress(Empty):
+                opened = self._opened.get_nowait().result
+                if isinstance(opened, Shard):
+                    opened.release()
+
+    def _take_opened(self) -> None:
+        """Lets the shards that were opened in the background catch up."""
+        while not self._opened.empty():
+            collection, number, result = self._opened.get_nowait()
+            self._opening.discard((collection.id, number))
+            latest = self._catalog.catalog.view.by_id.get(collection.id)
+            if latest is None:  # dropped meanwhile
+                if isinstance(result, Shard):
+                    self._shards.remove(result)
+            elif isinstance(result, Quarantine):
+                self._shards.fail(collection.id, result)
+            else:
+                self._begin_catch_up(result, latest)
+
+    def _begin_catch_up(self, shard: Shard, latest: Collection) -> None:
+        homes = shard.home_partitions()
+        with self._quarantine_on_failure(shard):
+            self._compare(shard, LogBounds(self._journal.start_offsets(homes), self._journal.end_offsets(homes)))
+            if fault := self._fault_of(shard):
+                raise LogFault(fault.reason)
+            if latest is not shard.collection:
+                shard.configure(latest)
+            self._catch_ups[shard.collection.id, shard.number] = _CatchUp(shard, self._journal, self._applied.get())
 
     def _catch_up(self, key: tuple[int, int]) -> None:
         """Applies the next missing entries of a reopened shard, and serves it when none is left."""
         catching_up = self._catch_ups[key]
         try:
             entries = catching_up.read(self._applied.get())
+        except Damaged as damage:
+            self.skip(damage)
+            with self._quarantine_on_failure(catching_up.shard):
+                raise LogFault(str(damage)) from damage
+            return
         except JournalError as error:
             log.warning("a shard cannot read its missing entries: %s", error)
             self._end_catch_up(key)

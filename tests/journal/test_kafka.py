@@ -160,8 +160,8 @@ def test_fewer_copies_than_the_preset_promises_are_refused(admin: AdminClient, j
 def test_a_topic_created_anew_has_another_identity(admin: AdminClient, journal: KafkaJournal) -> None:
     """U2: offsets that begin again are not taken for those that were read before."""
     journal.ensure_topics({"anew": TopicSpec(1)})
-    before = journal.identity("anew")
-    assert journal.identity("anew") == before
+    before = journal.identities(["anew"])
+    assert journal.identities(["anew"]) == before
     admin.delete_topics(["anew"])["anew"].result(WAIT_S)
 
     def created_anew() -> bool:
@@ -171,7 +171,7 @@ def test_a_topic_created_anew_has_another_identity(admin: AdminClient, journal: 
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
-        return until_it_works(lambda: journal.identity("anew")) != before
+        return until_it_works(lambda: journal.identities(["anew"])) != before
 
     until_equal(created_anew, True)
 

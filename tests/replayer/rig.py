@@ -35,7 +35,7 @@ class Rig:
         self.now_ms = NOW_MS
         self.journal = MemoryJournal(lambda: self.now_ms)
         self.clock = Clock(lambda: self.now_ms)
-        self.shards = Shards(folder, TOPICS, Limits(), lambda task: None)
+        self.shards = Shards(folder, TOPICS, Limits(), lambda task: None, checkpoints=lambda task: task())
         self.replayer = Replayer(
             self.journal,
             TOPICS,

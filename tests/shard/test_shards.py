@@ -11,7 +11,7 @@ from journal.log import TopicPartition
 from journal.topics import Topics
 from shard.batch import Limits
 from shard.shard import Shard, ShardClosed
-from shard.shards import AppliedPositions, Shards, ShardUnavailable
+from shard.shards import AppliedPositions, Quarantine, Shards, ShardUnavailable
 
 TOPICS = Topics()
 CONFIG = CollectionConfig({"": VectorParams(2, Distance.DOT)}, shard_number=2)
@@ -34,7 +34,7 @@ def test_a_collection_with_a_shard_in_quarantine_is_refused_as_a_whole(shards: S
     assert [shard.number for shard in shards.served(7)] == [shard.number for shard in shards.all()] == [0]
     assert shards.find(7, 1) is None
     again = shards.reopen(COLLECTION, 1)
-    assert again is not None
+    assert isinstance(again, Shard)
     with pytest.raises(ShardUnavailable):
         shards.of(7)
     shards.serve(again)
@@ -58,10 +58,12 @@ def test_a_shard_that_could_not_be_loaded_can_be_opened_again(shards: Shards, mo
     monkeypatch.setattr(Shard, "_load", load_and_fail)
     shards.open(COLLECTION)
     assert shards.quarantined()[7, 0].failures == 1
-    assert shards.reopen(COLLECTION, 0) is None
+    failed = shards.reopen(COLLECTION, 0)
+    assert isinstance(failed, Quarantine)
+    shards.fail(7, failed)
     assert shards.quarantined()[7, 0].failures == 2
     again = shards.reopen(COLLECTION, 0)
-    assert again is not None
+    assert isinstance(again, Shard)
     shards.serve(again)
     assert len(shards.of(7)) == 2
     shards.close()

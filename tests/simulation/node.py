@@ -150,6 +150,8 @@ class Node:
             if not self.step():
                 if not waits:
                     break
+                while self.tasks:  # shards are opened again in the background
+                    self.work(self.tasks.pop(0))
                 self.world.now_ms += 20_000  # until claims are too late, and shards are tried again
         assert not self.shards.quarantined()
         ends = self.world.journal.end_offsets([TOPICS.system_partition, *TOPICS.data_partitions()])

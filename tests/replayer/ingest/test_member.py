@@ -139,7 +139,7 @@ def test_a_topic_made_anew_under_a_member_is_noticed(rig: IngestRig) -> None:
     ingest = TopicPartition(TOPICS.ingest, 0)
     rig.journal._logs[ingest].clear()
     rig.journal.commit(rig.ingest.group, {ingest: 0})
-    rig.journal.identity = lambda topic: f"{topic}:anew"  # type: ignore[method-assign]
+    rig.journal.identities = lambda topics: {topic: f"{topic}:anew" for topic in topics}  # type: ignore[method-assign]
     rig.produce(upsert(2, 2))
     assert rig.ingest._member is not None
     rig.ingest._member._reader.assign({ingest: 0})  # type: ignore[attr-defined]

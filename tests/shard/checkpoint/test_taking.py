@@ -13,8 +13,9 @@ def test_it_is_taken_while_idle_when_a_few_rows_changed(life: Life) -> None:
     life.upsert([1])
     life.shard.tend(idle=True)
     life.shard.tend(idle=True)
-    assert life.tasks == [life.shard.checkpoint.take]
+    assert len(life.tasks) == 1
     life.tasks.pop()()
+    assert life.shard.checkpoint.stale_rows == 0
     life.shard.tend(idle=True)
     assert not life.tasks, "nothing changed since"
 
@@ -25,7 +26,7 @@ def test_it_is_taken_while_writes_come_in_when_many_rows_changed(life: Life) -> 
         life.upsert([number])
     assert not life.tasks, "ten rows are fewer than twelve"
     life.upsert([5, 6])
-    assert life.tasks == [life.shard.checkpoint.take]
+    assert len(life.tasks) == 1
 
 
 def test_a_task_that_comes_after_the_end_does_nothing(life: Life) -> None:

@@ -1,0 +1,55 @@
+"""How RocksDB is opened and read: shared by the embedded log and by the stores of the shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rocksdict import Options, Rdict, Snapshot
+
+_OPTIONS_FILE = """\
+[Version]
+  rocksdb_version=9.8.4
+  options_file_version=1.1
+[DBOptions]
+  track_and_verify_wals_in_manifest=true
+[CFOptions "default"]
+[TableOptions/BlockBasedTable "default"]
+"""
+"""rocksdict has no method for this option, but it reads RocksDB's option files. Without it, RocksDB opens as if nothing had
+happened when write-ahead logs are missing."""
+
+_DAMAGE = ("Corruption:", "IO error: No such file")
+
+
+def base_options() -> Options:
+    """Options for raw bytes, with `create_if_missing`, under which missing write-ahead logs are an error when opening."""
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "OPTIONS-000001").write_text(_OPTIONS_FILE)
+        (Path(folder) / "rocksdict-config.json").write_text('{"raw_mode": true, "prefix_extractors": {}}')
+        options, _ = Options.load_latest(folder)
+    options.create_if_missing(True)
+    options.set_keep_log_file_num(2)
+    return options
+
+
+def scan(table: Rdict | Snapshot, start: bytes = b"", prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values from `start` on, while they have the prefix. Raises on corruption, which a plain `items()` would hide."""
+    items = table.iter()
+    items.seek(start)
+    while items.valid():
+        key: bytes = items.key()
+        if not key.startswith(prefix):
+            break
+        yield key, items.value()
+        items.next()
+    items.status()
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether RocksDB says that its files are damaged, missing or inconsistent, and not that the system refuses something.
+
+    RocksDB's errors have no class of their own, only texts.
+    """
+    return str(error).startswith(_DAMAGE)

@@ -1,0 +1,102 @@
+"""What this node knows of its log, in the file `log.json` beside its state: which topics its state was made from.
+
+State is a function of one log (I1). If a topic was deleted and made anew, or the cluster was replaced, nothing of what this node
+has applied can be compared with what it would read, so it must not go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+
+import msgspec
+
+from journal.log import Journal, Positions, TopicPartition, Unfit, lost_end
+from journal.topics import TIERS, Topics
+
+REMEDY = "`vecraft topics adopt` says what would be lost, and goes on with this log"
+
+
+class LogChanged(Unfit):
+    """The log is not the one from which this node's state was made."""
+
+
+class Known(msgspec.Struct):
+    """The content of the file: the identity of each topic that holds truth, how far the catalog was read, and below which
+    offsets of a partition (`topic/partition`) an operator has accepted that records are lost.
+    """
+
+    topics: dict[str, str] = {}
+    catalog: int = 0
+    accepted: dict[str, int] = {}
+
+
+class KnownLog:
+    """The file `log.json` in `folder`."""
+
+    def __init__(self, folder: Path, topics: Topics) -> None:
+        self._path = folder / "log.json"
+        self._system = topics.system_partition
+        self._topics = [topics.system, *(topics.tier(tier) for tier in TIERS)]
+        self._missing: set[str] = set()
+        self.known = self._read()
+
+    def _read(self) -> Known:
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=Known)
+        except FileNotFoundError:
+            return Known()
+        except msgspec.MsgspecError:  # damaged: as for a node without state
+            return Known()
+
+    @property
+    def identity(self) -> str:
+        """A short text that tells this log from every other."""
+        return blake2b("".join(self.known.topics.values()).encode(), digest_size=8).hexdigest()
+
+    def check(self, journal: Journal, twice: bool = False) -> None:
+        """Raises LogChanged when a topic was made anew, or is missing though the log has records.
+
+        `twice`: a topic counts as missing only when it was missing at the check before, too: a broker that has just started
+        may not know all topics yet.
+        """
+        present = journal.identities(self._topics)
+        changed = [topic for topic, identity in self.known.topics.items() if present.get(topic, identity) != identity]
+        if changed:
+            raise LogChanged(f"{_named(changed)} deleted and made anew, or the cluster was replaced; {REMEDY}")
+        missing = {topic for topic in self._topics if topic not in present}
+        if self.known.topics or (present.get(self._system.topic) and journal.end_offsets([self._system])[self._system]):
+            gone = missing & self._missing if twice else missing
+            if gone:
+                raise LogChanged(f"{_named(sorted(gone))} missing, and the log has had records; {REMEDY}")
+        self._missing = missing
+
+    def note(self, journal: Journal, ends: Positions) -> None:
+        """Notes the topics as this node's log. Raises LogChanged when the catalog has lost its end."""
+        if self.known.catalog > (end := ends[self._system]):
+            raise LogChanged(f"{lost_end(self._system, end, self.known.catalog)}; {REMEDY}")
+        present = journal.identities(self._topics)
+        if present != self.known.topics:
+            self.write(msgspec.structs.replace(self.known, topics=present))
+
+    def note_catalog(self, position: int) -> None:
+        """Notes how far the catalog is read."""
+        if position > self.known.catalog:
+            self.write(msgspec.structs.replace(self.known, catalog=position))
+
+    def accepted(self, partition: TopicPartition) -> int:
+        """Below which offset of a partition records may be missing, because an operator has accepted that."""
+        return self.known.accepted.get(f"{partition.topic}/{partition.partition}", 0)
+
+    def write(self, known: Known) -> None:
+        """Replaces the file."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self._path.with_suffix(".tmp")
+        unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(known)))
+        unfinished.rename(self._path)
+        self.known = known
+
+
+def _named(topics: Sequence[str]) -> str:
+    return f"topic{'s' if len(topics) > 1 else ''} {', '.join(topics)} {'were' if len(topics) > 1 else 'was'}"
