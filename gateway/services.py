@@ -52,7 +52,13 @@ class NodeState:
         The node is ready despite shards in quarantine, as long as others are served.
         """
         served = bool(self.shards.all()) or not self.shards.quarantined()
-        return not self.stopping.is_set() and self.replayer.failure is None and self.replayer.caught_up() and served
+        return not self.stopping.is_set() and self.failure() is None and self.replayer.caught_up() and served
+
+    def failure(self) -> str | None:
+        """Why the node cannot read or write its log; None when it can."""
+        if (failure := self.replayer.failure) is not None:
+            return str(failure)
+        return self.journal.failure()
 
     def letters(self) -> DeadLetters:
         """The dead letters; removes those whose retention has passed first."""

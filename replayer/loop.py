@@ -176,8 +176,9 @@ class Loop:
 
     def caught_up(self) -> bool:
         """Whether all entries that were in the log when this loop opened are applied."""
-        if self._reached is not self._ready_at and self.applied.covers(self._ready_at):
-            self._reached = self._ready_at  # every read calls this; once true it stays true
+        ready_at = self._ready_at  # read once: `open` may replace it at any moment
+        if self._reached is not ready_at and self.applied.covers(ready_at):
+            self._reached = ready_at  # every read calls this; once true it stays true
         return self._reached is self._ready_at and bool(self.applied.get())
 
     def behind(self) -> tuple[int, int]:

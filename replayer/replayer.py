@@ -73,15 +73,15 @@ class Replayer(Loop):
         self.log_name = log_name(self._journal.identities([self._system])[self._system])
 
     def watch(self) -> None:
-        """Checks every WATCH_S, until `stop`, that the log is still the same, and refuses to go on when it is not. For a thread
-        of its own.
+        """Checks every WATCH_S that the log is still the same, and refuses to go on when it is not. Returns after a refusal or
+        `stop`. For a thread of its own.
         """
-        while not self._stopping.wait(WATCH_S):
+        while self.refusal is None and not self._stopping.wait(WATCH_S):
             try:
                 if self.applied.get():
                     self._known.check(self._journal, twice=True)
             except LogChanged as change:
-                return self.refuse(change)
+                self.refuse(change)
             except JournalError:
                 pass  # the loop meets it, too
 

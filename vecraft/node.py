@@ -76,7 +76,7 @@ class Node:
             await roles.stop()
             log.info("stopped")
         if (refusal := roles.replayer.refusal) is not None:
-            raise StartError(f"{refusal}. `vecraft topics check` says so too, `vecraft topics create` makes new ones")
+            raise StartError(str(refusal))
 
     async def _listen(self, services: Services) -> None:
         settings = self.settings

@@ -64,14 +64,21 @@ class Roles:
         self.services = self._gateway(settings, make_replica)
         self._replaying = threading.Thread(target=self.replayer.run, name="replay", daemon=True)
         self._ingesting = threading.Thread(target=self.ingest.run, name="ingest", daemon=True)
+        self._watching = threading.Thread(target=self._watch, name="log-watch", daemon=True)
 
     def start(self) -> None:
-        """Starts the replay thread."""
+        """Starts the replay thread, and the thread that watches that the log stays the same."""
         self._replaying.start()
+        self._watching.start()
 
     def start_ingest(self) -> None:
         """Starts the ingest thread. Call it after the replay has caught up."""
         self._ingesting.start()
+
+    def _watch(self) -> None:
+        """Stops the ingest when the node must not go on with this log."""
+        self.replayer.watch()
+        self.ingest.stop()
 
     async def stop(self) -> None:
         """Stops all roles, then the journal. Waits at most STOP_S for the threads."""
@@ -79,7 +86,7 @@ class Roles:
         for role in (self.ingest, self.replayer):
             role.stop()
         deadline_s = time.monotonic() + STOP_S
-        for thread in (self._ingesting, self._replaying):
+        for thread in (self._ingesting, self._replaying, self._watching):
             if thread.ident is not None:
                 await asyncio.to_thread(thread.join, max(0.0, deadline_s - time.monotonic()))
         self.builder.stop()

@@ -70,7 +70,7 @@ def _add_pages(app: FastAPI, services: Services) -> None:
 
     @app.get("/healthz")
     async def healthz() -> Response:
-        return _probe(node.replayer.failure is None, _state(node))
+        return _probe(node.failure() is None, _state(node))
 
     @app.get("/livez")
     async def livez() -> Response:
@@ -87,11 +87,11 @@ def _add_pages(app: FastAPI, services: Services) -> None:
 
 def _state(node: NodeState) -> dict[str, Any]:
     done, total = node.replayer.behind()
-    failure = node.replayer.failure
+    failure = node.failure()
     state: dict[str, Any] = {"ready": node.ready(), "replayed": done, "to_replay": total}
     if quarantined := node.shards.quarantined().values():
         state["quarantined"] = [{"collection": q.collection, "shard": q.number, "reason": q.reason} for q in quarantined]
-    return state | ({"failure": str(failure)} if failure is not None else {})
+    return state | ({"failure": failure} if failure is not None else {})
 
 
 def _probe(good: bool, body: dict[str, Any]) -> Response:

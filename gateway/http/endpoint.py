@@ -23,7 +23,7 @@ from gateway.dialect.bodies import Body, SearchReadParams, ignored
 from gateway.dialect.bulk_parser import LARGE_BODY_BYTES
 from gateway.dialect.query_bodies import octet_search
 from gateway.dumping import dumped
-from gateway.http.errors import BadRequest, TooLarge, retry_after, status_of
+from gateway.http.errors import BadRequest, TooLarge, Unavailable, retry_after, status_of
 from gateway.http.metrics import APPEND_SECONDS, REQUEST_SECONDS
 from gateway.http.routes import Route
 from gateway.request import ApiRequest, Response
@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 32 << 20
 MAX_KEY_CHARS = 128
+REFUSED_RETRY_S = 60.0
 
 _POSITIONS = {POSITION_HEADER, "cookie", "api-key"}
 _OCTETS = "application/octet-stream"
@@ -64,6 +65,8 @@ class Endpoint:
         response = request = None
         try:
             request_id = _checked_key("X-Request-Id", request_id) or token_hex(16)
+            if (refusal := self._services.node.replayer.refusal) is not None:
+                raise Unavailable(f"this node serves nothing: {refusal}", REFUSED_RETRY_S)
             request, response = await self._understood(scope, headers, request_id, await read_body(receive, headers))
             result = await self._route.handler(request, response, self._services)
         except Exception as error:  # known errors have a status; others are defects, and are logged
