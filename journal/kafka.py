@@ -49,6 +49,7 @@ from journal.log import (
     TopicPartition,
     TopicSpec,
     Unfit,
+    lost_end,
     pending,
 )
 from journal.topic_check import TopicFacts, breaches, config_of
@@ -133,7 +134,7 @@ class KafkaJournal:
             "message.max.bytes": 1_000_000,
         }
         self._producer = Producer(self._producer_settings)
-        self._epochs = _Epochs()
+        self._seen = _Seen()
         self._groups: dict[str, Consumer] = {}
         self._groups_lock = threading.Lock()
         self._partitions: set[TopicPartition] = set()
@@ -199,6 +200,7 @@ class KafkaJournal:
         if (reason := self._refused.get(partition)) is not None:
             raise Definite(f"{partition.topic}/{partition.partition} takes no writes: {reason}")
         future = pending()
+        floor = self._seen.end(partition)
 
         def delivered(error: KafkaError | None, message: Message) -> None:
             offset = message.offset()
@@ -207,7 +209,11 @@ class KafkaJournal:
             elif offset is None or (time_ms is None and message.timestamp()[0] != TIMESTAMP_LOG_APPEND_TIME):
                 # librdkafka infers the write from a later acknowledgement or from a duplicate error, without an offset.
                 future.set_exception(Indefinite("Kafka: written, but the broker did not say where"))
+            elif offset < floor:  # the topic was made anew, or has lost its end
+                self.refuse(partition, lost_end(partition, offset, floor))
+                future.set_exception(Indefinite(lost_end(partition, offset, floor)))
             else:
+                self._seen.see_end(partition, offset + 1)
                 future.set_result(Appended(partition, offset, message.timestamp()[1]))
 
         try:
@@ -227,7 +233,7 @@ class KafkaJournal:
         return future
 
     def reader(self) -> KafkaReader:
-        return KafkaReader(Consumer(_consumer_settings(self._bootstrap, "vecraft.reader")), self._epochs)
+        return KafkaReader(Consumer(_consumer_settings(self._bootstrap, "vecraft.reader")), self._seen)
 
     def start_offsets(self, partitions: Sequence[TopicPartition]) -> Positions:
         return self._offsets(partitions, _EARLIEST)
@@ -264,7 +270,7 @@ class KafkaJournal:
         return None
 
     def join(self, group: str, topic: str, name: str) -> KafkaMember:
-        return KafkaMember(self._bootstrap, group, topic, name, self._epochs)
+        return KafkaMember(self._bootstrap, group, topic, name, self._seen)
 
     def _offsets(self, partitions: Sequence[TopicPartition], which: Any) -> Positions:
         """The offsets that the partitions' current leaders report.
@@ -282,7 +288,10 @@ class KafkaJournal:
                     raise Indefinite(f"Kafka: {error}") from error
                 self._closing.wait(RETRY_S)
             else:
-                if self._epochs.are_current(answers):
+                if self._seen.are_current(answers):
+                    if which is _LATEST:
+                        for partition, answer in answers.items():
+                            self._seen.see_end(partition, answer.offset)
                     return {partition: answer.offset for partition, answer in answers.items()}
                 if time.monotonic() > deadline:
                     raise Indefinite(f"Kafka: only a former leader answered within {self._timeout_s} s")
@@ -367,11 +376,23 @@ class KafkaJournal:
                     lost.flush(1)
 
 
-class _Epochs:
-    """The latest leader epoch of each partition that this process has seen. Thread-safe: each access is one dict operation."""
+class _Seen:
+    """The latest leader epoch and the highest end of each partition that this process has seen.
+
+    Thread-safe: each access is one dict operation. An end may be a little too low after two threads have written it.
+    """
 
     def __init__(self) -> None:
         self._latest: dict[TopicPartition, int] = {}
+        self._ends: Positions = {}
+
+    def end(self, partition: TopicPartition) -> int:
+        """An append from now on gets this offset or a higher one, if the log is the same."""
+        return self._ends.get(partition, 0)
+
+    def see_end(self, partition: TopicPartition, end: int) -> None:
+        if end > self._ends.get(partition, 0):
+            self._ends[partition] = end
 
     def see(self, partition: TopicPartition, epoch: int | None) -> None:
         if epoch is not None and epoch > self._latest.get(partition, -1):
@@ -387,9 +408,9 @@ class _Epochs:
 class KafkaReader:
     """A reader with manual assignment. End-of-partition events advance the positions past transaction markers."""
 
-    def __init__(self, consumer: Consumer, epochs: _Epochs) -> None:
+    def __init__(self, consumer: Consumer, seen: _Seen) -> None:
         self._consumer = consumer
-        self._epochs = epochs
+        self._seen = seen
         self._positions: Positions = {}
         self._woken = threading.Event()
         self._closed = False
@@ -437,7 +458,8 @@ class KafkaReader:
             return None
         offset = _int(message.offset())
         self._positions[partition] = offset + 1
-        self._epochs.see(partition, message.leader_epoch())
+        self._seen.see(partition, message.leader_epoch())
+        self._seen.see_end(partition, offset + 1)
         kind, time_ms = message.timestamp()
         return Entry(
             partition,
@@ -452,7 +474,7 @@ class KafkaReader:
 class KafkaMember(KafkaReader):
     """A member of a consumer group. Starts at the group's committed offsets, or at the first record without one."""
 
-    def __init__(self, bootstrap: str, group: str, topic: str, name: str, epochs: _Epochs) -> None:
+    def __init__(self, bootstrap: str, group: str, topic: str, name: str, seen: _Seen) -> None:
         settings = _consumer_settings(bootstrap, group) | {
             "auto.offset.reset": "earliest",
             "isolation.level": "read_committed",
@@ -461,7 +483,7 @@ class KafkaMember(KafkaReader):
             "session.timeout.ms": 10_000,
             "allow.auto.create.topics": False,
         }
-        super().__init__(Consumer(settings), epochs)
+        super().__init__(Consumer(settings), seen)
         self._consumer.subscribe([topic])
 
     def poll(self, timeout_s: float, max_records: int = 1000, max_bytes: int = 8 << 20) -> Batch:

@@ -33,6 +33,10 @@ POLL_BYTES = 2 << 20
 RESTART_DELAY_S = 1.0
 
 
+class LogMoved(Exception):
+    """The bounds of the log have changed in a way that only a new start can judge."""
+
+
 class LogBounds(NamedTuple):
     """The first offset of each partition that was not trimmed, and the end offset, as of the start of the loop."""
 
@@ -271,11 +275,23 @@ class Loop:
     def _resume(self) -> None:
         """Continues at the applied positions with a new reader. Entries that are read again are skipped by offset."""
         assert self._reader is not None
+        self.check_log()
         self._reader.close()
         self._reader = self._journal.reader()
-        starts = self._journal.start_offsets(list(self._pass_of))  # another node may have trimmed the dead letters
-        self._next = {p: max(starts[p], offset) for p, offset in self.applied.get().items()}
+        starts, ends = self._journal.start_offsets(list(self._pass_of)), self._journal.end_offsets(list(self._pass_of))
+        applied = self.applied.get()
+        if any(offset > ends[p] or offset < starts[p] for p, offset in applied.items() if not self._may_be_trimmed(p)):
+            raise LogMoved("the log does not hold what is applied, or what comes next")
+        self._next = {p: max(starts[p], offset) for p, offset in applied.items()}
         self._reader.assign({p: offset for p, offset in self._next.items() if p not in self._paused})
+
+    def check_log(self) -> None:
+        """Raises Unfit when the log is not the one that is applied."""
+        return
+
+    def _may_be_trimmed(self, partition: TopicPartition) -> bool:
+        """Whether another node may trim a partition: it is of a topic that does not keep everything."""
+        return not self._specs[partition.topic].log_times
 
     def _poll_timeout_s(self) -> float:
         """Short while a commit is due soon, long when idle. A new entry ends the poll early in both cases."""

@@ -26,8 +26,16 @@ class Refusal(NamedTuple):
 class Refusals:
     """Writes and counts the dead letters of this node. Writes none for records replayed again after a restart."""
 
-    def __init__(self, journal: Journal, topics: Topics, operations: Operations, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        topics: Topics,
+        operations: Operations,
+        now_ms: Callable[[], int],
+        check_log: Callable[[], None],
+    ) -> None:
         self.buried = 0
+        self._check_log = check_log
         self._journal = journal
         self._topics = topics
         self._operations = operations
@@ -39,8 +47,14 @@ class Refusals:
         self._done = self._done | committed
 
     def bury(self, refused: Sequence[Refusal]) -> None:
-        """Writes dead letters and waits until they are durable. Raises JournalError."""
+        """Writes dead letters and waits until they are durable. Raises JournalError.
+
+        First checks that the log is still the same: in another one, good records look wrong.
+        """
         new = [refusal for refusal in refused if refusal.entry.offset >= self._done.get(refusal.entry.partition, 0)]
+        if not new:
+            return
+        self._check_log()
         burials = [Burial(entry, verdict.reason, collection) for entry, verdict, collection in new]
         bury(self._journal, self._topics, burials, self._now_ms())
         for entry, verdict, _ in new:

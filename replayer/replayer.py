@@ -46,9 +46,9 @@ class Replayer(Loop):
         self._system = topics.system
         self.operations = Operations()
         self.letters = letters
-        self._refusals = Refusals(journal, topics, self.operations, now_ms)
-        self._catalog = CatalogProjection(journal, topics, limits, self.operations, self._refusals, stopping)
         self._known = KnownLog(shards.folder, topics)
+        self._refusals = Refusals(journal, topics, self.operations, now_ms, self.check_log)
+        self._catalog = CatalogProjection(journal, topics, limits, self.operations, self._refusals, stopping)
         of_shards = ShardsProjection(
             journal,
             topics,
@@ -68,9 +68,13 @@ class Replayer(Loop):
         super().__init__(journal, topics.all(), group, [self._catalog, of_shards, of_letters], applied, stopping, monotonic_s)
 
     def open(self) -> None:
-        self._known.check(self._journal)
+        self.check_log()
         super().open()
         self.log_name = log_name(self._journal.identities([self._system])[self._system])
+
+    def check_log(self) -> None:
+        """Raises LogChanged when the log is not the one that this node has applied."""
+        self._known.check(self._journal)
 
     def watch(self) -> None:
         """Checks every WATCH_S that the log is still the same, and refuses to go on when it is not. Returns after a refusal or

@@ -115,6 +115,7 @@ class Roles:
             self.replayer.applied,
             settings.node,
             wall_clock_ms,
+            check_log=self.replayer.check_log,
         )
 
     def _gateway(self, settings: Settings, make_replica: MakeReplica) -> Services:
