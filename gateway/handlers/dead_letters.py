@@ -9,12 +9,12 @@ from typing import Any
 
 import orjson
 
-from gateway.http.errors import BadRequest, NotFound
+from gateway.http.errors import BadRequest, Conflict, NotFound
 from gateway.request import ApiRequest, Response
 from gateway.services import NodeState, Services
 from gateway.writes import APPLY_S
 from journal import codec
-from journal.log import Entry, Indefinite, acknowledged
+from journal.log import Entry, Indefinite, JournalError, acknowledged
 from journal.records import describe
 from replayer.ingest.format import NotIngestible, change_of
 from replayer.projections.dead_letters import BURY_TIMEOUT_S, DeadLetter, original, remove
@@ -86,7 +86,7 @@ async def lag(request: ApiRequest, response: Response, services: Services) -> di
 async def _retry(services: Services, letters: Sequence[DeadLetter]) -> dict[str, Any]:
     def write_again() -> None:
         journal = services.node.journal
-        entries = [original(entry, letter) for letter, entry in _read(services.node, letters)]
+        entries = [_whole(services.node, letter, entry) for letter, entry in _read(services.node, letters)]
         futures = [journal.append(entry.partition, entry.value, entry.key, entry.headers) for entry in entries]
         for future in futures:
             acknowledged(future, BURY_TIMEOUT_S)
@@ -103,7 +103,9 @@ async def _remove(services: Services, letters: Sequence[DeadLetter], why: str) -
     """Removes letters from the list on every node; returns when they are removed on this node."""
     if letters:
         node = services.node
-        appended = await services.reads.offload(False, partial(remove, node.journal, node.topics, letters, why))
+        appended = await services.reads.offload(
+            False, partial(remove, node.journal, node.topics, letters, why, node.clock.physical_ms())
+        )
         await services.gate.reached({appended.partition: appended.offset + 1}, APPLY_S)
     return len(letters)
 
@@ -131,7 +133,7 @@ def _described(letter: DeadLetter) -> dict[str, Any]:
         "offset": letter.offset,
         "timestamp_ms": letter.time_ms,
         "buried_ms": letter.buried_ms,
-    }
+    } | ({} if letter.whole_bytes is None else {"whole_bytes": letter.whole_bytes})
 
 
 def _shown(node: NodeState, letter: DeadLetter) -> dict[str, Any]:
@@ -169,6 +171,24 @@ def _entries(node: NodeState, wanted: dict[int, DeadLetter]) -> Iterator[Entry]:
                 return
     finally:
         reader.close()
+
+
+def _whole(node: NodeState, letter: DeadLetter, entry: Entry) -> Entry:
+    """The original record of a letter. One that is buried in part is read where it came from. Raises Conflict if it is gone."""
+    if letter.whole_bytes is None:
+        return original(entry, letter)
+    reader = node.journal.reader()
+    try:
+        reader.assign({letter.origin: letter.offset})
+        entries = reader.poll(READ_TIMEOUT_S, 1).entries
+    except JournalError:
+        entries = []
+    finally:
+        reader.close()
+    if not entries or entries[0].offset != letter.offset:
+        place = f"{letter.origin.topic}/{letter.origin.partition}/{letter.offset}"
+        raise Conflict(f"dead letter {letter.number} holds only a part of its record, and {place} is not in the log any more")
+    return entries[0]
 
 
 def _decoded(entry: Entry, node: NodeState) -> Any:

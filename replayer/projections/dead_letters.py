@@ -2,8 +2,11 @@
 
 To bury a record is to append it to the dead-letter topic, with unchanged key, value, time and headers, and with the headers of
 Kafka Connect's dead letter queues, so that standard tools can show it. Removals are appended to the same topic, as marks. So all
-nodes fold the same list from the topic, after any crash. Several nodes may bury the same record: the list keeps one letter per
-source position.
+nodes fold the same list from the topic, after any crash.
+
+Several nodes may bury the same record, and a new node buries all of them again. Each node buries the refused records of a
+partition in offset order, so a letter at or below the highest position that was buried from its log and partition before is a
+copy, and is ignored. Before the topic is trimmed, these positions are appended to it as a mark.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from hashlib import sha256
 from typing import NamedTuple
 
 import msgspec
@@ -21,8 +25,8 @@ from journal.topics import Topics
 from replayer.loop import LogBounds, Projection
 
 BURY_TIMEOUT_S = 10.0
-MAX_ORIGINS = 10_000
-"""Source positions of removed letters that are kept, so that a late copy from a slow replica does not add a letter again."""
+MAX_SOURCES = 10_000
+"""Logs and partitions of which the highest buried position is kept; the one that was used longest ago leaves."""
 
 MIN_TRIM = 100
 """The dead-letter topic is trimmed when at least this many entries at its start are no longer in the list."""
@@ -38,8 +42,16 @@ MAX_COUNTED_NAMES = 10_000
 OTHERS = ""
 """The counter name for letters of unknown collections, or without a collection."""
 
+MAX_WHOLE_BYTES = 900_000
+"""A larger record, with key and headers, is buried in part: a producer may write more than fits into a letter with its reason."""
+
+KEPT_BYTES = 64 << 10
+"""What is kept of the value of a record that is buried in part."""
+
+KEPT_KEY_BYTES, KEPT_HEADER_BYTES = 4096, 16 << 10
+
 _ERRORS, _OWN = "__connect.errors.", "vecraft-dead-letter-"
-_MARK = f"{_OWN}mark"
+_MARK, _WHOLE, _LOG = f"{_OWN}mark", f"{_OWN}bytes", f"{_OWN}log"
 
 
 class Burial(NamedTuple):
@@ -60,35 +72,63 @@ class DeadLetter(NamedTuple):
     reason: str
     buried_ms: int
     time_ms: int
+    whole_bytes: int | None = None
+    """The size of the value, if the letter holds only its first KEPT_BYTES."""
 
 
 class _Mark(msgspec.Struct):
-    """The value of a mark: the numbers of letters to remove from the list."""
+    """The value of a mark: the numbers of letters to remove from the list, and the next position to bury of each source."""
 
-    removed: list[int]
+    removed: list[int] = []
+    buried: list[tuple[str, int, int]] = []
+    """Identity of a topic, partition, and offset."""
 
 
 def bury(journal: Journal, topics: Topics, burials: Sequence[Burial], now_ms: int) -> None:
     """Appends dead letters and waits until they are durable. Raises JournalError."""
-    futures = [
-        journal.append(
-            topics.dead_letter_partition,
-            burial.entry.value,
-            burial.entry.key,
-            _headers(burial, now_ms),
-            time_ms=burial.entry.time_ms,
-        )
-        for burial in burials
-    ]
+    futures = []
+    logs = journal.identities(list({burial.entry.partition.topic for burial in burials})) if burials else {}
+    for entry, reason, collection in burials:
+        kept, whole_bytes = _kept(entry)
+        headers = [*_headers(kept, reason, collection, now_ms), (_LOG, logs.get(entry.partition.topic, "").encode())]
+        if whole_bytes is not None:
+            digest = sha256(entry.value).hexdigest()
+            headers = [*headers, (_WHOLE, str(whole_bytes).encode()), (f"{_OWN}sha256", digest.encode())]
+        futures.append(journal.append(topics.dead_letter_partition, kept.value, kept.key, headers, time_ms=entry.time_ms))
     for future in futures:
         acknowledged(future, BURY_TIMEOUT_S)
 
 
-def remove(journal: Journal, topics: Topics, letters: Iterable[DeadLetter], why: str) -> Appended:
+def _kept(entry: Entry) -> tuple[Entry, int | None]:
+    """What is buried of a record, and the size of its value if that is only a part."""
+    key, headers = entry.key or b"", entry.headers
+    extra = len(key) + sum(len(name) + len(value) for name, value in headers)
+    if len(entry.value) + extra <= MAX_WHOLE_BYTES:
+        return entry, None
+    if extra > KEPT_HEADER_BYTES:
+        key, headers = key[:KEPT_KEY_BYTES], _first_headers(headers)
+    return entry._replace(value=entry.value[:KEPT_BYTES], key=key or None, headers=headers), len(entry.value)
+
+
+def _first_headers(headers: Headers) -> Headers:
+    """The first headers, up to KEPT_HEADER_BYTES."""
+    kept, size = [], 0
+    for name, value in headers:
+        size += len(name) + len(value)
+        if size > KEPT_HEADER_BYTES:
+            break
+        kept.append((name, value))
+    return kept
+
+
+def remove(journal: Journal, topics: Topics, letters: Iterable[DeadLetter], why: str, now_ms: int) -> Appended:
     """Appends a mark that removes letters from the list of every node. Waits until it is durable; raises JournalError."""
-    mark = msgspec.json.encode(_Mark([letter.number for letter in letters]))
+    return _append_mark(journal, topics.dead_letter_partition, _Mark([letter.number for letter in letters]), why, now_ms)
+
+
+def _append_mark(journal: Journal, partition: TopicPartition, mark: _Mark, why: str, now_ms: int) -> Appended:
     headers = [(_MARK, why.encode())]
-    return acknowledged(journal.append(topics.dead_letter_partition, mark, None, headers), BURY_TIMEOUT_S)
+    return acknowledged(journal.append(partition, msgspec.json.encode(mark), None, headers, time_ms=now_ms), BURY_TIMEOUT_S)
 
 
 def original(entry: Entry, letter: DeadLetter) -> Entry:
@@ -97,8 +137,7 @@ def original(entry: Entry, letter: DeadLetter) -> Entry:
     return Entry(letter.origin, letter.offset, entry.time_ms, entry.key, entry.value, headers)
 
 
-def _headers(burial: Burial, now_ms: int) -> Headers:
-    entry, reason, collection = burial
+def _headers(entry: Entry, reason: str, collection: str, now_ms: int) -> Headers:
     errors = {
         "topic": entry.partition.topic,
         "partition": str(entry.partition.partition),
@@ -132,22 +171,32 @@ class DeadLetters:
         self._lock = threading.Lock()
         self._letters: OrderedDict[int, DeadLetter] = OrderedDict()
         self._by_collection: dict[str, OrderedDict[int, None]] = {}
-        self._origins: OrderedDict[tuple[TopicPartition, int], None] = OrderedDict()
+        self._buried: OrderedDict[tuple[str, int], int] = OrderedDict()
+        """The next position to bury by identity of the topic and partition."""
 
     def apply(self, entry: Entry, known: Container[str]) -> None:
         """Applies the next record of the topic. Ignores a record that is neither a letter nor a mark."""
         headers = dict(entry.headers)
         try:
             if _MARK in headers:
-                removed = msgspec.json.decode(entry.value, type=_Mark).removed
+                mark = msgspec.json.decode(entry.value, type=_Mark)
                 with self._lock:
-                    self._drop(removed)
+                    self._drop(mark.removed)
+                    for log, partition, offset in mark.buried:
+                        self._is_new((log, partition), offset - 1)
                 return
             letter = _letter(entry, headers)
+            source = (headers.get(_LOG, b"").decode()[:MAX_NAME_CHARS] or letter.origin.topic, letter.origin.partition)
         except (ValueError, KeyError, msgspec.MsgspecError):
             return
         with self._lock:
-            self._add(letter, known)
+            if self._is_new(source, letter.offset):
+                self._add(letter, known)
+
+    def buried(self) -> list[tuple[str, int, int]]:
+        """The next position to bury of each source: identity of the topic, partition, offset."""
+        with self._lock:
+            return [(source, partition, offset) for (source, partition), offset in self._buried.items()]
 
     def expire(self, now_ms: int, known: Container[str]) -> None:
         """Removes letters older than `keep_ms`."""
@@ -175,13 +224,15 @@ class DeadLetters:
         with self._lock:
             return next(iter(self._letters), None)
 
+    def _is_new(self, source: tuple[str, int], offset: int) -> bool:
+        """Whether the record at `offset` was not buried before. Notes that it is."""
+        before = self._buried.pop(source, 0)
+        self._buried[source] = max(before, offset + 1)
+        if len(self._buried) > MAX_SOURCES:
+            self._buried.popitem(last=False)
+        return offset >= before
+
     def _add(self, letter: DeadLetter, known: Container[str]) -> None:
-        origin = (letter.origin, letter.offset)
-        if origin in self._origins:
-            return
-        self._origins[origin] = None
-        if len(self._origins) > MAX_ORIGINS + len(self._letters):
-            self._origins.popitem(last=False)
         self._letters[letter.number] = letter
         of_collection = self._by_collection.setdefault(letter.collection, OrderedDict())
         of_collection[letter.number] = None
@@ -217,6 +268,7 @@ def _letter(entry: Entry, headers: Mapping[str, bytes]) -> DeadLetter:
         headers[f"{_ERRORS}exception.message"].decode(errors="replace")[:MAX_REASON_CHARS],
         _number(headers[f"{_OWN}ms"]),
         entry.time_ms,
+        _number(headers[_WHOLE]) if _WHOLE in headers else None,
     )
 
 
@@ -264,5 +316,7 @@ class DeadLettersProjection(Projection):
         first = self.letters.first()
         new_start = applied[self._partition] if first is None else first
         if new_start - self._start >= MIN_TRIM:
+            mark = _Mark(buried=self.letters.buried())
+            _append_mark(self._journal, self._partition, mark, "trimmed", self._now_ms())
             self._journal.trim({self._partition: new_start})
             self._start = new_start

@@ -32,7 +32,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 def test_the_catalog_can_be_followed_without_replaying_shards(rig: Rig) -> None:
     """As a process does that only leads requests to others: it reads the system topic, and nothing else."""
     stopping, operations = threading.Event(), Operations()
-    refusals = Refusals(rig.journal, TOPICS, operations, lambda: rig.now_ms)
+    refusals = Refusals(rig.journal, TOPICS, operations, lambda: rig.now_ms, lambda: None)
     catalog = CatalogProjection(rig.journal, TOPICS, Limits(), operations, refusals, stopping)
     specs = {TOPICS.system: TOPICS.all()[TOPICS.system]}
     loop = Loop(rig.journal, specs, "gateway", [catalog], AppliedPositions(), stopping, lambda: rig.now_ms / 1000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha256
 
 import pytest
 
@@ -11,7 +12,17 @@ from journal.log import Entry, Indefinite, TopicPartition, pending
 from journal.memory import MemoryJournal
 from journal.topics import Topics
 from replayer.projections import dead_letters
-from replayer.projections.dead_letters import TOTAL_FACTOR, Burial, DeadLetters, bury, original, remove
+from replayer.projections.dead_letters import (
+    MAX_WHOLE_BYTES,
+    MIN_TRIM,
+    TOTAL_FACTOR,
+    Burial,
+    DeadLetters,
+    DeadLettersProjection,
+    bury,
+    original,
+    remove,
+)
 
 TOPICS = Topics("v")
 KNOWN = ("c", "few", "many")
@@ -60,7 +71,7 @@ def test_copies_of_several_replicas_are_one_letter_also_when_it_has_left() -> No
     cemetery.bury(1)
     cemetery.bury(1)
     assert len(cemetery.folded().list()) == 1
-    remove(cemetery.journal, TOPICS, cemetery.folded().list(), "cleared")
+    remove(cemetery.journal, TOPICS, cemetery.folded().list(), "cleared", cemetery.now_ms)
     cemetery.bury(1)
     assert cemetery.folded().list() == []
     assert cemetery.folded().sizes(["c"]) == {"": 0, "c": 0}
@@ -102,7 +113,7 @@ def test_whatever_else_stands_in_the_topic_is_passed_over() -> None:
     "write",
     [
         lambda cemetery: cemetery.bury(1),
-        lambda cemetery: remove(cemetery.journal, TOPICS, [], "cleared"),
+        lambda cemetery: remove(cemetery.journal, TOPICS, [], "cleared", cemetery.now_ms),
     ],
 )
 def test_an_append_that_takes_too_long_is_indefinite(
@@ -156,3 +167,48 @@ def test_a_forged_letter_is_none_when_it_cannot_be_shown(header: str) -> None:
     headers = [(name, b"9" * 1000 if name.endswith(f".{header}") else value) for name, value in entry.headers]
     cemetery.journal.append(TOPICS.dead_letter_partition, b"", None, headers).result()
     assert [letter.number for letter in cemetery.folded().list()] == [0]
+
+
+@pytest.mark.parametrize(
+    ("value", "key", "headers"),
+    [
+        (bytes(1_048_500), b"k", ()),
+        (bytes(950_000), bytes(80_000), ()),
+        (b"v", b"k" * 1_000_000, ()),
+        (b"v", None, (("h", bytes(1_000_000)), ("late", b"1"))),
+        (b"v", None, tuple((f"h{n}", bytes(1000)) for n in range(1000))),
+    ],
+)
+def test_what_is_buried_always_fits(value: bytes, key: bytes | None, headers: tuple[tuple[str, bytes], ...]) -> None:
+    """I6: a record that only just fitted into its topic would not fit with its reason. A digest and a part of it are kept."""
+    cemetery = Cemetery()
+    bury(cemetery.journal, TOPICS, [Burial(Entry(FROM, 1, 5, key, value, headers), "r" * 5_000, "c" * 5_000)], cemetery.now_ms)
+    (entry,) = cemetery.entries()
+    size = len(entry.value) + len(entry.key or b"") + sum(len(name) + len(data) for name, data in entry.headers)
+    assert size < MAX_WHOLE_BYTES
+    assert value.startswith(entry.value)
+    assert dict(entry.headers)["vecraft-dead-letter-sha256"] == sha256(value).hexdigest().encode()
+    (letter,) = cemetery.folded().list()
+    assert (letter.offset, letter.whole_bytes) == (1, len(value))
+
+
+def test_cleared_letters_do_not_come_back_after_a_trim_or_from_a_new_node() -> None:
+    """A3: a node without state replays, and buries, everything that was ever refused."""
+    cemetery = Cemetery()
+    for offset in range(MIN_TRIM + 5):
+        cemetery.bury(offset)
+    letters = cemetery.folded()
+    remove(cemetery.journal, TOPICS, letters.list()[:-1], "cleared", cemetery.now_ms)
+    partition = TOPICS.dead_letter_partition
+    projection = DeadLettersProjection(cemetery.journal, TOPICS, cemetery.folded(), lambda: KNOWN, lambda: cemetery.now_ms)
+    projection.before_commit(cemetery.journal.end_offsets([partition]))
+    assert cemetery.journal.start_offsets([partition])[partition] == MIN_TRIM + 4
+    for offset in range(MIN_TRIM + 5):
+        cemetery.bury(offset)
+    cemetery.bury(MIN_TRIM + 9)
+    fresh = DeadLetters(1000, 1000)
+    reader = cemetery.journal.reader()
+    reader.assign({partition: MIN_TRIM + 4})
+    for entry in reader.poll(0).entries:
+        fresh.apply(entry, KNOWN)
+    assert [letter.offset for letter in fresh.list()] == [MIN_TRIM + 4, MIN_TRIM + 9]
