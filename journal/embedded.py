@@ -34,6 +34,7 @@ from journal.log import (
     check_trim,
     pending,
 )
+from journal.statistics import Statistics, of_rocksdb
 
 GROUP_BYTES = 16 << 20
 """Upper bound of one group commit; the remaining appends wait for the next one."""
@@ -188,6 +189,13 @@ class EmbeddedJournal:
     def committed(self, group: str, partitions: Sequence[TopicPartition]) -> Positions:
         offsets = {partition: self._db.get(_group_key(group, partition)) for partition in partitions}
         return {partition: int.from_bytes(offset, "big") for partition, offset in offsets.items() if offset is not None}
+
+    @property
+    def failure(self) -> Exception | None:
+        return self._failure
+
+    def statistics(self) -> Statistics:
+        return {"journal": of_rocksdb([self._db.property_int_value])}
 
     def close(self) -> None:
         with self._appended:

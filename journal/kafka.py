@@ -51,6 +51,7 @@ from journal.log import (
     Unfit,
     pending,
 )
+from journal.statistics import ClientStatistics, Statistics
 from journal.topic_check import TopicFacts, breaches, config_of
 
 log = logging.getLogger(__name__)
@@ -121,17 +122,22 @@ class KafkaJournal:
         self._timeout_s = append_timeout_s
         client: dict[str, Any] = {"bootstrap.servers": bootstrap, "allow.auto.create.topics": False} | _COMMON
         self._admin = AdminClient(client)
-        self._producer_settings = client | {
-            "enable.idempotence": True,
-            "acks": "all",
-            "linger.ms": 0,
-            # With several requests in flight, a batch that is retried while a later one is acknowledged loses its offset.
-            "max.in.flight.requests.per.connection": 1,
-            "compression.type": "lz4",
-            "delivery.timeout.ms": int(append_timeout_s * 1000),
-            "queue.buffering.max.kbytes": max_in_flight_bytes >> 10,
-            "message.max.bytes": 1_000_000,
-        }
+        self._statistics = ClientStatistics()
+        self._producer_settings = (
+            client
+            | self._statistics.settings("producer")
+            | {
+                "enable.idempotence": True,
+                "acks": "all",
+                "linger.ms": 0,
+                # With several requests in flight, a batch that is retried while a later one is acknowledged loses its offset.
+                "max.in.flight.requests.per.connection": 1,
+                "compression.type": "lz4",
+                "delivery.timeout.ms": int(append_timeout_s * 1000),
+                "queue.buffering.max.kbytes": max_in_flight_bytes >> 10,
+                "message.max.bytes": 1_000_000,
+            }
+        )
         self._producer = Producer(self._producer_settings)
         self._epochs = _Epochs()
         self._groups: dict[str, Consumer] = {}
@@ -224,7 +230,8 @@ class KafkaJournal:
         return future
 
     def reader(self) -> KafkaReader:
-        return KafkaReader(Consumer(_consumer_settings(self._bootstrap, "vecraft.reader")), self._epochs)
+        settings = _consumer_settings(self._bootstrap, "vecraft.reader") | self._statistics.settings("reader")
+        return KafkaReader(Consumer(settings), self._epochs)
 
     def start_offsets(self, partitions: Sequence[TopicPartition]) -> Positions:
         return self._offsets(partitions, _EARLIEST)
@@ -304,6 +311,13 @@ class KafkaJournal:
                     raise _journal_error(error.args[0]) from error
             self._closing.wait(RETRY_S)
         return {TopicPartition(p.topic, p.partition): p.offset for p in committed if p.offset != OFFSET_INVALID}
+
+    @property
+    def failure(self) -> Exception | None:
+        return None  # the client goes on by itself
+
+    def statistics(self) -> Statistics:
+        return self._statistics.get()
 
     def close(self) -> None:
         if self._closing.is_set():

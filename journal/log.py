@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple, Protocol, TypeVar
 
+from journal.statistics import Statistics
+
 T = TypeVar("T")
 
 Headers = Sequence[tuple[str, bytes]]
@@ -200,6 +202,13 @@ class Journal(Protocol):
 
     def committed(self, group: str, partitions: Sequence[TopicPartition]) -> Positions:
         """The committed offsets of the group; partitions without a commit are left out."""
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why the log takes no more writes until it is opened again; None while it may take them."""
+
+    def statistics(self) -> Statistics:
+        """What the implementation measures of itself. Cheap; asks no broker."""
 
     def close(self) -> None:
         """Completes or fails all appends in flight and releases the resources. Idempotent."""

@@ -28,6 +28,7 @@ from journal.log import (
     check_trim,
     pending,
 )
+from journal.statistics import Statistics
 
 
 class AppendFault(Enum):
@@ -122,6 +123,13 @@ class MemoryJournal:
 
     def committed(self, group: str, partitions: Sequence[TopicPartition]) -> Positions:
         return {p: self._committed[group, p] for p in partitions if (group, p) in self._committed}
+
+    @property
+    def failure(self) -> Exception | None:
+        return None
+
+    def statistics(self) -> Statistics:
+        return {}
 
     def close(self) -> None:
         with self._changed:

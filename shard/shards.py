@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from catalog.collection import Collection
 from journal.log import Positions, TopicPartition
+from journal.statistics import of_rocksdb
 from journal.topics import Topics
 from shard.batch import Limits
 from shard.shard import Background, Shard
@@ -109,6 +110,10 @@ class Shards:
     def quarantined(self) -> Mapping[tuple[int, int], Quarantine]:
         """The shards in quarantine, by collection id and shard number."""
         return self._quarantined
+
+    def statistics(self) -> dict[str, float]:
+        """What RocksDB measures of itself, in all shards together."""
+        return of_rocksdb(value_of for shard in self.all() for value_of in shard.store.properties())
 
     # Changing.
 
@@ -211,7 +216,7 @@ class Shards:
 def _quarantine(collection: Collection, number: int, error: Exception, failures: int) -> Quarantine:
     reason = f"{type(error).__name__}: {error}"[:MAX_REASON_CHARS]
     quarantine = Quarantine(collection.name, number, reason, failures + 1)
-    level = logging.ERROR if failures == 0 else logging.WARNING
+    level = logging.ERROR if failures == 0 else logging.DEBUG  # once when it begins, not at each attempt
     log.log(level, "shard %d of collection %s is in quarantine: %s", number, collection.name, reason, exc_info=failures == 0)
     return quarantine
 

@@ -20,6 +20,7 @@ from journal.hlc import Clock
 from journal.log import Entry, Journal, JournalError, Positions, TopicPartition
 from journal.records import Record
 from journal.topics import TIERS, Topics
+from replayer.failures import FailureLog
 from replayer.loop import IDLE_POLL_S, Projection
 from replayer.operations import Operations
 from replayer.projections.catalog import CatalogProjection
@@ -117,6 +118,7 @@ class ShardsProjection(Projection):
         self._waiting: dict[TopicPartition, _Waiting] = {}
         self._retries: dict[tuple[int, int], _Retry] = {}
         self._catch_ups: dict[tuple[int, int], _CatchUp] = {}
+        self._reading = FailureLog()
         catalog.follow(self._on_command)
 
     # Opening and closing.
@@ -189,6 +191,7 @@ class ShardsProjection(Projection):
     # Records.
 
     def apply(self, entries: Sequence[Entry]) -> Positions:
+        self._clock.compare_read(max((entry.time_ms for entry in entries), default=0))
         accepted: Records = []
         refused: list[Refusal] = []
         waiting: dict[TopicPartition, _Waiting] = {}
@@ -310,7 +313,7 @@ class ShardsProjection(Projection):
 
     def _reopen(self, collection_id: int, number: int) -> None:
         collection = self._catalog.catalog.view.by_id[collection_id]
-        log.info("trying shard %d of collection %s again", number, collection.name)
+        log.debug("trying shard %d of collection %s again", number, collection.name)
         if (shard := self._shards.reopen(collection, number)) is not None:
             try:
                 self._catch_ups[collection_id, number] = _CatchUp(shard, self._journal, self._applied.get())
@@ -324,11 +327,12 @@ class ShardsProjection(Projection):
         try:
             entries = catching_up.read(self._applied.get())
         except JournalError as error:
-            log.warning("a shard cannot read its missing entries: %s", error)
+            self._reading.failed("a shard cannot read its missing entries", error)
             self._end_catch_up(key)
             retry = self._retries[key]
             self._retries[key] = retry._replace(at_s=self._monotonic_s() + FIRST_DELAY_S)
             return
+        self._reading.succeeded("shards read their missing entries again")
         records = []
         for entry in entries:  # refused ones got their dead letter when they were first read
             verdict = judge(entry, self._catalog.catalog, self._topics, self._limits)
