@@ -212,8 +212,12 @@ class EmbeddedJournal:
             if self._failure is None:
                 raise
 
+    def knows(self, partition: TopicPartition) -> bool:
+        """Whether the log has this partition."""
+        return partition in self._ends
+
     def _check_known(self, partition: TopicPartition) -> None:
-        if partition not in self._ends:
+        if not self.knows(partition):
             raise Definite(f"unknown partition: {partition.topic}/{partition.partition}")
 
     def _partitions(self, topic: str) -> list[TopicPartition]:

@@ -98,6 +98,7 @@ _COMMON: dict[str, Any] = {
     "socket.timeout.ms": 3_000,
     # librdkafka logs several times per second while a broker is down; callers get the error anyway.
     "log_level": 2,
+    "logger": logging.getLogger("librdkafka"),  # else it writes to stderr in a form of its own
     "error_cb": lambda error: log.debug("Kafka: %s", error.str()),
 }
 

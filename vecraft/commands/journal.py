@@ -158,6 +158,7 @@ def _opened(settings: Settings, stack: ExitStack) -> Journal:
 
     if settings.journal == "kafka":
         journal = open_journal(settings)
+        stack.callback(journal.close)
     else:
         folder = journal_folder(settings)
         try:
@@ -168,7 +169,10 @@ def _opened(settings: Settings, stack: ExitStack) -> Journal:
             raise
         except Exception as error:  # RocksDB's errors have no class of their own
             raise CommandError(f"cannot read the journal in {folder}: {' '.join(str(error).split())}") from error
-    stack.callback(journal.close)
+        stack.callback(journal.close)
+        if not journal.knows(_partitions(settings)[0]):
+            prefix = settings.topic_prefix
+            raise CommandError(f"the journal has no topics {prefix}.*, --topic-prefix names those of the node")
     return journal
 
 
