@@ -20,7 +20,6 @@ from vecraft.flags import GROUPS
 from vecraft.settings import Settings
 
 
-
 def commands_of(parser: argparse.ArgumentParser, *names: str) -> Iterator[list[str]]:
     """Each command line of a parser that leads to a parser of its own: the subcommands at every level."""
     yield [*names]
