@@ -135,13 +135,13 @@ class Health:
 
     def _replay(self, lag: Mapping[TopicPartition, Measured]) -> Finding:
         replayer = self._node.replayer
+        behind = sum(measured.lag.records for measured in lag.values())
+        stalled_s = self._stalled_s(bool(behind) and replayer.failure is None and replayer.caught_up())
         if (failure := replayer.failure) is not None:
             return Finding(Status.FAILING, f"the replay has stopped: {failure}")
         if not replayer.caught_up():
             done, total = replayer.behind()
             return Finding(Status.STARTING, f"{done} of {total} records are replayed" if total else "the state is being opened")
-        behind = sum(measured.lag.records for measured in lag.values())
-        stalled_s = self._stalled_s(bool(behind))
         if stalled_s >= STALLED_S:
             return Finding(Status.FAILING, f"the replay has applied nothing for {stalled_s:.0f} s, {behind} records wait")
         if any(measured.state is LagState.BACK_PRESSURE for measured in lag.values()):
