@@ -124,21 +124,18 @@ class KafkaJournal:
         client: dict[str, Any] = {"bootstrap.servers": bootstrap, "allow.auto.create.topics": False} | _COMMON
         self._admin = AdminClient(client)
         self._statistics = ClientStatistics()
-        self._producer_settings = (
-            client
-            | self._statistics.settings("producer")
-            | {
-                "enable.idempotence": True,
-                "acks": "all",
-                "linger.ms": 0,
-                # With several requests in flight, a batch that is retried while a later one is acknowledged loses its offset.
-                "max.in.flight.requests.per.connection": 1,
-                "compression.type": "lz4",
-                "delivery.timeout.ms": int(append_timeout_s * 1000),
-                "queue.buffering.max.kbytes": max_in_flight_bytes >> 10,
-                "message.max.bytes": 1_000_000,
-            }
-        )
+        self._producer_settings = client | {
+            "enable.idempotence": True,
+            "acks": "all",
+            "linger.ms": 0,
+            # With several requests in flight, a batch that is retried while a later one is acknowledged loses its offset.
+            "max.in.flight.requests.per.connection": 1,
+            "compression.type": "lz4",
+            "delivery.timeout.ms": int(append_timeout_s * 1000),
+            "queue.buffering.max.kbytes": max_in_flight_bytes >> 10,
+            "message.max.bytes": 1_000_000,
+            **self._statistics.settings("producer"),
+        }
         self._producer = Producer(self._producer_settings)
         self._epochs = _Epochs()
         self._groups: dict[str, Consumer] = {}
