@@ -6,16 +6,14 @@ A partition without records does not close by itself, and a shard has one in eac
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from gateway.services import NodeState
 from gateway.writes import WriteService
 from journal.hlc import millis_of
-from journal.log import JournalError
+from journal.log import Indefinite, JournalError
 from journal.topics import TIERS
 from query.consistency import NotCaughtUp
-
-log = logging.getLogger(__name__)
+from replayer.failures import FailureLog
 
 CHECK_EVERY_S = 5.0
 UNSETTLED = 5_000
@@ -24,6 +22,7 @@ UNSETTLED = 5_000
 
 async def keep_closing(node: NodeState, writes: WriteService) -> None:
     """Writes barriers every few seconds, where they are needed. Runs until it is cancelled."""
+    failures = FailureLog()
     while True:
         await asyncio.sleep(CHECK_EVERY_S)
         if not node.ready():
@@ -33,5 +32,7 @@ async def keep_closing(node: NodeState, writes: WriteService) -> None:
             if shard.unsettled() > UNSETTLED and behind_s > CHECK_EVERY_S:  # another node may have closed it
                 try:
                     await writes.write_barriers(shard.collection, shard.number, list(TIERS))
+                    failures.succeeded("shards are closed again")
                 except (JournalError, NotCaughtUp) as error:
-                    log.warning("shard %d of collection %s is not closed: %s", shard.number, shard.collection.name, error)
+                    known = error if isinstance(error, JournalError) else Indefinite(str(error))
+                    failures.failed(f"shard {shard.number} of collection {shard.collection.name} is not closed", known)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from gateway.admission.budget import Budget
 from gateway.admission.strict_mode import Rates
 from gateway.decided import DecidedWrites
+from gateway.health import Health
 from gateway.reads import ReadService
 from gateway.result_cache import ResultCache
 from gateway.sessions import Sessions
@@ -30,6 +33,14 @@ from shard.shards import Shards
 RESULT_CACHE_BYTES = 16 << 20
 
 
+class DiskUsage(NamedTuple):
+    """Bytes of a file system."""
+
+    total: int
+    used: int
+    free: int
+
+
 @dataclass(frozen=True, slots=True)
 class NodeState:
     """The state of the node, for operators, probes and dashboards. Thread-safe; shared by the event loops."""
@@ -43,6 +54,7 @@ class NodeState:
     ingest: Ingest
     shards: Shards
     budget: Budget
+    data_dir: Path
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     stopping: threading.Event = field(default_factory=threading.Event)
 
@@ -58,7 +70,14 @@ class NodeState:
         """Why the node cannot read or write its log; None when it can."""
         if (failure := self.replayer.failure) is not None:
             return str(failure)
-        return self.journal.failure()
+        return None if self.journal.failure is None else str(self.journal.failure)
+
+    def disk_usage(self) -> DiskUsage | None:
+        """Total, used and free bytes of the file system of the data folder; None when it cannot be looked at."""
+        try:
+            return DiskUsage(*shutil.disk_usage(self.data_dir))
+        except OSError:
+            return None
 
     def letters(self) -> DeadLetters:
         """The dead letters; removes those whose retention has passed first."""
@@ -74,14 +93,18 @@ class NodeState:
         """The number of records that this node has written to the dead letters."""
         return self.replayer.buried + self.ingest.dead
 
+    def lag(self) -> dict[TopicPartition, Measured]:
+        """The lag of the replay by partition; none while the state is being opened. Raises JournalError."""
+        if not (applied := self.replayer.applied.get()):
+            return {}
+        return self.replayer.lag.measure(self.journal.end_offsets(list(applied)), applied, self.clock.physical_ms())
+
     def measured_lag(self) -> dict[TopicPartition, Measured]:
-        """The lag of the replay by partition; empty when the log cannot be asked."""
-        applied = self.replayer.applied.get()
+        """As `lag`; empty when the log cannot be asked."""
         try:
-            ends = self.journal.end_offsets(list(applied))
+            return self.lag()
         except JournalError:
             return {}
-        return self.replayer.lag.measure(ends, applied, self.clock.physical_ms())
 
     def ingest_lag(self) -> Positions:
         """How many records of the ingest topic are not written yet, by partition; empty when the log cannot be asked."""
@@ -103,6 +126,7 @@ class Services:
     writes: WriteService
     decided: DecidedWrites
     gate: Gate
+    health: Health
     sessions: Sessions = field(default_factory=Sessions)
     results: ResultCache = field(default_factory=lambda: ResultCache(RESULT_CACHE_BYTES))
     rates: Rates = field(default_factory=Rates)

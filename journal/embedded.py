@@ -49,6 +49,7 @@ from journal.log import (
     pending,
 )
 from journal.rocksdb import base_options, is_damage, scan
+from journal.statistics import Statistics, of_rocksdb
 
 log = logging.getLogger(__name__)
 
@@ -237,9 +238,6 @@ class EmbeddedJournal:
     def refusals(self) -> Mapping[TopicPartition, str]:
         return self._refused
 
-    def failure(self) -> str | None:
-        return None if self._failure is None else str(self._failure)
-
     def join(self, group: str, topic: str, name: str) -> Member:
         return self._groups.join(group, self._partitions(topic))
 
@@ -255,6 +253,13 @@ class EmbeddedJournal:
     def committed(self, group: str, partitions: Sequence[TopicPartition]) -> Positions:
         offsets = {partition: self._db.get(_group_key(group, partition)) for partition in partitions}
         return {partition: int.from_bytes(offset, "big") for partition, offset in offsets.items() if offset is not None}
+
+    @property
+    def failure(self) -> Exception | None:
+        return self._failure
+
+    def statistics(self) -> Statistics:
+        return {"journal": of_rocksdb([self._db.property_int_value])}
 
     def close(self) -> None:
         with self._appended:
@@ -272,8 +277,12 @@ class EmbeddedJournal:
             if self._failure is None:
                 raise
 
+    def knows(self, partition: TopicPartition) -> bool:
+        """Whether the log has this partition."""
+        return partition in self._ends
+
     def _check_known(self, partition: TopicPartition) -> None:
-        if partition not in self._ends:
+        if not self.knows(partition):
             raise Definite(f"unknown partition: {partition.topic}/{partition.partition}")
 
     def _partitions(self, topic: str) -> list[TopicPartition]:

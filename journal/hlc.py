@@ -44,6 +44,28 @@ class Clock:
         self._last = 0
         self._latest_ms = 0
         self.drift_errors = 0
+        self._skew_ms = {"written": 0, "read": 0}
+
+    @property
+    def max_drift_ms(self) -> int:
+        """The bound of the drift."""
+        return self._max_drift_ms
+
+    @property
+    def skew_ms(self) -> int:
+        """How far the log's clock is ahead of physical time here, at least; negative when it is behind, 0 when nothing shows it.
+
+        From the latest record written and the latest read: what the time between sending and acknowledgement explains is no skew.
+        """
+        return max(self._skew_ms.values(), key=abs)
+
+    def compare_written(self, sent_ms: int, append_ms: int) -> None:
+        """Compares the append time of a record that was sent at `sent_ms` and is acknowledged now."""
+        self._skew_ms["written"] = max(0, append_ms - self._physical()) or min(0, append_ms - sent_ms)
+
+    def compare_read(self, append_ms: int) -> None:
+        """Compares the append time of a record that is read now: it may be old, but not from the future."""
+        self._skew_ms["read"] = max(0, append_ms - self._physical())
 
     @property
     def last(self) -> int:

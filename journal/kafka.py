@@ -52,6 +52,7 @@ from journal.log import (
     lost_end,
     pending,
 )
+from journal.statistics import ClientStatistics, Statistics
 from journal.topic_check import TopicFacts, breaches, config_of
 
 log = logging.getLogger(__name__)
@@ -98,6 +99,7 @@ _COMMON: dict[str, Any] = {
     "socket.timeout.ms": 3_000,
     # librdkafka logs several times per second while a broker is down; callers get the error anyway.
     "log_level": 2,
+    "logger": logging.getLogger("librdkafka"),  # else it writes to stderr in a form of its own
     "error_cb": lambda error: log.debug("Kafka: %s", error.str()),
 }
 
@@ -122,6 +124,7 @@ class KafkaJournal:
         self._timeout_s = append_timeout_s
         client: dict[str, Any] = {"bootstrap.servers": bootstrap, "allow.auto.create.topics": False} | _COMMON
         self._admin = AdminClient(client)
+        self._statistics = ClientStatistics()
         self._producer_settings = client | {
             "enable.idempotence": True,
             "acks": "all",
@@ -132,6 +135,7 @@ class KafkaJournal:
             "delivery.timeout.ms": int(append_timeout_s * 1000),
             "queue.buffering.max.kbytes": max_in_flight_bytes >> 10,
             "message.max.bytes": 1_000_000,
+            **self._statistics.settings("producer"),
         }
         self._producer = Producer(self._producer_settings)
         self._seen = _Seen()
@@ -233,7 +237,8 @@ class KafkaJournal:
         return future
 
     def reader(self) -> KafkaReader:
-        return KafkaReader(Consumer(_consumer_settings(self._bootstrap, "vecraft.reader")), self._seen)
+        settings = _consumer_settings(self._bootstrap, "vecraft.reader") | self._statistics.settings("reader")
+        return KafkaReader(Consumer(settings), self._seen)
 
     def start_offsets(self, partitions: Sequence[TopicPartition]) -> Positions:
         return self._offsets(partitions, _EARLIEST)
@@ -265,9 +270,6 @@ class KafkaJournal:
 
     def refusals(self) -> Mapping[TopicPartition, str]:
         return self._refused
-
-    def failure(self) -> str | None:
-        return None
 
     def join(self, group: str, topic: str, name: str) -> KafkaMember:
         return KafkaMember(self._bootstrap, group, topic, name, self._seen)
@@ -329,6 +331,13 @@ class KafkaJournal:
                     raise _journal_error(error.args[0]) from error
             self._closing.wait(RETRY_S)
         return {TopicPartition(p.topic, p.partition): p.offset for p in committed if p.offset != OFFSET_INVALID}
+
+    @property
+    def failure(self) -> Exception | None:
+        return None  # the client goes on by itself
+
+    def statistics(self) -> Statistics:
+        return self._statistics.get()
 
     def close(self) -> None:
         if self._closing.is_set():

@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple, Protocol, TypeVar
 
+from journal.statistics import Statistics
+
 T = TypeVar("T")
 
 Headers = Sequence[tuple[str, bytes]]
@@ -208,9 +210,6 @@ class Journal(Protocol):
     def refusals(self) -> Mapping[TopicPartition, str]:
         """The partitions that take no appends, and why."""
 
-    def failure(self) -> str | None:
-        """Why the log cannot be written at the moment; None when nothing is known to be wrong."""
-
     def join(self, group: str, topic: str, name: str) -> Member:
         """Joins a consumer group that shares the partitions of a topic.
 
@@ -223,6 +222,13 @@ class Journal(Protocol):
 
     def committed(self, group: str, partitions: Sequence[TopicPartition]) -> Positions:
         """The committed offsets of the group; partitions without a commit are left out."""
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why the log cannot be written at the moment; None when nothing is known to be wrong."""
+
+    def statistics(self) -> Statistics:
+        """What the implementation measures of itself. Cheap; asks no broker."""
 
     def close(self) -> None:
         """Completes or fails all appends in flight and releases the resources. Idempotent."""

@@ -28,6 +28,7 @@ from journal.log import (
     check_trim,
     pending,
 )
+from journal.statistics import Statistics
 
 
 class AppendFault(Enum):
@@ -122,9 +123,6 @@ class MemoryJournal:
     def refusals(self) -> Mapping[TopicPartition, str]:
         return self._refused
 
-    def failure(self) -> str | None:
-        return None
-
     def join(self, group: str, topic: str, name: str) -> Member:
         with self._changed:
             partitions = [partition for partition in self._logs if partition.topic == topic]
@@ -137,6 +135,13 @@ class MemoryJournal:
 
     def committed(self, group: str, partitions: Sequence[TopicPartition]) -> Positions:
         return {p: self._committed[group, p] for p in partitions if (group, p) in self._committed}
+
+    @property
+    def failure(self) -> Exception | None:
+        return None
+
+    def statistics(self) -> Statistics:
+        return {}
 
     def close(self) -> None:
         with self._changed:

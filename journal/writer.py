@@ -179,7 +179,7 @@ class Writer:
 
     def _append(self, drafts: Sequence[_Draft], origin: Origin) -> Future[Receipt]:
         """Stamps all records of a write, then appends them."""
-        receipt = _PendingReceipt(len(drafts), self._max_drift_ms)
+        receipt = _PendingReceipt(len(drafts), self._max_drift_ms, self._clock)
         with self._lock:  # so that stamp order is log order; all slow work is already done
             try:
                 stamps = [self._clock.now() for _ in drafts]
@@ -199,7 +199,9 @@ class Writer:
 class _PendingReceipt:
     """Combines the futures of the records of one write."""
 
-    def __init__(self, count: int, max_drift_ms: int) -> None:
+    def __init__(self, count: int, max_drift_ms: int, clock: Clock) -> None:
+        self._clock = clock
+        self._sent_ms = clock.physical_ms()
         self.future: Future[Receipt] = Future()
         self.future.set_running_or_notify_cancel()  # cannot be cancelled: the appends continue
         self._missing = count
@@ -226,6 +228,7 @@ class _PendingReceipt:
         self._count_down()
 
     def _arrived(self, written: Written) -> None:
+        self._clock.compare_written(self._sent_ms, written.appended.time_ms)
         # Every replica will refuse this record because of its drift, so the write fails although it is in the log.
         if reason := drift_error(written.hlc, written.appended.time_ms, self._max_drift_ms):
             self.failed(Definite(f"this node's clock is off: {reason}"))

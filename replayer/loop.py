@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from journal.log import Damaged, Entry, Journal, JournalError, Positions, Reader, TopicPartition, TopicSpec, Unfit
-from replayer.failures import log_failure
+from replayer.failures import FailureLog
 from replayer.lag import LagMeter
 from shard.shards import AppliedPositions
 
@@ -121,6 +121,7 @@ class Loop:
         self._next_commit_s = 0.0
         self._idle = True
         self._stopping = stopping
+        self._failures, self._commits = FailureLog(), FailureLog()
         self._ready_at: Positions = {}
         self._reached: Positions | None = None
 
@@ -140,6 +141,7 @@ class Loop:
                 else:
                     self.open()
                 opened, self.failure = True, None
+                self._failures.succeeded("the replay goes on")
                 while not self._stopping.is_set():
                     self._check_refusal()
                     try:
@@ -154,7 +156,7 @@ class Loop:
                 break
             except Exception as error:  # state on disk stays consistent, and the log is complete
                 what = "replay stopped" if opened else "the journal cannot be opened yet"
-                log_failure(self.failure, error, what, RESTART_DELAY_S)
+                self._failures.failed(f"{what}, trying again every {RESTART_DELAY_S:g} s", error)
                 self.failure = error
                 if not (opened and isinstance(error, JournalError)):
                     self.close()
@@ -314,7 +316,8 @@ class Loop:
             for projection in self._projections:
                 projection.before_commit(applied)
             self._journal.commit(self._group, applied)
+            self._commits.succeeded("positions are committed again")
         except JournalError as error:  # only dashboards need the commit; projections store their own positions
-            log.warning("positions are not committed: %s", error)
+            self._commits.failed("positions are not committed, so that tools show too much lag", error)
         self._committed = applied
         self._next_commit_s = now_s + COMMIT_EVERY_S

@@ -17,6 +17,7 @@ import msgspec
 from catalog.collection import Collection
 from journal.log import Positions, TopicPartition
 from journal.rocksdb import is_damage
+from journal.statistics import of_rocksdb
 from journal.topics import Topics
 from shard.batch import Limits
 from shard.shard import Background, Shard
@@ -136,6 +137,10 @@ class Shards:
     def quarantined(self) -> Mapping[tuple[int, int], Quarantine]:
         """The shards in quarantine, by collection id and shard number."""
         return self._quarantined
+
+    def statistics(self) -> dict[str, float]:
+        """What RocksDB measures of itself, in all shards together."""
+        return of_rocksdb(value_of for shard in self.all() for value_of in shard.store.properties())
 
     # Changing.
 
@@ -268,7 +273,9 @@ _UNREADABLE = (ValueError, LookupError, msgspec.MsgspecError)
 def _quarantine(collection: Collection, number: int, error: Exception, failures: int, remedy: Remedy) -> Quarantine:
     what = "" if isinstance(error, LogFault) or is_damage(error) else f"{type(error).__name__}: "
     quarantine = Quarantine(collection.name, number, f"{what}{error}"[:MAX_REASON_CHARS], failures + 1, remedy)
-    level, trace = (logging.ERROR, not isinstance(error, LogFault)) if failures == 0 else (logging.WARNING, False)
+    level, trace = (
+        (logging.ERROR, not isinstance(error, LogFault)) if failures == 0 else (logging.DEBUG, False)
+    )  # once when it begins
     text = "shard %d of collection %s is in quarantine, %s: %s"
     log.log(level, text, number, collection.name, remedy.value, quarantine.reason, exc_info=trace)
     return quarantine

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import logging
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -345,6 +345,10 @@ class Store:
     def identity(self) -> str:
         """The identity that RocksDB gave this database; unique."""
         return (self._path / "IDENTITY").read_text(errors="replace").strip()
+
+    def properties(self) -> list[Callable[[str], int | None]]:
+        """Of each column family the function from a property of RocksDB to its value."""
+        return [table.property_int_value for table in self._tables.values()]
 
     def sync(self) -> None:
         """Makes all writes so far durable."""

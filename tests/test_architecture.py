@@ -23,7 +23,7 @@ FLOORS = {
 FENCES = {
     "confluent_kafka": {"journal/kafka.py"},
     "faiss": {"shard/vectors/graph.py"},
-    "rocksdict": {"journal/embedded.py", "shard/store.py"},
+    "rocksdict": {"journal/rocksdb.py", "journal/embedded.py", "shard/store.py"},
     "fastapi": {"gateway/http/app.py"},
     "uvicorn": {"vecraft/node.py"},
 }

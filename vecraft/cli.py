@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from vecraft import __version__
 
@@ -39,19 +38,31 @@ def main(arguments: list[str] | None = None) -> int:
     command = _command(given[0]) if given[0] in COMMANDS else None
     options = _parser(given[0], command).parse_args(given)
     assert command is not None, "the parser exits for any other input"
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO, stream=sys.stderr)
-    for library in ("faiss", "uvicorn"):
-        logging.getLogger(library).setLevel(logging.WARNING)
     return _run(command, options)
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one sentence what is wrong, where argparse would print the whole usage. Subcommands get this class, too."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USAGE, f"{self.prog}: {message}; see `{self.prog} --help`\n")
+
+
+def parser_of(name: str) -> argparse.ArgumentParser:
+    """The parser of the command line with the arguments of the subcommand `name`."""
+    return _parser(name, _command(name))
 
 
 def _run(command: Command, options: argparse.Namespace) -> int:
     from vecraft.commands import CommandError
     from vecraft.flags import settings_of
+    from vecraft.logs import set_up
     from vecraft.settings import SettingsError
 
     try:
-        return command.run(settings_of(options), options)
+        settings = settings_of(options)
+        set_up(settings)
+        return command.run(settings, options)
     except SettingsError as error:
         print(f"vecraft: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -73,7 +84,7 @@ def _command(name: str) -> Command:
 
 def _parser(name: str, command: Command | None) -> argparse.ArgumentParser:
     """The parser of the command line. Only the requested subcommand, `name`, has its arguments."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="vecraft",
         description="A vector database whose only truth is its journal. `vecraft COMMAND --help` says more about a command.",
         epilog=EXAMPLES,

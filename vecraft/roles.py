@@ -17,6 +17,7 @@ from gateway.admission.budget import budget_of
 from gateway.barriers import Barriers
 from gateway.decided import DecidedWrites
 from gateway.dialect.bulk_parser import BulkParser
+from gateway.health import Health
 from gateway.reads import MakeReplica, ReadService, ReadTimeouts
 from gateway.services import NodeState, Services
 from gateway.turns import Turns
@@ -65,11 +66,13 @@ class Roles:
         self._replaying = threading.Thread(target=self.replayer.run, name="replay", daemon=True)
         self._ingesting = threading.Thread(target=self.ingest.run, name="ingest", daemon=True)
         self._watching = threading.Thread(target=self._watch, name="log-watch", daemon=True)
+        self._looking = threading.Thread(target=self.services.health.run, name="health", daemon=True)
 
     def start(self) -> None:
-        """Starts the replay thread, and the thread that watches that the log stays the same."""
+        """Starts the replay, the watch that the log stays the same, and the looks at the node's health."""
         self._replaying.start()
         self._watching.start()
+        self._looking.start()
 
     def start_ingest(self) -> None:
         """Starts the ingest thread. Call it after the replay has caught up."""
@@ -83,7 +86,7 @@ class Roles:
     async def stop(self) -> None:
         """Stops all roles, then the journal. Waits at most STOP_S for the threads."""
         self.services.reads.given_up.set()  # the process ends only when the pool's threads do
-        for role in (self.ingest, self.replayer):
+        for role in (self.services.health, self.ingest, self.replayer):
             role.stop()
         deadline_s = time.monotonic() + STOP_S
         for thread in (self._ingesting, self._replaying, self._watching):
@@ -132,6 +135,7 @@ class Roles:
             self.ingest,
             self.shards,
             budget,
+            settings.data_dir,
         )
         timeouts = ReadTimeouts(settings.read_timeout_s, settings.search_timeout_s)
         reads = ReadService(self.replayer, self.shards, gate, self.topics, executor, timeouts, make_replica)
@@ -139,7 +143,7 @@ class Roles:
             self.replayer, self.shards, gate, self.writer, executor, BulkParser(), budget, settings.append_timeout_s
         )
         decided = DecidedWrites(reads, writes, Turns(), Barriers(writes.write_barriers))
-        return Services(node, reads, writes, decided, gate)
+        return Services(node, reads, writes, decided, gate, Health(node))
 
 
 def wall_clock_ms() -> int:

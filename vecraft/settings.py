@@ -35,6 +35,10 @@ class Settings(BaseSettings):
     dead_letters_max: int = Field(1000, ge=1, le=100_000, description="dead letters kept of a collection; the oldest leave")
     dead_letters_days: float = Field(7, gt=0, le=3650, description="how long dead letters are kept")
     serving_threads: int = Field(2, ge=1, le=64, description="event loops that answer requests; they share one interpreter lock")
+    log_format: Literal["text", "json"] = Field("text", description="a line of text, or a JSON object, for each entry of the log")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="what is logged at least; PUT /admin/log-level changes it while the node runs"
+    )
     insecure: bool = Field(False, description="serve other machines although there is no authentication yet")
     max_drift_ms: int = Field(500, ge=1, le=60_000, description="clock skew at which a write is refused; the same on all nodes")
     max_lateness_ms: int = Field(

@@ -33,15 +33,19 @@ class Budget:
         self._looked_s = float("-inf")
         self._last = 0
 
-    def check(self) -> None:
-        """Raises InsufficientStorage when no more data may be added."""
+    def used(self) -> int:
+        """The anonymous memory in bytes, measured within the last LOOK_EVERY_S."""
         with self._lock:
             now_s = self._clock()
             if now_s - self._looked_s > LOOK_EVERY_S:
                 self._looked_s, self._last = now_s, self._used()
-        if self._last > self.bytes:
+            return self._last
+
+    def check(self) -> None:
+        """Raises InsufficientStorage when no more data may be added."""
+        if (used := self.used()) > self.bytes:
             raise InsufficientStorage(
-                f"this node uses {self._last // MIB} MiB of memory, memory_budget_mb is {self.bytes // MIB}: "
+                f"this node uses {used // MIB} MiB of memory, memory_budget_mb is {self.bytes // MIB}: "
                 "writes that add data are refused, deletes and reads go on",
                 retry_after_s=5.0,
             )

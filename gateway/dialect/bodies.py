@@ -13,6 +13,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from catalog.collection import Consistency, Distance
 from gateway.admission.strict_mode import StrictModeBody
+from gateway.log_level import Level
 from journal.ids import ExternalId
 from payload.schema import Language, Stemmer, Stopwords
 from query.stages import MAX_LIMIT
@@ -405,6 +406,10 @@ class FacetBody(Body):
 
 
 # Query strings.
+
+
+class LogLevelBody(Body):
+    level: Level
 
 
 class DeadLetterParams(Struct, forbid_unknown_fields=True):

@@ -12,6 +12,7 @@ from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.handlers.unsupported import REFUSED
+from gateway.health import Status, described
 from gateway.http import metrics, openapi
 from gateway.http.endpoint import Endpoint
 from gateway.http.routes import POINTS, ROUTES, Route
@@ -69,8 +70,10 @@ def _add_pages(app: FastAPI, services: Services) -> None:
         return {"title": TITLE, "version": DIALECT_VERSION, "vecraft": node.version, "node": node.name}
 
     @app.get("/healthz")
-    async def healthz() -> Response:
-        return _probe(node.failure() is None, _state(node))
+    def healthz() -> Response:  # in a thread, because it asks the log
+        components = services.health.look()
+        good = all(component.status is not Status.FAILING for component in components.values())
+        return _probe(good, described(components) | _state(node))
 
     @app.get("/livez")
     async def livez() -> Response:
@@ -78,7 +81,7 @@ def _add_pages(app: FastAPI, services: Services) -> None:
 
     @app.get("/readyz")
     async def readyz() -> Response:
-        return _probe(node.ready(), _state(node))
+        return _probe(node.ready(), described(services.health.seen()) | _state(node))
 
     @app.get("/metrics")
     def metrics_page() -> Response:

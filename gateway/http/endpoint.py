@@ -29,7 +29,7 @@ from gateway.http.routes import Route
 from gateway.request import ApiRequest, Response
 from gateway.services import Services
 from gateway.sessions import NOTHING, POSITION_COOKIE, POSITION_HEADER, Seen, seen_by
-from journal.log import Positions
+from journal.log import Overloaded, Positions
 from journal.token import Token, merge
 from journal.topics import TIERS
 from journal.writer import Origin
@@ -177,6 +177,8 @@ class Endpoint:
         send: Send,
     ) -> None:
         status, text, retry_s = status_of(error)
+        if isinstance(error, Overloaded):
+            self._services.health.overloaded()
         if status == 500:
             log.error("%s %s failed, request %s", self._route.method, self._route.path, request_id, exc_info=error)
         body = {"status": {"error": text}, "time": round(time.perf_counter() - started_s, 9)}

@@ -1,19 +1,30 @@
-"""The Prometheus metrics at `/metrics`. Gauges are computed on each scrape, so they cost nothing in between."""
+"""The Prometheus metrics at `/metrics`; docs/metrics.md lists them. Gauges are computed on each scrape, so they cost nothing in
+between.
+
+Every metric of a node has at most MAX_SERIES series, whatever names callers and producers choose: what comes after the first
+ones is one series more, whose labels are all OTHER.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import platform
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
+from gateway.health import Status
 from gateway.services import NodeState, Services
 from journal.hlc import millis_of
 from journal.log import TopicPartition
 from journal.topics import TIERS
 
+MAX_SERIES = 1000
+OTHER = "other"
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a line for each series that nobody asks for
 REGISTRY = CollectorRegistry()
+ProcessCollector(registry=REGISTRY)
 REQUEST_SECONDS = Histogram(
     "vecraft_request_seconds",
     "Time to answer a request, by route.",
@@ -35,63 +46,81 @@ APPEND_SECONDS = [_APPEND_SECONDS.labels(str(tier)) for tier in TIERS]
 
 _PARTITION = ["topic", "partition"]
 
-
-class _NodeMetrics(Collector):
-    def __init__(self, services: Services) -> None:
-        self._services = services
-
-    def collect(self) -> Iterator[Metric]:
-        results, node = self._services.results, self._services.node
-        yield from _lag(node)
-        yield from _ingest(node)
-        yield from _dead_letters(node)
-        yield CounterMetricFamily("vecraft_result_cache_hits", "Searches answered from the result cache.", results.hits)
-        yield CounterMetricFamily("vecraft_result_cache_misses", "Searches that the cache did not have.", results.misses)
-        clock = node.clock
-        yield GaugeMetricFamily("vecraft_hlc_drift_ms", "How far the clock is ahead of physical time.", clock.drift_ms())
-        yield CounterMetricFamily("vecraft_hlc_drift_errors", "Stamps refused for drift.", clock.drift_errors)
-        yield GaugeMetricFamily("vecraft_ready", "Whether the node is ready.", int(node.ready()))
-        quarantined = [([q.collection, str(q.number)], 1) for q in node.shards.quarantined().values()]
-        text = "Shards that are not served because something failed inside them."
-        yield _gauge("vecraft_quarantined_shards", text, ["collection", "shard"], quarantined)
-        yield from _closing(node)
-        turns = self._services.decided.turns
-        rounds = [([outcome], count) for outcome, count in turns.rounds.items()]
-        text = "Rounds of writes that depend on what is stored; repeated: some of the points had changed."
-        yield _counter("vecraft_decided_rounds", text, ["outcome"], rounds)
-        waiting = turns.waiting
-        yield GaugeMetricFamily("vecraft_decided_waiting", "Writes that have, or wait for, their turn about points.", waiting)
-        for name in ("points", "vectors", "indexed", "segments"):
-            counts = [
-                ([collection.name], sum(shard.status()[name] for shard in node.shards.served(collection.id)))
-                for collection in node.replayer.catalog.view.collections.values()
-            ]
-            yield _gauge(f"vecraft_{name}", f"Number of {name}, by collection.", ["collection"], counts)
-
-
 _Values = Iterable[tuple[Sequence[str], float]]
 
 
-def _gauge(name: str, text: str, labels: list[str], values: _Values) -> Metric:
+def collected(services: Services) -> Iterator[Metric]:
+    """The metrics that are computed when they are asked for."""
+    node, components = services.node, services.health.look()
+    reachable = components["journal"].status is not Status.FAILING
+    yield from _state(node)
+    states = [([name], int(component.status)) for name, component in components.items()]
+    yield _gauge("vecraft_health", "0 ok, 1 starting, 2 degraded, 3 failing.", ["component"], states)
+    yield from _lag(node, reachable)
+    yield from _ingest(node, reachable)
+    yield from _dead_letters(node)
+    yield from _requests(services)
+    yield from _shards(node)
+    yield from _libraries(node)
+
+
+def _gauge(name: str, text: str, labels: list[str], values: _Values, rest: Callable[[Iterable[float]], float] = sum) -> Metric:
+    """A gauge with labels. `rest` makes one value of those beyond MAX_SERIES."""
     gauge = GaugeMetricFamily(name, text, labels=labels)
-    for names, value in values:
+    for names, value in _bounded(values, rest):
         gauge.add_metric(names, value)
     return gauge
 
 
 def _counter(name: str, text: str, labels: list[str], values: _Values) -> Metric:
     counter = CounterMetricFamily(name, text, labels=labels)
-    for names, value in values:
+    for names, value in _bounded(values, sum):
         counter.add_metric(names, value)
     return counter
 
 
-def _lag(node: NodeState) -> Iterator[Metric]:
+def _bounded(values: _Values, rest: Callable[[Iterable[float]], float]) -> _Values:
+    given = list(values)
+    if len(given) <= MAX_SERIES:
+        return given
+    others = [OTHER] * len(given[0][0])
+    return [*given[:MAX_SERIES], (others, rest(value for _, value in given[MAX_SERIES:]))]
+
+
+def _state(node: NodeState) -> Iterator[Metric]:
+    """What runs here, whether it is ready, and what it uses of memory, disk and time."""
+    build = [([node.version, platform.python_version()], 1)]
+    yield _gauge("vecraft_build_info", "1; the labels say what runs.", ["version", "python"], build)
+    yield GaugeMetricFamily("vecraft_ready", "Whether the node is ready.", int(node.ready()))
+    yield GaugeMetricFamily("vecraft_memory_budget_bytes", "Beyond it writes that add data are refused.", node.budget.bytes)
+    yield GaugeMetricFamily("vecraft_memory_used_bytes", "Memory that counts against the budget.", node.budget.used())
+    if (disk := node.disk_usage()) is not None:
+        yield GaugeMetricFamily("vecraft_disk_free_bytes", "Free space for the data folder.", disk.free)
+        yield GaugeMetricFamily("vecraft_disk_size_bytes", "Size of the file system of the data folder.", disk.total)
+    clock = node.clock
+    yield GaugeMetricFamily("vecraft_hlc_drift_ms", "How far the clock is ahead of physical time.", clock.drift_ms())
+    yield CounterMetricFamily("vecraft_hlc_drift_errors", "Stamps refused for drift.", clock.drift_errors)
+    text = "How far the log's clock is ahead of this node's, at least; negative when it is behind."
+    yield GaugeMetricFamily("vecraft_clock_skew_ms", text, clock.skew_ms)
+
+
+def _requests(services: Services) -> Iterator[Metric]:
+    results, turns = services.results, services.decided.turns
+    yield CounterMetricFamily("vecraft_result_cache_hits", "Searches answered from the result cache.", results.hits)
+    yield CounterMetricFamily("vecraft_result_cache_misses", "Searches that the cache did not have.", results.misses)
+    rounds = [([outcome], count) for outcome, count in turns.rounds.items()]
+    text = "Rounds of writes that depend on what is stored; repeated: some of the points had changed."
+    yield _counter("vecraft_decided_rounds", text, ["outcome"], rounds)
+    text = "Writes that have, or wait for, their turn about points."
+    yield GaugeMetricFamily("vecraft_decided_waiting", text, turns.waiting)
+
+
+def _lag(node: NodeState, reachable: bool) -> Iterator[Metric]:
     """The applied offsets and the lag of this node: by partition, and by shard and home partition."""
     applied = node.replayer.applied.get()
     positions = [(_names(p), offset) for p, offset in applied.items()]
     yield _gauge("vecraft_applied_offset", "Next offset to apply.", _PARTITION, positions)
-    measured = node.measured_lag()
+    measured = node.measured_lag() if reachable else {}
     reached = float(measured.keys() == applied.keys() and bool(applied))
     yield GaugeMetricFamily(
         "vecraft_journal_reachable", "Whether the journal says where it ends: without, no lag is known.", reached
@@ -112,17 +141,7 @@ def _lag(node: NodeState) -> Iterator[Metric]:
         values = [(_names(p), value) for p, value in by_partition.items()]
         yield _gauge(f"vecraft_replay_lag_{name}", text, _PARTITION, values)
         of_shards = [([collection, str(number), *_names(p)], by_partition[p]) for collection, number, p in shards]
-        yield _gauge(f"vecraft_shard_lag_{name}", f"{text} By shard.", ["collection", "shard", *_PARTITION], of_shards)
-
-
-def _closing(node: NodeState) -> Iterator[Metric]:
-    """How far each shard is closed, and how many of its points wait for that."""
-    shards = [([shard.collection.name, str(shard.number)], shard) for shard in node.shards.all()]
-    now_ms, labels = node.clock.physical_ms(), ["collection", "shard"]
-    ages = [(names, (now_ms - millis_of(shard.closed())) / 1000) for names, shard in shards if shard.closed()]
-    yield _gauge("vecraft_closed_age_seconds", "Age of the closed stamp: nothing will be written before it.", labels, ages)
-    unsettled = [(names, shard.unsettled()) for names, shard in shards]
-    yield _gauge("vecraft_unsettled_points", "Points whose history waits for the closed stamp to advance.", labels, unsettled)
+        yield _gauge(f"vecraft_shard_lag_{name}", f"{text} By shard.", ["collection", "shard", *_PARTITION], of_shards, max)
 
 
 _MEASURES = {
@@ -133,11 +152,32 @@ _MEASURES = {
 }
 
 
-def _ingest(node: NodeState) -> Iterator[Metric]:
+def _shards(node: NodeState) -> Iterator[Metric]:
+    """What is in the shards by collection, how far each shard is closed, and which are not served."""
+    quarantined = [([q.collection, str(q.number)], 1) for q in node.shards.quarantined().values()]
+    text = "Shards that are not served because something failed inside them."
+    yield _gauge("vecraft_quarantined_shards", text, ["collection", "shard"], quarantined)
+    shards = [([shard.collection.name, str(shard.number)], shard) for shard in node.shards.all()]
+    now_ms, labels = node.clock.physical_ms(), ["collection", "shard"]
+    ages = [(names, (now_ms - millis_of(shard.closed())) / 1000) for names, shard in shards if shard.closed()]
+    text = "Age of the closed stamp: nothing will be written before it."
+    yield _gauge("vecraft_closed_age_seconds", text, labels, ages, max)
+    unsettled = [(names, shard.unsettled()) for names, shard in shards]
+    yield _gauge("vecraft_unsettled_points", "Points whose history waits for the closed stamp to advance.", labels, unsettled)
+    statuses = [
+        (collection.name, [shard.status() for shard in node.shards.served(collection.id)])
+        for collection in node.replayer.catalog.view.collections.values()
+    ]
+    for name in ("points", "vectors", "indexed", "segments"):
+        counts = [([collection], sum(status[name] for status in of_shards)) for collection, of_shards in statuses]
+        yield _gauge(f"vecraft_{name}", f"Number of {name}, by collection.", ["collection"], counts)
+
+
+def _ingest(node: NodeState, reachable: bool) -> Iterator[Metric]:
     ingest = node.ingest
     outcomes = [(["written"], ingest.written), (["dead"], ingest.dead)]
     yield _counter("vecraft_ingest_records", "Records read from the ingest topic, by outcome.", ["outcome"], outcomes)
-    lag = [(_names(p), records) for p, records in node.ingest_lag().items()]
+    lag = [(_names(p), records) for p, records in node.ingest_lag().items()] if reachable else []
     yield _gauge("vecraft_ingest_lag_records", "Records of the ingest topic that no node has written yet.", _PARTITION, lag)
 
 
@@ -154,6 +194,36 @@ def _dead_letters(node: NodeState) -> Iterator[Metric]:
         yield _counter(f"vecraft_dlq_{name}", text, ["collection"], values)
     values = [([collection], size) for collection, size in sizes.items()]
     yield _gauge("vecraft_dlq_size", "Dead letters, by collection; empty for those of none that exists.", ["collection"], values)
+    oldest_ms, now_ms = letters.oldest_ms(), node.clock.physical_ms()
+    age_s = 0.0 if oldest_ms is None else max(0, now_ms - oldest_ms) / 1000
+    yield GaugeMetricFamily("vecraft_dlq_oldest_age_seconds", "Age of the oldest dead letter; 0 without one.", age_s)
+
+
+LIBRARIES = {
+    "rocksdb_memtable_bytes": "Memory of rows that are not in files yet.",
+    "rocksdb_block_cache_bytes": "Memory of blocks of files.",
+    "rocksdb_file_bytes": "Size of the files, without the write-ahead log.",
+    "rocksdb_level0_files": "Files that no compaction has merged yet; many of them slow writes down.",
+    "rocksdb_pending_compaction_bytes": "What compaction still has to rewrite, estimated.",
+    "rocksdb_background_errors": "Failures of flushes and compactions since the database was opened.",
+    "rocksdb_writes_stopped": "Parts of databases whose writes wait for compaction.",
+    "kafka_queue_messages": "Messages that wait in the client, to be sent or for their acknowledgement.",
+    "kafka_queue_bytes": "Size of these messages.",
+    "kafka_brokers_up": "Brokers that the client is connected to.",
+    "kafka_round_trip_seconds": "Mean time of a request to the slowest broker.",
+    "kafka_errors": "Failed and timed-out requests since the client was made.",
+    "kafka_consumer_lag_records": "Records that the brokers have and the client has not read.",
+}
+"""What RocksDB and librdkafka say, by metric without `vecraft_`."""
+
+
+def _libraries(node: NodeState) -> Iterator[Metric]:
+    given = {**node.journal.statistics(), "state": node.shards.statistics()}
+    for name, text in LIBRARIES.items():
+        label = "db" if name.startswith("rocksdb_") else "client"
+        values = [([part], numbers[name]) for part, numbers in given.items() if name in numbers]
+        if values:
+            yield _gauge(f"vecraft_{name}", text, [label], values)
 
 
 def _names(partition: TopicPartition) -> list[str]:
@@ -161,7 +231,18 @@ def _names(partition: TopicPartition) -> list[str]:
 
 
 def exposition(services: Services) -> bytes:
-    """All metrics in the Prometheus text format."""
-    registry = CollectorRegistry()
-    registry.register(_NodeMetrics(services))
-    return generate_latest(REGISTRY) + generate_latest(registry)
+    """All metrics in the Prometheus text format. Asks the log, so it is not for an event loop."""
+    lines = [line for metric in collected(services) for line in _lines(metric)]
+    return generate_latest(REGISTRY) + "".join(lines).encode()
+
+
+def _lines(metric: Metric) -> Iterator[str]:
+    """A gauge or counter as text. prometheus_client's writer takes six times as long, which thousands of series make felt."""
+    name = metric.name + ("_total" if metric.type == "counter" else "")
+    yield f"# HELP {name} {metric.documentation}\n# TYPE {name} {metric.type}\n"
+    for sample in metric.samples:
+        labels = ",".join(f'{label}="{value.translate(_ESCAPED)}"' for label, value in sample.labels.items())
+        yield f"{name}{{{labels}}} {float(sample.value)!r}\n" if labels else f"{name} {float(sample.value)!r}\n"
+
+
+_ESCAPED = str.maketrans({"\\": "\\\\", "\n": "\\n", '"': '\\"'})

@@ -8,7 +8,7 @@ from typing import Any
 from gateway.dialect import bodies
 from gateway.dialect import query_bodies as queries
 from gateway.dialect.bodies import DeadLetterParams, ReadParams, SearchReadParams, WriteParams
-from gateway.handlers import cluster, collections, dead_letters, field_indexes, memory, operations, points, searches
+from gateway.handlers import cluster, collections, dead_letters, field_indexes, log_level, memory, operations, points, searches
 from gateway.services import Handler
 
 DEFAULT_TIER = 1
@@ -93,6 +93,8 @@ ROUTES = (
     Route("GET", "/operations/{request_id}", operations.show, "operations"),
     Route("GET", "/admin/lag", dead_letters.lag, "admin"),
     Route("GET", "/admin/memory", memory.show, "admin"),
+    Route("GET", "/admin/log-level", log_level.show, "admin"),
+    Route("PUT", "/admin/log-level", log_level.change, "admin", bodies.LogLevelBody),
     *(
         route
         for path in ("/admin/dlq", "/admin/collections/{collection_name}/dlq")

@@ -15,7 +15,6 @@ shard and tier are sequential: each waits for the acknowledgement of the previou
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -30,13 +29,11 @@ from journal.registry import SchemaRegistry
 from journal.split import Part, PointTooLarge, split
 from journal.topics import Topics
 from journal.writer import Destination, Origin, Receipt, Writer
-from replayer.failures import log_failure
+from replayer.failures import FailureLog
 from replayer.ingest.format import Change, NotIngestible, change_of
 from replayer.projections.dead_letters import Burial, bury
 from shard.contract import contract_error
 from shard.shards import AppliedPositions
-
-log = logging.getLogger(__name__)
 
 IDLE_POLL_S = 30.0
 RETRY_DELAY_S = 1.0
@@ -101,7 +98,9 @@ class Ingest:
         self._member: Member | None = None
         self._identity = ""
         self._seen: Positions = {}
-        self._failure: Exception | None = None
+        self.failure: Exception | None = None
+        """Why the ingest does not work now; None while it does."""
+        self._failures, self._commits = FailureLog(), FailureLog()
         self._stopping = threading.Event()
 
     def run(self) -> None:
@@ -110,11 +109,12 @@ class Ingest:
             try:
                 self.open()
                 while not self._stopping.is_set():
-                    self.step(IDLE_POLL_S)
-                    self._failure = None
+                    self.step(RETRY_DELAY_S if self.failure else IDLE_POLL_S)
+                    self.failure = None
+                    self._failures.succeeded("the ingest goes on")
             except Exception as error:  # offsets are committed only after the writes, so a restart is always safe
-                log_failure(self._failure, error, "ingest stopped", RETRY_DELAY_S)
-                self._failure = error
+                self._failures.failed(f"ingest stopped, trying again every {RETRY_DELAY_S:g} s", error)
+                self.failure = error
                 self.close()
                 self._stopping.wait(RETRY_DELAY_S)
         self.close()
@@ -166,8 +166,9 @@ class Ingest:
         assert self._member is not None
         try:
             self._member.commit(positions)
+            self._commits.succeeded("positions of the ingest topic are committed again")
         except JournalError as error:  # another member has the partitions now; repeated changes are deduplicated
-            log.info("positions of the ingest topic are not committed: %s", error)
+            self._commits.failed("positions of the ingest topic are not committed", error)
 
     # Checking.
 

@@ -219,6 +219,11 @@ class DeadLetters:
             sizes = {name: len(self._by_collection.get(name, ())) for name in known}
             return {OTHERS: len(self._letters) - sum(sizes.values())} | sizes
 
+    def oldest_ms(self) -> int | None:
+        """When the oldest letter was buried, in ms since 1970; None when the list is empty."""
+        with self._lock:
+            return next((letter.buried_ms for letter in self._letters.values()), None)
+
     def first(self) -> int | None:
         """The number of the oldest letter, below which the topic can be trimmed; None when the list is empty."""
         with self._lock:

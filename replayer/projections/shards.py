@@ -26,6 +26,7 @@ from journal.hlc import Clock
 from journal.log import Damaged, Entry, Journal, JournalError, Positions, TopicPartition, lost_end
 from journal.records import Record
 from journal.topics import TIERS, Topics
+from replayer.failures import FailureLog
 from replayer.known_log import KnownLog
 from replayer.loop import IDLE_POLL_S, POLL_BYTES, LogBounds, Projection
 from replayer.operations import Operations
@@ -151,6 +152,7 @@ class ShardsProjection(Projection):
         self._waiting: dict[TopicPartition, _Waiting] = {}
         self._retries: dict[tuple[int, int], _Retry] = {}
         self._catch_ups: dict[tuple[int, int], _CatchUp] = {}
+        self._reading = FailureLog()
         catalog.follow(self._on_command)
 
     # Opening and closing.
@@ -259,6 +261,7 @@ class ShardsProjection(Projection):
     # Records.
 
     def apply(self, entries: Sequence[Entry]) -> Positions:
+        self._clock.compare_read(max((entry.time_ms for entry in entries), default=0))
         accepted: Records = []
         refused: list[Refusal] = []
         waiting: dict[TopicPartition, _Waiting] = {}
@@ -447,11 +450,12 @@ class ShardsProjection(Projection):
                 raise LogFault(str(damage)) from damage
             return
         except JournalError as error:
-            log.warning("a shard cannot read its missing entries: %s", error)
+            self._reading.failed("a shard cannot read its missing entries", error)
             self._end_catch_up(key)
             retry = self._retries[key]
             self._retries[key] = retry._replace(at_s=self._monotonic_s() + FIRST_DELAY_S)
             return
+        self._reading.succeeded("shards read their missing entries again")
         records = []
         for entry in entries:  # refused ones got their dead letter when they were first read
             verdict = judge(entry, self._catalog.catalog, self._topics, self._limits)

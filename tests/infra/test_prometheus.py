@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 from confluent_kafka import Producer
 
 from tests.conftest import result, start_node
@@ -53,6 +54,17 @@ def test_prometheus_accepts_the_configuration() -> None:
 
 def test_each_alert_fires_when_it_should() -> None:
     promtool("test", "rules", Path(__file__).parent / "rules_test.yml")
+
+
+def test_each_alert_is_tested_to_fire_and_has_an_instruction() -> None:
+    rules = yaml.safe_load((CONFIG / "rules.yml").read_text())
+    alerts = {rule["alert"] for group in rules["groups"] for rule in group["rules"] if "alert" in rule}
+    tests = yaml.safe_load((Path(__file__).parent / "rules_test.yml").read_text())["tests"]
+    cases = [case for test in tests for case in test["alert_rule_test"]]
+    assert {case["alertname"] for case in cases if case.get("exp_alerts")} == alerts
+    assert {case["alertname"] for case in cases if not case.get("exp_alerts")} == alerts, "and not to fire"
+    rows = re.findall(r"^\| (Vecraft[\w, ]+) \| .+ \|$", (REPO / "docs/operations.md").read_text(), re.MULTILINE)
+    assert {name for row in rows for name in row.split(", ")} == alerts
 
 
 def test_the_panels_do_not_overlap() -> None:

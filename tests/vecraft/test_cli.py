@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,11 +15,22 @@ import httpx
 import pytest
 
 from tests.conftest import start_node
-from vecraft.cli import COMMANDS, EXIT_INTERRUPTED, main
+from vecraft.cli import COMMANDS, EXIT_INTERRUPTED, main, parser_of
 from vecraft.flags import GROUPS
 from vecraft.settings import Settings
 
-ACTIONS = [["journal", "tail"], ["journal", "show"], ["topics", "create"], ["topics", "describe"], ["topics", "check"]]
+
+def commands_of(parser: argparse.ArgumentParser, *names: str) -> Iterator[list[str]]:
+    """Each command line of a parser that leads to a parser of its own: the subcommands at every level."""
+    yield [*names]
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, below in action.choices.items():
+                yield from commands_of(below, *names, name)
+
+
+COMMAND_LINES = [[], *(line for name in COMMANDS for line in commands_of(parser_of(name)) if line[:1] == [name])]
+ACTIONS = [line for line in COMMAND_LINES if len(line) == 2]
 WAIT_S = 60
 
 
@@ -36,6 +49,42 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert not out
     assert error.startswith("vecraft: ")
     return error
+
+
+@pytest.mark.parametrize("arguments", COMMAND_LINES, ids=" ".join)
+def test_every_command_at_every_level_has_a_help(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    """A percent sign in any of its texts would raise."""
+    for flag in ("--help", "-h"):
+        assert shown(capsys, *arguments, flag).startswith(" ".join(["usage: vecraft", *arguments]) + " ")
+
+
+def test_every_command_is_walked() -> None:
+    assert {line[0] for line in COMMAND_LINES if line} == COMMANDS.keys()
+    assert {tuple(line) for line in ACTIONS} >= {("journal", "tail"), ("journal", "show"), ("topics", "check")}
+
+
+@pytest.mark.parametrize("arguments", COMMAND_LINES, ids=" ".join)
+def test_what_a_command_does_not_know_is_refused_in_one_sentence(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    for more in ("--nonsense", "nonsense"):
+        if [*arguments, more] == ["journal", "show", "nonsense"]:
+            continue  # a request
+        with pytest.raises(SystemExit) as ended:
+            main([*arguments, more])
+        out, error = capsys.readouterr()
+        assert (ended.value.code, out) == (2, "")
+        assert error.startswith("vecraft")
+        assert "see `vecraft" in error
+        assert len(error.splitlines()) == 1
+
+
+def test_what_is_missing_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["journal", "show"])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error == "vecraft journal show: the following arguments are required: WHAT; see `vecraft journal show --help`\n"
 
 
 def test_help_names_each_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,6 +191,7 @@ def test_show_prints_a_record_by_its_position_or_its_request(capsys: pytest.Capt
         ("vecraft.system/0/7", "vecraft.system/0 has no record at 7, its last is at 0"),
         ("vecraft.tier3/0/0", "vecraft.tier3/0 has no record at 0, it is empty"),
         ("nobody", "no record of request 'nobody'"),
+        ("", "no record of request ''"),
     ],
 )
 def test_a_record_that_is_not_there_is_said_in_one_line(
@@ -160,6 +210,31 @@ def test_a_folder_without_a_journal_is_said_and_left_alone(
         error = refused(capsys, "journal", *arguments, "--data-dir", str(missing))
         assert error == f"vecraft: there is no journal in {missing / 'journal'}: --data-dir names the folder of a node\n"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", [["tail"], ["show", "r1"], ["show", "vecraft.tier1/0/0"]], ids=" ".join)
+def test_reading_a_journal_leaves_its_folder_as_it_is(tmp_path: Path, folder: Path, arguments: list[str]) -> None:
+    copied = tmp_path / "copy"
+    shutil.copytree(folder / "journal", copied / "journal", ignore=shutil.ignore_patterns("LOCK"))
+    before = _files(copied)
+    main(["journal", *arguments, "--data-dir", str(copied)])
+    assert _files(copied) == before
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_topics_that_the_journal_does_not_have_are_said(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    """Of another prefix."""
+    for arguments in (["tail"], ["show", "r1"], ["show", "other.tier1/0/0"]):
+        error = refused(capsys, "journal", *arguments, "--data-dir", str(folder), "--topic-prefix", "other")
+        assert error == "vecraft: the journal has no topics other.*, --topic-prefix names those of the node\n"
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "nul\0"])
+def test_a_name_that_no_folder_can_have_is_said(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert len(refused(capsys, "journal", "tail", "--data-dir", name).splitlines()) == 1
 
 
 def test_a_journal_that_cannot_be_read_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ from vecraft.cli import main
 
 pytestmark = pytest.mark.kafka
 
+WAIT_S = 60
+
 
 @pytest.fixture(scope="module")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
@@ -65,6 +67,35 @@ def test_a_node_waits_for_kafka(kafka: KafkaServer, server: Server) -> None:
     wait_ready(server.url)
     assert sum("the journal cannot be opened yet" in line for line in server.log) == 1
     result(httpx.put(f"{server.url}/collections/c", json={"vectors": {"size": 4, "distance": "Dot"}}, timeout=30))
+
+
+def test_a_node_that_loses_kafka_says_so_once_and_when_it_is_back(kafka: KafkaServer, server: Server) -> None:
+    """It stays ready, since it still serves reads; its pages are answered meanwhile; each change is one line of the log."""
+    server.start()
+
+    def status() -> str:
+        found: str = httpx.get(f"{server.url}/healthz", timeout=30).json()["components"]["journal"]["status"]
+        return found
+
+    until(lambda: status() == "ok", WAIT_S)
+    kafka.stop()
+    try:
+        until(lambda: status() == "failing", WAIT_S)
+        page = httpx.get(f"{server.url}/healthz", timeout=30)
+        assert page.status_code == 503
+        assert page.json()["components"]["journal"]["cause"].startswith("the log cannot be asked: Kafka: ")
+        assert page.json()["components"]["replay"]["status"] == "ok"
+        assert httpx.get(f"{server.url}/readyz").status_code == 200
+        metrics = httpx.get(f"{server.url}/metrics", timeout=30).text
+        assert "vecraft_journal_reachable 0.0" in metrics
+        assert 'vecraft_health{component="journal"} 3.0' in metrics
+    finally:
+        kafka.start()
+    until(lambda: status() == "ok", WAIT_S)
+    said = [line.split(" gateway.health: ")[1].split(": ")[0] for line in server.log if " gateway.health: journal " in line]
+    assert len(said) == 2
+    assert said[0] == "journal is failing"
+    assert said[1].startswith("journal is ok after ")
 
 
 def test_a_node_refuses_topics_that_would_break_a_promise(

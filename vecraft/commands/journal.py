@@ -158,15 +158,21 @@ def _opened(settings: Settings, stack: ExitStack) -> Journal:
 
     if settings.journal == "kafka":
         journal = open_journal(settings)
+        stack.callback(journal.close)
     else:
         folder = journal_folder(settings)
-        if not (folder / "CURRENT").is_file():  # else RocksDB would create files there
-            raise CommandError(f"there is no journal in {folder}: --data-dir names the folder of a node")
         try:
+            if not (folder / "CURRENT").is_file():  # else RocksDB would create files there
+                raise CommandError(f"there is no journal in {folder}: --data-dir names the folder of a node")
             journal = EmbeddedJournal.follow(folder, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        except CommandError:
+            raise
         except Exception as error:  # RocksDB's errors have no class of their own
-            raise CommandError(f"cannot read the journal in {folder}: {error}") from error
-    stack.callback(journal.close)
+            raise CommandError(f"cannot read the journal in {folder}: {' '.join(str(error).split())}") from error
+        stack.callback(journal.close)
+        if not journal.knows(_partitions(settings)[0]):
+            prefix = settings.topic_prefix
+            raise CommandError(f"the journal has no topics {prefix}.*, --topic-prefix names those of the node")
     return journal
 
 

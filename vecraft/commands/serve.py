@@ -28,9 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(settings: Settings, options: argparse.Namespace) -> int:
     """Returns after a clean stop."""
     from journal.log import JournalError
+    from vecraft.logs import log_uncaught
     from vecraft.node import Node
     from vecraft.roles import StartError
 
+    log_uncaught()
     gc.freeze()  # imported modules live as long as the process: scanning them took an eighth of a replay's time
     try:
         Node(settings).run()
