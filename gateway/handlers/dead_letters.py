@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from gateway.http.errors import BadRequest, NotFound
-from gateway.request import ApiRequest, Response
+from gateway.request import ApiRequest, Response, number_of
 from gateway.services import NodeState, Services
 from gateway.writes import APPLY_S
 from journal import codec
@@ -114,9 +114,9 @@ def _chosen(request: ApiRequest, services: Services) -> list[DeadLetter]:
 
 def _one(request: ApiRequest, services: Services) -> DeadLetter:
     text = request.path["number"]
-    if not text.isascii() or not text.isdecimal():
+    if (number := number_of(text)) is None:
         raise BadRequest(f"number {text[:32]!r} is not a dead letter's number")
-    if (letter := services.node.letters().get(int(text))) is None:
+    if (letter := services.node.letters().get(number)) is None:
         raise NotFound(f"Not found: there is no dead letter {text}")
     return letter
 

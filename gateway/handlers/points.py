@@ -35,7 +35,7 @@ from gateway.dialect.queries import order_by_of
 from gateway.dialect.upserts import ParsedUpsert, encode_ids, vectors_patch_of
 from gateway.http.errors import BadRequest, Conflict, NotFound
 from gateway.reads import QUICK_POINTS
-from gateway.request import ApiRequest, Response
+from gateway.request import ApiRequest, Response, number_of
 from gateway.services import Services
 from gateway.writes import UpdateResult
 from journal.ids import ExternalId, decode_id, encode_id
@@ -69,8 +69,9 @@ Edit = Callable[[Any, list[Step]], Any]
 async def get(request: ApiRequest, response: Response, services: Services) -> Answer:
     """One point by its id."""
     text = request.path["point_id"]
+    number = number_of(text)
     pinned = await _pinned(request, response, services)
-    retrieved = await points.retrieve(pinned, [encode_id(int(text) if text.isdecimal() else text)], PayloadPart(), True)
+    retrieved = await points.retrieve(pinned, [encode_id(text if number is None else number)], PayloadPart(), True)
     if not retrieved:
         raise NotFound(f"Not found: Point with id {text} does not exists!")
     return point_answer(retrieved[0], True, True)

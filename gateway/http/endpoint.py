@@ -26,7 +26,7 @@ from gateway.dumping import dumped
 from gateway.http.errors import BadRequest, TooLarge, retry_after, status_of
 from gateway.http.metrics import APPEND_SECONDS, REQUEST_SECONDS
 from gateway.http.routes import Route
-from gateway.request import ApiRequest, Response
+from gateway.request import ApiRequest, Response, number_of
 from gateway.services import Services
 from gateway.sessions import NOTHING, POSITION_COOKIE, POSITION_HEADER, Seen, seen_by
 from journal.log import Positions
@@ -66,10 +66,11 @@ class Endpoint:
             request_id = _checked_key("X-Request-Id", request_id) or token_hex(16)
             request, response = await self._understood(scope, headers, request_id, await read_body(receive, headers))
             result = await self._route.handler(request, response, self._services)
+            answer = await self._encoded(result, response, started_s)
         except Exception as error:  # known errors have a status; others are defects, and are logged
             await self._refuse(error, request, response, request_id, started_s, send)
         else:
-            await self._answer(result, request, response, started_s, send)
+            await _send(send, 200, answer, self._headers(request, response))
         self._seconds.observe(time.perf_counter() - started_s)
         if request is not None and response is not None and response.acknowledged_s is not None:
             APPEND_SECONDS[request.tier].observe(response.acknowledged_s)
@@ -124,10 +125,13 @@ class Endpoint:
         services, node = self._services, self._services.node
         return await seen_by(headers, services.sessions, services.gate, node.clock, node.topics, node.replayer.log_name)
 
-    async def _answer(self, result: Any, request: ApiRequest, response: Response, started_s: float, send: Send) -> None:
+    async def _encoded(self, result: Any, response: Response, started_s: float) -> bytes:
         body = {"result": result, "status": "ok", "time": round(time.perf_counter() - started_s, 9)}
         if response.steps is not None:
             body["explain"] = response.steps
+        return await dumped(body, response, self._services.reads)
+
+    def _headers(self, request: ApiRequest, response: Response) -> list[tuple[bytes, bytes]]:
         headers = [(b"x-request-id", request.origin.id.encode())]
         if response.wrote is not None:
             headers += self._write_headers(request, response.wrote)
@@ -135,7 +139,7 @@ class Endpoint:
             headers += self._read_headers(response, response.served)
         if response.ignored:
             headers.append((b"x-vecraft-ignored", ", ".join(dict.fromkeys(response.ignored)).encode()))
-        await _send(send, 200, await dumped(body, response, self._services.reads), headers)
+        return headers
 
     def _write_headers(self, request: ApiRequest, wrote: Token) -> list[tuple[bytes, bytes]]:
         """The client's new position: what it had seen, and what it has written. It becomes that of its session, too."""
@@ -190,7 +194,7 @@ class Endpoint:
 async def read_body(receive: Receive, headers: dict[str, str]) -> bytes:
     """The whole body. Raises TooLarge as soon as it exceeds the bound, and BadRequest when the client disconnects."""
     length = headers.get("content-length", "")
-    if length.isdigit() and int(length) > MAX_BODY_BYTES:
+    if (size := number_of(length)) is not None and size > MAX_BODY_BYTES:
         raise TooLarge(f"body of {length} bytes, the bound is {MAX_BODY_BYTES}")
     chunks: list[bytes] = []
     size = 0
@@ -204,6 +208,11 @@ async def read_body(receive: Receive, headers: dict[str, str]) -> bytes:
             raise TooLarge(f"body of more than {MAX_BODY_BYTES} bytes")
         if not message.get("more_body"):
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def refuse(send: Send, status: int, text: str, headers: list[tuple[bytes, bytes]]) -> None:
+    """Answers with an error, outside of a route."""
+    await _send(send, status, orjson.dumps({"status": {"error": text}, "time": 0.0}), headers)
 
 
 async def _send(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
@@ -251,6 +260,6 @@ def _traceparent(headers: dict[str, str]) -> str:
 def _tier(text: str | None, default: int) -> int:
     if text is None:
         return default
-    if not text.isdigit() or int(text) not in TIERS:
+    if (tier := number_of(text)) is None or tier not in TIERS:
         raise BadRequest(f"X-Vecraft-Tier {text[:16]!r} must be between {TIERS[0]} and {TIERS[-1]}")
-    return int(text)
+    return tier
