@@ -18,6 +18,7 @@ from journal.log import Entry, Indefinite, acknowledged
 from journal.records import describe
 from replayer.ingest.format import NotIngestible, change_of
 from replayer.projections.dead_letters import BURY_TIMEOUT_S, DeadLetter, original, remove
+from shard.contract import MAX_DEPTH, depth_of
 
 READ_TIMEOUT_S = 0.5
 READS = 20
@@ -137,12 +138,13 @@ def _described(letter: DeadLetter) -> dict[str, Any]:
 def _shown(node: NodeState, letter: DeadLetter) -> dict[str, Any]:
     """A letter with its record; reads the log, and may query the schema registry."""
     ((_, entry),) = _read(node, [letter])
+    decoded = _decoded(entry, node)
     return _described(letter) | {
         "key": None if entry.key is None else entry.key.decode(errors="replace"),
         "headers": {name: value.decode(errors="replace") for name, value in entry.headers},
         "bytes": len(entry.value),
         "value_base64": b64encode(entry.value).decode(),
-        "decoded": _decoded(entry, node),
+        "decoded": decoded if depth_of(decoded) <= MAX_DEPTH else None,
     }
 
 

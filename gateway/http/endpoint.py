@@ -9,7 +9,7 @@ import logging
 import re
 import time
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
 from hashlib import blake2b
 from secrets import token_hex
 from typing import Any
@@ -19,6 +19,7 @@ import msgspec
 import orjson
 from starlette.types import Message, Receive, Scope, Send
 
+from gateway.admission.ids import check_ids
 from gateway.dialect.bodies import Body, SearchReadParams, ignored
 from gateway.dialect.bulk_parser import LARGE_BODY_BYTES
 from gateway.dialect.query_bodies import octet_search
@@ -117,7 +118,9 @@ class Endpoint:
             return self._route.body()
         if self._route.bulk and len(body) > LARGE_BODY_BYTES:
             return None
-        return self._unpack(body) if packed else self._decode(body)
+        parsed = self._unpack(body) if packed else self._decode(body)
+        check_ids(parsed, len(body))
+        return parsed
 
     async def _seen(self, headers: dict[str, str]) -> Seen:
         if not headers.keys() & _POSITIONS:
@@ -129,7 +132,10 @@ class Endpoint:
         body = {"result": result, "status": "ok", "time": round(time.perf_counter() - started_s, 9)}
         if response.steps is not None:
             body["explain"] = response.steps
-        return await dumped(body, response, self._services.reads)
+        try:
+            return await dumped(body, response, self._services.reads)
+        except orjson.JSONEncodeError as error:
+            raise RuntimeError("the answer is not JSON") from error
 
     def _headers(self, request: ApiRequest, response: Response) -> list[tuple[bytes, bytes]]:
         headers = [(b"x-request-id", request.origin.id.encode())]
@@ -227,6 +233,9 @@ def _params(query: bytes, kind: type) -> tuple[Any, list[str]]:
     The project's own routes refuse unknown parameters: with a misspelled name a request could select all instead of some.
     """
     pairs = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {}
+    for name in _whole_numbers(kind) & pairs.keys():
+        if number_of(pairs[name]) is None:
+            raise BadRequest(f"query string: {name} {pairs[name][:16]!r} must be a whole number, in ASCII digits")
     unknown = [name for name in pairs if name not in kind.__struct_fields__] if issubclass(kind, Body) else []
     try:
         return msgspec.convert({name: pairs[name] for name in pairs if name not in unknown}, kind, strict=False), [
@@ -234,6 +243,17 @@ def _params(query: bytes, kind: type) -> tuple[Any, list[str]]:
         ]
     except msgspec.ValidationError as error:
         raise BadRequest(f"query string: {error}".replace(", got `str`", ", got another text")) from error
+
+
+@cache
+def _whole_numbers(kind: type) -> frozenset[str]:
+    """The parameters that are whole numbers. The parser of texts would also take blanks and a fraction of zero."""
+    fields = msgspec.inspect.type_info(kind).fields  # type: ignore[attr-defined]
+    return frozenset(
+        field.name
+        for field in fields
+        if any(isinstance(one, msgspec.inspect.IntType) for one in getattr(field.type, "types", (field.type,)))
+    )
 
 
 def _checked_key(name: str, value: str) -> str:
