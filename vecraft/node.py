@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import resource
 import signal
 import socket
@@ -28,6 +29,8 @@ log = logging.getLogger("vecraft")
 
 DRAIN_S = 5
 """Time for requests in flight after SIGTERM. Replay and journal get the rest of ten seconds."""
+STOP_WITHIN_S = 9.0
+"""Then the process ends, whatever still runs. It loses as much as by SIGKILL: nothing that was acknowledged."""
 PROGRESS_EVERY_S = 2.0
 READY_CHECK_S = 0.05
 MAX_CONNECTIONS = 1000
@@ -123,7 +126,16 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: object) -> None:
         log.info("%s: stopping", signal.Signals(sig).name)
+        watchdog = threading.Timer(STOP_WITHIN_S, _end_process)
+        watchdog.daemon = True
+        watchdog.start()
         self._node.stop()
+
+
+def _end_process() -> None:
+    log.warning("did not stop within %d s; the process ends now, nothing that was acknowledged is lost", STOP_WITHIN_S)
+    logging.shutdown()
+    os._exit(0)
 
 
 class ServingThread:
