@@ -52,6 +52,7 @@ class Roles:
     """All roles in one process, as `vecraft serve` runs them. Create and stop it on the serving event loop."""
 
     def __init__(self, settings: Settings, make_replica: MakeReplica) -> None:
+        check_data_dir(settings.data_dir)
         self.topics = Topics(settings.topic_prefix, settings.preset)
         self.clock = Clock(wall_clock_ms, settings.max_drift_ms)
         self.journal = open_journal(settings)
@@ -136,6 +137,18 @@ class Roles:
 
 def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def check_data_dir(folder: Path) -> None:
+    """Raises StartError for a folder that has something else than a node's data. Writes nothing."""
+    try:
+        names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+        journal = {path.name for path in (folder / "journal").iterdir()} if "journal" in names else set()
+    except OSError as error:
+        raise StartError(f"data_dir {folder} cannot be read: {error.strerror}") from error
+    foreign = {name for name in names if not name.startswith(".")} - {"lost+found"}
+    if (foreign and not foreign & {"journal", "state"}) or (journal and "CURRENT" not in journal):
+        raise StartError(f"data_dir {folder} has files of something else, and no data of a node: name another folder")
 
 
 def open_journal(settings: Settings) -> Journal:
