@@ -36,6 +36,7 @@ from shard.batch import Limits
 from shard.shards import Shards
 from vecraft import __version__
 from vecraft.background import BackgroundThread
+from vecraft.heap import trim_heap
 from vecraft.settings import Settings
 
 STOP_S = 4.0
@@ -113,7 +114,7 @@ class Roles:
 
     def _gateway(self, settings: Settings, make_replica: MakeReplica) -> Services:
         executor = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="pool")
-        budget = budget_of(settings.memory_budget_mb)
+        budget = budget_of(settings.memory_budget_mb, trim_heap)
         gate = Gate(self.journal, self.topics, self.replayer.applied, settings.read_timeout_s)
         node = NodeState(
             settings.node,
