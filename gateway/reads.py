@@ -16,7 +16,7 @@ from catalog.collection import Collection, Consistency
 from gateway.dialect.bodies import ReadParams
 from gateway.dialect.bulk_parser import LARGE_BODY_BYTES
 from gateway.http.errors import BadRequest, NotFound, Unavailable
-from gateway.request import ApiRequest, Response
+from gateway.request import ApiRequest, Response, number_of
 from journal.topics import Topics
 from query.consistency import Demand, Gate
 from query.pinned import Pinned, all_of, pin
@@ -181,8 +181,8 @@ class ReadService:
         asked = _params(request).consistency
         if asked is None:
             return collection.config.consistency
-        if asked.isdigit():
-            return Consistency.STRONG if int(asked) > 1 else collection.config.consistency
+        if (copies := number_of(asked)) is not None:
+            return Consistency.STRONG if copies > 1 else collection.config.consistency
         if asked not in _LEVELS:
             raise BadRequest(f"consistency {asked[:32]!r} must be one of {', '.join(_LEVELS)}, or a number of replicas")
         return _LEVELS[asked]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,13 @@ from journal.log import Positions
 from journal.token import Token, merge
 from journal.writer import Origin
 from shard.ranking.execution import Steps
+
+_DIGITS = re.compile("[0-9]{1,20}")
+
+
+def number_of(text: str) -> int | None:
+    """The number that a text of up to 20 ASCII digits means; None for any other text. `int` would take many more."""
+    return int(text) if _DIGITS.fullmatch(text) else None
 
 
 class ApiRequest(msgspec.Struct, frozen=True, eq=False):

@@ -39,7 +39,7 @@ def split_path(path: str) -> list[Step]:
         if path[at] == "[":
             end = path.find("]", at)
             digits = path[at + 1 : end]
-            if end < 0 or not steps or not (digits == "" or (digits.isdecimal() and len(digits) < 10)):
+            if end < 0 or not steps or not (digits == "" or (digits.isascii() and digits.isdecimal() and len(digits) < 10)):
                 raise PathError(f"key {path[:64]!r} is not a path: bad index at {at}")
             steps.append(int(digits) if digits else None)
             at = end + 1

@@ -18,8 +18,9 @@ MAX_MULTI_FLOATS = 1 << 17
 
 MAX_SPARSE_ELEMENTS = 100_000
 
-MAX_PAYLOAD_DEPTH = 100
-"""JSON writers support far less nesting than JSON readers; within this bound, what can be read can also be written."""
+MAX_DEPTH = 100
+"""The bound of the nesting depth of payloads and other JSON that is kept. JSON writers support far less nesting than JSON
+readers; within this bound, what can be read can also be written."""
 
 
 def contract_error(collection: Collection, operation: PointOperation) -> str | None:
@@ -131,15 +132,20 @@ def _check_name(collection: Collection, name: str) -> None:
 def _check_payload(payload: bytes) -> None:
     if not payload:
         return
-    fields = orjson.loads(payload)
+    try:
+        fields = orjson.loads(payload)
+    except orjson.JSONDecodeError as error:
+        raise ValueError(
+            f"payload is not JSON, or nested deeper than {MAX_DEPTH}: {payload[:64].decode(errors='replace')}"
+        ) from error
     if not isinstance(fields, dict):
-        raise ValueError(f"payload must be an object: {payload[:64]!r}")
-    if payload.count(b"{") + payload.count(b"[") > MAX_PAYLOAD_DEPTH and _depth(fields) > MAX_PAYLOAD_DEPTH:
-        raise ValueError(f"payload is nested {_depth(fields)} deep, the bound is {MAX_PAYLOAD_DEPTH}")
+        raise ValueError(f"payload must be an object: {payload[:64].decode(errors='replace')}")
+    if payload.count(b"{") + payload.count(b"[") > MAX_DEPTH and depth_of(fields) > MAX_DEPTH:
+        raise ValueError(f"payload is nested {depth_of(fields)} deep, the bound is {MAX_DEPTH}")
 
 
-def _depth(value: Any) -> int:
-    """The nesting depth of objects and arrays."""
+def depth_of(value: Any) -> int:
+    """The nesting depth of objects and arrays of decoded JSON."""
     depth, level = 0, [value]
     while level := [node for node in level if isinstance(node, dict | list)]:
         depth += 1

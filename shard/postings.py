@@ -10,6 +10,7 @@ from itertools import islice, takewhile
 from pyroaring import BitMap
 
 from shard.checkpoint_file import PostingRows
+from shard.fitted import fitted
 from shard.sorted_indexes import RESORT_ROWS, Unsorted
 
 LOCKED_KEYS = 256
@@ -45,6 +46,7 @@ class Postings:
                 rows.discard(row)
                 if not rows:
                     del self._rows[key]
+        self._rows = fitted(self._rows)
 
     def remove_rows(self, rows: BitMap) -> None:
         """Removes rows whose values the caller does not know; slower than `remove`."""
@@ -54,6 +56,7 @@ class Postings:
                     self._rows[key] = kept
                 else:
                     del self._rows[key]
+        self._rows = fitted(self._rows)
 
     def parts(self, lock: threading.Lock) -> Iterator[PostingRows]:
         """The content for a checkpoint. Keys that are added during the iteration are left out."""

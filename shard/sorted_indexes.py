@@ -17,6 +17,7 @@ from pyroaring import BitMap
 
 from payload.geo import Area, Coordinates
 from shard.checkpoint_file import IndexPart, NumberRows, PlaceRows
+from shard.fitted import fitted
 
 EXACT_FLOAT = 2**53
 """Larger integers are not exact as float64."""
@@ -102,6 +103,7 @@ class _SortedIndex(ABC, Generic[Value, Copy]):
     def remove(self, row: int) -> None:
         if self._values.pop(row, None) is not None:
             self._note(row)
+            self._values = fitted(self._values)
 
     def remove_rows(self, rows: BitMap) -> None:
         """Removes several rows."""

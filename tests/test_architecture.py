@@ -25,7 +25,7 @@ FENCES = {
     "faiss": {"shard/vectors/graph.py"},
     "rocksdict": {"journal/rocksdb.py", "journal/embedded.py", "shard/store.py"},
     "fastapi": {"gateway/http/app.py"},
-    "uvicorn": {"vecraft/node.py"},
+    "uvicorn": {"gateway/http/connection.py", "vecraft/node.py"},
 }
 
 

@@ -1,5 +1,5 @@
 """`python -m vecraft` is the command `vecraft`."""
 
-from vecraft.cli import main
+from vecraft.cli import process
 
-raise SystemExit(main())
+process()

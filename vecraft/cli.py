@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn
 
@@ -39,6 +41,23 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser(given[0], command).parse_args(given)
     assert command is not None, "the parser exits for any other input"
     return _run(command, options)
+
+
+def process() -> NoReturn:
+    """Runs the command line of this process, and ends it without finalizing the interpreter.
+
+    Threads that build graphs or read RocksDB may still run, and what they make can be made again. When one of them returned to
+    an interpreter that is being finalized, Python would end it within foreign code, which ends the process with SIGABRT.
+    """
+    try:
+        status = main()
+    except SystemExit as ended:  # of the parser: 0 for help, 2 for wrong usage
+        status = ended.code if isinstance(ended.code, int) else EXIT_USAGE
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # its reader has exited
+            stream.flush()
+    os._exit(status)
 
 
 class Parser(argparse.ArgumentParser):

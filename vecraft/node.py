@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import resource
 import signal
 import socket
 import sys
 import threading
 import time
+from functools import partial
 
 import uvicorn
 import uvloop
 
 from gateway.closing import keep_closing
 from gateway.http.app import create_app
+from gateway.http.connection import KEEP_ALIVE_S, RESERVED_CONNECTIONS, Connection, Door
 from gateway.reads import MakeReplica, local_replica
 from gateway.services import Services
 from vecraft.heap import keep_heap_small
@@ -26,9 +29,12 @@ log = logging.getLogger("vecraft")
 
 DRAIN_S = 5
 """Time for requests in flight after SIGTERM. Replay and journal get the rest of ten seconds."""
+STOP_WITHIN_S = 9.0
+"""Then the process ends, whatever still runs. It loses as much as by SIGKILL: nothing that was acknowledged."""
 PROGRESS_EVERY_S = 2.0
 READY_CHECK_S = 0.05
 MAX_CONNECTIONS = 1000
+"""Connections of one event loop."""
 SWITCH_INTERVAL_S = 0.0005
 """With Python's default of 5 ms, a search would wait that long for the replay thread."""
 
@@ -80,12 +86,12 @@ class Node:
 
     async def _listen(self, services: Services) -> None:
         settings = self.settings
-        server = self._server = _Server(_server_config(services), self)
+        server = self._server = _Server(_server_config(services, settings.serving_threads), self)
         listening = _bound_socket(settings.host, settings.port)
         host, port = listening.getsockname()[:2]
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         log.info("node %s listens on %s, API docs at %s/docs", settings.node, self.url, self.url)
-        more = [ServingThread(services, listening) for _ in range(settings.serving_threads - 1)]
+        more = [ServingThread(services, listening, settings.serving_threads) for _ in range(settings.serving_threads - 1)]
         self.started.set()
         try:
             await server.serve([listening])
@@ -120,14 +126,24 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: object) -> None:
         log.info("%s: stopping", signal.Signals(sig).name)
+        watchdog = threading.Timer(STOP_WITHIN_S, _end_process)
+        watchdog.daemon = True
+        watchdog.start()
         self._node.stop()
+
+
+def _end_process() -> None:
+    log.warning("did not stop within %d s; the process ends now, nothing that was acknowledged is lost", STOP_WITHIN_S)
+    logging.shutdown()
+    os._exit(0)
 
 
 class ServingThread:
     """An additional event loop on the same socket, so that one loop can answer while a search blocks another."""
 
-    def __init__(self, services: Services, listening: socket.socket) -> None:
+    def __init__(self, services: Services, listening: socket.socket, loops: int) -> None:
         self._services = services
+        self._loops = loops
         listening.listen()
         self._listening = listening.dup()
         self._server: uvicorn.Server | None = None
@@ -145,26 +161,32 @@ class ServingThread:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        self._server = uvicorn.Server(_server_config(self._services.on_this_loop()))
+        self._server = uvicorn.Server(_server_config(self._services.on_this_loop(), self._loops))
         if self._services.node.stopping.is_set():
             return
         await self._server.serve([self._listening])
 
 
-def _server_config(services: Services) -> uvicorn.Config:
+def _server_config(services: Services, loops: int) -> uvicorn.Config:
+    """The configuration of one of `loops` event loops."""
     return uvicorn.Config(
         create_app(services),
         loop="none",
-        http="httptools",
+        http=partial(Connection, Door(connections_of_loop(loops))),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
-        limit_concurrency=MAX_CONNECTIONS,
-        timeout_keep_alive=75,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=DRAIN_S,
     )
+
+
+def connections_of_loop(loops: int) -> int:
+    """The bound of connections of each of `loops` event loops. Half of the process's file descriptors are left to storage."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, min(MAX_CONNECTIONS, files // 2 // loops - RESERVED_CONNECTIONS))
 
 
 def _bound_socket(host: str, port: int) -> socket.socket:

@@ -37,6 +37,7 @@ from shard.batch import Limits
 from shard.shards import Shards
 from vecraft import __version__
 from vecraft.background import BackgroundThread
+from vecraft.heap import trim_heap
 from vecraft.settings import Settings
 
 STOP_S = 4.0
@@ -53,6 +54,7 @@ class Roles:
     """All roles in one process, as `vecraft serve` runs them. Create and stop it on the serving event loop."""
 
     def __init__(self, settings: Settings, make_replica: MakeReplica) -> None:
+        check_data_dir(settings.data_dir)
         self.topics = Topics(settings.topic_prefix, settings.preset)
         self.clock = Clock(wall_clock_ms, settings.max_drift_ms)
         self.journal = open_journal(settings)
@@ -123,7 +125,7 @@ class Roles:
 
     def _gateway(self, settings: Settings, make_replica: MakeReplica) -> Services:
         executor = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="pool")
-        budget = budget_of(settings.memory_budget_mb)
+        budget = budget_of(settings.memory_budget_mb, trim_heap)
         gate = Gate(self.journal, self.topics, self.replayer.applied, settings.read_timeout_s)
         node = NodeState(
             settings.node,
@@ -148,6 +150,18 @@ class Roles:
 
 def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def check_data_dir(folder: Path) -> None:
+    """Raises StartError for a folder that has something else than a node's data. Writes nothing."""
+    try:
+        names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+        journal = {path.name for path in (folder / "journal").iterdir()} if "journal" in names else set()
+    except OSError as error:
+        raise StartError(f"data_dir {folder} cannot be read: {error.strerror}") from error
+    foreign = {name for name in names if not name.startswith(".")} - {"lost+found"}
+    if (foreign and not foreign & {"journal", "state"}) or (journal and "CURRENT" not in journal):
+        raise StartError(f"data_dir {folder} has files of something else, and no data of a node: name another folder")
 
 
 def open_journal(settings: Settings) -> Journal:

@@ -4,6 +4,9 @@ this precedence."""
 from __future__ import annotations
 
 import ipaddress
+import os
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Literal
@@ -78,6 +81,14 @@ class Settings(BaseSettings):
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, _toml_file)
 
 
+PREFIX = "VECRAFT_"
+OTHER_VARIABLES = frozenset(
+    {"VECRAFT_CONFIG", "VECRAFT_URL", "VECRAFT_COLLECTION", "VECRAFT_KAFKA"}
+    | {"VECRAFT_FAULT_RECORDS", "VECRAFT_FAULT_REPORT", "VECRAFT_FAULT_ROUNDS"}
+    | {f"VECRAFT_{what}_PORT" for what in ("LEFT", "RIGHT", "KAFKA", "KAFKA2", "KAFKA3", "KAFKA_UI", "GRAFANA", "PROMETHEUS")}
+)
+"""Variables with the prefix that are no settings: the configuration file, and those of compose files, clients and tests."""
+
 _toml_file: Path | None = None
 
 
@@ -87,16 +98,34 @@ def load_settings(flags: dict[str, object], toml_file: Path | None = None) -> Se
     if toml_file is not None and not toml_file.is_file():
         raise SettingsError(f"config {toml_file} is not a file")
     _toml_file = toml_file
+    _check_variables(os.environ)
     try:
         return Settings(**flags)  # type: ignore[arg-type]
-    except TOMLDecodeError as error:
+    except (TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"config {toml_file} is not TOML: {error}") from error
+    except OSError as error:
+        raise SettingsError(f"config {toml_file} cannot be read: {error.strerror}") from error
     except ValidationError as error:
         raise SettingsError("; ".join(_plain(detail) for detail in error.errors())) from error  # type: ignore[arg-type]
 
 
+def _check_variables(names: Iterable[str]) -> None:
+    """Refuses variables that look like settings: one with a misspelled name would be ignored."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    unknown = sorted(name for name in names if name.startswith(PREFIX) and name not in known | OTHER_VARIABLES)
+    if unknown:
+        raise SettingsError("; ".join(_unknown(f"variable {name}", name, known) for name in unknown))
+
+
+def _unknown(what: str, name: str, known: Iterable[str]) -> str:
+    near = get_close_matches(name, known, 1)
+    return f"{what} is no setting" + (f", did you mean {near[0]}?" if near else "")
+
+
 def _plain(detail: dict[str, object]) -> str:
     name = ".".join(str(part) for part in detail["loc"])  # type: ignore[attr-defined]
+    if detail["type"] == "extra_forbidden":
+        return _unknown(name, name, Settings.model_fields)
     text = str(detail["msg"]).removeprefix("Value error, ")
     return f"{name}: {text}" if name else text
 

@@ -18,6 +18,9 @@ from gateway.http.errors import InsufficientStorage
 LOOK_EVERY_S = 0.5
 """The interval between measurements; a measurement costs as much as a small write."""
 
+RELEASE_EVERY_S = 5.0
+"""The shortest interval between two attempts to return freed memory; each takes some 20 ms."""
+
 DEFAULT_SHARE = 0.8
 MIB = 1 << 20
 
@@ -25,12 +28,21 @@ MIB = 1 << 20
 class Budget:
     """The bound of this process's anonymous memory. Thread-safe."""
 
-    def __init__(self, budget_bytes: int, used: Callable[[], int], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        budget_bytes: int,
+        used: Callable[[], int],
+        clock: Callable[[], float] = time.monotonic,
+        release: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`release` returns freed memory to the system; it is called when the budget is exceeded."""
         self.bytes = budget_bytes
         self._used = used
+        self._release = release
         self._clock = clock
         self._lock = threading.Lock()
         self._looked_s = float("-inf")
+        self._released_s = float("-inf")
         self._last = 0
 
     def used(self) -> int:
@@ -39,6 +51,9 @@ class Budget:
             now_s = self._clock()
             if now_s - self._looked_s > LOOK_EVERY_S:
                 self._looked_s, self._last = now_s, self._used()
+                if self._last > self.bytes and now_s - self._released_s > RELEASE_EVERY_S:
+                    self._release()
+                    self._released_s, self._last = now_s, self._used()
             return self._last
 
     def check(self) -> None:
@@ -51,9 +66,10 @@ class Budget:
             )
 
 
-def budget_of(budget_mb: int) -> Budget:
-    """A budget in MiB; 0 for DEFAULT_SHARE of the memory of the machine or its control group."""
-    return Budget(budget_mb * MIB or int(DEFAULT_SHARE * total_bytes()), lambda: status_bytes("RssAnon"))
+def budget_of(budget_mb: int, release: Callable[[], None]) -> Budget:
+    """A budget in MiB; 0 for DEFAULT_SHARE of the memory of the machine or its control group. `release`: see Budget."""
+    budget_bytes = budget_mb * MIB or int(DEFAULT_SHARE * total_bytes())
+    return Budget(budget_bytes, lambda: status_bytes("RssAnon"), release=release)
 
 
 def total_bytes() -> int:

@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import msgspec
 
+from gateway.admission.ids import check_ids
 from gateway.dialect.bodies import BulkBody, UpsertBody
 from gateway.dialect.upserts import ParsedUpsert, parse_upsert
 from gateway.http.errors import BadRequest, status_of
@@ -112,7 +113,9 @@ class _Helper:
 
 def _parsed(content: bytes, packed: bool, kind: type[UpsertBody]) -> ParsedUpsert:
     decode = msgspec.msgpack.decode if packed else msgspec.json.decode
-    return parse_upsert(decode(content, type=kind), packed)
+    body = decode(content, type=kind)
+    check_ids(body, len(content))
+    return parse_upsert(body, packed)
 
 
 def _answer_of(data: bytearray) -> ParsedUpsert:

@@ -31,6 +31,7 @@ from gateway.dialect.bodies import (
     VectorParamsDiff,
 )
 from gateway.http.errors import BadRequest
+from shard.contract import MAX_DEPTH, depth_of
 from shard.vectors.segment_policy import DEFAULT_POLICY
 
 _HNSW_KEPT = HnswBody.hints
@@ -49,7 +50,7 @@ def created(body: CreateCollectionBody) -> CollectionConfig:
         sparse_vectors={name: _sparse_params(params) for name, params in (body.sparse_vectors or {}).items()},
         quantization=_quantization("quantization_config", body.quantization_config),
         strict_mode=None if body.strict_mode_config is None else StrictMode().updated(body.strict_mode_config),
-        metadata=body.metadata or {},
+        metadata=_metadata(body),
         kept=_kept(body, CreateCollectionBody.hints) | _nested("hnsw_config", _kept(body.hnsw_config, _HNSW_KEPT)),
     )
 
@@ -74,7 +75,7 @@ def changes(body: UpdateCollectionBody, config: CollectionConfig) -> dict[str, o
     if body.strict_mode_config is not None:
         changed["strict_mode"] = (config.strict_mode or StrictMode()).updated(body.strict_mode_config)
     if body.metadata is not None:
-        merged = config.metadata | body.metadata
+        merged = config.metadata | _metadata(body)
         changed["metadata"] = {key: value for key, value in merged.items() if value is not None}
     if body.vectors is not None:
         changed["vectors"] = config.vectors | {name: _changed_vector(name, diff, config) for name, diff in body.vectors.items()}
@@ -129,6 +130,13 @@ _OPTIMIZER = {
     "flush_interval_sec": 1,
 }
 _WAL = {"wal_capacity_mb": 1, "wal_segments_ahead": 0}
+
+
+def _metadata(body: CreateCollectionBody | UpdateCollectionBody) -> dict[str, Any]:
+    metadata = body.metadata or {}
+    if (depth := depth_of(metadata)) > MAX_DEPTH:
+        raise BadRequest(f"metadata is nested {depth} deep, the bound is {MAX_DEPTH}")
+    return metadata
 
 
 def _vector_body(label: str, given: object) -> VectorParamsBody:

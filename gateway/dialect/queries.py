@@ -198,8 +198,12 @@ class Translator:
         """A raw part of the body; of type Packed if it is msgpack."""
         return raw_of(part, self.packed)
 
-    async def _examples(self, raws: Iterable[RawPart], using: str, lookup: LookupLocation | None) -> _Examples:
-        """The examples of a query; those that are ids of points are read in one request."""
+    async def _examples(self, raws: Sequence[RawPart], using: str, lookup: LookupLocation | None) -> _Examples:
+        """The examples of a query; those that are ids of points are read in one request. Raises BadRequest for too many."""
+        if len(raws) > MAX_EXAMPLES:
+            raise BadRequest(
+                f"a query has {len(raws)} examples (positive, negative, context, feedback), must be at most {MAX_EXAMPLES}"
+            )
         examples = _Examples(self, using, lookup)
         await examples.read(raws)
         return examples
@@ -234,6 +238,9 @@ class Translator:
     def _all(self, name: str, vectors: Sequence[Vector]) -> list[Vector]:
         return [self._prepared(name, vector) for vector in vectors]
 
+
+MAX_EXAMPLES = 10_000
+"""The bound of vectors and ids of points by which one query ranks."""
 
 _KINDS = (
     "nearest",

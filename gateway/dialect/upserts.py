@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 
 from gateway.dialect.bodies import BulkBody, PointBody, PointsBatch, PointVectors, UpsertBody
-from gateway.dialect.vectors import object_of, raw_of, vector_of
+from gateway.dialect.vectors import object_of, raw_of, shown, vector_of
 from journal.ids import encode_id
 from journal.records import SPARSE, PatchVectors, Upsert, Vector, VectorColumn
 from shard.filters.conditions import Condition
@@ -115,14 +115,18 @@ def _column(name: str, vectors: Sequence[Vector], points: list[int] | None) -> V
     return VectorColumn.of(name, np.stack(vectors), points)
 
 
+def json_of(raw: msgspec.Raw, packed: bool) -> bytes:
+    """A raw part of a body as JSON; `packed`: the body is msgpack. Raises orjson.JSONEncodeError."""
+    data = bytes(raw)
+    return orjson.dumps(msgspec.msgpack.decode(data)) if packed and data else data
+
+
 def _payload(raw: msgspec.Raw | msgspec.UnsetType, at: int, packed: bool) -> bytes:
-    data = b"" if raw is msgspec.UNSET else bytes(raw)
-    if packed and data:
-        data = orjson.dumps(msgspec.msgpack.decode(data))
+    data = b"" if isinstance(raw, msgspec.UnsetType) else json_of(raw, packed)
     if data in (b"", b"null", b"{}"):
         return b""
     if data[:1] != b"{":
-        raise ValueError(f"points[{at}].payload must be an object: {data[:32]!r}")
+        raise ValueError(f"points[{at}].payload must be an object: {shown(data)}")
     return data
 
 

@@ -6,7 +6,6 @@ Vectors stay raw in parsed bodies, so that their numbers are parsed directly int
 from __future__ import annotations
 
 import threading
-from binascii import Error as Base64Error
 from binascii import a2b_base64
 from typing import Any, TypeVar, cast
 
@@ -64,15 +63,20 @@ def vector_of(raw: bytes, place: str) -> Vector:
             return _of_object(raw, place)
         case b'"':
             return of_base64(msgspec.json.decode(raw), place)
-    raise BadRequest(f"{place}: not a vector: {raw[:32]!r}")
+    raise BadRequest(f"{place}: not a vector: {shown(raw)}")
+
+
+def shown(raw: bytes) -> str:
+    """The beginning of a part of a JSON body, for an error text."""
+    return raw[:32].decode(errors="replace")
 
 
 def of_base64(text: str, place: str) -> Vectors:
     """A vector from base64 of little-endian float32. Raises BadRequest."""
     try:
         return of_bytes(a2b_base64(text, strict_mode=True), place)
-    except Base64Error as error:
-        raise BadRequest(f"{place}: not base64: {error}") from error
+    except ValueError as error:
+        raise BadRequest(f"{place}: not base64: {text[:32]!r}") from error
 
 
 def of_bytes(data: bytes, place: str) -> Vectors:
@@ -106,9 +110,9 @@ def _of_list(raw: bytes, place: str) -> Vector:
     nested = raw[1:64].lstrip()[:1] == b"["
     try:
         flat, lengths = _numbers(raw, nested)
-    except (ValueError, TypeError, RuntimeError) as error:
+    except (ValueError, TypeError, RuntimeError):
         _threads.parser = None  # the error may hold references into the parser
-        raise BadRequest(f"{place}: not a list of numbers: {error}") from None
+        raise BadRequest(f"{place}: not a list of numbers, nor of lists of numbers: {shown(raw)}") from None
     if not len(flat):
         raise BadRequest(f"Wrong input: {place} is empty")
     if not nested:
@@ -128,7 +132,7 @@ def _numbers(raw: bytes, nested: bool) -> tuple[Vectors, list[int]]:
     parsed = cast(simdjson.Array, parser.parse(raw))
     lengths = [len(cast(simdjson.Array, inner)) for inner in parsed] if nested else []
     if raw.count(b"[") != 1 + len(lengths):
-        raise ValueError("lists and numbers are mixed, or nested too deep")
+        raise ValueError("lists and numbers are mixed")
     with np.errstate(over="ignore"):
         return np.frombuffer(parsed.as_buffer(of_type="d"), np.float64).astype(np.float32), lengths
 
@@ -151,15 +155,22 @@ def _refuse_inference(raw: bytes, place: str) -> None:
 
 def _of_plain(value: Any, place: str) -> Vector:
     """The vector from a decoded msgpack value."""
+    if isinstance(value, bytes):
+        return of_bytes(value, place)
+    if isinstance(value, list):
+        return _of_plain_list(value, place)
     try:
-        match value:
-            case bytes():
-                return of_bytes(value, place)
-            case list():
-                array = np.array([np.frombuffer(row, "<f4") if isinstance(row, bytes) else row for row in value])
-                if array.dtype.kind not in "fiu" or array.ndim > 2 or not array.size:
-                    raise ValueError("not a list of numbers")
-                return float32(array)
         return sparse_of(msgspec.convert(value, SparseBody), place)
-    except (ValueError, msgspec.ValidationError) as error:
+    except msgspec.ValidationError as error:
         raise BadRequest(f"{place}: not a vector: {error}") from error
+
+
+def _of_plain_list(value: list[Any], place: str) -> Vector:
+    rows = [of_bytes(row, f"{place}[{at}]") if isinstance(row, bytes) else row for at, row in enumerate(value)]
+    try:
+        array = np.array(rows)
+    except ValueError:  # lists of different lengths
+        array = np.empty(0, object)
+    if array.dtype.kind not in "fiu" or array.ndim > 2 or not array.size:
+        raise BadRequest(f"{place}: not a list of numbers, nor of lists of numbers that are equally long")
+    return float32(array)

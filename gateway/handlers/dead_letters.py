@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from gateway.http.errors import BadRequest, Conflict, NotFound
-from gateway.request import ApiRequest, Response
+from gateway.request import ApiRequest, Response, number_of
 from gateway.services import NodeState, Services
 from gateway.writes import APPLY_S
 from journal import codec
@@ -18,6 +18,7 @@ from journal.log import Entry, Indefinite, JournalError, acknowledged
 from journal.records import describe
 from replayer.ingest.format import NotIngestible, change_of
 from replayer.projections.dead_letters import BURY_TIMEOUT_S, DeadLetter, original, remove
+from shard.contract import MAX_DEPTH, depth_of
 
 READ_TIMEOUT_S = 0.5
 READS = 20
@@ -116,9 +117,9 @@ def _chosen(request: ApiRequest, services: Services) -> list[DeadLetter]:
 
 def _one(request: ApiRequest, services: Services) -> DeadLetter:
     text = request.path["number"]
-    if not text.isascii() or not text.isdecimal():
+    if (number := number_of(text)) is None:
         raise BadRequest(f"number {text[:32]!r} is not a dead letter's number")
-    if (letter := services.node.letters().get(int(text))) is None:
+    if (letter := services.node.letters().get(number)) is None:
         raise NotFound(f"Not found: there is no dead letter {text}")
     return letter
 
@@ -139,12 +140,13 @@ def _described(letter: DeadLetter) -> dict[str, Any]:
 def _shown(node: NodeState, letter: DeadLetter) -> dict[str, Any]:
     """A letter with its record; reads the log, and may query the schema registry."""
     ((_, entry),) = _read(node, [letter])
+    decoded = _decoded(entry, node)
     return _described(letter) | {
         "key": None if entry.key is None else entry.key.decode(errors="replace"),
         "headers": {name: value.decode(errors="replace") for name, value in entry.headers},
         "bytes": len(entry.value),
         "value_base64": b64encode(entry.value).decode(),
-        "decoded": _decoded(entry, node),
+        "decoded": decoded if depth_of(decoded) <= MAX_DEPTH else None,
     }
 
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import msgspec
 import orjson
 from msgspec import structs
 
@@ -32,10 +31,11 @@ from gateway.dialect.bodies import (
     UpsertBody,
 )
 from gateway.dialect.queries import order_by_of
-from gateway.dialect.upserts import ParsedUpsert, encode_ids, vectors_patch_of
+from gateway.dialect.upserts import ParsedUpsert, encode_ids, json_of, vectors_patch_of
+from gateway.dialect.vectors import shown
 from gateway.http.errors import BadRequest, Conflict, NotFound
 from gateway.reads import QUICK_POINTS
-from gateway.request import ApiRequest, Response
+from gateway.request import ApiRequest, Response, number_of
 from gateway.services import Services
 from gateway.writes import UpdateResult
 from journal.ids import ExternalId, decode_id, encode_id
@@ -48,6 +48,7 @@ from query import points
 from query.pinned import Pinned
 from query.search import search
 from query.stages import Stage
+from shard.contract import MAX_DEPTH
 from shard.filters.where import Where
 from shard.replica import PayloadPart
 
@@ -69,8 +70,9 @@ Edit = Callable[[Any, list[Step]], Any]
 async def get(request: ApiRequest, response: Response, services: Services) -> Answer:
     """One point by its id."""
     text = request.path["point_id"]
+    number = number_of(text)
     pinned = await _pinned(request, response, services)
-    retrieved = await points.retrieve(pinned, [encode_id(int(text) if text.isdecimal() else text)], PayloadPart(), True)
+    retrieved = await points.retrieve(pinned, [encode_id(text if number is None else number)], PayloadPart(), True)
     if not retrieved:
         raise NotFound(f"Not found: Point with id {text} does not exists!")
     return point_answer(retrieved[0], True, True)
@@ -190,7 +192,7 @@ async def delete(request: ApiRequest, response: Response, services: Services) ->
 async def set_payload(request: ApiRequest, response: Response, services: Services) -> UpdateResult:
     """Sets payload keys of points and keeps the others; null removes a key. `key`: the path of the object to change."""
     body: SetPayloadBody = request.body
-    fields = _object(body.payload)
+    fields = _object(request)
     if body.key is not None:
         edit: Edit = lambda payload, steps: merged(payload, steps, fields)  # noqa: E731
         return await _edit(request, response, services, [steps_of(body.key)], edit)
@@ -202,11 +204,12 @@ async def set_payload(request: ApiRequest, response: Response, services: Service
 async def overwrite_payload(request: ApiRequest, response: Response, services: Services) -> UpdateResult:
     """Replaces the whole payload of points, or the object at the path `key`."""
     body: SetPayloadBody = request.body
-    fields = _object(body.payload)
+    fields = _object(request)
     if body.key is not None:
         edit: Edit = lambda payload, steps: merged(payload, steps, fields, replace=True)  # noqa: E731
         return await _edit(request, response, services, [steps_of(body.key)], edit)
-    return await _change(request, response, services, lambda ids: ReplacePayload(ids, bytes(body.payload)))
+    payload = json_of(body.payload, request.packed)
+    return await _change(request, response, services, lambda ids: ReplacePayload(ids, payload))
 
 
 async def delete_payload(request: ApiRequest, response: Response, services: Services) -> UpdateResult:
@@ -476,8 +479,15 @@ def _unless_missing(result: UpdateResult, ids: Sequence[bytes], existing: set[by
     return result
 
 
-def _object(raw: msgspec.Raw) -> dict[str, Any]:
-    fields = orjson.loads(bytes(raw))
+def _object(request: ApiRequest) -> dict[str, Any]:
+    """The payload of a body."""
+    data = json_of(request.body.payload, request.packed)
+    try:
+        fields = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(
+            f"payload has a number that is too large, or is nested deeper than {MAX_DEPTH}: {shown(data)}"
+        ) from error
     if not isinstance(fields, dict):
         raise BadRequest("payload must be an object")
     return fields

@@ -65,25 +65,25 @@ def _add_pages(app: FastAPI, services: Services) -> None:
     """Adds pages for operators and probes. Only `/` belongs to the dialect."""
     node = services.node
 
-    @app.get("/")
+    @app.api_route("/", methods=["GET", "HEAD"])
     async def root() -> dict[str, str]:
         return {"title": TITLE, "version": DIALECT_VERSION, "vecraft": node.version, "node": node.name}
 
-    @app.get("/healthz")
+    @app.api_route("/healthz", methods=["GET", "HEAD"])
     def healthz() -> Response:  # in a thread, because it asks the log
         components = services.health.look()
         good = all(component.status is not Status.FAILING for component in components.values())
         return _probe(good, described(components) | _state(node))
 
-    @app.get("/livez")
+    @app.api_route("/livez", methods=["GET", "HEAD"])
     async def livez() -> Response:
         return _probe(True, {"live": True})
 
-    @app.get("/readyz")
+    @app.api_route("/readyz", methods=["GET", "HEAD"])
     async def readyz() -> Response:
         return _probe(node.ready(), described(services.health.seen()) | _state(node))
 
-    @app.get("/metrics")
+    @app.api_route("/metrics", methods=["GET", "HEAD"])
     def metrics_page() -> Response:
         return Response(metrics.exposition(services), media_type="text/plain; version=0.0.4")
 

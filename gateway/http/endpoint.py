@@ -9,7 +9,7 @@ import logging
 import re
 import time
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
 from hashlib import blake2b
 from secrets import token_hex
 from typing import Any
@@ -19,6 +19,7 @@ import msgspec
 import orjson
 from starlette.types import Message, Receive, Scope, Send
 
+from gateway.admission.ids import check_ids
 from gateway.dialect.bodies import Body, SearchReadParams, ignored
 from gateway.dialect.bulk_parser import LARGE_BODY_BYTES
 from gateway.dialect.query_bodies import octet_search
@@ -26,7 +27,7 @@ from gateway.dumping import dumped
 from gateway.http.errors import BadRequest, TooLarge, Unavailable, retry_after, status_of
 from gateway.http.metrics import APPEND_SECONDS, REQUEST_SECONDS
 from gateway.http.routes import Route
-from gateway.request import ApiRequest, Response
+from gateway.request import ApiRequest, Response, number_of
 from gateway.services import Services
 from gateway.sessions import NOTHING, POSITION_COOKIE, POSITION_HEADER, Seen, seen_by
 from journal.log import Overloaded, Positions
@@ -69,10 +70,11 @@ class Endpoint:
                 raise Unavailable(f"this node serves nothing: {refusal}", REFUSED_RETRY_S)
             request, response = await self._understood(scope, headers, request_id, await read_body(receive, headers))
             result = await self._route.handler(request, response, self._services)
+            answer = await self._encoded(result, response, started_s)
         except Exception as error:  # known errors have a status; others are defects, and are logged
             await self._refuse(error, request, response, request_id, started_s, send)
         else:
-            await self._answer(result, request, response, started_s, send)
+            await _send(send, 200, answer, self._headers(request, response))
         self._seconds.observe(time.perf_counter() - started_s)
         if request is not None and response is not None and response.acknowledged_s is not None:
             APPEND_SECONDS[request.tier].observe(response.acknowledged_s)
@@ -119,7 +121,9 @@ class Endpoint:
             return self._route.body()
         if self._route.bulk and len(body) > LARGE_BODY_BYTES:
             return None
-        return self._unpack(body) if packed else self._decode(body)
+        parsed = self._unpack(body) if packed else self._decode(body)
+        check_ids(parsed, len(body))
+        return parsed
 
     async def _seen(self, headers: dict[str, str]) -> Seen:
         if not headers.keys() & _POSITIONS:
@@ -127,10 +131,16 @@ class Endpoint:
         services, node = self._services, self._services.node
         return await seen_by(headers, services.sessions, services.gate, node.clock, node.topics, node.replayer.log_name)
 
-    async def _answer(self, result: Any, request: ApiRequest, response: Response, started_s: float, send: Send) -> None:
+    async def _encoded(self, result: Any, response: Response, started_s: float) -> bytes:
         body = {"result": result, "status": "ok", "time": round(time.perf_counter() - started_s, 9)}
         if response.steps is not None:
             body["explain"] = response.steps
+        try:
+            return await dumped(body, response, self._services.reads)
+        except orjson.JSONEncodeError as error:
+            raise RuntimeError("the answer is not JSON") from error
+
+    def _headers(self, request: ApiRequest, response: Response) -> list[tuple[bytes, bytes]]:
         headers = [(b"x-request-id", request.origin.id.encode())]
         if response.wrote is not None:
             headers += self._write_headers(request, response.wrote)
@@ -138,7 +148,7 @@ class Endpoint:
             headers += self._read_headers(response, response.served)
         if response.ignored:
             headers.append((b"x-vecraft-ignored", ", ".join(dict.fromkeys(response.ignored)).encode()))
-        await _send(send, 200, await dumped(body, response, self._services.reads), headers)
+        return headers
 
     def _write_headers(self, request: ApiRequest, wrote: Token) -> list[tuple[bytes, bytes]]:
         """The client's new position: what it had seen, and what it has written. It becomes that of its session, too."""
@@ -195,7 +205,7 @@ class Endpoint:
 async def read_body(receive: Receive, headers: dict[str, str]) -> bytes:
     """The whole body. Raises TooLarge as soon as it exceeds the bound, and BadRequest when the client disconnects."""
     length = headers.get("content-length", "")
-    if length.isdigit() and int(length) > MAX_BODY_BYTES:
+    if (size := number_of(length)) is not None and size > MAX_BODY_BYTES:
         raise TooLarge(f"body of {length} bytes, the bound is {MAX_BODY_BYTES}")
     chunks: list[bytes] = []
     size = 0
@@ -211,6 +221,11 @@ async def read_body(receive: Receive, headers: dict[str, str]) -> bytes:
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
+async def refuse(send: Send, status: int, text: str, headers: list[tuple[bytes, bytes]]) -> None:
+    """Answers with an error, outside of a route."""
+    await _send(send, status, orjson.dumps({"status": {"error": text}, "time": 0.0}), headers)
+
+
 async def _send(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
     start = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *headers]
     await send({"type": "http.response.start", "status": status, "headers": start})
@@ -223,6 +238,9 @@ def _params(query: bytes, kind: type) -> tuple[Any, list[str]]:
     The project's own routes refuse unknown parameters: with a misspelled name a request could select all instead of some.
     """
     pairs = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {}
+    for name in _whole_numbers(kind) & pairs.keys():
+        if number_of(pairs[name]) is None:
+            raise BadRequest(f"query string: {name} {pairs[name][:16]!r} must be a whole number, in ASCII digits")
     unknown = [name for name in pairs if name not in kind.__struct_fields__] if issubclass(kind, Body) else []
     try:
         return msgspec.convert({name: pairs[name] for name in pairs if name not in unknown}, kind, strict=False), [
@@ -230,6 +248,17 @@ def _params(query: bytes, kind: type) -> tuple[Any, list[str]]:
         ]
     except msgspec.ValidationError as error:
         raise BadRequest(f"query string: {error}".replace(", got `str`", ", got another text")) from error
+
+
+@cache
+def _whole_numbers(kind: type) -> frozenset[str]:
+    """The parameters that are whole numbers. The parser of texts would also take blanks and a fraction of zero."""
+    fields = msgspec.inspect.type_info(kind).fields  # type: ignore[attr-defined]
+    return frozenset(
+        field.name
+        for field in fields
+        if any(isinstance(one, msgspec.inspect.IntType) for one in getattr(field.type, "types", (field.type,)))
+    )
 
 
 def _checked_key(name: str, value: str) -> str:
@@ -256,6 +285,6 @@ def _traceparent(headers: dict[str, str]) -> str:
 def _tier(text: str | None, default: int) -> int:
     if text is None:
         return default
-    if not text.isdigit() or int(text) not in TIERS:
+    if (tier := number_of(text)) is None or tier not in TIERS:
         raise BadRequest(f"X-Vecraft-Tier {text[:16]!r} must be between {TIERS[0]} and {TIERS[-1]}")
-    return int(text)
+    return tier

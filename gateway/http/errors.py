@@ -104,11 +104,13 @@ def _status_of(error: Exception) -> tuple[int, str, float | None]:
         case msgspec.MsgspecError():
             return 400, f"Format error in JSON body: {_plain(str(error))}", None
         case RecursionError() | orjson.JSONEncodeError():
-            return 400, "Format error in JSON body: nested too deep, or a number beyond 64 bits", None
+            return 400, "Format error in JSON body: nested too deep, a number beyond 64 bits, or what JSON does not have", None
+        case UnicodeDecodeError():
+            return 400, "Format error in JSON body: a text is not UTF-8", None
         case InvalidConfig() | ClockDriftError() | ValueError():
             return 400, str(error), None
         case _:
-            return 500, f"internal error: {type(error).__name__}", None
+            return 500, "internal error: the node's log has it, with the request's id", None
 
 
 def _plain(text: str) -> str:

@@ -33,7 +33,19 @@ from shard.vectors.graph import (
     bits_of,
     scores_at,
 )
-from shard.vectors.index import EPSILON, NOTHING, Rows, RowSet, ScoredRows, best, closest, grown_capacity, reallocated
+from shard.vectors.index import (
+    EPSILON,
+    MAX_DEAD_SHARE,
+    MIN_DEAD,
+    NOTHING,
+    Rows,
+    RowSet,
+    ScoredRows,
+    best,
+    closest,
+    grown_capacity,
+    reallocated,
+)
 from shard.vectors.scans import SharedScan
 from shard.vectors.segment_policy import DEFAULT_POLICY, SegmentPolicy
 from shard.vectors.segment_store import DamagedSegment, SegmentStore, StoredSegment
@@ -91,6 +103,11 @@ class Segment:
     def growing(cls, size: int) -> Segment:
         """An empty growing segment, for vectors of shape (size,)."""
         return cls(SegmentState.GROWING, np.empty(0, np.int64), np.empty((0, size), np.float32), 0)
+
+    def compacted(self) -> Segment:
+        """A growing segment without the dead rows of this one, which views may keep."""
+        local = self.alive_ids()
+        return Segment(SegmentState.GROWING, self.rows[local], self.vectors[local], len(local), alive_count=len(local))
 
     @classmethod
     def stored(cls, stored: StoredSegment) -> Segment:
@@ -387,6 +404,9 @@ class DenseIndex:
                 segment.alive_count -= int(np.count_nonzero(alive[local]))
                 alive[local] = False
                 segment.alive = alive
+        dead = self._growing.count - self._growing.alive_count
+        if dead > max(MIN_DEAD, MAX_DEAD_SHARE * self._growing.count):
+            self._growing = self._growing.compacted()
 
     def publish(self) -> None:
         """Makes all changes visible to readers at once."""

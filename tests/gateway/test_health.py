@@ -42,7 +42,7 @@ class World:
             applied=SimpleNamespace(get=lambda: self.applied),
         )
         self.ingest = SimpleNamespace(failure=None)
-        self.journal = SimpleNamespace(failure=None)
+        self.journal = SimpleNamespace(failure=None, refusals=lambda: {})
         self.clock = Clock(lambda: round(self.now_s * 1000), 500)
         node: Any = SimpleNamespace(
             replayer=self.replayer,

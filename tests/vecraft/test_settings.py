@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from vecraft.cli import main
+from vecraft.roles import check_data_dir
 from vecraft.settings import Settings, SettingsError, load_settings
 
 README = Path(__file__).parents[2] / "README.md"
@@ -36,6 +37,57 @@ def test_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_cannot_be_is_refused_by_name(flags: dict[str, object], text: str) -> None:
     with pytest.raises(SettingsError, match=text):
         load_settings(flags)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"port = ", "is not TOML"),
+        (b'node = "\xff"', "is not TOML"),
+        (b"prot = 1", "prot is no setting, did you mean port?"),
+        (b"[serve]\nport = 1", "serve is no setting"),
+        (b'port = "many"', "port"),
+    ],
+)
+def test_a_file_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, text: str) -> None:
+    """One sentence, and nothing is written."""
+    file = tmp_path / "vecraft.toml"
+    file.write_bytes(content)
+    assert main(["serve", "--config", str(file), "--data-dir", str(tmp_path / "data")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("vecraft: ")
+    assert text in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_variable_that_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VECRAFT_MEMORY_BUDGET", "100")
+    with pytest.raises(SettingsError, match="VECRAFT_MEMORY_BUDGET is no setting, did you mean VECRAFT_MEMORY_BUDGET_MB"):
+        load_settings({})
+
+
+@pytest.mark.parametrize("there", ["PG_VERSION", "raft_state.json", "notes.txt", "journal/system.journal"])
+def test_a_folder_of_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[str], there: str) -> None:
+    (tmp_path / there).parent.mkdir(exist_ok=True)
+    (tmp_path / there).write_text("18")
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["serve", "--port", "0", "--data-dir", str(tmp_path)]) == 1
+    assert f"data_dir {tmp_path} has files of something else" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_data_folder_that_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data").write_text("")
+    assert main(["serve", "--port", "0", "--data-dir", str(tmp_path / "data")]) == 1
+    assert "cannot be read: Not a directory" in capsys.readouterr().err
+
+
+def test_folders_of_a_node(tmp_path: Path) -> None:
+    check_data_dir(tmp_path / "new")
+    for there in ("lost+found", ".hidden", "state", "notes.txt"):
+        (tmp_path / there).mkdir()
+        check_data_dir(tmp_path)
 
 
 def test_another_address_when_it_is_meant() -> None:

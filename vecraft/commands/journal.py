@@ -62,9 +62,13 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or not 0 < len(text) <= MAX_DIGITS or int(text) == 0:
+    if not _is_number(text) or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of records, must be 1 or more")
     return int(text)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS
 
 
 def _tail(journal: Journal, partitions: list[TopicPartition], count: int, follow: bool) -> None:
@@ -100,7 +104,7 @@ def _show(settings: Settings, stack: ExitStack, what: str) -> None:
 
 def _position(text: str) -> tuple[TopicPartition, int]:
     parts = text.split("/")
-    if len(parts) != 3 or not all(part.isdecimal() and len(part) <= MAX_DIGITS for part in parts[1:]):
+    if len(parts) != 3 or not all(map(_is_number, parts[1:])):
         raise CommandError(f"{text!r} is not a position: topic/partition/offset, such as vecraft.tier1/0/42")
     return TopicPartition(parts[0], int(parts[1])), int(parts[2])
 

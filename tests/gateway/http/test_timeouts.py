@@ -142,10 +142,12 @@ def test_what_fails_together_is_logged_once(slow: httpx.Client, caplog: pytest.L
     assert slow.post("/collections/c/points/query?timeout=60", json=body).status_code == 200
 
 
-@pytest.mark.parametrize(("timeout", "expected"), [("0", ">= 1"), ("3601", "<= 3600"), ("0.5", "`int"), ("", "`int")])
+@pytest.mark.parametrize(
+    ("timeout", "expected"), [("0", ">= 1"), ("3601", "<= 3600"), ("0.5", "whole number"), ("", "whole number")]
+)
 def test_a_timeout_that_cannot_be(slow: httpx.Client, timeout: str, expected: str) -> None:
     answer = slow.get(f"/collections/c/points/1?timeout={timeout}")
     assert answer.status_code == 400
     error = answer.json()["status"]["error"]
     assert expected in error
-    assert "$.timeout" in error
+    assert "timeout" in error

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace as replace_hnsw
 from pyroaring import BitMap
 
-from catalog.collection import Distance
+from catalog.collection import Distance, HnswConfig
 from shard.vectors.graph import CodeUse, FlatCodes, Graph, GraphSpec
 from shard.vectors.index import RowSet
 from shard.vectors.segment_policy import DEFAULT_POLICY, SegmentPolicy
@@ -41,6 +42,25 @@ def build_all(vectors: DenseIndex, idle: bool = False) -> int:
         vectors.run(build)
         builds += 1
     return builds
+
+
+@pytest.mark.parametrize("links", [0, 16], ids=["no graphs", "graphs"])
+def test_a_growing_segment_gives_back_what_died(tmp_path: Path, links: int) -> None:
+    """Without graphs it is never rebuilt. Views keep what they show."""
+    spec = GraphSpec(replace_hnsw(HnswConfig(), m=links))
+    vectors = DenseIndex(SegmentStore(tmp_path), Distance.DOT, 4, spec, threading.RLock())
+    data = np.random.default_rng(1).normal(size=(8_000, 4)).astype(np.float32)
+    vectors.add(np.arange(8_000), data)
+    vectors.publish()
+    before = vectors.view
+    vectors.kill(np.arange(7_000))
+    vectors.publish()
+    assert vectors._growing.vectors.nbytes == 1_000 * 16
+    vectors.add(np.arange(8_000, 8_100), data[:100])
+    vectors.publish()
+    assert sorted(vectors.view.all_rows()) == list(range(7_000, 8_100))
+    assert vectors.view.scan(data[7_500], 1_100).rows.min() == 7_000
+    assert len(before.all_rows()) == 8_000
 
 
 def test_rows_that_die_while_a_graph_is_built_stay_dead(tmp_path: Path) -> None:
