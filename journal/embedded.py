@@ -114,6 +114,8 @@ def _entry_prefix(partition: TopicPartition) -> bytes:
 class EmbeddedJournal:
     """A journal in the folder `path`. Append times come from `now_ms` and never decrease, even when `now_ms` does.
 
+    `accept_ends`: the ends are taken as they are, although more was acknowledged before.
+
     Raises Overloaded when more than `max_in_flight_bytes` would wait for the sync.
     """
 
@@ -122,6 +124,7 @@ class EmbeddedJournal:
         path: Path,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         max_in_flight_bytes: int = 64 << 20,
+        accept_ends: bool = False,
     ) -> None:
         path.mkdir(parents=True, exist_ok=True)
         self._path = path
@@ -142,6 +145,8 @@ class EmbeddedJournal:
         self._refused: dict[TopicPartition, str] = {}
         self._next_ends_s = 0.0
         self._time_ms = 0
+        if accept_ends:
+            (path / "ends").unlink(missing_ok=True)
         self._open_topics()
         self._committer: threading.Thread | None = threading.Thread(
             target=self._commit_groups, name="journal-commit", daemon=True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -70,6 +70,29 @@ class VectorColumn(msgspec.Struct, frozen=True):
     def indexes(self, count: int) -> Sequence[int]:
         """The index in the operation's `count` ids of each vector."""
         return range(count) if self.points is None else self.points
+
+
+def columns_of(points: Sequence[Mapping[str, Vector]]) -> list[VectorColumn]:
+    """The vectors of points as columns, one for each name. Raises ValueError when those of a name differ in dimension or kind."""
+    named: dict[str, dict[int, Vector]] = {}
+    for at, vectors in enumerate(points):
+        for name, vector in vectors.items():
+            named.setdefault(name, {})[at] = vector
+    return [
+        _column(name, list(by_point.values()), None if len(by_point) == len(points) else list(by_point))
+        for name, by_point in named.items()
+    ]
+
+
+def _column(name: str, vectors: Sequence[Vector], points: list[int] | None) -> VectorColumn:
+    kinds = {(vector.dtype == SPARSE, vector.ndim, 0 if vector.dtype == SPARSE else vector.shape[-1]) for vector in vectors}
+    label = f"vector {name!r}" if name else "vector"
+    if len(kinds) > 1:
+        sizes = sorted({size for _, _, size in kinds})[:8]
+        raise ValueError(f"Wrong input: Vector dimension error: {label} has different dimensions in one request: {sizes}")
+    if vectors[0].dtype == SPARSE or vectors[0].ndim == 2:
+        return VectorColumn.of_each(name, vectors, points)
+    return VectorColumn.of(name, np.stack(vectors), points)
 
 
 class Upsert(msgspec.Struct, frozen=True):

@@ -144,10 +144,7 @@ class Loop:
                 self._failures.succeeded("the replay goes on")
                 while not self._stopping.is_set():
                     self._check_refusal()
-                    try:
-                        self.step(self._poll_timeout_s())
-                    except Damaged as damage:
-                        self._skip(damage)
+                    self.advance(self._poll_timeout_s())
             except Unfit as error:
                 self.refuse(error)
                 break
@@ -208,6 +205,13 @@ class Loop:
         self._next, self._paused, self._committed = dict(positions), {}, {}
         self._ready_at = bounds.ends
         self.applied.restart(positions)
+
+    def advance(self, timeout_s: float) -> None:
+        """One step. Records that cannot be read are skipped."""
+        try:
+            self.step(timeout_s)
+        except Damaged as damage:
+            self._skip(damage)
 
     def step(self, timeout_s: float) -> int:
         """Polls once and applies the entries. Returns their number."""

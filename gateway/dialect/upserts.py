@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-import numpy as np
 import orjson
 
 from gateway.dialect.bodies import BulkBody, PointBody, PointsBatch, PointVectors, UpsertBody
 from gateway.dialect.vectors import object_of, raw_of, shown, vector_of
 from journal.ids import encode_id
-from journal.records import SPARSE, PatchVectors, Upsert, Vector, VectorColumn
+from journal.records import PatchVectors, Upsert, Vector, columns_of
 from shard.filters.conditions import Condition
 
 
@@ -44,7 +43,7 @@ def vectors_patch_of(points: Sequence[PointVectors], packed: bool) -> PatchVecto
     """The operation that sets vectors of existing points."""
     ids = encode_ids([point.id for point in points], "points[{}].id")
     return PatchVectors(
-        ids, _columns([_by_name(point.vector, f"points[{at}].vector", packed) for at, point in enumerate(points)])
+        ids, columns_of([_by_name(point.vector, f"points[{at}].vector", packed) for at, point in enumerate(points)])
     )
 
 
@@ -62,7 +61,7 @@ def encode_ids(ids: Sequence[int | str], place: str = "points[{}]") -> list[byte
 def _of_points(points: Sequence[PointBody], packed: bool) -> Upsert:
     ids = encode_ids([point.id for point in points], "points[{}].id")
     vectors = [_by_name(point.vector, f"points[{at}].vector", packed) for at, point in enumerate(points)]
-    return Upsert(ids, _columns(vectors), [_payload(point.payload, at, packed) for at, point in enumerate(points)])
+    return Upsert(ids, columns_of(vectors), [_payload(point.payload, at, packed) for at, point in enumerate(points)])
 
 
 def _of_batch(batch: PointsBatch, packed: bool) -> Upsert:
@@ -79,7 +78,7 @@ def _of_batch(batch: PointsBatch, packed: bool) -> Upsert:
     if len(payloads) != count:
         raise ValueError(f"batch.payloads has {len(payloads)} payloads, batch.ids has {count}")
     ids = encode_ids(batch.ids, "batch.ids[{}]")
-    return Upsert(ids, _columns(vectors), [_payload(raw, at, packed) for at, raw in enumerate(payloads)])
+    return Upsert(ids, columns_of(vectors), [_payload(raw, at, packed) for at, raw in enumerate(payloads)])
 
 
 def _by_name(raw: msgspec.Raw | msgspec.UnsetType, place: str, packed: bool) -> dict[str, Vector]:
@@ -90,29 +89,6 @@ def _by_name(raw: msgspec.Raw | msgspec.UnsetType, place: str, packed: bool) -> 
     if (named := object_of(data, dict[str, msgspec.Raw])) is None:
         return {"": vector_of(data, place)}
     return {name: vector_of(raw_of(inner, packed), f"{place}.{name}") for name, inner in named.items()}
-
-
-def _columns(given: Sequence[dict[str, Vector]]) -> list[VectorColumn]:
-    """The vectors of points as columns, one for each name."""
-    named: dict[str, dict[int, Vector]] = {}
-    for at, vectors in enumerate(given):
-        for name, vector in vectors.items():
-            named.setdefault(name, {})[at] = vector
-    return [
-        _column(name, list(by_point.values()), None if len(by_point) == len(given) else list(by_point))
-        for name, by_point in named.items()
-    ]
-
-
-def _column(name: str, vectors: Sequence[Vector], points: list[int] | None) -> VectorColumn:
-    kinds = {(vector.dtype == SPARSE, vector.ndim, 0 if vector.dtype == SPARSE else vector.shape[-1]) for vector in vectors}
-    label = f"vector {name!r}" if name else "vector"
-    if len(kinds) > 1:
-        sizes = sorted({size for _, _, size in kinds})[:8]
-        raise ValueError(f"Wrong input: Vector dimension error: {label} has different dimensions in one request: {sizes}")
-    if vectors[0].dtype == SPARSE or vectors[0].ndim == 2:
-        return VectorColumn.of_each(name, vectors, points)
-    return VectorColumn.of(name, np.stack(vectors), points)
 
 
 def json_of(raw: msgspec.Raw, packed: bool) -> bytes:

@@ -217,6 +217,9 @@ class ShardsProjection(Projection):
 
     def skip(self, damage: Damaged) -> None:
         """Quarantines the shards that have not applied the damaged records."""
+        if damage.next_offset <= self._known.accepted(damage.partition):
+            log.warning("%s; an operator has accepted that", damage)
+            return
         known = self._faults.get(damage.partition)
         self._faults[damage.partition] = _Fault(max(damage.next_offset, known.below if known else 0), str(damage))
         self._hold_affected()

@@ -1,4 +1,4 @@
-"""`vecraft journal tail|show`: prints records of the log."""
+"""`vecraft journal tail|show|repair`: prints records of the log, and repairs one that has lost records."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ from vecraft.flags import add_settings
 from vecraft.settings import Settings
 
 DESCRIPTION = """\
-Prints records of the log: of a folder, also while a node serves it, or of Kafka. Takes the settings of `vecraft serve`."""
+Prints records of the log: of a folder, also while a node serves it, or of Kafka. Repairs a log that has lost records, while the
+node is stopped. Takes the settings of `vecraft serve`."""
 EXAMPLES = """\
 examples:
   vecraft journal tail --data-dir data --follow
   vecraft journal show vecraft.tier1/0/42 --data-dir data
   vecraft journal show my-request-id --journal kafka --bootstrap-servers broker1:9092
+  vecraft journal repair --data-dir data               say what the log has lost; change nothing
+  vecraft journal repair --data-dir data --write-back  write to the log what the state still knows
 """
 SHOWN = ("data_dir", "journal", "bootstrap_servers", "topic_prefix")
 REFRESH_S = 0.5
@@ -46,11 +49,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show = actions.add_parser("show", help=text, description=f"{text.capitalize()}; of vectors only that they are there.")
     show.add_argument("what", metavar="WHAT", help="a position (topic/partition/offset), or a request id")
     add_settings(show, SHOWN)
+    text = "say what the log has lost, compared with this node's state; the node must be stopped"
+    repair = actions.add_parser("repair", help=text, description=f"{text.capitalize()}.")
+    what = repair.add_mutually_exclusive_group()
+    what.add_argument("--write-back", action="store_true", help="write to the log what the state still knows")
+    what.add_argument("--accept-loss", action="store_true", help="go on with the log as it is")
+    add_settings(repair, SHOWN)
 
 
 def run(settings: Settings, options: argparse.Namespace) -> int:
     """Prints the requested records. Raises CommandError when the journal or the record does not exist."""
     try:
+        if options.action == "repair":
+            from vecraft.recovery import repair
+
+            repair(settings, options.write_back, options.accept_loss)
+            return 0
         with ExitStack() as stack:
             if options.action == "tail":
                 _tail(_opened(settings, stack), _partitions(settings), options.count, options.follow)

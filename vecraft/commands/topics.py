@@ -1,4 +1,5 @@
-"""`vecraft topics create|describe|check`: creates the journal's topics on Kafka, or compares them with the preset."""
+"""`vecraft topics create|describe|check|adopt`: creates the journal's topics on Kafka, compares them with the preset, or goes on
+with another log."""
 
 from __future__ import annotations
 
@@ -36,10 +37,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
     for action, text in ACTIONS.items():
         add_settings(actions.add_parser(action, help=text, description=f"Topics of the journal: {text}."), SHOWN)
+    text = "go on with a log that is not the one this node knows; the node must be stopped"
+    adopt = actions.add_parser("adopt", help=text, description=f"{text.capitalize()}. Without --yes says what would be lost.")
+    adopt.add_argument("--yes", action="store_true", help="do it")
+    add_settings(adopt, ("data_dir", "journal", *SHOWN))
 
 
 def run(settings: Settings, options: argparse.Namespace) -> int:
     """Creates or checks the topics, and prints their configuration."""
+    if options.action == "adopt":
+        return _adopt(settings, options.yes)
     from journal.kafka import KafkaJournal
 
     topics = Topics(settings.topic_prefix, settings.preset)
@@ -56,6 +63,16 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     except JournalError as error:
         raise CommandError(str(error)) from error
     _print_amplification(settings.preset)
+    return 0
+
+
+def _adopt(settings: Settings, confirmed: bool) -> int:
+    from vecraft.recovery import adopt
+
+    try:
+        adopt(settings, confirmed)
+    except JournalError as error:
+        raise CommandError(str(error)) from error
     return 0
 
 

@@ -1,0 +1,135 @@
+"""`vecraft journal repair` and `vecraft topics adopt`: what the state still knows comes back, or a loss is accepted (I1, I2)."""
+
+from __future__ import annotations
+
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.conftest import result, start_node, until
+from tests.server import Server
+from vecraft.cli import main
+
+COUNT = 300
+
+
+def written(url: str) -> None:
+    """Points with dense, sparse and multi-vectors in one collection, and plain ones in another."""
+    random = np.random.default_rng(1)
+    with httpx.Client(base_url=url, timeout=60) as client:
+        multi = {"size": 4, "distance": "Dot", "multivector_config": {"comparator": "max_sim"}}
+        vectors = {"a": {"size": 8, "distance": "Cosine"}, "m": multi}
+        result(client.put("/collections/rich", json={"vectors": vectors, "sparse_vectors": {"s": {}}}))
+        result(client.put("/collections/plain", json={"vectors": {"size": 8, "distance": "Dot"}}))
+        for start in range(0, COUNT, 20):
+            rich, plain = [], []
+            for n in range(start, start + 20):
+                named = {"a": random.normal(size=8).tolist(), "m": random.normal(size=(1 + n % 3, 4)).tolist()}
+                if n % 2:
+                    named["s"] = {"indices": [n, n + 1], "values": [1.5, -2.0]}
+                rich.append({"id": n, "vector": named, "payload": {"n": n, "deep": {"k": [n]}}})
+                plain.append({"id": n, "vector": random.normal(size=8).tolist(), "payload": {"n": n}})
+            for name, points in (("rich", rich), ("plain", plain)):
+                result(client.put(f"/collections/{name}/points?wait=true", json={"points": points}))
+            result(client.post("/collections/rich/points/delete?wait=true", json={"points": [start]}))
+
+
+def everything(url: str) -> dict[str, list[Any]]:
+    body = {"limit": 1000, "with_payload": True, "with_vector": True}
+    return {
+        name: result(httpx.post(f"{url}/collections/{name}/points/scroll", json=body, timeout=60))["points"]
+        for name in ("rich", "plain")
+    }
+
+
+@pytest.fixture
+def shortened(tmp_path: Path) -> tuple[Path, dict[str, list[Any]]]:
+    """A stopped node whose write-ahead log was cut, after a kill, and what the node held before."""
+    server = Server(tmp_path).start()
+    written(server.url)
+    before = everything(server.url)
+    server.kill()
+    wal = max((tmp_path / "journal").glob("*.log"))
+    wal.write_bytes(wal.read_bytes()[: wal.stat().st_size // 2])
+    return tmp_path, before
+
+
+def check_equal(found: dict[str, list[Any]], expected: dict[str, list[Any]]) -> None:
+    """Equal, but for the last bits of vectors that were normalised twice."""
+    for name, points in expected.items():
+        assert [point["id"] for point in found[name]] == [point["id"] for point in points]
+        for point, other in zip(points, found[name], strict=True):
+            assert other["payload"] == point["payload"]
+            if name == "plain":
+                assert other["vector"] == point["vector"]
+                continue
+            assert np.allclose(other["vector"].pop("a"), point["vector"].pop("a"), atol=1e-6)
+            assert other["vector"] == point["vector"]
+
+
+def test_what_the_state_still_knows_is_written_back(
+    shortened: tuple[Path, dict[str, list[Any]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, before = shortened
+    server = Server(folder).launch()
+    for name in before:
+        scroll = partial(httpx.post, f"{server.url}/collections/{name}/points/scroll", json={}, timeout=30)
+        until(lambda scroll=scroll: "are lost; its state is kept until an operator decides" in scroll().text, 20)
+        put = httpx.put(f"{server.url}/collections/{name}/points", json={"points": [{"id": 1, "vector": {}}]}, timeout=30)
+        assert (scroll().status_code, put.status_code) == (503, 503)
+    assert httpx.get(f"{server.url}/readyz", timeout=30).status_code == 503
+    server.terminate()
+    assert main(["journal", "repair", "--data-dir", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "points that the log lacks or has otherwise" in said
+    assert main(["journal", "repair", "--data-dir", str(folder), "--write-back"]) == 0
+    assert "points are written to the log" in capsys.readouterr().out
+    node, thread = start_node(folder)
+    check_equal(everything(node.url), before)
+    node.stop()
+    thread.join(15)
+    assert main(["journal", "repair", "--data-dir", str(folder)]) == 0
+    assert "the log holds all that this node's state was made from" in capsys.readouterr().out
+
+
+def test_a_loss_is_accepted(shortened: tuple[Path, dict[str, list[Any]]], capsys: pytest.CaptureFixture[str]) -> None:
+    folder, before = shortened
+    assert main(["journal", "repair", "--data-dir", str(folder), "--accept-loss"]) == 0
+    node, thread = start_node(folder)
+    after = everything(node.url)
+    assert 0 < len(after["plain"]) < len(before["plain"])
+    assert all(point in before["plain"] for point in after["plain"])
+    points = [{"id": 999, "vector": [0] * 8}]
+    result(httpx.put(f"{node.url}/collections/plain/points?wait=true", json={"points": points}))
+    node.stop()
+    thread.join(15)
+
+
+def test_another_log_is_adopted_only_when_that_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The journal was removed, and the state was not: nothing of it is served, and nothing of it is removed in silence."""
+    node, thread = start_node(tmp_path)
+    written(node.url)
+    node.stop()
+    thread.join(15)
+    shutil.rmtree(tmp_path / "journal")
+    server = Server(tmp_path)
+    server.launch()
+    assert server.wait() == 1
+    assert any("vecraft topics adopt" in line for line in server.log), server.log
+    flags = ["topics", "adopt", "--data-dir", str(tmp_path)]
+    assert main(flags) == 0
+    said = capsys.readouterr().out
+    assert "the state holds 285 points of collection rich" in said
+    assert "with --yes" in said
+    assert main([*flags, "--yes"]) == 0
+    assert "the state is put aside in" in capsys.readouterr().out
+    node, thread = start_node(tmp_path)
+    assert result(httpx.get(f"{node.url}/collections"))["collections"] == []
+    assert len(list(tmp_path.glob("state.before-*"))) == 1
+    node.stop()
+    thread.join(15)

@@ -1,0 +1,140 @@
+"""`vecraft journal repair` and `vecraft topics adopt`: what an operator decides when a log has lost records, or is another one.
+
+Both say first what would happen, and change nothing until they are told to. The node must be stopped.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from journal.embedded import EmbeddedJournal
+from journal.log import Journal
+from journal.topics import Topics
+from replayer.known_log import KnownLog
+from replayer.repair import Loss, Repair
+from shard.batch import Limits
+from shard.store import Store
+from vecraft.commands import CommandError
+from vecraft.roles import journal_folder, open_journal, wall_clock_ms
+from vecraft.settings import Settings
+
+PROGRESS_EVERY_S = 2.0
+
+
+def repair(settings: Settings, write_back: bool, accept_loss: bool) -> None:
+    """Prints what the log has lost; with `write_back` writes it again, with `accept_loss` goes on without it."""
+    topics = Topics(settings.topic_prefix, settings.preset)
+    state = settings.data_dir / "state"
+    if not state.is_dir():
+        raise CommandError(f"there is no state in {state}, so nothing is known of what the log has lost")
+    limits = Limits(settings.max_drift_ms, settings.max_lateness_ms, settings.idempotency_window_s * 1000)
+    journal = _opened(settings, accept_ends=write_back or accept_loss)
+    try:
+        KnownLog(state, topics).check(journal)
+        with tempfile.TemporaryDirectory(dir=settings.data_dir, prefix="repair-") as scratch:
+            work = Repair(journal, topics, limits, state, Path(scratch), wall_clock_ms)
+            try:
+                work.replay(_Progress())
+                losses = work.losses()
+                _print(losses)
+                if write_back and losses:
+                    print(f"{work.write_back(losses)} points are written to the log")
+                if (write_back or accept_loss) and losses:
+                    work.accept(losses)
+                    print("the state of these shards is removed; it is replayed from the log when the node starts")
+            finally:
+                work.close()
+    finally:
+        journal.close()
+
+
+def _print(losses: list[Loss]) -> None:
+    if not losses:
+        print("the log holds all that this node's state was made from")
+    for loss in losses:
+        place = f"{loss.partition.topic}/{loss.partition.partition}"
+        print(f"collection {loss.collection.name}, shard {loss.number}: {place}: {loss.reason}")
+        if loss.missing is None or loss.extra is None:
+            print("  the state needs them itself: --accept-loss goes on without them")
+        else:
+            print(f"  the state still holds {len(loss.missing)} points that the log lacks or has otherwise, and knows of")
+            print(f"  {len(loss.extra)} deleted points: --write-back writes them to the log, --accept-loss goes on without them")
+
+
+class _Progress:
+    """Prints how far the replay is, every PROGRESS_EVERY_S."""
+
+    def __init__(self) -> None:
+        self._next_s = time.monotonic() + PROGRESS_EVERY_S
+
+    def __call__(self, done: int, total: int) -> None:
+        if total and time.monotonic() > self._next_s:
+            print(f"replaying: {done} of {total} records", file=sys.stderr)
+            self._next_s = time.monotonic() + PROGRESS_EVERY_S
+
+
+def adopt(settings: Settings, confirmed: bool) -> None:
+    """Prints how the log differs from the one that this node knows, and what its state holds. If `confirmed`, creates missing
+    topics and puts the state aside, so that the node goes on with this log.
+    """
+    topics = Topics(settings.topic_prefix, settings.preset)
+    state = settings.data_dir / "state"
+    known = KnownLog(state, topics).known
+    journal = _opened(settings, accept_ends=confirmed)
+    try:
+        present = journal.identities(list(topics.all()))
+        for topic in topics.all():
+            if topic not in present:
+                print(f"topic {topic} is missing: it would be created")
+            elif topic in known.topics:
+                print(f"topic {topic} is {'the same' if present[topic] == known.topics[topic] else 'another one'}")
+        if topics.system in present:
+            end = journal.end_offsets([topics.system_partition])[topics.system_partition]
+            print(f"the catalog has {end} records; this node has read {known.catalog}")
+        for line in _held(state):
+            print(line)
+        if not confirmed:
+            print("\nwith --yes the state is put aside and this log is replayed: what only the state holds is lost")
+            return
+        journal.ensure_topics(topics.all())
+        if state.is_dir():
+            aside = state.with_name(f"state.before-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}")
+            state.rename(aside)
+            print(f"\nthe state is put aside in {aside}; remove it when it is not needed any more")
+    finally:
+        journal.close()
+
+
+def _held(state: Path) -> list[str]:
+    """A line about each collection that the state holds."""
+    lines = []
+    for folder in sorted(state.glob("[0-9]*")):
+        name = (folder / "identity").read_text(errors="replace").split(" ")[2:3] if (folder / "identity").is_file() else ["?"]
+        try:
+            points = sum(_points(shard / "rows") for shard in folder.glob("[0-9]*"))
+        except Exception as error:  # RocksDB's errors have no class of their own
+            lines.append(f"the state of collection {name[0]} cannot be read: {error}")
+        else:
+            lines.append(f"the state holds {points} points of collection {name[0]}")
+    return lines
+
+
+def _points(folder: Path) -> int:
+    store = Store(folder, {})
+    try:
+        return store.alive()
+    finally:
+        store.close()
+
+
+def _opened(settings: Settings, accept_ends: bool) -> Journal:
+    folder = journal_folder(settings)
+    if settings.journal == "kafka" or not (folder / "CURRENT").is_file():
+        return open_journal(settings.model_copy(update={"journal": "kafka"}))
+    try:
+        return EmbeddedJournal(folder, wall_clock_ms, accept_ends=accept_ends)
+    except Exception as error:  # RocksDB's errors have no class of their own
+        raise CommandError(f"cannot open the journal in {folder}, the node must be stopped: {error}") from error
