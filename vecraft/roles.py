@@ -34,6 +34,7 @@ from replayer.ingest.member import Ingest
 from replayer.projections.dead_letters import DeadLetters
 from replayer.replayer import Replayer
 from shard.batch import Limits
+from shard.scrubbing import Scrubber
 from shard.shards import Shards
 from vecraft import __version__
 from vecraft.background import BackgroundThread
@@ -68,6 +69,8 @@ class Roles:
         self._replaying = threading.Thread(target=self.replayer.run, name="replay", daemon=True)
         self._ingesting = threading.Thread(target=self.ingest.run, name="ingest", daemon=True)
         self._watching = threading.Thread(target=self._watch, name="log-watch", daemon=True)
+        self.scrubber = Scrubber(self.shards)
+        self._scrubbing = threading.Thread(target=self.scrubber.run, name="scrub", daemon=True)
         self._looking = threading.Thread(target=self.services.health.run, name="health", daemon=True)
 
     def start(self) -> None:
@@ -75,6 +78,7 @@ class Roles:
         self._replaying.start()
         self._watching.start()
         self._looking.start()
+        self._scrubbing.start()
 
     def start_ingest(self) -> None:
         """Starts the ingest thread. Call it after the replay has caught up."""
@@ -88,7 +92,7 @@ class Roles:
     async def stop(self) -> None:
         """Stops all roles, then the journal. Waits at most STOP_S for the threads."""
         self.services.reads.given_up.set()  # the process ends only when the pool's threads do
-        for role in (self.services.health, self.ingest, self.replayer):
+        for role in (self.services.health, self.scrubber, self.ingest, self.replayer):
             role.stop()
         deadline_s = time.monotonic() + STOP_S
         for thread in (self._ingesting, self._replaying, self._watching):

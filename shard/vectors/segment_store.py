@@ -1,13 +1,16 @@
 """The files of the full segments of one vector name: one folder for each segment, written once and never changed.
 
-A sealed segment has a graph. One that waits for its graph has one-bit codes instead, and `-waiting` in its name. The files are
-caches: missing or damaged segments are rebuilt from the rows.
+Beside them stands `sums.json`, with the size and the checksum of each file. A sealed segment has a graph. One that waits for its
+graph has one-bit codes instead, and `-waiting` in its name. The files are caches: missing or damaged segments are rebuilt from
+the rows.
 """
 
 from __future__ import annotations
 
 import shutil
 import threading
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +31,13 @@ class DamagedSegment(Exception):
     """The files of a segment are incomplete or inconsistent."""
 
 
+SUMS = "sums.json"
+CHUNK_BYTES = 1 << 20
+CHECKED_AT_ONCE_BYTES = 64 << 20
+"""Up to this size the checksums of a segment are compared when it is opened. Those of larger ones would delay a start by seconds,
+so they are compared in the background (`shard.scrubbing`)."""
+
+_Sums = msgspec.json.Decoder(dict[str, tuple[int, int]])
 _DIGITS = 8
 _WAITING = "-waiting"
 
@@ -61,6 +71,9 @@ class SegmentStore:
         if folder.suffix:
             raise DamagedSegment(f"{folder} was never finished")
         try:
+            sums = _sums(folder)
+            if sum(size for size, _ in sums.values()) <= CHECKED_AT_ONCE_BYTES:
+                self.check(name)
             index = (FlatCodes if name.endswith(_WAITING) else Graph).read(folder)
             segment = StoredSegment(name, _mapped(folder / "rows.npy"), _mapped(folder / "vectors.npy"), index)
         except _FILE_ERRORS as error:
@@ -69,12 +82,33 @@ class SegmentStore:
             raise DamagedSegment(f"{folder}: {len(segment.rows)} rows, {len(segment.vectors)} vectors, {len(index)} in the index")
         return segment
 
+    def check(self, name: str, pause: Callable[[int], bool] = lambda size: True) -> None:
+        """Compares the files of a segment with their checksums. Raises DamagedSegment.
+
+        After each CHUNK_BYTES it calls `pause` with the number of bytes read, and ends early when that returns False. A segment
+        that was removed meanwhile is passed over.
+        """
+        folder = self._folder / name
+        for file, (_, expected) in _sums(folder).items():
+            try:
+                checksum = _checksum(folder / file, pause)
+            except FileNotFoundError:
+                if folder.exists():
+                    raise DamagedSegment(f"{folder / file} is missing") from None
+                return
+            if checksum is None:
+                return
+            if checksum != expected:
+                raise DamagedSegment(f"the checksum of {folder / file} is wrong")
+
     def write(self, rows: Rows, vectors: Vectors, index: Graph | FlatCodes) -> StoredSegment:
         """Writes a segment atomically under a new name, and opens it."""
         unfinished = self._new_folder("" if isinstance(index, Graph) else _WAITING)
         index.write(unfinished)
         np.save(unfinished / "rows.npy", rows)
         np.save(unfinished / "vectors.npy", vectors)
+        sums = {path.name: (path.stat().st_size, _checksum(path)) for path in unfinished.iterdir()}
+        (unfinished / SUMS).write_bytes(msgspec.json.encode(sums))
         for path in unfinished.iterdir():
             sync(path)  # otherwise a power loss could leave files with unwritten pages in a finished folder
         folder = unfinished.with_suffix("")
@@ -97,6 +131,29 @@ class SegmentStore:
             folder = self._folder / f"{number:0{_DIGITS}d}{kind}.tmp"
             folder.mkdir()
             return folder
+
+
+def _sums(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and checksum of each file. Raises DamagedSegment when they are missing, or a file has another size."""
+    try:
+        sums = _Sums.decode((folder / SUMS).read_bytes())
+        for file, (size, _) in sums.items():
+            if (found := (folder / file).stat().st_size) != size:
+                raise DamagedSegment(f"{folder / file} has {found} bytes, {size} were written")
+    except (OSError, msgspec.MsgspecError) as error:
+        raise DamagedSegment(f"{folder}: {error}") from error
+    return sums
+
+
+def _checksum(path: Path, pause: Callable[[int], bool] = lambda size: True) -> int | None:
+    """The CRC-32 of a file; None when `pause` returned False."""
+    checksum = 0
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(CHUNK_BYTES):
+            checksum = zlib.crc32(chunk, checksum)
+            if not pause(len(chunk)):
+                return None
+    return checksum
 
 
 def _mapped(path: Path) -> NDArray[Any]:

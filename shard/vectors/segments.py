@@ -354,7 +354,7 @@ class DenseIndex:
         policy: SegmentPolicy = DEFAULT_POLICY,
     ) -> None:
         """For vectors of shape (size,)."""
-        self._store = store
+        self.store = store
         self._distance = distance
         self._size = size
         self.spec = spec
@@ -370,10 +370,10 @@ class DenseIndex:
         """Opens the segments with files. Returns those of the rows `alive` (ascending) that are in none of them."""
         rows = np.fromiter(alive, np.int64)
         missing = np.ones(len(rows), np.bool_)
-        for name in self._store.names():
+        for name in self.store.names():
             segment = self._opened(name, next_row)
             if segment is None or not _take_rows(segment, rows, missing):
-                self._store.remove(name)
+                self.store.remove(name)
                 continue
             self._full.append(segment)
         return rows[missing]
@@ -460,7 +460,7 @@ class DenseIndex:
         """Writes a segment that waits, and uses its files from then on, unless its graph was finished meanwhile."""
         assert segment.codes is not None
         try:
-            stored = self._store.write(segment.rows[: segment.count], segment.vectors[: segment.count], segment.codes)
+            stored = self.store.write(segment.rows[: segment.count], segment.vectors[: segment.count], segment.codes)
         except (OSError, RuntimeError, DamagedSegment) as error:
             log.warning("a segment of %d rows stays in memory until it has its graph: %s", segment.count, error)
             segment.in_memory = True
@@ -469,7 +469,7 @@ class DenseIndex:
             if segment in self._full and not self._abandoned:
                 segment.name, segment.rows, segment.vectors = stored.name, stored.rows, stored.vectors
             else:
-                self._store.remove(stored.name)
+                self.store.remove(stored.name)
 
     def run(self, build: Build) -> None:
         """Executes a build, and replaces its inputs by the result. Long; called without the lock, by one thread at a time."""
@@ -483,6 +483,10 @@ class DenseIndex:
     def abandon(self) -> None:
         """Stops planning builds; the shard is closing or being dropped."""
         self._abandoned = True
+
+    def segment_names(self) -> list[str]:
+        """The segments that have files."""
+        return [view.segment.name for view in self.view.segments if view.segment.name]
 
     def status(self) -> Mapping[str, int]:
         """Counts for operators: vectors alive, vectors in graphs, segments."""
@@ -511,7 +515,7 @@ class DenseIndex:
     def _opened(self, name: str, next_row: int) -> Segment | None:
         """Opens a segment of the store; None when it is damaged or inconsistent with the rows."""
         try:
-            segment = Segment.stored(self._store.open(name))
+            segment = Segment.stored(self.store.open(name))
         except DamagedSegment as error:
             log.warning("dropping a segment: %s", error)
             return None
@@ -542,14 +546,14 @@ class DenseIndex:
             graph, order = Graph.build(vectors, self._distance, self.spec, held_out, ef_construct)
             if self._abandoned:  # the folder may already be gone, or in use by an index that was opened after this one
                 return
-            sealed = Segment.stored(self._store.write(rows[order], vectors[order], graph))
+            sealed = Segment.stored(self.store.write(rows[order], vectors[order], graph))
         with self._lock:
             if self._abandoned:
                 return
             self._replace(build.inputs, sealed, parts, order)
         for segment in build.inputs:
             if segment.name:
-                self._store.remove(segment.name)
+                self.store.remove(segment.name)
 
     def _replace(self, inputs: list[Segment], sealed: Segment | None, parts: Parts, order: LocalIds) -> None:
         """Replaces the inputs by the new segment; rows that died during the build are marked dead in it."""

@@ -66,6 +66,12 @@ class Rig:
         self.journal.append(partition, value, b"key", [("from", b"test")]).result()
         self.replayer.step(0)
 
+    def fill(self, count: int) -> None:
+        """Applies so many points in one record."""
+        vectors = np.random.default_rng(1).standard_normal((count, 2)).astype(np.float32)
+        ids = [encode_id(number) for number in range(count)]
+        self.append(self.record(Upsert(ids, [VectorColumn.of("", vectors)], [b""] * count)))
+
     def dead_letters(self) -> list[Entry]:
         reader = self.journal.reader()
         reader.assign({TOPICS.dead_letter_partition: 0})
