@@ -189,6 +189,9 @@ class EmbeddedJournal:
         offsets = {partition: self._db.get(_group_key(group, partition)) for partition in partitions}
         return {partition: int.from_bytes(offset, "big") for partition, offset in offsets.items() if offset is not None}
 
+    def brokers(self) -> None:
+        return None
+
     def close(self) -> None:
         with self._appended:
             if self._closing:

@@ -1,5 +1,7 @@
 """The journal on Apache Kafka: the one file that imports confluent_kafka.
 
+How clients connect is in `journal/kafka_config.py`, how they fare in `journal/kafka_connection.py`.
+
 The producer is idempotent with acks=all; one thread drives its callbacks. Readers assign partitions manually, since each node
 replays all of them. They commit to a consumer group only so that standard tools can show the lag.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +31,7 @@ from confluent_kafka import (
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
+    BrokerMetadata,
     ConfigResource,
     ListOffsetsResultInfo,
     OffsetSpec,
@@ -36,9 +40,12 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 from confluent_kafka.cimpl import NewTopic
 
+from journal.kafka_config import KafkaConfig
+from journal.kafka_connection import Connection, Probed, cause_of
 from journal.log import (
     Appended,
     Batch,
+    BrokerState,
     Definite,
     Entry,
     Headers,
@@ -74,8 +81,26 @@ _COORDINATOR_MOVES = {
 }
 """The group's coordinator is another broker now, or is not ready yet."""
 
-_CANNOT_READ = {KafkaError._AUTO_OFFSET_RESET, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED}
+_DENIED = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+}
+"""An access control list lacks a right."""
+
+_CANNOT_READ = {KafkaError._AUTO_OFFSET_RESET, KafkaError.UNKNOWN_TOPIC_OR_PART, *_DENIED}
 """After these errors the consumer does not recover by itself."""
+
+_NO_ANSWER = {
+    KafkaError._TRANSPORT,
+    KafkaError._TIMED_OUT,
+    KafkaError._MSG_TIMED_OUT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._AUTHENTICATION,
+    KafkaError._SSL,
+    KafkaError._RESOLVE,
+}
+"""The state of the connection says more than these errors."""
 
 _MOVING = {
     KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -92,16 +117,37 @@ CREATE_TIMEOUT_S = 10.0
 RETRY_S = 0.05
 PROMPT_S = 1.0
 """A leader that answers within this time cannot have been replaced: the controller waits longer for a silent broker."""
-_COMMON: dict[str, Any] = {
+PROBE_S = 3.0
+MANY_BROKERS = 3
+"""Enough for the copies of every preset."""
+
+_DEFAULTS: dict[str, Any] = {
     # After this time without an answer, the client looks up the current leader.
     "socket.timeout.ms": 3_000,
-    # librdkafka logs several times per second while a broker is down; callers get the error anyway.
+    # librdkafka logs several times per second while a broker is down; `Connection` tells it once.
     "log_level": 2,
-    "error_cb": lambda error: log.debug("Kafka: %s", error.str()),
 }
+_PRODUCER_DEFAULTS: dict[str, Any] = {"linger.ms": 0, "compression.type": "lz4"}
+_CONSUMER_DEFAULTS: dict[str, Any] = {
+    "queued.max.messages.kbytes": 32 << 10,
+    "fetch.wait.max.ms": 500,
+    "session.timeout.ms": 10_000,
+}
+"""What the configuration file may change. What it may not is set after it."""
 
 _LATEST: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _EARLIEST: Any = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+
+
+class _FailLines:
+    """The logger of a client that keeps why connections fail: some reasons are in no other report."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self._lines = lines
+
+    def log(self, level: int, pattern: str, facility: str, client: str, line: str) -> None:
+        if facility == "FAIL":
+            self._lines.append(line)
 
 
 class _Leaderless(Exception):
@@ -109,37 +155,48 @@ class _Leaderless(Exception):
 
 
 class KafkaJournal:
-    """A journal on the Kafka cluster at `bootstrap`."""
+    """A journal on the Kafka cluster at `bootstrap`. Its clients have the id `name` and their role, and connect as `config` says.
+
+    Raises KafkaConfigError, before anything connects, when librdkafka does not take the configuration.
+    """
 
     def __init__(
         self,
         bootstrap: str,
         append_timeout_s: float = 5.0,
         max_in_flight_bytes: int = 64 << 20,
+        config: KafkaConfig | None = None,
+        name: str = "vecraft",
     ) -> None:
-        self._bootstrap = bootstrap
+        self._config = config or KafkaConfig()
+        self._name = name
         self._timeout_s = append_timeout_s
-        client: dict[str, Any] = {"bootstrap.servers": bootstrap, "allow.auto.create.topics": False} | _COMMON
-        self._admin = AdminClient(client)
-        self._producer_settings = client | {
+        self._connection = Connection(bootstrap, self._probe)
+        self._bootstrap = bootstrap
+        self._producer_settings = self._client_settings("writer", _PRODUCER_DEFAULTS) | {
+            "error_cb": self._suspect,
+            "allow.auto.create.topics": False,
             "enable.idempotence": True,
             "acks": "all",
-            "linger.ms": 0,
             # With several requests in flight, a batch that is retried while a later one is acknowledged loses its offset.
             "max.in.flight.requests.per.connection": 1,
-            "compression.type": "lz4",
             "delivery.timeout.ms": int(append_timeout_s * 1000),
             "queue.buffering.max.kbytes": max_in_flight_bytes >> 10,
             "message.max.bytes": 1_000_000,
         }
+        self._check_settings()
+        self._admin = AdminClient(self._client_settings("admin") | {"allow.auto.create.topics": False})
         self._producer = Producer(self._producer_settings)
         self._epochs = _Epochs()
         self._groups: dict[str, Consumer] = {}
         self._groups_lock = threading.Lock()
         self._partitions: set[TopicPartition] = set()
+        self._broker_count = 0
         self._closing = threading.Event()
         self._poller = threading.Thread(target=self._drive_callbacks, name="journal-callbacks", daemon=True)
         self._poller.start()
+        self._watcher = threading.Thread(target=self._connection.watch, name="journal-connection", daemon=True)
+        self._watcher.start()
 
     def ensure_topics(self, topics: Mapping[str, TopicSpec]) -> None:
         led = self._led()
@@ -152,6 +209,7 @@ class KafkaJournal:
                 raise Definite(f"within {CREATE_TIMEOUT_S} s no broker led all of {', '.join(sorted(absent))}")
             self._closing.wait(RETRY_S)
         _check(topics, facts_of)
+        self._connection.remark(_remarks(topics, self._broker_count))
         self._partitions |= {TopicPartition(topic, p) for topic, facts in facts_of.items() for p in range(facts.partitions)}
 
     def check_topics(self, topics: Mapping[str, TopicSpec]) -> None:
@@ -170,18 +228,20 @@ class KafkaJournal:
         try:
             configs = {resource.name: {name: entry.value for name, entry in f.result().items()} for resource, f in asked.items()}
         except KafkaException as error:
-            raise _journal_error(error.args[0]) from error
+            raise self._error(error.args[0], "reading the configuration of topics") from error
         return {topic: _facts(known[topic], configs[topic]) for topic in there}
 
     def _create(self, topics: Mapping[str, TopicSpec]) -> None:
         """Creates topics. One that another process has just created is no error."""
         new = [NewTopic(topic, spec.partitions, spec.replication, config=config_of(spec)) for topic, spec in topics.items()]
-        for future in self._admin.create_topics(new, operation_timeout=10).values():
+        for topic, future in self._admin.create_topics(new, operation_timeout=10).items():
             try:
                 future.result()
             except KafkaException as error:
+                if error.args[0].code() == KafkaError.INVALID_REPLICATION_FACTOR:
+                    raise Definite(_too_few_brokers(topic, topics[topic], error.args[0].str())) from error
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise _journal_error(error.args[0]) from error
+                    raise self._error(error.args[0], f"creating topic {topic}") from error
 
     def append(
         self,
@@ -200,7 +260,7 @@ class KafkaJournal:
         def delivered(error: KafkaError | None, message: Message) -> None:
             offset = message.offset()
             if error is not None:
-                future.set_exception(_journal_error(error))
+                future.set_exception(self._error(error, f"writing to {partition.topic}"))
             elif offset is None or (time_ms is None and message.timestamp()[0] != TIMESTAMP_LOG_APPEND_TIME):
                 # librdkafka infers the write from a later acknowledgement or from a duplicate error, without an offset.
                 future.set_exception(Indefinite("Kafka: written, but the broker did not say where"))
@@ -224,7 +284,7 @@ class KafkaJournal:
         return future
 
     def reader(self) -> KafkaReader:
-        return KafkaReader(Consumer(_consumer_settings(self._bootstrap, "vecraft.reader")), self._epochs)
+        return KafkaReader(Consumer(self._consumer_settings("replayer", "vecraft.reader")), self._epochs)
 
     def start_offsets(self, partitions: Sequence[TopicPartition]) -> Positions:
         return self._offsets(partitions, _EARLIEST)
@@ -238,17 +298,17 @@ class KafkaJournal:
             for future in asked.values():
                 future.result()
         except KafkaException as error:
-            raise _journal_error(error.args[0]) from error
+            raise self._error(error.args[0], f"deleting from {', '.join(sorted({p.topic for p in positions}))}") from error
 
     def identity(self, topic: str) -> str:
         asked = self._admin.describe_topics(TopicCollection([topic]), request_timeout=self._timeout_s)
         try:
             return f"{topic}:{asked[topic].result().topic_id}"
         except KafkaException as error:
-            raise _journal_error(error.args[0]) from error
+            raise self._error(error.args[0], f"describing topic {topic}") from error
 
     def join(self, group: str, topic: str, name: str) -> KafkaMember:
-        return KafkaMember(self._bootstrap, group, topic, name, self._epochs)
+        return KafkaMember(self._consumer_settings("ingest", group), topic, name, self._epochs)
 
     def _offsets(self, partitions: Sequence[TopicPartition], which: Any) -> Positions:
         """The offsets that the partitions' current leaders report.
@@ -281,7 +341,7 @@ class KafkaJournal:
         except KafkaException as error:
             if error.args[0].code() in (*_MOVING, KafkaError._TIMED_OUT):
                 raise _Leaderless(error.args[0].str()) from error
-            raise _journal_error(error.args[0]) from error
+            raise self._error(error.args[0], "asking for the ends of topics") from error
         if unknown := [p for p, answer in answers.items() if answer.offset < 0]:  # librdkafka reports this as success
             raise _Leaderless(f"no leader says where {', '.join(f'{p.topic}/{p.partition}' for p in unknown)} ends")
         return answers
@@ -290,7 +350,7 @@ class KafkaJournal:
         try:
             self._group(group).commit(offsets=_kafka_positions(positions), asynchronous=False)
         except KafkaException as error:
-            raise _journal_error(error.args[0]) from error
+            raise self._error(error.args[0], f"committing for group {group}") from error
 
     def committed(self, group: str, partitions: Sequence[TopicPartition]) -> Positions:
         wanted = [KafkaPartition(p.topic, p.partition) for p in partitions]
@@ -301,7 +361,7 @@ class KafkaJournal:
                 break
             except KafkaException as error:
                 if error.args[0].code() not in _COORDINATOR_MOVES or time.monotonic() > end_s:
-                    raise _journal_error(error.args[0]) from error
+                    raise self._error(error.args[0], f"reading what group {group} committed") from error
             self._closing.wait(RETRY_S)
         return {TopicPartition(p.topic, p.partition): p.offset for p in committed if p.offset != OFFSET_INVALID}
 
@@ -313,8 +373,67 @@ class KafkaJournal:
         self._producer.purge()
         self._producer.flush(1)
         self._poller.join()
+        self._connection.close()
+        self._watcher.join()
         for consumer in self._groups.values():
             consumer.close()
+
+    def brokers(self) -> BrokerState:
+        return self._connection.state()
+
+    def _client_settings(self, role: str, defaults: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        own = {"bootstrap.servers": self._bootstrap, "client.id": f"{self._name}-{role}"}
+        return self._config.over(_DEFAULTS | dict(defaults or {})) | own
+
+    def _consumer_settings(self, role: str, group: str) -> dict[str, Any]:
+        return self._client_settings(role, _CONSUMER_DEFAULTS) | {
+            "error_cb": self._suspect,
+            "group.id": group,
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "error",
+            "isolation.level": "read_uncommitted",
+        }
+
+    def _check_settings(self) -> None:
+        """Raises KafkaConfigError when librdkafka refuses the settings of a producer or a consumer. Connects to nothing."""
+        try:
+            Producer(self._producer_settings | {"bootstrap.servers": ""})
+            Consumer(self._consumer_settings("replayer", "vecraft.reader") | {"bootstrap.servers": ""}).close()
+        except (KafkaException, TypeError) as error:
+            text = error.args[0].str() if isinstance(error, KafkaException) else str(error)
+            refused = self._config.refused(re.sub(r"^Failed to create \w+: ", "", text))
+            raise refused from None  # the chained text may show a secret
+
+    def _suspect(self, error: KafkaError) -> None:
+        log.debug("Kafka: %s", error.str())
+        if error.code() in _NO_ANSWER:
+            self._connection.suspect(error.str())
+
+    def _probe(self, address: str) -> Probed:
+        """What becomes of a new client of this address: an answer at once, or a reason after a second or PROBE_S."""
+        said: list[str] = []
+
+        def report(error: KafkaError) -> None:
+            if error.code() != KafkaError._ALL_BROKERS_DOWN:
+                said.append(error.str())
+
+        told = {"log_level": 6, "logger": _FailLines(said), "error_cb": report}
+        client = AdminClient(self._client_settings("probe") | told | {"bootstrap.servers": address})
+        deadline = time.monotonic() + PROBE_S
+        while True:
+            try:
+                brokers = client.list_topics(timeout=PROMPT_S).brokers.values()
+            except KafkaException:
+                client.poll(0)  # serves the logger
+                if said or self._closing.is_set() or time.monotonic() > deadline:
+                    return Probed(cause_of(said, self._config.protocol, PROBE_S))
+            else:
+                return Probed("", [_address(broker) for broker in brokers])
+
+    def _error(self, error: KafkaError, what: str) -> JournalError:
+        """The error of an operation, `what`. Without an answer from a broker, the state of the connection says why."""
+        return _journal_error(error, what, self._connection.state().causes)
 
     def _led(self) -> set[str]:
         """The topics whose partitions all have a leader."""
@@ -327,15 +446,18 @@ class KafkaJournal:
     def _metadata(self) -> dict[str, TopicMetadata]:
         """Metadata of the topics that exist."""
         try:
-            topics = self._admin.list_topics(timeout=self._timeout_s).topics
+            metadata = self._admin.list_topics(timeout=self._timeout_s)
         except KafkaException as error:
-            raise _journal_error(error.args[0]) from error
+            if error.args[0].code() in _NO_ANSWER and self._connection.state().well:
+                self._connection.diagnose()
+            raise self._error(error.args[0], "asking for topics") from error
+        self._broker_count, topics = len(metadata.brokers), metadata.topics
         return {name: topic for name, topic in topics.items() if topic.error is None}
 
     def _group(self, group: str) -> Consumer:
         with self._groups_lock:
             if group not in self._groups:
-                self._groups[group] = Consumer(_consumer_settings(self._bootstrap, group))
+                self._groups[group] = Consumer(self._consumer_settings("committer", group))
             return self._groups[group]
 
     def _drive_callbacks(self) -> None:
@@ -415,7 +537,7 @@ class KafkaReader:
             if error.code() == KafkaError._PARTITION_EOF:
                 self._positions[partition] = _int(message.offset())
             elif error.fatal() or error.code() in _CANNOT_READ:
-                raise _journal_error(error)
+                raise _journal_error(error, f"reading {partition.topic or 'for the group'}")
             else:
                 log.warning("reading %s: %s", partition, error)
             return None
@@ -436,13 +558,13 @@ class KafkaReader:
 class KafkaMember(KafkaReader):
     """A member of a consumer group. Starts at the group's committed offsets, or at the first record without one."""
 
-    def __init__(self, bootstrap: str, group: str, topic: str, name: str, epochs: _Epochs) -> None:
-        settings = _consumer_settings(bootstrap, group) | {
+    def __init__(self, settings: Mapping[str, Any], topic: str, name: str, epochs: _Epochs) -> None:
+        settings = {
+            **settings,
             "auto.offset.reset": "earliest",
             "isolation.level": "read_committed",
             "partition.assignment.strategy": "cooperative-sticky",
             "group.instance.id": name,
-            "session.timeout.ms": 10_000,
             "allow.auto.create.topics": False,
         }
         super().__init__(Consumer(settings), epochs)
@@ -456,7 +578,13 @@ class KafkaMember(KafkaReader):
         try:
             self._consumer.commit(offsets=_kafka_positions(positions), asynchronous=False)
         except KafkaException as error:
-            raise _journal_error(error.args[0]) from error
+            raise _journal_error(error.args[0], "committing for the group of the ingest topic") from error
+
+
+def _address(broker: BrokerMetadata) -> str:
+    """As librdkafka writes it."""
+    host = broker.host or ""
+    return f"[{host}]:{broker.port}" if ":" in host else f"{host}:{broker.port}"
 
 
 def _kafka_positions(positions: Mapping[TopicPartition, int]) -> list[KafkaPartition]:
@@ -468,6 +596,23 @@ def _check(topics: Mapping[str, TopicSpec], facts_of: Mapping[str, TopicFacts]) 
     texts += [f"topic {topic}: {text}" for topic, facts in facts_of.items() for text in breaches(topics[topic], facts)]
     if texts:
         raise Unfit("; ".join(texts))
+
+
+def _too_few_brokers(topic: str, spec: TopicSpec, said: str) -> str:
+    return (
+        f"the preset asks for {spec.replication} copies of topic {topic}, which this cluster cannot keep: start more brokers, "
+        f"or choose a --preset with fewer copies. Kafka says: {said}"
+    )
+
+
+def _remarks(topics: Mapping[str, TopicSpec], brokers: int) -> list[str]:
+    """What works, and is hardly meant."""
+    if brokers < MANY_BROKERS or any(spec.replication > 1 for spec in topics.values()):
+        return []
+    return [
+        f"the preset keeps one copy of each record, although there are {brokers} brokers: acknowledged writes are lost with the "
+        "broker that has them; --preset prod keeps three"
+    ]
 
 
 def _facts(metadata: TopicMetadata, config: Mapping[str, str]) -> TopicFacts:
@@ -489,21 +634,12 @@ def _headers(headers: Any) -> Headers:
     return tuple((name, value or b"") for name, value in headers or ())
 
 
-def _consumer_settings(bootstrap: str, group: str) -> dict[str, Any]:
-    return {
-        "bootstrap.servers": bootstrap,
-        "group.id": group,
-        "enable.auto.commit": False,
-        "enable.partition.eof": True,
-        "auto.offset.reset": "error",
-        "isolation.level": "read_uncommitted",
-        "queued.max.messages.kbytes": 32 << 10,
-        "fetch.wait.max.ms": 500,
-    } | _COMMON
-
-
-def _journal_error(error: KafkaError) -> JournalError:
-    kind: Callable[[str], JournalError] = Definite if error.code() in _NEVER_SENT else Indefinite
+def _journal_error(error: KafkaError, what: str, causes: Sequence[str] = ()) -> JournalError:
+    kind: Callable[[str], JournalError] = Definite if error.code() in _NEVER_SENT | _DENIED else Indefinite
+    if error.code() in _DENIED:
+        return kind(f"Kafka does not allow {what} ({error.str()}): docs/kafka.md has the access control lists that are needed")
+    if causes and error.code() in _NO_ANSWER:
+        return kind(f"Kafka: {'; '.join(causes)}")
     return kind(f"Kafka: {error.str()}")
 
 

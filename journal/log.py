@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from datetime import datetime
 from typing import NamedTuple, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -77,6 +78,18 @@ class Batch(NamedTuple):
 
     entries: list[Entry]
     positions: Positions
+
+
+class BrokerState(NamedTuple):
+    """The connection to the brokers that keep the log."""
+
+    well: bool
+    since: datetime
+    """When it became as it is."""
+    causes: tuple[str, ...]
+    """What is wrong, by address; empty when all is well."""
+    remarks: tuple[str, ...]
+    """What an operator should know although it works."""
 
 
 class JournalError(Exception):
@@ -200,6 +213,9 @@ class Journal(Protocol):
 
     def committed(self, group: str, partitions: Sequence[TopicPartition]) -> Positions:
         """The committed offsets of the group; partitions without a commit are left out."""
+
+    def brokers(self) -> BrokerState | None:
+        """The connection to the brokers, as last seen. None for a log in this process."""
 
     def close(self) -> None:
         """Completes or fails all appends in flight and releases the resources. Idempotent."""

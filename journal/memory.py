@@ -123,6 +123,9 @@ class MemoryJournal:
     def committed(self, group: str, partitions: Sequence[TopicPartition]) -> Positions:
         return {p: self._committed[group, p] for p in partitions if (group, p) in self._committed}
 
+    def brokers(self) -> None:
+        return None
+
     def close(self) -> None:
         with self._changed:
             self._closed = True

@@ -176,9 +176,14 @@ class KafkaServer:
         with self.log_path.open("ab") as log:
             if not (logs / "meta.properties").exists():
                 tool = ["kafka.tools.StorageTool", "format", f"--cluster-id={self.cluster_id}", "-c", str(config)]
+                tool += self._format_arguments()
                 subprocess.run([*java, *tool], stdout=log, stderr=log, timeout=START_TIMEOUT_S)  # if it fails, the broker will
             command = ["sh", "-c", WATCHED, "sh", *java, "kafka.Kafka", str(config)]
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True)
+
+    def _format_arguments(self) -> list[str]:
+        """Further arguments of the tool that prepares the data folder."""
+        return []
 
     def _settings(self, listen: str, logs: Path) -> dict[str, str]:
         return {

@@ -23,7 +23,6 @@ from gateway.turns import Turns
 from gateway.writes import WriteService
 from journal.embedded import EmbeddedJournal
 from journal.hlc import Clock
-from journal.kafka import KafkaJournal
 from journal.log import Journal
 from journal.registry import SchemaRegistry
 from journal.topics import Topics
@@ -36,6 +35,7 @@ from shard.batch import Limits
 from shard.shards import Shards
 from vecraft import __version__
 from vecraft.background import BackgroundThread
+from vecraft.kafka import node_journal
 from vecraft.settings import Settings
 
 STOP_S = 4.0
@@ -139,9 +139,10 @@ def wall_clock_ms() -> int:
 
 
 def open_journal(settings: Settings) -> Journal:
-    """Opens the journal of the settings. Raises StartError when an embedded journal cannot be opened."""
+    """Opens the journal of the settings. Raises StartError when an embedded journal cannot be opened, SettingsError when the
+    configuration of Kafka clients cannot be used."""
     if settings.journal == "kafka":
-        return KafkaJournal(settings.bootstrap_servers, settings.append_timeout_s, settings.in_flight_mb << 20)
+        return node_journal(settings)
     try:
         return EmbeddedJournal(journal_folder(settings), wall_clock_ms, settings.in_flight_mb << 20)
     except Exception as error:  # RocksDB's errors have no class of their own

@@ -28,7 +28,7 @@ examples:
   vecraft journal show vecraft.tier1/0/42 --data-dir data
   vecraft journal show my-request-id --journal kafka --bootstrap-servers broker1:9092
 """
-SHOWN = ("data_dir", "journal", "bootstrap_servers", "topic_prefix")
+SHOWN = ("data_dir", "journal", "bootstrap_servers", "kafka_config", "topic_prefix")
 REFRESH_S = 0.5
 MAX_DIGITS = 18
 """Maximum digits of an offset, so that it fits into 63 bits."""
@@ -154,10 +154,12 @@ def details(entry: Entry) -> str:
 
 def _opened(settings: Settings, stack: ExitStack) -> Journal:
     """Opens the journal for reading. An embedded journal may be in use by a running node."""
-    from vecraft.roles import journal_folder, open_journal
+    from vecraft.kafka import command_journal
+    from vecraft.roles import journal_folder
 
+    journal: Journal
     if settings.journal == "kafka":
-        journal = open_journal(settings)
+        journal = command_journal(settings, "journal")
     else:
         folder = journal_folder(settings)
         if not (folder / "CURRENT").is_file():  # else RocksDB would create files there
