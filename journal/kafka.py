@@ -88,7 +88,7 @@ _DENIED = {
 }
 """An access control list lacks a right."""
 
-_CANNOT_READ = {KafkaError._AUTO_OFFSET_RESET, KafkaError.UNKNOWN_TOPIC_OR_PART, *_DENIED}
+_CANNOT_READ = {KafkaError._FATAL, KafkaError._AUTO_OFFSET_RESET, KafkaError.UNKNOWN_TOPIC_OR_PART, *_DENIED}
 """After these errors the consumer does not recover by itself."""
 
 _NO_ANSWER = {
@@ -117,7 +117,10 @@ CREATE_TIMEOUT_S = 10.0
 RETRY_S = 0.05
 PROMPT_S = 1.0
 """A leader that answers within this time cannot have been replaced: the controller waits longer for a silent broker."""
-PROBE_S = 3.0
+PROBE_S = (0.5, 1.0, 1.5)
+"""How long a probe waits for an answer, and again while it has none and no reason either."""
+FATAL_RETRY_S = 5.0
+"""Pause before another producer is tried when one after the other fails for the same reason, such as a right that is missing."""
 MANY_BROKERS = 3
 """Enough for the copies of every preset."""
 
@@ -139,6 +142,14 @@ _LATEST: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _EARLIEST: Any = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 
 
+class _LibrdkafkaLog:
+    """The logger of the clients. Fatal errors are left out, because the poll that follows raises them."""
+
+    def log(self, level: int, pattern: str, facility: str, client: str, line: str) -> None:
+        if facility != "FATAL":
+            log.log(level, "librdkafka: %s %s %s", client, facility, line)
+
+
 class _FailLines:
     """The logger of a client that keeps why connections fail: some reasons are in no other report."""
 
@@ -157,7 +168,8 @@ class _Leaderless(Exception):
 class KafkaJournal:
     """A journal on the Kafka cluster at `bootstrap`. Its clients have the id `name` and their role, and connect as `config` says.
 
-    Raises KafkaConfigError, before anything connects, when librdkafka does not take the configuration.
+    Readers need no group, but librdkafka asks for the coordinator of one, `reader_group`, which needs the right to. Raises
+    KafkaConfigError, before anything connects, when librdkafka does not take the configuration.
     """
 
     def __init__(
@@ -167,9 +179,11 @@ class KafkaJournal:
         max_in_flight_bytes: int = 64 << 20,
         config: KafkaConfig | None = None,
         name: str = "vecraft",
+        reader_group: str = "vecraft.reader",
     ) -> None:
         self._config = config or KafkaConfig()
         self._name = name
+        self._reader_group = reader_group
         self._timeout_s = append_timeout_s
         self._connection = Connection(bootstrap, self._probe)
         self._bootstrap = bootstrap
@@ -192,6 +206,7 @@ class KafkaJournal:
         self._groups_lock = threading.Lock()
         self._partitions: set[TopicPartition] = set()
         self._broker_count = 0
+        self._fatal = ""
         self._closing = threading.Event()
         self._poller = threading.Thread(target=self._drive_callbacks, name="journal-callbacks", daemon=True)
         self._poller.start()
@@ -213,7 +228,10 @@ class KafkaJournal:
         self._partitions |= {TopicPartition(topic, p) for topic, facts in facts_of.items() for p in range(facts.partitions)}
 
     def check_topics(self, topics: Mapping[str, TopicSpec]) -> None:
-        """Raises Unfit, which names each missing topic and each promise that a topic would break."""
+        """Raises Unfit, which names each missing topic and each promise that a topic would break.
+
+        A topic that this client may not see counts as missing.
+        """
         _check(topics, self.describe_topics(list(topics)))
 
     def describe_topics(self, topics: Sequence[str]) -> dict[str, TopicFacts]:
@@ -265,6 +283,7 @@ class KafkaJournal:
                 # librdkafka infers the write from a later acknowledgement or from a duplicate error, without an offset.
                 future.set_exception(Indefinite("Kafka: written, but the broker did not say where"))
             else:
+                self._fatal = ""
                 future.set_result(Appended(partition, offset, message.timestamp()[1]))
 
         try:
@@ -284,7 +303,8 @@ class KafkaJournal:
         return future
 
     def reader(self) -> KafkaReader:
-        return KafkaReader(Consumer(self._consumer_settings("replayer", "vecraft.reader")), self._epochs)
+        settings = self._consumer_settings("replayer", self._reader_group)
+        return KafkaReader(Consumer(settings), self._reader_group, self._epochs)
 
     def start_offsets(self, partitions: Sequence[TopicPartition]) -> Positions:
         return self._offsets(partitions, _EARLIEST)
@@ -360,6 +380,7 @@ class KafkaJournal:
                 committed = self._group(group).committed(wanted, timeout=self._timeout_s)
                 break
             except KafkaException as error:
+                self._check_allowed(group)
                 if error.args[0].code() not in _COORDINATOR_MOVES or time.monotonic() > end_s:
                     raise self._error(error.args[0], f"reading what group {group} committed") from error
             self._closing.wait(RETRY_S)
@@ -382,7 +403,7 @@ class KafkaJournal:
         return self._connection.state()
 
     def _client_settings(self, role: str, defaults: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        own = {"bootstrap.servers": self._bootstrap, "client.id": f"{self._name}-{role}"}
+        own = {"bootstrap.servers": self._bootstrap, "client.id": f"{self._name}-{role}", "logger": _LibrdkafkaLog()}
         return self._config.over(_DEFAULTS | dict(defaults or {})) | own
 
     def _consumer_settings(self, role: str, group: str) -> dict[str, Any]:
@@ -399,7 +420,7 @@ class KafkaJournal:
         """Raises KafkaConfigError when librdkafka refuses the settings of a producer or a consumer. Connects to nothing."""
         try:
             Producer(self._producer_settings | {"bootstrap.servers": ""})
-            Consumer(self._consumer_settings("replayer", "vecraft.reader") | {"bootstrap.servers": ""}).close()
+            Consumer(self._consumer_settings("replayer", self._reader_group) | {"bootstrap.servers": ""}).close()
         except (KafkaException, TypeError) as error:
             text = error.args[0].str() if isinstance(error, KafkaException) else str(error)
             refused = self._config.refused(re.sub(r"^Failed to create \w+: ", "", text))
@@ -411,7 +432,7 @@ class KafkaJournal:
             self._connection.suspect(error.str())
 
     def _probe(self, address: str) -> Probed:
-        """What becomes of a new client of this address: an answer at once, or a reason after a second or PROBE_S."""
+        """What becomes of a new client of this address: an answer at once, or a reason."""
         said: list[str] = []
 
         def report(error: KafkaError) -> None:
@@ -420,19 +441,19 @@ class KafkaJournal:
 
         told = {"log_level": 6, "logger": _FailLines(said), "error_cb": report}
         client = AdminClient(self._client_settings("probe") | told | {"bootstrap.servers": address})
-        deadline = time.monotonic() + PROBE_S
-        while True:
+        for wait_s in PROBE_S:
             try:
-                brokers = client.list_topics(timeout=PROMPT_S).brokers.values()
+                brokers = client.list_topics(timeout=wait_s).brokers.values()
+                return Probed("", [_address(broker) for broker in brokers])
             except KafkaException:
                 client.poll(0)  # serves the logger
-                if said or self._closing.is_set() or time.monotonic() > deadline:
-                    return Probed(cause_of(said, self._config.protocol, PROBE_S))
-            else:
-                return Probed("", [_address(broker) for broker in brokers])
+                if said or self._closing.is_set():
+                    break
+        return Probed(cause_of(said, self._config.protocol, sum(PROBE_S)))
 
     def _error(self, error: KafkaError, what: str) -> JournalError:
         """The error of an operation, `what`. Without an answer from a broker, the state of the connection says why."""
+        self._suspect(error)
         return _journal_error(error, what, self._connection.state().causes)
 
     def _led(self) -> set[str]:
@@ -454,6 +475,13 @@ class KafkaJournal:
         self._broker_count, topics = len(metadata.brokers), metadata.topics
         return {name: topic for name, topic in topics.items() if topic.error is None}
 
+    def _check_allowed(self, group: str) -> None:
+        """Raises when the coordinator of the group may not be asked for: the consumer is told so, its calls just time out."""
+        message = self._group(group).poll(0)
+        error = message.error() if message is not None else None
+        if error is not None and error.code() in _DENIED:
+            raise self._error(error, f"use of group {group}")
+
     def _group(self, group: str) -> Consumer:
         with self._groups_lock:
             if group not in self._groups:
@@ -466,7 +494,12 @@ class KafkaJournal:
             try:
                 self._producer.poll(1.0)
             except KafkaException as error:  # fatal: this producer accepts no more records
-                log.error("Kafka: %s; going on with a new producer", error)
+                text = str(_journal_error(error.args[0], "writing"))
+                if text == self._fatal:
+                    self._closing.wait(FATAL_RETRY_S)
+                else:
+                    log.error("%s; going on with a new producer", text)
+                    self._fatal = text
                 lost, self._producer = self._producer, Producer(self._producer_settings)
                 lost.purge()
                 with contextlib.suppress(KafkaException):
@@ -493,8 +526,9 @@ class _Epochs:
 class KafkaReader:
     """A reader with manual assignment. End-of-partition events advance the positions past transaction markers."""
 
-    def __init__(self, consumer: Consumer, epochs: _Epochs) -> None:
+    def __init__(self, consumer: Consumer, group: str, epochs: _Epochs) -> None:
         self._consumer = consumer
+        self._group = group
         self._epochs = epochs
         self._positions: Positions = {}
         self._woken = threading.Event()
@@ -537,7 +571,7 @@ class KafkaReader:
             if error.code() == KafkaError._PARTITION_EOF:
                 self._positions[partition] = _int(message.offset())
             elif error.fatal() or error.code() in _CANNOT_READ:
-                raise _journal_error(error, f"reading {partition.topic or 'for the group'}")
+                raise _journal_error(error, f"reading {partition.topic or f'in group {self._group}'}")
             else:
                 log.warning("reading %s: %s", partition, error)
             return None
@@ -567,7 +601,7 @@ class KafkaMember(KafkaReader):
             "group.instance.id": name,
             "allow.auto.create.topics": False,
         }
-        super().__init__(Consumer(settings), epochs)
+        super().__init__(Consumer(settings), settings["group.id"], epochs)
         self._consumer.subscribe([topic])
 
     def poll(self, timeout_s: float, max_records: int = 1000, max_bytes: int = 8 << 20) -> Batch:
@@ -578,7 +612,7 @@ class KafkaMember(KafkaReader):
         try:
             self._consumer.commit(offsets=_kafka_positions(positions), asynchronous=False)
         except KafkaException as error:
-            raise _journal_error(error.args[0], "committing for the group of the ingest topic") from error
+            raise _journal_error(error.args[0], f"committing for group {self._group}") from error
 
 
 def _address(broker: BrokerMetadata) -> str:
@@ -592,7 +626,7 @@ def _kafka_positions(positions: Mapping[TopicPartition, int]) -> list[KafkaParti
 
 
 def _check(topics: Mapping[str, TopicSpec], facts_of: Mapping[str, TopicFacts]) -> None:
-    texts = [f"topic {topic} does not exist" for topic in topics if topic not in facts_of]
+    texts = [f"topic {topic} does not exist, or may not be seen by this client" for topic in topics if topic not in facts_of]
     texts += [f"topic {topic}: {text}" for topic, facts in facts_of.items() for text in breaches(topics[topic], facts)]
     if texts:
         raise Unfit("; ".join(texts))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -103,25 +103,28 @@ class Connection:
                 self._suspects.clear()
             if not addresses <= set(self._bootstrap):
                 addresses |= set(self._bootstrap)  # they know whether the others are still brokers of the cluster
+            found: dict[str, Probed] = {}
             for address in sorted(addresses):
                 if self._closing.is_set():
-                    break
-                self._note(address, self._probe(address))
+                    return False
+                found[address] = self._probe(address)
+            self._note(found)
             return bool(self._failing)
 
-    def _note(self, address: str, probed: Probed) -> None:
+    def _note(self, found: Mapping[str, Probed]) -> None:
+        """Takes over what a round of probes found. Brokers that those which answer do not know are forgotten."""
+        known = set(self._bootstrap).union(*(probed.brokers for probed in found.values()))
+        answered = any(not probed.cause for probed in found.values())
+        failing = {
+            address: probed.cause + self._origin(address)
+            for address, probed in found.items()
+            if probed.cause and (address in known or not answered)
+        }
         with self._changing:
-            before = dict(self._failing)
-            if probed.cause:
-                self._failing[address] = probed.cause + self._origin(address)
-            else:
-                self._failing.pop(address, None)
-                known = {*self._bootstrap, *probed.brokers}
-                self._failing = {failing: cause for failing, cause in self._failing.items() if failing in known}
-            if before != self._failing:
+            before, self._failing = self._failing, failing
+            if _kinds(before) != _kinds(failing):
                 self._since = self._now()
-            after = dict(self._failing)
-        self._tell(before, after)
+        self._tell(before, failing)
 
     def _origin(self, address: str) -> str:
         if address in self._bootstrap:
@@ -129,12 +132,16 @@ class Connection:
         return " (the cluster gives this address to its clients: advertised.listeners of the broker)"
 
     def _tell(self, before: dict[str, str], after: dict[str, str]) -> None:
-        """Logs a new cause, and the end of all trouble. What is in brackets, such as one of several addresses, does not count."""
-        for address, cause in after.items():
-            if before.get(address, "").partition(" (")[0] != cause.partition(" (")[0]:
-                log.warning("Kafka: %s: %s", address, cause)
+        """Logs a new kind of trouble, and the end of all."""
+        for address in dict(_kinds(after).items() - _kinds(before).items()):
+            log.warning("Kafka: %s: %s", address, after[address])
         if before and not after:
             log.info("Kafka: all is well again with %s", ", ".join(before))
+
+
+def _kinds(failing: Mapping[str, str]) -> dict[str, str]:
+    """The causes without what is in brackets, such as one of several addresses of a name."""
+    return {address: cause.partition(" (")[0] for address, cause in failing.items()}
 
 
 def _causes(failing: dict[str, str]) -> tuple[str, ...]:
@@ -162,10 +169,10 @@ _CAUSES = [
         ("Failed to resolve", "the host name cannot be resolved"),
         ("Connection refused", "nothing listens there (connection refused)"),
         ("PLAINTEXT broker listener|wrong version number", "it speaks no TLS, but security.protocol is {protocol}"),
-        ("verify failed.*(?:[Hh]ostname|IP address) mismatch", "its certificate is for another host name ({line})"),
         (
             "certificate verify failed",
-            "its certificate is not trusted: ssl.ca.location has to name the authority that signed it ({line})",
+            "its certificate cannot be trusted: ssl.ca.location has to name the authority that signed it, and the certificate "
+            "has to name this host ({line})",
         ),
         (
             "alert (?:bad certificate|certificate required|unknown ca|certificate unknown|handshake failure)",

@@ -3,6 +3,7 @@
     with SecuredKafka(tmp_path) as kafka:
         kafka.bootstrap       plain text, for the test itself: whoever comes here may do everything
         kafka.sasl            SASL_SSL with PLAIN, SCRAM-SHA-256 and OAUTHBEARER
+        kafka.misnamed        the same by a name that the broker's certificate does not have
         kafka.tls             SSL that demands a certificate of the client
         kafka.files.ca        what a client must trust
 
@@ -49,6 +50,7 @@ class SecuredKafka(KafkaServer):
     def __init__(self, data_dir: Path) -> None:
         super().__init__(data_dir)
         self._sasl_port, self._tls_port = free_port(BROKER_PORTS), free_port(BROKER_PORTS)
+        self.misnamed = f"localhost:{self._sasl_port}"
         self.sasl, self.tls = f"127.0.0.1:{self._sasl_port}", f"127.0.0.1:{self._tls_port}"
         data_dir.mkdir(parents=True, exist_ok=True)
         self.files = make_certificates(data_dir)
@@ -100,7 +102,7 @@ def _signed(
     authority_key: ec.EllipticCurvePrivateKey | None = None,
     is_authority: bool = False,
 ) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    """A certificate for 127.0.0.1 and localhost with its key, signed by the authority or by itself."""
+    """A certificate for 127.0.0.1, but not for localhost, with its key, signed by the authority or by itself."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
@@ -113,9 +115,7 @@ def _signed(
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=2))
         .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
-        .add_extension(
-            x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
-        )
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
     )
     return builder.sign(authority_key or key, hashes.SHA256()), key
 

@@ -35,7 +35,7 @@ from shard.batch import Limits
 from shard.shards import Shards
 from vecraft import __version__
 from vecraft.background import BackgroundThread
-from vecraft.kafka import node_journal
+from vecraft.kafka import node_journal, replayer_group
 from vecraft.settings import Settings
 
 STOP_S = 4.0
@@ -95,7 +95,7 @@ class Roles:
             settings.data_dir / "state", self.topics, limits, self.builder.submit, checkpoints=self.checkpointer.submit
         )
         letters = DeadLetters(settings.dead_letters_max, int(settings.dead_letters_days * DAY_MS))
-        group = f"{settings.topic_prefix}.replayer.{settings.node}"
+        group = replayer_group(settings)
         return shards, Replayer(self.journal, self.topics, self.clock, shards, group, limits, letters)
 
     def _ingest(self, settings: Settings) -> Ingest:
