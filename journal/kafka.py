@@ -299,7 +299,7 @@ class KafkaJournal:
         except BufferError:
             raise Overloaded("the producer's queue is full") from None
         except KafkaException as error:  # the record did not enter the queue
-            raise Definite(f"Kafka: {error.args[0].str()}") from error
+            raise Definite(self._fatal or f"Kafka: {error.args[0].str()}") from error
         return future
 
     def reader(self) -> KafkaReader:

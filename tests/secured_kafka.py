@@ -22,9 +22,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.kafka_server import BROKER_PORTS, KafkaServer, free_port
+from tests.kafka_server import BROKER_PORTS, KafkaServer, free_port, skip, why_not_java
 
-USERS = {"node": "node-password", "producer": "producer-password", "nobody": "nobody-password"}
+USERS = {name: f"{name}-password" for name in ("node", "operator", "reader", "producer", "dashboard", "nobody")}
 KEY_PASSWORD = "key-password"
 CLIENT_NAME = "certified"
 """The principal of the client's certificate is `User:CN=` and this."""
@@ -80,6 +80,15 @@ class SecuredKafka(KafkaServer):
                 f'{_JAAS}.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";'
             ),
         }
+
+
+def secured_kafka_or_skip(data_dir: Path) -> SecuredKafka:
+    """A started broker for a fixture, which must stop it. Without Java the test is skipped; in CI it fails."""
+    if reason := why_not_java():
+        skip(f"a secured broker needs Java and Maven: {reason}")
+    kafka = SecuredKafka(data_dir)
+    kafka.start()
+    return kafka
 
 
 def make_certificates(folder: Path) -> Files:
