@@ -266,6 +266,9 @@ class EmbeddedJournal:
     def statistics(self) -> Statistics:
         return {"journal": of_rocksdb([self._db.property_int_value])}
 
+    def brokers(self) -> None:
+        return None
+
     def close(self) -> None:
         with self._appended:
             if self._closing:

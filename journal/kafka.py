@@ -1,5 +1,7 @@
 """The journal on Apache Kafka: the one file that imports confluent_kafka.
 
+How clients connect is in `journal/kafka_config.py`, how they fare in `journal/kafka_connection.py`.
+
 The producer is idempotent with acks=all; one thread drives its callbacks. Readers assign partitions manually, since each node
 replays all of them. They commit to a consumer group only so that standard tools can show the lag.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +31,7 @@ from confluent_kafka import (
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
+    BrokerMetadata,
     ConfigResource,
     ListOffsetsResultInfo,
     OffsetSpec,
@@ -36,9 +40,12 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 from confluent_kafka.cimpl import NewTopic
 
+from journal.kafka_config import KafkaConfig
+from journal.kafka_connection import Connection, Probed, cause_of
 from journal.log import (
     Appended,
     Batch,
+    BrokerState,
     Definite,
     Entry,
     Headers,
@@ -76,8 +83,26 @@ _COORDINATOR_MOVES = {
 }
 """The group's coordinator is another broker now, or is not ready yet."""
 
-_CANNOT_READ = {KafkaError._AUTO_OFFSET_RESET, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED}
+_DENIED = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+}
+"""An access control list lacks a right."""
+
+_CANNOT_READ = {KafkaError._FATAL, KafkaError._AUTO_OFFSET_RESET, KafkaError.UNKNOWN_TOPIC_OR_PART, *_DENIED}
 """After these errors the consumer does not recover by itself."""
+
+_NO_ANSWER = {
+    KafkaError._TRANSPORT,
+    KafkaError._TIMED_OUT,
+    KafkaError._MSG_TIMED_OUT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._AUTHENTICATION,
+    KafkaError._SSL,
+    KafkaError._RESOLVE,
+}
+"""The state of the connection says more than these errors."""
 
 _MOVING = {
     KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -94,17 +119,49 @@ CREATE_TIMEOUT_S = 10.0
 RETRY_S = 0.05
 PROMPT_S = 1.0
 """A leader that answers within this time cannot have been replaced: the controller waits longer for a silent broker."""
-_COMMON: dict[str, Any] = {
+PROBE_S = (0.5, 1.0, 1.5)
+"""How long a probe waits for an answer, and again while it has none and no reason either."""
+FATAL_RETRY_S = 5.0
+"""Pause before another producer is tried when one after the other fails for the same reason, such as a right that is missing."""
+MANY_BROKERS = 3
+"""Enough for the copies of every preset."""
+
+_DEFAULTS: dict[str, Any] = {
     # After this time without an answer, the client looks up the current leader.
     "socket.timeout.ms": 3_000,
-    # librdkafka logs several times per second while a broker is down; callers get the error anyway.
+    # librdkafka logs several times per second while a broker is down; `Connection` tells it once.
     "log_level": 2,
     "logger": logging.getLogger("librdkafka"),  # else it writes to stderr in a form of its own
-    "error_cb": lambda error: log.debug("Kafka: %s", error.str()),
 }
+_PRODUCER_DEFAULTS: dict[str, Any] = {"linger.ms": 0, "compression.type": "lz4"}
+_CONSUMER_DEFAULTS: dict[str, Any] = {
+    "queued.max.messages.kbytes": 32 << 10,
+    "fetch.wait.max.ms": 500,
+    "session.timeout.ms": 10_000,
+}
+"""What the configuration file may change. What it may not is set after it."""
 
 _LATEST: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _EARLIEST: Any = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+
+
+class _LibrdkafkaLog:
+    """The logger of the clients. Fatal errors are left out, because the poll that follows raises them."""
+
+    def log(self, level: int, pattern: str, facility: str, client: str, line: str) -> None:
+        if facility != "FATAL":
+            log.log(level, "librdkafka: %s %s %s", client, facility, line)
+
+
+class _FailLines:
+    """The logger of a client that keeps why connections fail: some reasons are in no other report."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self._lines = lines
+
+    def log(self, level: int, pattern: str, facility: str, client: str, line: str) -> None:
+        if facility == "FAIL":
+            self._lines.append(line)
 
 
 class _Leaderless(Exception):
@@ -112,40 +169,55 @@ class _Leaderless(Exception):
 
 
 class KafkaJournal:
-    """A journal on the Kafka cluster at `bootstrap`."""
+    """A journal on the Kafka cluster at `bootstrap`. Its clients have the id `name` and their role, and connect as `config` says.
+
+    Readers need no group, but librdkafka asks for the coordinator of one, `reader_group`, which needs the right to. Raises
+    KafkaConfigError, before anything connects, when librdkafka does not take the configuration.
+    """
 
     def __init__(
         self,
         bootstrap: str,
         append_timeout_s: float = 5.0,
         max_in_flight_bytes: int = 64 << 20,
+        config: KafkaConfig | None = None,
+        name: str = "vecraft",
+        reader_group: str = "vecraft.reader",
     ) -> None:
-        self._bootstrap = bootstrap
+        self._config = config or KafkaConfig()
+        self._name = name
+        self._reader_group = reader_group
         self._timeout_s = append_timeout_s
-        client: dict[str, Any] = {"bootstrap.servers": bootstrap, "allow.auto.create.topics": False} | _COMMON
-        self._admin = AdminClient(client)
+        self._connection = Connection(bootstrap, self._probe)
+        self._bootstrap = bootstrap
         self._statistics = ClientStatistics()
-        self._producer_settings = client | {
+        self._producer_settings = self._client_settings("writer", _PRODUCER_DEFAULTS) | {
+            "error_cb": self._suspect,
+            "allow.auto.create.topics": False,
             "enable.idempotence": True,
             "acks": "all",
-            "linger.ms": 0,
             # With several requests in flight, a batch that is retried while a later one is acknowledged loses its offset.
             "max.in.flight.requests.per.connection": 1,
-            "compression.type": "lz4",
             "delivery.timeout.ms": int(append_timeout_s * 1000),
             "queue.buffering.max.kbytes": max_in_flight_bytes >> 10,
             "message.max.bytes": 1_000_000,
             **self._statistics.settings("producer"),
         }
+        self._check_settings()
+        self._admin = AdminClient(self._client_settings("admin") | {"allow.auto.create.topics": False})
         self._producer = Producer(self._producer_settings)
         self._seen = _Seen()
         self._groups: dict[str, Consumer] = {}
         self._groups_lock = threading.Lock()
         self._partitions: set[TopicPartition] = set()
         self._refused: dict[TopicPartition, str] = {}
+        self._broker_count = 0
+        self._fatal = ""
         self._closing = threading.Event()
         self._poller = threading.Thread(target=self._drive_callbacks, name="journal-callbacks", daemon=True)
         self._poller.start()
+        self._watcher = threading.Thread(target=self._connection.watch, name="journal-connection", daemon=True)
+        self._watcher.start()
 
     def ensure_topics(self, topics: Mapping[str, TopicSpec]) -> None:
         led = self._led()
@@ -158,10 +230,14 @@ class KafkaJournal:
                 raise Definite(f"within {CREATE_TIMEOUT_S} s no broker led all of {', '.join(sorted(absent))}")
             self._closing.wait(RETRY_S)
         _check(topics, facts_of)
+        self._connection.remark(_remarks(topics, self._broker_count))
         self._partitions |= {TopicPartition(topic, p) for topic, facts in facts_of.items() for p in range(facts.partitions)}
 
     def check_topics(self, topics: Mapping[str, TopicSpec]) -> None:
-        """Raises Unfit, which names each missing topic and each promise that a topic would break."""
+        """Raises Unfit, which names each missing topic and each promise that a topic would break.
+
+        A topic that this client may not see counts as missing.
+        """
         _check(topics, self.describe_topics(list(topics)))
 
     def describe_topics(self, topics: Sequence[str]) -> dict[str, TopicFacts]:
@@ -176,18 +252,20 @@ class KafkaJournal:
         try:
             configs = {resource.name: {name: entry.value for name, entry in f.result().items()} for resource, f in asked.items()}
         except KafkaException as error:
-            raise _journal_error(error.args[0]) from error
+            raise self._error(error.args[0], "reading the configuration of topics") from error
         return {topic: _facts(known[topic], configs[topic]) for topic in there}
 
     def _create(self, topics: Mapping[str, TopicSpec]) -> None:
         """Creates topics. One that another process has just created is no error."""
         new = [NewTopic(topic, spec.partitions, spec.replication, config=config_of(spec)) for topic, spec in topics.items()]
-        for future in self._admin.create_topics(new, operation_timeout=10).values():
+        for topic, future in self._admin.create_topics(new, operation_timeout=10).items():
             try:
                 future.result()
             except KafkaException as error:
+                if error.args[0].code() == KafkaError.INVALID_REPLICATION_FACTOR:
+                    raise Definite(_too_few_brokers(topic, topics[topic], error.args[0].str())) from error
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise _journal_error(error.args[0]) from error
+                    raise self._error(error.args[0], f"creating topic {topic}") from error
 
     def append(
         self,
@@ -209,7 +287,7 @@ class KafkaJournal:
         def delivered(error: KafkaError | None, message: Message) -> None:
             offset = message.offset()
             if error is not None:
-                future.set_exception(_journal_error(error))
+                future.set_exception(self._error(error, f"writing to {partition.topic}"))
             elif offset is None or (time_ms is None and message.timestamp()[0] != TIMESTAMP_LOG_APPEND_TIME):
                 # librdkafka infers the write from a later acknowledgement or from a duplicate error, without an offset.
                 future.set_exception(Indefinite("Kafka: written, but the broker did not say where"))
@@ -218,6 +296,7 @@ class KafkaJournal:
                 future.set_exception(Indefinite(lost_end(partition, offset, floor)))
             else:
                 self._seen.see_end(partition, offset + 1)
+                self._fatal = ""
                 future.set_result(Appended(partition, offset, message.timestamp()[1]))
 
         try:
@@ -233,12 +312,12 @@ class KafkaJournal:
         except BufferError:
             raise Overloaded("the producer's queue is full") from None
         except KafkaException as error:  # the record did not enter the queue
-            raise Definite(f"Kafka: {error.args[0].str()}") from error
+            raise Definite(self._fatal or f"Kafka: {error.args[0].str()}") from error
         return future
 
     def reader(self) -> KafkaReader:
-        settings = _consumer_settings(self._bootstrap, "vecraft.reader") | self._statistics.settings("reader")
-        return KafkaReader(Consumer(settings), self._seen)
+        settings = self._consumer_settings("replayer", self._reader_group) | self._statistics.settings("reader")
+        return KafkaReader(Consumer(settings), self._reader_group, self._seen)
 
     def start_offsets(self, partitions: Sequence[TopicPartition]) -> Positions:
         return self._offsets(partitions, _EARLIEST)
@@ -252,7 +331,7 @@ class KafkaJournal:
             for future in asked.values():
                 future.result()
         except KafkaException as error:
-            raise _journal_error(error.args[0]) from error
+            raise self._error(error.args[0], f"deleting from {', '.join(sorted({p.topic for p in positions}))}") from error
 
     def identities(self, topics: Sequence[str]) -> dict[str, str]:
         asked = self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=self._timeout_s)
@@ -262,7 +341,7 @@ class KafkaJournal:
                 identities[topic] = f"{topic}:{future.result().topic_id}"
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-                    raise _journal_error(error.args[0]) from error
+                    raise self._error(error.args[0], f"describing topic {topic}") from error
         return identities
 
     def refuse(self, partition: TopicPartition, reason: str) -> None:
@@ -272,7 +351,7 @@ class KafkaJournal:
         return self._refused
 
     def join(self, group: str, topic: str, name: str) -> KafkaMember:
-        return KafkaMember(self._bootstrap, group, topic, name, self._seen)
+        return KafkaMember(self._consumer_settings("ingest", group), topic, name, self._seen)
 
     def _offsets(self, partitions: Sequence[TopicPartition], which: Any) -> Positions:
         """The offsets that the partitions' current leaders report.
@@ -308,7 +387,7 @@ class KafkaJournal:
         except KafkaException as error:
             if error.args[0].code() in (*_MOVING, KafkaError._TIMED_OUT):
                 raise _Leaderless(error.args[0].str()) from error
-            raise _journal_error(error.args[0]) from error
+            raise self._error(error.args[0], "asking for the ends of topics") from error
         if unknown := [p for p, answer in answers.items() if answer.offset < 0]:  # librdkafka reports this as success
             raise _Leaderless(f"no leader says where {', '.join(f'{p.topic}/{p.partition}' for p in unknown)} ends")
         return answers
@@ -317,7 +396,7 @@ class KafkaJournal:
         try:
             self._group(group).commit(offsets=_kafka_positions(positions), asynchronous=False)
         except KafkaException as error:
-            raise _journal_error(error.args[0]) from error
+            raise self._error(error.args[0], f"committing for group {group}") from error
 
     def committed(self, group: str, partitions: Sequence[TopicPartition]) -> Positions:
         wanted = [KafkaPartition(p.topic, p.partition) for p in partitions]
@@ -327,8 +406,9 @@ class KafkaJournal:
                 committed = self._group(group).committed(wanted, timeout=self._timeout_s)
                 break
             except KafkaException as error:
+                self._check_allowed(group)
                 if error.args[0].code() not in _COORDINATOR_MOVES or time.monotonic() > end_s:
-                    raise _journal_error(error.args[0]) from error
+                    raise self._error(error.args[0], f"reading what group {group} committed") from error
             self._closing.wait(RETRY_S)
         return {TopicPartition(p.topic, p.partition): p.offset for p in committed if p.offset != OFFSET_INVALID}
 
@@ -347,8 +427,67 @@ class KafkaJournal:
         self._producer.purge()
         self._producer.flush(1)
         self._poller.join()
+        self._connection.close()
+        self._watcher.join()
         for consumer in self._groups.values():
             consumer.close()
+
+    def brokers(self) -> BrokerState:
+        return self._connection.state()
+
+    def _client_settings(self, role: str, defaults: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        own = {"bootstrap.servers": self._bootstrap, "client.id": f"{self._name}-{role}", "logger": _LibrdkafkaLog()}
+        return self._config.over(_DEFAULTS | dict(defaults or {})) | own
+
+    def _consumer_settings(self, role: str, group: str) -> dict[str, Any]:
+        return self._client_settings(role, _CONSUMER_DEFAULTS) | {
+            "error_cb": self._suspect,
+            "group.id": group,
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "error",
+            "isolation.level": "read_uncommitted",
+        }
+
+    def _check_settings(self) -> None:
+        """Raises KafkaConfigError when librdkafka refuses the settings of a producer or a consumer. Connects to nothing."""
+        try:
+            Producer(self._producer_settings | {"bootstrap.servers": ""})
+            Consumer(self._consumer_settings("replayer", self._reader_group) | {"bootstrap.servers": ""}).close()
+        except (KafkaException, TypeError) as error:
+            text = error.args[0].str() if isinstance(error, KafkaException) else str(error)
+            refused = self._config.refused(re.sub(r"^Failed to create \w+: ", "", text))
+            raise refused from None  # the chained text may show a secret
+
+    def _suspect(self, error: KafkaError) -> None:
+        log.debug("Kafka: %s", error.str())
+        if error.code() in _NO_ANSWER:
+            self._connection.suspect(error.str())
+
+    def _probe(self, address: str) -> Probed:
+        """What becomes of a new client of this address: an answer at once, or a reason."""
+        said: list[str] = []
+
+        def report(error: KafkaError) -> None:
+            if error.code() != KafkaError._ALL_BROKERS_DOWN:
+                said.append(error.str())
+
+        told = {"log_level": 6, "logger": _FailLines(said), "error_cb": report}
+        client = AdminClient(self._client_settings("probe") | told | {"bootstrap.servers": address})
+        for wait_s in PROBE_S:
+            try:
+                brokers = client.list_topics(timeout=wait_s).brokers.values()
+                return Probed("", [_address(broker) for broker in brokers])
+            except KafkaException:
+                client.poll(0)  # serves the logger
+                if said or self._closing.is_set():
+                    break
+        return Probed(cause_of(said, self._config.protocol, sum(PROBE_S)))
+
+    def _error(self, error: KafkaError, what: str) -> JournalError:
+        """The error of an operation, `what`. Without an answer from a broker, the state of the connection says why."""
+        self._suspect(error)
+        return _journal_error(error, what, self._connection.state().causes)
 
     def _led(self) -> set[str]:
         """The topics whose partitions all have a leader."""
@@ -361,15 +500,25 @@ class KafkaJournal:
     def _metadata(self) -> dict[str, TopicMetadata]:
         """Metadata of the topics that exist."""
         try:
-            topics = self._admin.list_topics(timeout=self._timeout_s).topics
+            metadata = self._admin.list_topics(timeout=self._timeout_s)
         except KafkaException as error:
-            raise _journal_error(error.args[0]) from error
+            if error.args[0].code() in _NO_ANSWER and self._connection.state().well:
+                self._connection.diagnose()
+            raise self._error(error.args[0], "asking for topics") from error
+        self._broker_count, topics = len(metadata.brokers), metadata.topics
         return {name: topic for name, topic in topics.items() if topic.error is None}
+
+    def _check_allowed(self, group: str) -> None:
+        """Raises when the coordinator of the group may not be asked for: the consumer is told so, its calls just time out."""
+        message = self._group(group).poll(0)
+        error = message.error() if message is not None else None
+        if error is not None and error.code() in _DENIED:
+            raise self._error(error, f"use of group {group}")
 
     def _group(self, group: str) -> Consumer:
         with self._groups_lock:
             if group not in self._groups:
-                self._groups[group] = Consumer(_consumer_settings(self._bootstrap, group))
+                self._groups[group] = Consumer(self._consumer_settings("committer", group))
             return self._groups[group]
 
     def _drive_callbacks(self) -> None:
@@ -378,7 +527,12 @@ class KafkaJournal:
             try:
                 self._producer.poll(1.0)
             except KafkaException as error:  # fatal: this producer accepts no more records
-                log.error("Kafka: %s; going on with a new producer", error)
+                text = str(_journal_error(error.args[0], "writing"))
+                if text == self._fatal:
+                    self._closing.wait(FATAL_RETRY_S)
+                else:
+                    log.error("%s; going on with a new producer", text)
+                    self._fatal = text
                 lost, self._producer = self._producer, Producer(self._producer_settings)
                 lost.purge()
                 with contextlib.suppress(KafkaException):
@@ -417,8 +571,9 @@ class _Seen:
 class KafkaReader:
     """A reader with manual assignment. End-of-partition events advance the positions past transaction markers."""
 
-    def __init__(self, consumer: Consumer, seen: _Seen) -> None:
+    def __init__(self, consumer: Consumer, group: str, seen: _Seen) -> None:
         self._consumer = consumer
+        self._group = group
         self._seen = seen
         self._positions: Positions = {}
         self._woken = threading.Event()
@@ -461,7 +616,7 @@ class KafkaReader:
             if error.code() == KafkaError._PARTITION_EOF:
                 self._positions[partition] = _int(message.offset())
             elif error.fatal() or error.code() in _CANNOT_READ:
-                raise _journal_error(error)
+                raise _journal_error(error, f"reading {partition.topic or f'in group {self._group}'}")
             else:
                 log.warning("reading %s: %s", partition, error)
             return None
@@ -483,16 +638,16 @@ class KafkaReader:
 class KafkaMember(KafkaReader):
     """A member of a consumer group. Starts at the group's committed offsets, or at the first record without one."""
 
-    def __init__(self, bootstrap: str, group: str, topic: str, name: str, seen: _Seen) -> None:
-        settings = _consumer_settings(bootstrap, group) | {
+    def __init__(self, settings: Mapping[str, Any], topic: str, name: str, seen: _Seen) -> None:
+        settings = {
+            **settings,
             "auto.offset.reset": "earliest",
             "isolation.level": "read_committed",
             "partition.assignment.strategy": "cooperative-sticky",
             "group.instance.id": name,
-            "session.timeout.ms": 10_000,
             "allow.auto.create.topics": False,
         }
-        super().__init__(Consumer(settings), seen)
+        super().__init__(Consumer(settings), settings["group.id"], seen)
         self._consumer.subscribe([topic])
 
     def poll(self, timeout_s: float, max_records: int = 1000, max_bytes: int = 8 << 20) -> Batch:
@@ -503,7 +658,13 @@ class KafkaMember(KafkaReader):
         try:
             self._consumer.commit(offsets=_kafka_positions(positions), asynchronous=False)
         except KafkaException as error:
-            raise _journal_error(error.args[0]) from error
+            raise _journal_error(error.args[0], f"committing for group {self._group}") from error
+
+
+def _address(broker: BrokerMetadata) -> str:
+    """As librdkafka writes it."""
+    host = broker.host or ""
+    return f"[{host}]:{broker.port}" if ":" in host else f"{host}:{broker.port}"
 
 
 def _kafka_positions(positions: Mapping[TopicPartition, int]) -> list[KafkaPartition]:
@@ -511,10 +672,27 @@ def _kafka_positions(positions: Mapping[TopicPartition, int]) -> list[KafkaParti
 
 
 def _check(topics: Mapping[str, TopicSpec], facts_of: Mapping[str, TopicFacts]) -> None:
-    texts = [f"topic {topic} does not exist" for topic in topics if topic not in facts_of]
+    texts = [f"topic {topic} does not exist, or may not be seen by this client" for topic in topics if topic not in facts_of]
     texts += [f"topic {topic}: {text}" for topic, facts in facts_of.items() for text in breaches(topics[topic], facts)]
     if texts:
         raise Unfit("; ".join(texts))
+
+
+def _too_few_brokers(topic: str, spec: TopicSpec, said: str) -> str:
+    return (
+        f"the preset asks for {spec.replication} copies of topic {topic}, which this cluster cannot keep: start more brokers, "
+        f"or choose a --preset with fewer copies. Kafka says: {said}"
+    )
+
+
+def _remarks(topics: Mapping[str, TopicSpec], brokers: int) -> list[str]:
+    """What works, and is hardly meant."""
+    if brokers < MANY_BROKERS or any(spec.replication > 1 for spec in topics.values()):
+        return []
+    return [
+        f"the preset keeps one copy of each record, although there are {brokers} brokers: acknowledged writes are lost with the "
+        "broker that has them; --preset prod keeps three"
+    ]
 
 
 def _facts(metadata: TopicMetadata, config: Mapping[str, str]) -> TopicFacts:
@@ -536,21 +714,12 @@ def _headers(headers: Any) -> Headers:
     return tuple((name, value or b"") for name, value in headers or ())
 
 
-def _consumer_settings(bootstrap: str, group: str) -> dict[str, Any]:
-    return {
-        "bootstrap.servers": bootstrap,
-        "group.id": group,
-        "enable.auto.commit": False,
-        "enable.partition.eof": True,
-        "auto.offset.reset": "error",
-        "isolation.level": "read_uncommitted",
-        "queued.max.messages.kbytes": 32 << 10,
-        "fetch.wait.max.ms": 500,
-    } | _COMMON
-
-
-def _journal_error(error: KafkaError) -> JournalError:
-    kind: Callable[[str], JournalError] = Definite if error.code() in _NEVER_SENT else Indefinite
+def _journal_error(error: KafkaError, what: str, causes: Sequence[str] = ()) -> JournalError:
+    kind: Callable[[str], JournalError] = Definite if error.code() in _NEVER_SENT | _DENIED else Indefinite
+    if error.code() in _DENIED:
+        return kind(f"Kafka does not allow {what} ({error.str()}): docs/kafka.md has the access control lists that are needed")
+    if causes and error.code() in _NO_ANSWER:
+        return kind(f"Kafka: {'; '.join(causes)}")
     return kind(f"Kafka: {error.str()}")
 
 

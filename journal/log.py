@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from datetime import datetime
 from typing import NamedTuple, Protocol, TypeVar
 
 from journal.statistics import Statistics
@@ -80,6 +81,18 @@ class Batch(NamedTuple):
 
     entries: list[Entry]
     positions: Positions
+
+
+class BrokerState(NamedTuple):
+    """The connection to the brokers that keep the log."""
+
+    well: bool
+    since: datetime
+    """When it became as it is."""
+    causes: tuple[str, ...]
+    """What is wrong, by address; empty when all is well."""
+    remarks: tuple[str, ...]
+    """What an operator should know although it works."""
 
 
 class JournalError(Exception):
@@ -229,6 +242,9 @@ class Journal(Protocol):
 
     def statistics(self) -> Statistics:
         """What the implementation measures of itself. Cheap; asks no broker."""
+
+    def brokers(self) -> BrokerState | None:
+        """The connection to the brokers, as last seen. None for a log in this process."""
 
     def close(self) -> None:
         """Completes or fails all appends in flight and releases the resources. Idempotent."""

@@ -143,6 +143,9 @@ class MemoryJournal:
     def statistics(self) -> Statistics:
         return {}
 
+    def brokers(self) -> None:
+        return None
+
     def close(self) -> None:
         with self._changed:
             self._closed = True

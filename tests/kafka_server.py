@@ -60,10 +60,10 @@ def available() -> str | None:
     return f"no Kafka broker can run here: {without_java}; {without_docker}" if without_docker else None
 
 
-def kafka_or_skip(data_dir: Path | None = None) -> "KafkaServer":
+def kafka_orskip(data_dir: Path | None = None) -> "KafkaServer":
     """A started broker for a fixture, which must stop it. Where none can run the test is skipped; in CI it fails."""
     if reason := available():
-        _skip(reason)
+        skip(reason)
     if why_not_java() is not None:
         return testcontainers_server().start()
     if data_dir is None:
@@ -72,10 +72,10 @@ def kafka_or_skip(data_dir: Path | None = None) -> "KafkaServer":
     return KafkaServer(data_dir).start()
 
 
-def kafka_cluster_or_skip(data_dir: Path) -> "KafkaCluster":
+def kafka_cluster_orskip(data_dir: Path) -> "KafkaCluster":
     """A started cluster for a fixture, which must stop it. Without Java the test is skipped; in CI it fails."""
     if reason := why_not_java():
-        _skip(f"three brokers need Java and Maven: {reason}")
+        skip(f"three brokers need Java and Maven: {reason}")
     return KafkaCluster(data_dir).start()
 
 
@@ -176,9 +176,14 @@ class KafkaServer:
         with self.log_path.open("ab") as log:
             if not (logs / "meta.properties").exists():
                 tool = ["kafka.tools.StorageTool", "format", f"--cluster-id={self.cluster_id}", "-c", str(config)]
+                tool += self._format_arguments()
                 subprocess.run([*java, *tool], stdout=log, stderr=log, timeout=START_TIMEOUT_S)  # if it fails, the broker will
             command = ["sh", "-c", WATCHED, "sh", *java, "kafka.Kafka", str(config)]
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True)
+
+    def _format_arguments(self) -> list[str]:
+        """Further arguments of the tool that prepares the data folder."""
+        return []
 
     def _settings(self, listen: str, logs: Path) -> dict[str, str]:
         return {
@@ -446,7 +451,8 @@ def why_not_docker() -> str | None:
     return None
 
 
-def _skip(reason: str) -> NoReturn:
+def skip(reason: str) -> NoReturn:
+    """Skips the test; in CI it fails."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)

@@ -16,7 +16,7 @@ GROUPS = {
     "node": ("data_dir", "node", "host", "port", "insecure", "serving_threads", "memory_budget_mb"),
     "logs": ("log_format", "log_level"),
     "journal": ("journal", "in_flight_mb", "append_timeout_s"),
-    "journal on Kafka": ("bootstrap_servers", "topic_prefix", "preset"),
+    "journal on Kafka": ("bootstrap_servers", "kafka_config", "topic_prefix", "preset"),
     "reads": ("read_timeout_s", "search_timeout_s"),
     "ingest topic and dead letters": ("schema_registry_url", "dead_letters_max", "dead_letters_days"),
     "the same on all nodes": ("max_drift_ms", "max_lateness_ms", "idempotency_window_s"),
@@ -43,7 +43,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
 def _add_setting(group: argparse._ActionsContainer, name: str, field: FieldInfo, is_shown: bool) -> None:
     flag = "--" + name.replace("_", "-")
     is_switch = field.annotation is bool
-    default = "off" if is_switch else "none" if field.default == "" else field.default
+    default = "off" if is_switch else "none" if field.default in ("", None) else field.default
     text = f"{field.description} (default: {default}; VECRAFT_{name.upper()})".replace("%", "%%")
     shown = text if is_shown else argparse.SUPPRESS
     if is_switch:

@@ -24,7 +24,6 @@ from gateway.turns import Turns
 from gateway.writes import WriteService
 from journal.embedded import EmbeddedJournal
 from journal.hlc import Clock
-from journal.kafka import KafkaJournal
 from journal.log import Journal
 from journal.registry import SchemaRegistry
 from journal.topics import Topics
@@ -39,6 +38,7 @@ from shard.shards import Shards
 from vecraft import __version__
 from vecraft.background import BackgroundThread
 from vecraft.heap import trim_heap
+from vecraft.kafka import node_journal, replayer_group
 from vecraft.settings import Settings
 
 STOP_S = 4.0
@@ -111,7 +111,7 @@ class Roles:
             settings.data_dir / "state", self.topics, limits, self.builder.submit, checkpoints=self.checkpointer.submit
         )
         letters = DeadLetters(settings.dead_letters_max, int(settings.dead_letters_days * DAY_MS))
-        group = f"{settings.topic_prefix}.replayer.{settings.node}"
+        group = replayer_group(settings)
         return shards, Replayer(self.journal, self.topics, self.clock, shards, group, limits, letters)
 
     def _ingest(self, settings: Settings) -> Ingest:
@@ -169,9 +169,10 @@ def check_data_dir(folder: Path) -> None:
 
 
 def open_journal(settings: Settings) -> Journal:
-    """Opens the journal of the settings. Raises StartError when an embedded journal cannot be opened."""
+    """Opens the journal of the settings. Raises StartError when an embedded journal cannot be opened, SettingsError when the
+    configuration of Kafka clients cannot be used."""
     if settings.journal == "kafka":
-        return KafkaJournal(settings.bootstrap_servers, settings.append_timeout_s, settings.in_flight_mb << 20)
+        return node_journal(settings)
     try:
         return EmbeddedJournal(journal_folder(settings), wall_clock_ms, settings.in_flight_mb << 20)
     except Exception as error:  # RocksDB's errors have no class of their own

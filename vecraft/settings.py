@@ -19,6 +19,10 @@ class SettingsError(Exception):
     """Invalid settings; the text names each setting and its bound."""
 
 
+KAFKA_ONLY = ("bootstrap_servers", "kafka_config", "preset")
+"""Settings that would be passed over in silence without a journal on Kafka."""
+
+
 class Settings(BaseSettings):
     """The settings of a node."""
 
@@ -30,6 +34,9 @@ class Settings(BaseSettings):
     node: str = Field("node1", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="name of this node, unique on one journal")
     journal: Literal["embedded", "kafka"] = Field("embedded", description="where the log is kept")
     bootstrap_servers: str = Field("127.0.0.1:9092", description="Kafka brokers, comma-separated")
+    kafka_config: Path | None = Field(
+        None, description="properties file for connecting to Kafka: TLS, SASL, any setting of librdkafka (docs/kafka.md)"
+    )
     topic_prefix: str = Field("vecraft", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="first part of every topic's name")
     preset: Literal["dev", "test", "prod", "high-durability"] = Field(
         "dev", description="what topics on Kafka have to be like: created so, and refused at the start when they are not"
@@ -66,6 +73,16 @@ class Settings(BaseSettings):
         if not self.insecure and not _is_loopback(self.host):
             raise ValueError(
                 f"host {self.host} can be reached by others and there is no authentication yet; say --insecure if that is meant"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _on_kafka(self) -> Settings:
+        given = [name for name in KAFKA_ONLY if name in self.model_fields_set]
+        if given and self.journal != "kafka":
+            raise ValueError(
+                f"{' and '.join(given)} {'needs' if len(given) == 1 else 'need'} a journal on Kafka, and journal is "
+                f"{self.journal}: say --journal kafka, or leave {'it' if len(given) == 1 else 'them'} out"
             )
         return self
 

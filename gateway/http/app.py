@@ -94,6 +94,9 @@ def _state(node: NodeState) -> dict[str, Any]:
     state: dict[str, Any] = {"ready": node.ready(), "replayed": done, "to_replay": total}
     if quarantined := node.shards.quarantined().values():
         state["quarantined"] = [{"collection": q.collection, "shard": q.number, "reason": q.reason} for q in quarantined]
+    if (brokers := node.journal.brokers()) is not None:
+        state["kafka"] = {"state": "well" if brokers.well else "trouble", "since": brokers.since.isoformat(timespec="seconds")}
+        state["kafka"] |= {name: texts for name, texts in (("causes", brokers.causes), ("remarks", brokers.remarks)) if texts}
     return state | ({"failure": failure} if failure is not None else {})
 
 

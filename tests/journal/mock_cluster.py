@@ -35,11 +35,12 @@ _clear_errors = _function("rd_kafka_mock_clear_request_errors", None, c_void_p, 
 
 
 class MockCluster:
-    """Two brokers at `bootstrap`, until it is closed."""
+    """Brokers at `bootstrap`, until it is closed."""
 
-    def __init__(self) -> None:
+    def __init__(self, brokers: int = 2) -> None:
+        self._brokers = brokers
         self._client = _new(0, _conf_new(), None, 0)
-        self._cluster = _cluster_new(self._client, 2)
+        self._cluster = _cluster_new(self._client, brokers)
         self.bootstrap = _bootstraps(self._cluster).decode()
 
     def create_topic(self, topic: str, partitions: int) -> None:
@@ -48,7 +49,7 @@ class MockCluster:
 
     def answer_after(self, rtt_ms: int) -> None:
         """From now on every answer is held back that long; what was asked is done at once."""
-        for broker in (1, 2):
+        for broker in range(1, self._brokers + 1):
             _set_rtt(self._cluster, broker, rtt_ms)
 
     def refuse(self, api: int, errors: Iterable[int]) -> None:

@@ -1,5 +1,6 @@
 """KafkaJournal on librdkafka's mock cluster: the contract without Java, and faults that no real broker has on demand."""
 
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 
@@ -12,7 +13,7 @@ from journal.topic_check import MAX_RECORD_SET_BYTES, TopicFacts
 from tests.journal.contract import DurableContract
 from tests.journal.entries import outcomes, read, values, write
 from tests.journal.mock_cluster import LIST_OFFSETS, OFFSET_FETCH, PRODUCE, MockCluster
-from tests.journal.waits import until_it_works
+from tests.journal.waits import until_equal, until_it_works
 
 
 @pytest.fixture(scope="module")
@@ -175,4 +176,39 @@ def test_what_may_be_in_flight_is_bounded(cluster: MockCluster) -> None:
     assert refused.value.retry_after_s > 0
     assert all(isinstance(outcome, Appended) for outcome in outcomes(sent))
     assert journal.append(partition, b"again").result(20).offset == len(sent)
+    journal.close()
+
+
+def test_one_copy_on_three_brokers_is_remarked_once(caplog: pytest.LogCaptureFixture) -> None:
+    """V1: it works, and would lose acknowledged writes with one broker, which is hardly meant."""
+    cluster = MockCluster(brokers=3)
+    journal = OnTheMock(cluster)
+    for _ in range(2):
+        journal.ensure_topics({"one-copy": TopicSpec(1)})
+    (remark,) = journal.brokers().remarks
+    assert "one copy of each record, although there are 3 brokers" in remark
+    assert [record.levelname for record in caplog.records if remark in record.getMessage()] == ["WARNING"]
+    assert journal.brokers().well
+    journal.close()
+    cluster.close()
+
+
+def test_one_copy_on_two_brokers_is_no_remark(journal: KafkaJournal, partition: TopicPartition) -> None:
+    assert journal.brokers().remarks == ()
+
+
+def test_a_broker_that_is_not_there_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """One warning with address and cause, however often librdkafka reports it; errors say the same."""
+    caplog.set_level("INFO", "journal.kafka_connection")
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{reserved.getsockname()[1]}"
+        journal = KafkaJournal(address, append_timeout_s=0.5)
+        until_equal(lambda: journal.brokers().well, False)
+        since = journal.brokers().since
+        with pytest.raises(Indefinite, match="nothing listens there"):
+            journal.ensure_topics({"any": TopicSpec(1)})
+        assert journal.brokers().causes == (f"{address}: nothing listens there (connection refused)",)
+        assert journal.brokers().since == since
+    assert [record.getMessage() for record in caplog.records] == [f"Kafka: {journal.brokers().causes[0]}"]
     journal.close()

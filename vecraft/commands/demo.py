@@ -16,7 +16,7 @@ examples:
   vecraft demo
   vecraft demo --once --port 0 --data-dir scratch
 """
-SHOWN = ("data_dir", "host", "port", "journal", "bootstrap_servers")
+SHOWN = ("data_dir", "host", "port", "journal", "bootstrap_servers", "kafka_config")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -31,7 +31,7 @@ examples:
   vecraft journal repair --data-dir data               say what the log has lost; change nothing
   vecraft journal repair --data-dir data --write-back  write to the log what the state still knows
 """
-SHOWN = ("data_dir", "journal", "bootstrap_servers", "topic_prefix")
+SHOWN = ("data_dir", "journal", "bootstrap_servers", "kafka_config", "topic_prefix")
 REFRESH_S = 0.5
 MAX_DIGITS = 18
 """Maximum digits of an offset, so that it fits into 63 bits."""
@@ -172,10 +172,12 @@ def details(entry: Entry) -> str:
 
 def _opened(settings: Settings, stack: ExitStack) -> Journal:
     """Opens the journal for reading. An embedded journal may be in use by a running node."""
-    from vecraft.roles import journal_folder, open_journal
+    from vecraft.kafka import command_journal
+    from vecraft.roles import journal_folder
 
+    journal: Journal
     if settings.journal == "kafka":
-        journal = open_journal(settings)
+        journal = command_journal(settings, "journal")
         stack.callback(journal.close)
     else:
         folder = journal_folder(settings)

@@ -28,7 +28,7 @@ ACTIONS = {
     "describe": "print what they are like",
     "check": "say which promises of the preset they would break",
 }
-SHOWN = ("bootstrap_servers", "topic_prefix", "preset", "append_timeout_s")
+SHOWN = ("bootstrap_servers", "kafka_config", "topic_prefix", "preset", "append_timeout_s")
 COLUMNS = ("topic", "partitions", "copies", "min ISR", "time", "retention", "cleanup", "compression")
 
 
@@ -36,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description, parser.epilog = DESCRIPTION, EXAMPLES
     actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
     for action, text in ACTIONS.items():
-        add_settings(actions.add_parser(action, help=text, description=f"Topics of the journal: {text}."), SHOWN)
+        parser = actions.add_parser(action, help=text, description=f"Topics of the journal: {text}.")
+        add_settings(parser, SHOWN)
+        parser.set_defaults(journal="kafka")  # there are no topics elsewhere
     text = "go on with a log that is not the one this node knows; the node must be stopped"
     adopt = actions.add_parser("adopt", help=text, description=f"{text.capitalize()}. Without --yes says what would be lost.")
     adopt.add_argument("--yes", action="store_true", help="do it")
@@ -47,11 +49,11 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     """Creates or checks the topics, and prints their configuration."""
     if options.action == "adopt":
         return _adopt(settings, options.yes)
-    from journal.kafka import KafkaJournal
+    from vecraft.kafka import command_journal
 
     topics = Topics(settings.topic_prefix, settings.preset)
     try:
-        journal = KafkaJournal(settings.bootstrap_servers, settings.append_timeout_s)
+        journal = command_journal(settings, "topics")
         try:
             if options.action == "create":
                 journal.ensure_topics(topics.all())
