@@ -58,6 +58,7 @@ _OWN = {
     "delivery.timeout.ms": "--append-timeout-s has it",
     "message.timeout.ms": "--append-timeout-s has it",
     "queue.buffering.max.kbytes": "--in-flight-mb has it",
+    "statistics.interval.ms": "/metrics shows the statistics of one interval",
     "default.topic.config": _CALLBACK,
     "enabled_events": _CALLBACK,
     "logger": _CALLBACK,
