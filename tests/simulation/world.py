@@ -2,8 +2,8 @@
 
 Every choice comes from one random generator, so a seed is a whole history. Faults: refused appends, lost acknowledgements, shards
 that cannot be opened, configured or written, crashes before and after each write to RocksDB, restarts from disk, with checkpoints
-of any age or none, wiped state, redelivery, interleaved tiers, skewed and jumping clocks, nodes that pause, poisoned records in
-every topic, claims on a catalog that is not there.
+of any age or none, wiped state, damaged files of it, redelivery, interleaved tiers, skewed and jumping clocks, nodes that pause,
+poisoned records in every topic, claims on a catalog that is not there.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class World:
         choices = (
             [self._write] * 8 + [self._decide] * 8 + [self._barriers] * 2 + [self._step] * 8 + [self._pass_time] * 3
             + [self._build] * 3 + [self._check_one] * 2 + [self._catalog_command] * 2
-            + [self._crash, self._redeliver, self._poison, self._jump_clock, self._wipe, self._restart]
+            + [self._crash, self._redeliver, self._poison, self._jump_clock, self._wipe, self._damage, self._restart]
             + [self._produce] * 5 + [self._ingest] * 3 + [self._checkpoint] * 3
         )  # fmt: skip
         self._create("red")
@@ -245,6 +245,25 @@ class World:
         else:
             for removed in node.folder.glob(f"*/*/{self.random.choice(('segments', 'rows'))}"):
                 shutil.rmtree(removed)
+        node.start()
+
+    def _damage(self) -> None:
+        """A file of the state is changed, cut short or emptied while the node is down."""
+        node = self.random.choice(self.nodes)
+        node.crash()
+        files = sorted(path for path in node.folder.glob("*/*/*/**/*") if path.is_file() and path.stat().st_size)
+        if files:
+            damaged = self.random.choice(files)
+            data = bytearray(damaged.read_bytes())
+            at = self.random.randrange(len(data))
+            match self.random.randrange(3):
+                case 0:
+                    data[at] ^= 1 << self.random.randrange(8)
+                case 1:
+                    del data[at:]
+                case 2:
+                    data.clear()
+            damaged.write_bytes(data)
         node.start()
 
     def _redeliver(self) -> None:
