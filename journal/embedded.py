@@ -243,6 +243,9 @@ class EmbeddedJournal:
     def refusals(self) -> Mapping[TopicPartition, str]:
         return self._refused
 
+    def claim(self, group: str, name: str, owner: str) -> None:
+        return
+
     def join(self, group: str, topic: str, name: str) -> Member:
         return self._groups.join(group, self._partitions(topic))
 

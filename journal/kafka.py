@@ -116,6 +116,8 @@ _MOVING = {
 
 
 CREATE_TIMEOUT_S = 10.0
+CLAIM_S, CLAIM_RETRY_S = 15.0, 0.5
+"""How long a member's name may be in use: longer than the session of one that has died, 10 s."""
 RETRY_S = 0.05
 PROMPT_S = 1.0
 """A leader that answers within this time cannot have been replaced: the controller waits longer for a silent broker."""
@@ -211,6 +213,7 @@ class KafkaJournal:
         self._groups_lock = threading.Lock()
         self._partitions: set[TopicPartition] = set()
         self._refused: dict[TopicPartition, str] = {}
+        self._owner = ""
         self._broker_count = 0
         self._fatal = ""
         self._closing = threading.Event()
@@ -350,8 +353,32 @@ class KafkaJournal:
     def refusals(self) -> Mapping[TopicPartition, str]:
         return self._refused
 
+    def claim(self, group: str, name: str, owner: str) -> None:
+        self._owner = owner
+        deadline = time.monotonic() + CLAIM_S
+        waiting = False
+        while (other := self._other_owner(group, name, owner)) is not None:
+            if time.monotonic() > deadline or self._closing.is_set():
+                raise Unfit(f"another node named {name} is running, at {other}: each node needs a name of its own (--node)")
+            if not waiting:
+                log.info("another node named %s is a member of %s, at %s: waiting until it is gone", name, group, other)
+            waiting = True
+            self._closing.wait(CLAIM_RETRY_S)
+
+    def _other_owner(self, group: str, name: str, owner: str) -> str | None:
+        """The host of a member of the group that has this name and another owner."""
+        asked = self._admin.describe_consumer_groups([group], request_timeout=self._timeout_s)
+        try:
+            members = asked[group].result().members
+        except KafkaException as error:
+            raise self._error(error.args[0], f"describing group {group}") from error
+        others = [m.host for m in members if m.group_instance_id == name and not m.client_id.endswith(f"-{owner}")]
+        return others[0].lstrip("/") if others else None
+
     def join(self, group: str, topic: str, name: str) -> KafkaMember:
-        return KafkaMember(self._consumer_settings("ingest", group), topic, name, self._seen)
+        settings = self._consumer_settings("ingest", group)
+        settings["client.id"] += f"-{self._owner}" if self._owner else ""
+        return KafkaMember(settings, topic, name, self._seen)
 
     def _offsets(self, partitions: Sequence[TopicPartition], which: Any) -> Positions:
         """The offsets that the partitions' current leaders report.

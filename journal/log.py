@@ -223,6 +223,13 @@ class Journal(Protocol):
     def refusals(self) -> Mapping[TopicPartition, str]:
         """The partitions that take no appends, and why."""
 
+    def claim(self, group: str, name: str, owner: str) -> None:
+        """Claims a member's name in a group for `owner`, before it joins. Raises Unfit when another owner uses the name.
+
+        A former owner that has died counts until its session has timed out, so this may wait that long. Does nothing where only
+        one process can open the log.
+        """
+
     def join(self, group: str, topic: str, name: str) -> Member:
         """Joins a consumer group that shares the partitions of a topic.
 

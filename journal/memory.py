@@ -123,6 +123,9 @@ class MemoryJournal:
     def refusals(self) -> Mapping[TopicPartition, str]:
         return self._refused
 
+    def claim(self, group: str, name: str, owner: str) -> None:
+        return
+
     def join(self, group: str, topic: str, name: str) -> Member:
         with self._changed:
             partitions = [partition for partition in self._logs if partition.topic == topic]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
+from secrets import token_hex
 
 import msgspec
 
@@ -23,11 +24,12 @@ class LogChanged(Unfit):
 
 
 class Known(msgspec.Struct):
-    """The content of the file: the identity of each topic that holds truth, how far the catalog was read, and below which
-    offsets of a partition (`topic/partition`) an operator has accepted that records are lost.
+    """The content of the file: the identity of each topic that holds truth, a random name of this state, how far the catalog was
+    read, and below which offsets of a partition (`topic/partition`) an operator has accepted that records are lost.
     """
 
     topics: dict[str, str] = {}
+    owner: str = ""
     catalog: int = 0
     accepted: dict[str, int] = {}
 
@@ -54,6 +56,13 @@ class KnownLog:
     def identity(self) -> str:
         """A short text that tells this log from every other."""
         return blake2b("".join(self.known.topics.values()).encode(), digest_size=8).hexdigest()
+
+    @property
+    def owner(self) -> str:
+        """A random name of this state, made with it: it tells this node from another one with the same name."""
+        if not self.known.owner:
+            self.write(msgspec.structs.replace(self.known, owner=token_hex(4)))
+        return self.known.owner
 
     def check(self, journal: Journal, twice: bool = False) -> None:
         """Raises LogChanged when a topic was made anew, or is missing though the log has records.

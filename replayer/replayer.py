@@ -41,6 +41,8 @@ class Replayer(Loop):
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         applied, stopping = AppliedPositions(), threading.Event()
+        self.claim: Callable[[str], None] = lambda owner: None
+        """Claims this node's name on the log for the owner of its state. Raises Unfit when another node has the name."""
         self.log_name = ""
         """The name of the log in position tokens; empty until it is open."""
         self._system = topics.system
@@ -69,8 +71,13 @@ class Replayer(Loop):
 
     def open(self) -> None:
         self.check_log()
+        self.claim_name()
         super().open()
         self.log_name = log_name(self._journal.identities([self._system])[self._system])
+
+    def claim_name(self) -> None:
+        """Raises Unfit when another node has this node's name."""
+        self.claim(self._known.owner)
 
     def check_log(self) -> None:
         """Raises LogChanged when the log is not the one that this node has applied."""

@@ -11,6 +11,7 @@ import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from gateway.admission.budget import budget_of
@@ -24,7 +25,7 @@ from gateway.turns import Turns
 from gateway.writes import WriteService
 from journal.embedded import EmbeddedJournal
 from journal.hlc import Clock
-from journal.log import Journal
+from journal.log import Journal, Unfit
 from journal.registry import SchemaRegistry
 from journal.topics import Topics
 from journal.writer import Writer
@@ -65,6 +66,7 @@ class Roles:
         self.shards, self.replayer = self._storage(settings)
         self.registry = SchemaRegistry(settings.schema_registry_url)
         self.ingest = self._ingest(settings)
+        self.replayer.claim = partial(self.journal.claim, self.ingest.group, settings.node)
         self.services = self._gateway(settings, make_replica)
         self._replaying = threading.Thread(target=self.replayer.run, name="replay", daemon=True)
         self._ingesting = threading.Thread(target=self.ingest.run, name="ingest", daemon=True)
@@ -125,7 +127,16 @@ class Roles:
             settings.node,
             wall_clock_ms,
             check_log=self.replayer.check_log,
+            claim_name=self._claim_name,
         )
+
+    def _claim_name(self) -> None:
+        """Ends this node's service when another node has taken its name."""
+        try:
+            self.replayer.claim_name()
+        except Unfit as error:
+            self.replayer.refuse(error)
+            raise
 
     def _gateway(self, settings: Settings, make_replica: MakeReplica) -> Services:
         executor = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="pool")

@@ -81,6 +81,7 @@ class Ingest:
         now_ms: Callable[[], int],
         catalog_wait_s: float = CATALOG_WAIT_S,
         check_log: Callable[[], None] = lambda: None,
+        claim_name: Callable[[], None] = lambda: None,
     ) -> None:
         self.group = f"{topics.prefix}.ingest"
         self.written = 0
@@ -95,6 +96,7 @@ class Ingest:
         self._now_ms = now_ms
         self._catalog_wait_s = catalog_wait_s
         self._check_log = check_log
+        self._claim_name = claim_name
         self._member: Member | None = None
         self._identity = ""
         self._seen: Positions = {}
@@ -128,6 +130,7 @@ class Ingest:
     def open(self) -> None:
         """Joins the group, after the catalog has been replayed to the current end of its topic."""
         self._check_log()
+        self._claim_name()
         self._await_catalog()
         self._seen = {}
         self._identity = self._journal.identities([self._topics.ingest])[self._topics.ingest]

@@ -144,3 +144,25 @@ def test_a_missing_topic_is_not_made_beside_records(kafka: KafkaServer, server: 
         assert late.wait() == 1
         assert any(f"topic {topic} was missing" in line or f"topic {topic} is missing" in line for line in late.log), late.log
     assert topic not in admin.list_topics(timeout=5).topics
+
+
+def test_the_second_node_of_a_name_is_refused(kafka: KafkaServer, server: Server, prefix: str, tmp_path: Path) -> None:
+    """U2: the first one goes on, also with its ingest; and after its end another one may have the name."""
+    until(lambda: httpx.get(f"{server.url}/readyz", timeout=30).status_code == 200, WAIT_S)
+    flags = on_kafka(kafka.bootstrap, prefix)
+    until(lambda: members(kafka, f"{prefix}.ingest") == 1, WAIT_S)
+    second = Server(tmp_path / "second", *flags).launch()
+    assert second.wait() == 1
+    assert any("another node named node1 is running" in line for line in second.log), second.log
+    assert httpx.get(f"{server.url}/readyz", timeout=30).status_code == 200
+    assert members(kafka, f"{prefix}.ingest") == 1
+    server.kill()
+    server.start()  # the same state: it does not wait for the session of its former life
+    server.terminate()
+    third = Server(tmp_path / "third", *flags).start()
+    third.kill()
+
+
+def members(kafka: KafkaServer, group: str) -> int:
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    return len(admin.describe_consumer_groups([group])[group].result(WAIT_S).members)
