@@ -49,7 +49,14 @@ class NeedsCatalog(NamedTuple):
     latest_ms: int
 
 
-Verdict = Accepted | Dropped | Refused | NeedsCatalog
+class NeedsIngest(NamedTuple):
+    """The record claims source offsets that the ingest topic may still get; see `replayer.ingest.claims`."""
+
+    record: Record
+    entry: Entry
+
+
+Verdict = Accepted | Dropped | Refused | NeedsCatalog | NeedsIngest
 
 
 def judge(entry: Entry, catalog: Catalog, topics: Topics, limits: Limits) -> Verdict:

@@ -27,12 +27,13 @@ from journal.log import Damaged, Entry, Journal, JournalError, Positions, TopicP
 from journal.records import Record
 from journal.topics import TIERS, Topics
 from replayer.failures import FailureLog
+from replayer.ingest.claims import Claim, IngestClaims
 from replayer.known_log import KnownLog
 from replayer.loop import IDLE_POLL_S, POLL_BYTES, LogBounds, Projection
 from replayer.operations import Operations
 from replayer.projections.catalog import CatalogProjection
 from replayer.refusals import Refusal, Refusals
-from replayer.verdicts import Accepted, Dropped, NeedsCatalog, Refused, Verdict, claim_failed, judge
+from replayer.verdicts import Accepted, Dropped, NeedsCatalog, NeedsIngest, Refused, Verdict, claim_failed, judge
 from shard.batch import Limits
 from shard.shard import Shard
 from shard.shards import FIRST_DELAY_S, AppliedPositions, LogFault, Quarantine, Remedy, Shards
@@ -41,6 +42,9 @@ log = logging.getLogger(__name__)
 
 WAIT_CHECK_S = 0.25
 """Interval between checks of a record that waits for a catalog position that may never be written."""
+
+FAR_POSITIONS = 1_000_000
+"""The catalog gets fewer commands than this within `max_lateness`: a claim so far ahead is known at once to be false."""
 
 CATCH_UPS = 2
 """Maximum number of shards that catch up at the same time; other quarantined shards wait for their turn."""
@@ -54,10 +58,10 @@ Records = list[tuple[Entry, Record]]
 
 
 class _Waiting(NamedTuple):
-    """The offset at which a partition waits, and the verdict with the catalog position that it needs."""
+    """The offset at which a partition waits, and the verdict that says for what."""
 
     offset: int
-    needs: NeedsCatalog
+    needs: NeedsCatalog | NeedsIngest
 
 
 class _Retry(NamedTuple):
@@ -132,6 +136,7 @@ class ShardsProjection(Projection):
     ) -> None:
         self._journal = journal
         self._known = known
+        self._claims = IngestClaims(journal, topics, now_ms, limits.max_lateness_ms)
         self._faults: dict[TopicPartition, _Fault] = {}
         self._opening: set[tuple[int, int]] = set()
         self._opened: SimpleQueue[_Opened] = SimpleQueue()
@@ -278,8 +283,9 @@ class ShardsProjection(Projection):
                     refused.append(Refusal(entry, verdict, self._collection_of(verdict)))
                 case Dropped(record):
                     self._operations.note_entry(entry, record, record.hlc, "dropped")
-                case NeedsCatalog() as needs:
+                case NeedsCatalog() | NeedsIngest() as needs:
                     waiting[entry.partition] = _Waiting(entry.offset, needs)
+                    self._say_waiting(entry, needs)
         if refused:
             self._refusals.bury(refused)
         by_shard: dict[Shard, Records] = {}
@@ -295,12 +301,37 @@ class ShardsProjection(Projection):
         verdict = judge(entry, self._catalog.catalog, self._topics, self._limits)
         if isinstance(verdict, NeedsCatalog) and self._never_came(verdict):
             return claim_failed(verdict.record)
+        if isinstance(verdict, Accepted) and verdict.record.ingested is not None:
+            match self._claims.check(entry, verdict.record.ingested):
+                case Claim.FALSE:
+                    last, log_name = verdict.record.ingested.offsets[-1], verdict.record.ingested.log
+                    return Refused(f"offset {last} of {log_name} did not exist when this was written", verdict.record)
+                case Claim.UNKNOWN:
+                    return NeedsIngest(verdict.record, entry)
         return verdict
 
     def _never_came(self, needs: NeedsCatalog) -> bool:
-        """Whether the system topic was below that position after the deadline. Reads the clock first, then the end offset."""
-        system = self._topics.system_partition
-        return self._now_ms() > needs.latest_ms and self._journal.end_offsets([system])[system] < needs.position
+        """Whether the system topic was below that position after the deadline, or is so far below it that it will be.
+
+        Reads the clock first, then the end offset.
+        """
+        system, now_ms = self._topics.system_partition, self._now_ms()
+        end = self._journal.end_offsets([system])[system]
+        return end < needs.position if now_ms > needs.latest_ms else end + FAR_POSITIONS < needs.position
+
+    def _is_due(self, needs: NeedsCatalog | NeedsIngest) -> bool:
+        """Whether a record that waits can be judged now."""
+        if isinstance(needs, NeedsCatalog):
+            return self._catalog.catalog.view.position >= needs.position or self._never_came(needs)
+        assert needs.record.ingested is not None
+        return self._claims.check(needs.entry, needs.record.ingested) is not Claim.UNKNOWN
+
+    def _say_waiting(self, entry: Entry, needs: NeedsCatalog | NeedsIngest) -> None:
+        """Logs which request and principal a partition waits for: a writer that claims what is not there holds it up."""
+        if entry.partition not in self._waiting:
+            what = f"catalog position {needs.position}" if isinstance(needs, NeedsCatalog) else "its source offsets"
+            who = f"request {needs.record.request_id or '-'}, principal {needs.record.origin or '-'}"
+            log.info("%s/%d waits at %d for %s, of %s", *entry.partition, entry.offset, what, who)
 
     def _shard_of(self, partition: TopicPartition, record: Record) -> Shard | None:
         """The shard to apply a record to; None when it is quarantined and will read the record while it catches up."""
@@ -326,7 +357,7 @@ class ShardsProjection(Projection):
 
     def end_step(self) -> Positions:
         for partition, (_, needs) in list(self._waiting.items()):
-            if self._catalog.catalog.view.position >= needs.position or self._never_came(needs):
+            if self._is_due(needs):
                 del self._waiting[partition]
         self._schedule()
         self._retry()
@@ -461,7 +492,7 @@ class ShardsProjection(Projection):
         self._reading.succeeded("shards read their missing entries again")
         records = []
         for entry in entries:  # refused ones got their dead letter when they were first read
-            verdict = judge(entry, self._catalog.catalog, self._topics, self._limits)
+            verdict = self._judge(entry)
             if isinstance(verdict, Accepted) and (verdict.record.collection, verdict.record.shard) == key:
                 records.append((entry, verdict.record))
         if records:
