@@ -27,6 +27,7 @@ VECTORS = 400
 SMALL = ["--data", "generated", "--vectors", str(VECTORS)]
 
 
+@pytest.mark.slow
 def test_a_small_run_reports_every_figure(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -7,8 +7,8 @@ import pytest
 from tests.simulation.__main__ import run_seed
 
 SEEDS = 200
-QUICK_SEEDS = 40
-CHUNK = 20
+QUICK_SEEDS = 20
+CHUNK = 10
 
 
 @pytest.mark.parametrize(

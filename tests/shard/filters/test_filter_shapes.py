@@ -30,7 +30,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Shard]]:
 
 
 @given(st.integers(0, 2**32))
-@settings(max_examples=150, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=75, deadline=None, phases=[Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_indexed_unindexed_and_model_agree(shards: list[Shard], seed: int) -> None:
     """A smaller seed is no simpler case, so none is looked for."""
     dice, pair = Dice(seed), Pair(shards)
