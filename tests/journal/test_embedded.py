@@ -62,6 +62,26 @@ print("closed")
 """
 
 
+FILL_THE_DISK_FOR_A_WHILE = """
+import time
+one = TopicPartition("t", 0)
+journal.append(one, b"kept").result()
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+try:
+    journal.append(one, bytes(100_000)).result()
+except JournalError as error:
+    print(type(error).__name__, journal.failure is not None)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+while journal.failure is not None:
+    time.sleep(0.05)
+print(journal.append(one, b"after").result().offset in (1, 2))
+reader = journal.reader()
+reader.assign({one: 0})
+print([entry.value for entry in reader.poll(0).entries if len(entry.value) < 100])
+journal.close()
+"""
+
+
 @contextmanager
 def child(code: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that has opened a journal in `folder` and runs `code`. It does not outlive the test."""
@@ -206,6 +226,13 @@ def test_a_journal_that_cannot_write_says_so_and_stays_readable(tmp_path: Path) 
     write(journal, ONE, b"after")
     assert [v for v in values(read(journal, {ONE: 0})) if v != bytes(100_000)] == [b"kept", b"after"]
     journal.close()
+
+
+def test_a_journal_opens_again_by_itself_once_it_can_write(tmp_path: Path) -> None:
+    """I2, V21: no hand and no restart is needed."""
+    with child(FILL_THE_DISK_FOR_A_WHILE, tmp_path) as process:
+        out, errors = process.communicate(timeout=WAIT_S)
+    assert out.split("\n")[:3] == ["Indefinite True", "True", "[b'kept', b'after']"], errors
 
 
 def crashed(folder: Path) -> Path:
