@@ -60,7 +60,7 @@ def available() -> str | None:
     return f"no Kafka broker can run here: {without_java}; {without_docker}" if without_docker else None
 
 
-def kafka_orskip(data_dir: Path | None = None) -> "KafkaServer":
+def kafka_or_skip(data_dir: Path | None = None) -> "KafkaServer":
     """A started broker for a fixture, which must stop it. Where none can run the test is skipped; in CI it fails."""
     if reason := available():
         skip(reason)
@@ -72,7 +72,7 @@ def kafka_orskip(data_dir: Path | None = None) -> "KafkaServer":
     return KafkaServer(data_dir).start()
 
 
-def kafka_cluster_orskip(data_dir: Path) -> "KafkaCluster":
+def kafka_cluster_or_skip(data_dir: Path) -> "KafkaCluster":
     """A started cluster for a fixture, which must stop it. Without Java the test is skipped; in CI it fails."""
     if reason := why_not_java():
         skip(f"three brokers need Java and Maven: {reason}")
