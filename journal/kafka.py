@@ -150,9 +150,12 @@ _EARLIEST: Any = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 class _LibrdkafkaLog:
     """The logger of the clients. Fatal errors are left out, because the poll that follows raises them."""
 
+    def __init__(self, config: KafkaConfig) -> None:
+        self._config = config
+
     def log(self, level: int, pattern: str, facility: str, client: str, line: str) -> None:
         if facility != "FATAL":
-            log.log(level, "librdkafka: %s %s %s", client, facility, line)
+            log.log(level, "librdkafka: %s %s %s", client, facility, self._config.hidden(line))
 
 
 class _FailLines:
@@ -463,7 +466,7 @@ class KafkaJournal:
         return self._connection.state()
 
     def _client_settings(self, role: str, defaults: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        own = {"bootstrap.servers": self._bootstrap, "client.id": f"{self._name}-{role}", "logger": _LibrdkafkaLog()}
+        own = {"bootstrap.servers": self._bootstrap, "client.id": f"{self._name}-{role}", "logger": _LibrdkafkaLog(self._config)}
         return self._config.over(_DEFAULTS | dict(defaults or {})) | own
 
     def _consumer_settings(self, role: str, group: str) -> dict[str, Any]:
@@ -509,7 +512,7 @@ class KafkaJournal:
                 client.poll(0)  # serves the logger
                 if said or self._closing.is_set():
                     break
-        return Probed(cause_of(said, self._config.protocol, sum(PROBE_S)))
+        return Probed(self._config.hidden(cause_of(said, self._config.protocol, sum(PROBE_S))))
 
     def _error(self, error: KafkaError, what: str) -> JournalError:
         """The error of an operation, `what`. Without an answer from a broker, the state of the connection says why."""

@@ -94,11 +94,16 @@ class KafkaConfig:
         """The defaults, with what the file says in their place."""
         return {**defaults, **self._settings}
 
-    def refused(self, reason: str) -> KafkaConfigError:
-        """An error for what librdkafka says about these settings, without secrets."""
+    def hidden(self, text: str) -> str:
+        """What librdkafka says, without the secrets of these settings."""
         for secret in sorted(self._secrets, key=len, reverse=True):
-            reason = reason.replace(secret, _HIDDEN)
-        return KafkaConfigError(f"kafka_config {self._source}: {reason.strip()}" if self._source else reason)
+            text = text.replace(secret, _HIDDEN)
+        return text
+
+    def refused(self, reason: str) -> KafkaConfigError:
+        """An error for what librdkafka says about these settings."""
+        reason = self.hidden(reason).strip()
+        return KafkaConfigError(f"kafka_config {self._source}: {reason}" if self._source else reason)
 
 
 def load_kafka_config(path: Path, environment: Mapping[str, str]) -> KafkaConfig:

@@ -14,6 +14,8 @@ import journal.kafka
 from journal.kafka import KafkaJournal
 from journal.kafka_config import MAX_FILE_BYTES, KafkaConfig, KafkaConfigError, load_kafka_config
 from journal.log import TopicPartition
+from tests.conftest import until
+from tests.journal.waits import WAIT_S
 
 SECRET = "a-secret-that-nobody-sees"
 DOCUMENT = Path(__file__).parents[2] / "docs/kafka.md"
@@ -154,6 +156,16 @@ def test_no_secret_is_shown(load: Load) -> None:
     ):
         assert SECRET not in shown
         assert "env-" not in shown
+
+
+def test_no_secret_is_in_the_log_when_librdkafka_is_told_to_say_all(load: Load, caplog: pytest.LogCaptureFixture) -> None:
+    """`debug` writes down each setting; librdkafka itself hides passwords only."""
+    caplog.set_level("DEBUG", "journal.kafka")
+    text = "debug=conf\nlog_level=7\nsasl.username=${env:KEY}\nsasl.password=${file:HERE/secret}"
+    on_kafka = KafkaJournal("127.0.0.1:1", config=load(text))
+    until(lambda: "sasl.username = " in caplog.text, WAIT_S)
+    on_kafka.close()
+    assert SECRET not in caplog.text
 
 
 class Recorded:

@@ -257,6 +257,34 @@ def test_brokers_that_do_not_answer_are_said(capsys: pytest.CaptureFixture[str])
     refused(capsys, "journal", "tail", "--journal", "kafka", *flags)
 
 
+@pytest.mark.parametrize("command", ["serve --journal kafka", "topics check", "journal tail --journal kafka"])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("no.such.setting=1", 'No such configuration property: "no.such.setting"'),
+        ("acks=1", "acks cannot be set here: acknowledged means that all in-sync replicas have the record"),
+        ("security.protocol=${env:KAFKA_SECRET}", "(hidden)"),
+    ],
+)
+def test_a_configuration_of_kafka_that_cannot_be_is_said(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    text: str,
+    said: str,
+) -> None:
+    """By each command, in one sentence, with status 2, and without secrets."""
+    monkeypatch.setenv("KAFKA_SECRET", "a-secret-that-nobody-sees")
+    (tmp_path / "kafka.properties").write_text(text)
+    flags = ["--kafka-config", str(tmp_path / "kafka.properties"), "--data-dir", str(tmp_path / "data")]
+    assert main([*command.split(), *flags]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"vecraft: kafka_config {tmp_path / 'kafka.properties'}")
+    assert said in line
+    assert "nobody-sees" not in line
+
+
 def test_a_config_that_is_no_toml_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "vecraft.toml").write_text("port = = 1")
     assert main(["serve", "--config", str(tmp_path / "vecraft.toml")]) == 2

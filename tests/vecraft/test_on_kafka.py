@@ -66,6 +66,8 @@ def test_a_node_waits_for_kafka(kafka: KafkaServer, server: Server) -> None:
         kafka.start()
     wait_ready(server.url)
     assert sum("the journal cannot be opened yet" in line for line in server.log) == 1
+    told = [line for line in server.log if "journal.kafka_connection" in line]
+    assert [kind in line for kind, line in zip(("nothing listens there", "all is well again"), told, strict=True)] == [True, True]
     result(httpx.put(f"{server.url}/collections/c", json={"vectors": {"size": 4, "distance": "Dot"}}, timeout=30))
 
 
@@ -96,6 +98,22 @@ def test_a_node_that_loses_kafka_says_so_once_and_when_it_is_back(kafka: KafkaSe
     assert len(said) == 2
     assert said[0] == "journal is failing"
     assert said[1].startswith("journal is ok after ")
+
+
+def test_a_preset_that_the_cluster_cannot_keep_is_said_once(
+    kafka: KafkaServer, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """V1: three copies on one broker. The node waits for more brokers, as it waits for Kafka."""
+    server = Server(tmp_path, *flags(kafka, request.node.name), "--preset", "prod").launch()
+    try:
+        until(lambda: "failure" in httpx.get(f"{server.url}/readyz").json(), 60)
+        answer = httpx.get(f"{server.url}/readyz")
+    finally:
+        server.kill()
+    said = "the preset asks for 3 copies of topic"
+    assert (answer.status_code, said in answer.json()["failure"]) == (503, True)
+    assert "start more brokers, or choose a --preset with fewer copies" in answer.json()["failure"]
+    assert sum(said in line for line in server.log) == 1
 
 
 def test_a_node_refuses_topics_that_would_break_a_promise(

@@ -8,7 +8,7 @@ import pytest
 
 from vecraft.cli import main
 from vecraft.roles import check_data_dir
-from vecraft.settings import Settings, SettingsError, load_settings
+from vecraft.settings import KAFKA_ONLY, Settings, SettingsError, load_settings
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -88,6 +88,29 @@ def test_folders_of_a_node(tmp_path: Path) -> None:
     for there in ("lost+found", ".hidden", "state", "notes.txt"):
         (tmp_path / there).mkdir()
         check_data_dir(tmp_path)
+
+
+@pytest.mark.parametrize("name", KAFKA_ONLY)
+def test_a_setting_of_kafka_without_kafka_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From wherever it comes: it would be passed over in silence. Its default is no setting."""
+    value = "dev" if name == "preset" else "x"
+    text = f"{name} needs a journal on Kafka, and journal is embedded: say --journal kafka, or leave it out"
+    file = tmp_path / "vecraft.toml"
+    file.write_text(f'{name} = "{value}"\n')
+    for flags, toml in (({name: value}, None), ({}, file)):
+        with pytest.raises(SettingsError, match=f"^{text}$"):
+            load_settings(flags, toml)
+        assert load_settings(flags | {"journal": "kafka"}, toml).journal == "kafka"
+    monkeypatch.setenv(f"VECRAFT_{name.upper()}", value)
+    with pytest.raises(SettingsError, match=text):
+        load_settings({})
+    assert load_settings({"journal": "kafka"}).journal == "kafka"
+
+
+def test_several_settings_of_kafka_without_kafka_are_one_sentence() -> None:
+    with pytest.raises(SettingsError, match=r"^bootstrap_servers and preset need a journal on Kafka, .* or leave them out$"):
+        load_settings({"preset": "prod", "bootstrap_servers": "x:1"})
+    load_settings({"topic_prefix": "x"})
 
 
 def test_another_address_when_it_is_meant() -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 
+from journal.embedded import EmbeddedJournal
+from journal.log import BrokerState
 from shard.shards import MAX_DELAY_S
 from shard.store import Changes, Store
 from tests.conftest import result, start_node, until
@@ -130,3 +133,27 @@ def test_a_failing_shard(node: Node, http: httpx.Client, monkeypatch: pytest.Mon
     assert result(http.get("/issues")) == {"issues": []}
     assert result(http.post("/collections/broken/points/count", json={}))["count"] == 1  # type: ignore[index]
     assert "vecraft_quarantined_shards{" not in http.get("/metrics").text
+
+
+def test_the_state_of_the_brokers_is_shown_and_does_not_make_a_node_unready(
+    node: Node, http: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node whose Kafka is away still answers reads. Without brokers there is nothing to show."""
+    assert node._services is not None
+    assert "kafka" not in http.get("/readyz").json()
+    since = datetime(2026, 1, 1, tzinfo=UTC)
+    state = BrokerState(True, since, (), ("one copy on three brokers",))
+    monkeypatch.setattr(EmbeddedJournal, "brokers", lambda self: state)
+    ready = http.get("/readyz")
+    assert ready.status_code == 200
+    shown = {"state": "well", "since": "2026-01-01T00:00:00+00:00", "remarks": ["one copy on three brokers"]}
+    assert ready.json()["kafka"] == shown
+    state = BrokerState(False, since, ("a:1: it does not answer",), ())
+    for page in ("/readyz", "/healthz"):
+        answer = http.get(page)
+        assert answer.status_code == 200
+        assert answer.json()["kafka"] == {
+            "state": "trouble",
+            "since": "2026-01-01T00:00:00+00:00",
+            "causes": ["a:1: it does not answer"],
+        }
