@@ -370,11 +370,16 @@ class KafkaJournal:
 
     def _other_owner(self, group: str, name: str, owner: str) -> str | None:
         """The host of a member of the group that has this name and another owner."""
-        asked = self._admin.describe_consumer_groups([group], request_timeout=self._timeout_s)
-        try:
-            members = asked[group].result().members
-        except KafkaException as error:
-            raise self._error(error.args[0], f"describing group {group}") from error
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                asked = self._admin.describe_consumer_groups([group], request_timeout=self._timeout_s)
+                members = asked[group].result().members
+                break
+            except KafkaException as error:
+                if error.args[0].code() not in _COORDINATOR_MOVES or time.monotonic() > deadline:
+                    return None  # what is wrong with the group is said when it is joined
+            self._closing.wait(RETRY_S)
         others = [m.host for m in members if m.group_instance_id == name and not m.client_id.endswith(f"-{owner}")]
         return others[0].lstrip("/") if others else None
 
