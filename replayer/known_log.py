@@ -6,6 +6,7 @@ has applied can be compared with what it would read, so it must not go on.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -17,6 +18,11 @@ from journal.log import Journal, Positions, TopicPartition, Unfit, lost_end
 from journal.topics import TIERS, Topics
 
 REMEDY = "`vecraft topics adopt` says what would be lost, and goes on with this log"
+
+
+MISSING_S = 10.0
+"""How long topics must be missing beside others before that is believed: a broker that has just started, or topics that were just
+created, may show some of them only."""
 
 
 class LogChanged(Unfit):
@@ -70,7 +76,7 @@ class KnownLog:
         `twice`: a topic counts as missing only when it was missing at the check before, too: a broker that has just started
         may not know all topics yet.
         """
-        present = journal.identities(self._topics)
+        present = self._present(journal, wait=not twice)
         changed = [topic for topic, identity in self.known.topics.items() if present.get(topic, identity) != identity]
         if changed:
             raise LogChanged(f"{_named(changed)} deleted and made anew, or the cluster was replaced; {REMEDY}")
@@ -80,6 +86,16 @@ class KnownLog:
             if gone:
                 raise LogChanged(f"{_named(sorted(gone))} missing, and the log has had records; {REMEDY}")
         self._missing = missing
+
+    def _present(self, journal: Journal, wait: bool) -> dict[str, str]:
+        """The identities of the topics. With `wait`, a topic must be missing for MISSING_S: a broker may know it a little later."""
+        deadline_s = time.monotonic() + MISSING_S
+        while True:
+            present = journal.identities(self._topics)
+            some_are_missing = bool(present) and len(present) < len(self._topics)
+            if not (wait and some_are_missing) or time.monotonic() > deadline_s:
+                return present
+            time.sleep(MISSING_S / 20)
 
     def note(self, journal: Journal, ends: Positions) -> None:
         """Notes the topics as this node's log. Raises LogChanged when the catalog has lost its end."""
