@@ -88,7 +88,7 @@ class KnownLog:
         self._missing = missing
 
     def _present(self, journal: Journal, wait: bool) -> dict[str, str]:
-        """The identities of the topics. With `wait`, a topic must be missing for MISSING_S: a broker may know it a little later."""
+        """The identities of the topics. With `wait`, a missing topic is waited for: a broker may know it a little later."""
         deadline_s = time.monotonic() + MISSING_S
         while True:
             present = journal.identities(self._topics)
