@@ -44,6 +44,7 @@ from journal.log import (
     TopicPartition,
     TopicSpec,
     check_count,
+    check_refusal,
     check_trim,
     lost_end,
     pending,
@@ -197,8 +198,7 @@ class EmbeddedJournal:
             if self._closing or self._failure:
                 raise Definite(f"the journal takes no writes: {self._failure or 'it is closed'}")
             self._check_known(partition)
-            if (reason := self._refused.get(partition)) is not None:
-                raise Definite(f"{partition.topic}/{partition.partition} takes no writes: {reason}")
+            check_refusal(partition, self._refused)
             if self._waiting_bytes and self._waiting_bytes + len(value) > self._max_in_flight_bytes:
                 raise Overloaded(f"{self._waiting_bytes} bytes wait for the disk, the bound is {self._max_in_flight_bytes}")
             self._waiting.append(waiting)
@@ -294,7 +294,7 @@ class EmbeddedJournal:
 
     def _check_known(self, partition: TopicPartition) -> None:
         if not self.knows(partition):
-            raise Definite(f"unknown partition: {partition.topic}/{partition.partition}")
+            raise Definite(f"unknown partition: {partition}")
 
     def _partitions(self, topic: str) -> list[TopicPartition]:
         return [partition for partition in self._ends if partition.topic == topic]
@@ -325,7 +325,7 @@ class EmbeddedJournal:
             with self._appended:
                 self._ends[partition] = end
                 self._time_ms = max(self._time_ms, last.entry.time_ms if last else 0)
-                if (missing := noted.get(_name(partition), 0)) > end.offset:
+                if (missing := noted.get(str(partition), 0)) > end.offset:
                     self.refuse(partition, lost_end(partition, end.offset, missing))
 
     def _end_of_empty(self, partition: TopicPartition) -> _End:
@@ -363,7 +363,7 @@ class EmbeddedJournal:
 
     def _note_ends(self) -> None:
         """Writes the ends of all partitions to a file. Not synced: it is for damage, which a loss of power does not cause."""
-        ends = self._noted_ends() | {_name(p): end.offset for p, end in self._ends.items() if p not in self._refused}
+        ends = self._noted_ends() | {str(p): end.offset for p, end in self._ends.items() if p not in self._refused}
         unfinished = self._path / "ends.tmp"
         with contextlib.suppress(OSError):  # as when the disk is full; the next one is written a second later
             unfinished.write_bytes(msgspec.json.encode(ends))
@@ -578,16 +578,12 @@ def _missing(partition: TopicPartition, start: int, end: int) -> Damaged:
     return Damaged(partition, start, end, f"{end - start} records are missing")
 
 
-def _name(partition: TopicPartition) -> str:
-    return f"{partition.topic}/{partition.partition}"
-
-
 def _group_key(group: str, partition: TopicPartition) -> bytes:
-    return _GROUP + f"{group}/{partition.topic}/{partition.partition}".encode()
+    return _GROUP + f"{group}/{partition}".encode()
 
 
 def _start_key(partition: TopicPartition) -> bytes:
-    return _START + f"{partition.topic}/{partition.partition}".encode()
+    return _START + str(partition).encode()
 
 
 def _options() -> Options:

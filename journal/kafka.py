@@ -56,6 +56,7 @@ from journal.log import (
     TopicPartition,
     TopicSpec,
     Unfit,
+    check_refusal,
     lost_end,
     pending,
 )
@@ -284,9 +285,8 @@ class KafkaJournal:
         if self._closing.is_set():
             raise Definite("the journal is closed")
         if partition not in self._partitions:
-            raise Definite(f"unknown partition: {partition.topic}/{partition.partition}")
-        if (reason := self._refused.get(partition)) is not None:
-            raise Definite(f"{partition.topic}/{partition.partition} takes no writes: {reason}")
+            raise Definite(f"unknown partition: {partition}")
+        check_refusal(partition, self._refused)
         future = pending()
         floor = self._seen.end(partition)
 

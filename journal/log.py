@@ -40,10 +40,13 @@ class TopicSpec(NamedTuple):
 
 
 class TopicPartition(NamedTuple):
-    """One partition of one topic. Records are ordered within a partition."""
+    """One partition of one topic. Records are ordered within a partition. As text: topic/partition."""
 
     topic: str
     partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.partition}"
 
 
 Positions = dict[TopicPartition, int]
@@ -111,7 +114,7 @@ class Damaged(JournalError):
     """Records that were in the log are missing or changed: from `offset` up to `next_offset`, excluded."""
 
     def __init__(self, partition: TopicPartition, offset: int, next_offset: int, reason: str) -> None:
-        super().__init__(f"the log is damaged at {partition.topic}/{partition.partition}/{offset}: {reason}")
+        super().__init__(f"the log is damaged at {partition}/{offset}: {reason}")
         self.partition = partition
         self.offset = offset
         self.next_offset = next_offset
@@ -266,12 +269,15 @@ def check_count(topic: str, have: int, spec: TopicSpec) -> None:
 def check_trim(partition: TopicPartition, offset: int, end: int) -> None:
     """Raises Definite when `offset` is beyond the end of the log."""
     if offset > end:
-        raise Definite(f"{partition.topic}/{partition.partition} ends at {end}, it cannot be trimmed to {offset}")
+        raise Definite(f"{partition} ends at {end}, it cannot be trimmed to {offset}")
+
+
+def check_refusal(partition: TopicPartition, refusals: Mapping[TopicPartition, str]) -> None:
+    """Raises Definite when the partition takes no appends."""
+    if (reason := refusals.get(partition)) is not None:
+        raise Definite(f"{partition} takes no writes: {reason}")
 
 
 def lost_end(partition: TopicPartition, end: int, known: int) -> str:
     """The text for a partition that ends below an offset up to which records were acknowledged or applied."""
-    return (
-        f"{partition.topic}/{partition.partition} ends at {end} and has held {known} records: "
-        f"the {known - end} records from {end} to {known - 1} are lost"
-    )
+    return f"{partition} ends at {end} and has held {known} records: the {known - end} records from {end} to {known - 1} are lost"

@@ -25,6 +25,7 @@ from journal.log import (
     TopicPartition,
     TopicSpec,
     check_count,
+    check_refusal,
     check_trim,
     pending,
 )
@@ -74,8 +75,7 @@ class MemoryJournal:
         future = pending()
         with self._changed:
             log = self._log(partition)
-            if (reason := self._refused.get(partition)) is not None:
-                raise Definite(f"{partition.topic}/{partition.partition} takes no writes: {reason}")
+            check_refusal(partition, self._refused)
             fault = self._fault(partition)
             if fault is AppendFault.REFUSED:
                 future.set_exception(Definite(f"append to {partition} was refused"))
@@ -158,7 +158,7 @@ class MemoryJournal:
         if self._closed:
             raise Definite("the journal is closed")
         if (log := self._logs.get(partition)) is None:
-            raise Definite(f"unknown partition: {partition.topic}/{partition.partition}")
+            raise Definite(f"unknown partition: {partition}")
         return log
 
 

@@ -53,9 +53,7 @@ class KnownLog:
     def _read(self) -> Known:
         try:
             return msgspec.json.decode(self._path.read_bytes(), type=Known)
-        except FileNotFoundError:
-            return Known()
-        except msgspec.MsgspecError:  # damaged: as for a node without state
+        except (FileNotFoundError, msgspec.MsgspecError):  # damaged: as for a node without state
             return Known()
 
     @property
@@ -112,7 +110,7 @@ class KnownLog:
 
     def accepted(self, partition: TopicPartition) -> int:
         """Below which offset of a partition records may be missing, because an operator has accepted that."""
-        return self.known.accepted.get(f"{partition.topic}/{partition.partition}", 0)
+        return self.known.accepted.get(str(partition), 0)
 
     def write(self, known: Known) -> None:
         """Replaces the file."""

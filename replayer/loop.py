@@ -38,10 +38,15 @@ class LogMoved(Exception):
 
 
 class LogBounds(NamedTuple):
-    """The first offset of each partition that was not trimmed, and the end offset, as of the start of the loop."""
+    """The first offset of each partition that was not trimmed, and the end offset."""
 
     starts: Positions
     ends: Positions
+
+
+def bounds_of(journal: Journal, partitions: Sequence[TopicPartition]) -> LogBounds:
+    """The bounds of these partitions now. Raises JournalError."""
+    return LogBounds(journal.start_offsets(partitions), journal.end_offsets(partitions))
 
 
 class Projection(Protocol):
@@ -196,7 +201,7 @@ class Loop:
         self._journal.ensure_topics(self._specs)
         reader = self._reader = self._journal.reader()
         partitions = list(self._pass_of)
-        bounds = LogBounds(self._journal.start_offsets(partitions), self._journal.end_offsets(partitions))
+        bounds = bounds_of(self._journal, partitions)
         committed = self._journal.committed(self._group, partitions)
         positions: Positions = {}
         for projection in self._projections:
@@ -284,7 +289,7 @@ class Loop:
         self.check_log()
         self._reader.close()
         self._reader = self._journal.reader()
-        starts, ends = self._journal.start_offsets(list(self._pass_of)), self._journal.end_offsets(list(self._pass_of))
+        starts, ends = bounds_of(self._journal, list(self._pass_of))
         applied = self.applied.get()
         if any(offset > ends[p] or offset < starts[p] for p, offset in applied.items() if not self._may_be_trimmed(p)):
             raise LogMoved("the log does not hold what is applied, or what comes next")

@@ -22,7 +22,7 @@ from journal.records import Delete, PointOperation, Upsert, columns_of
 from journal.topics import Topics
 from journal.writer import Destination, Origin, Writer
 from replayer.known_log import KnownLog
-from replayer.loop import LogBounds
+from replayer.loop import bounds_of
 from replayer.projections.dead_letters import DeadLetters
 from replayer.replayer import Replayer
 from shard.batch import Limits
@@ -60,7 +60,7 @@ class Repair:
         self._known = KnownLog(state, topics)
         self._clock = Clock(now_ms, limits.max_drift_ms)
         partitions = [topics.system_partition, *topics.data_partitions(), topics.dead_letter_partition]
-        self._bounds = LogBounds(journal.start_offsets(partitions), journal.end_offsets(partitions))
+        self._bounds = bounds_of(journal, partitions)
         known = msgspec.structs.replace(self._known.known, accepted=_names(self._bounds.ends), catalog=0)
         KnownLog(scratch, topics).write(known)
         self._fresh = Shards(scratch, topics, limits, _nothing, checkpoints=_nothing)
@@ -161,7 +161,7 @@ def _operations(view: ShardView, loss: Loss) -> Iterator[PointOperation]:
 
 
 def _names(positions: Positions) -> dict[str, int]:
-    return {f"{partition.topic}/{partition.partition}": offset for partition, offset in positions.items()}
+    return {str(partition): offset for partition, offset in positions.items()}
 
 
 def _nothing(task: Callable[[], None]) -> None:

@@ -281,6 +281,15 @@ def _quarantine(collection: Collection, number: int, error: Exception, failures:
     return quarantine
 
 
+def stored_collection(folder: Path) -> str:
+    """The name of the collection whose state is in `folder`; "?" when it is not known."""
+    try:
+        identity = (folder / _IDENTITY).read_text(errors="replace")
+    except FileNotFoundError:
+        return "?"
+    return identity.split(" ", 2)[2].rpartition(" ")[0] if identity.count(" ") > 2 else "?"
+
+
 class AppliedPositions:
     """How far this process has applied each partition. A read that must see a write waits for its position here.
 

@@ -444,7 +444,7 @@ def _decision_key(tier: int, offset: int) -> bytes:
 
 
 def _progress_key(partition: TopicPartition) -> bytes:
-    return b"p" + f"{partition.topic}/{partition.partition}".encode()
+    return b"p" + str(partition).encode()
 
 
 def _arrays(formats: VectorFormats, vectors: Mapping[str, bytes]) -> dict[str, Vector]:

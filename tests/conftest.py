@@ -15,6 +15,7 @@ import pytest
 
 from gateway.dialect import configs
 from gateway.reads import MakeReplica, local_replica
+from tests.kafka_server import KafkaServer, kafka_or_skip
 from vecraft.node import Node
 from vecraft.settings import load_settings
 
@@ -31,6 +32,14 @@ def one_shard(request: pytest.FixtureRequest) -> Iterator[None]:
         if DIALECT not in request.path.parents:
             patch.setattr(configs, "DEFAULT_SHARDS", ONE_SHARD)
         yield
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    """A real broker of the module's own."""
+    server = kafka_or_skip(tmp_path_factory.mktemp("kafka"))
+    yield server
+    server.stop()
 
 
 def start_node(data_dir: Path, make_replica: MakeReplica = local_replica, **settings: object) -> tuple[Node, threading.Thread]:

@@ -16,6 +16,7 @@ from journal.topics import Topics
 from replayer.known_log import KnownLog
 from replayer.repair import Loss, Repair
 from shard.batch import Limits
+from shard.shards import stored_collection
 from shard.store import Store
 from vecraft.commands import CommandError
 from vecraft.roles import journal_folder, open_journal, wall_clock_ms
@@ -55,8 +56,7 @@ def _print(losses: list[Loss]) -> None:
     if not losses:
         print("the log holds all that this node's state was made from")
     for loss in losses:
-        place = f"{loss.partition.topic}/{loss.partition.partition}"
-        print(f"collection {loss.collection.name}, shard {loss.number}: {place}: {loss.reason}")
+        print(f"collection {loss.collection.name}, shard {loss.number}: {loss.partition}: {loss.reason}")
         if loss.missing is None or loss.extra is None:
             print("  the state needs them itself: --accept-loss goes on without them")
         else:
@@ -112,13 +112,13 @@ def _held(state: Path) -> list[str]:
     """A line about each collection that the state holds."""
     lines = []
     for folder in sorted(state.glob("[0-9]*")):
-        name = (folder / "identity").read_text(errors="replace").split(" ")[2:3] if (folder / "identity").is_file() else ["?"]
+        name = stored_collection(folder)
         try:
             points = sum(_points(shard / "rows") for shard in folder.glob("[0-9]*"))
         except Exception as error:  # RocksDB's errors have no class of their own
-            lines.append(f"the state of collection {name[0]} cannot be read: {error}")
+            lines.append(f"the state of collection {name} cannot be read: {error}")
         else:
-            lines.append(f"the state holds {points} points of collection {name[0]}")
+            lines.append(f"the state holds {points} points of collection {name}")
     return lines
 
 

@@ -188,7 +188,7 @@ def _whole(node: NodeState, letter: DeadLetter, entry: Entry) -> Entry:
     finally:
         reader.close()
     if not entries or entries[0].offset != letter.offset:
-        place = f"{letter.origin.topic}/{letter.origin.partition}/{letter.offset}"
+        place = f"{letter.origin}/{letter.offset}"
         raise Conflict(f"dead letter {letter.number} holds only a part of its record, and {place} is not in the log any more")
     return entries[0]
 

@@ -162,7 +162,7 @@ class Ingest:
         """Raises Indefinite when offsets step back: the topic may have been created again, with another identity."""
         for entry in entries:
             if entry.offset < self._seen.get(entry.partition, 0):
-                raise Indefinite(f"offsets of {entry.partition.topic}/{entry.partition.partition} step back to {entry.offset}")
+                raise Indefinite(f"offsets of {entry.partition} step back to {entry.offset}")
             self._seen[entry.partition] = entry.offset + 1
 
     def _commit(self, positions: Positions) -> None:

@@ -29,7 +29,7 @@ from journal.topics import TIERS, Topics
 from replayer.failures import FailureLog
 from replayer.ingest.claims import Claim, IngestClaims
 from replayer.known_log import KnownLog
-from replayer.loop import IDLE_POLL_S, POLL_BYTES, LogBounds, Projection
+from replayer.loop import IDLE_POLL_S, POLL_BYTES, LogBounds, Projection, bounds_of
 from replayer.operations import Operations
 from replayer.projections.catalog import CatalogProjection
 from replayer.refusals import Refusal, Refusals
@@ -205,7 +205,7 @@ class ShardsProjection(Projection):
             if offset > end:  # no more appends, by this node at least: the lost offsets would be given out again
                 self._journal.refuse(partition, lost_end(partition, end, offset))
             elif offset < start and start > self._known.accepted(partition):
-                reason = f"{partition.topic}/{partition.partition} begins at {start}, and records from {offset} on are needed"
+                reason = f"{partition} begins at {start}, and records from {offset} on are needed"
                 self._faults[partition] = _Fault(start, reason)
 
     def _hold_affected(self) -> None:
@@ -466,7 +466,7 @@ class ShardsProjection(Projection):
     def _begin_catch_up(self, shard: Shard, latest: Collection) -> None:
         homes = shard.home_partitions()
         with self._quarantine_on_failure(shard):
-            self._compare(shard, LogBounds(self._journal.start_offsets(homes), self._journal.end_offsets(homes)))
+            self._compare(shard, bounds_of(self._journal, homes))
             if fault := self._fault_of(shard):
                 raise LogFault(fault.reason)
             if latest is not shard.collection:

@@ -22,13 +22,6 @@ pytestmark = pytest.mark.kafka
 WAIT_S = 20
 
 
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
-    server = kafka_or_skip(tmp_path_factory.mktemp("kafka"))
-    yield server
-    server.stop()
-
-
 @pytest.fixture
 def prefix(request: pytest.FixtureRequest) -> str:
     return re.sub(r"\W+", "-", request.node.name)[:60].strip("-")

@@ -19,20 +19,13 @@ from journal.hlc import stamp_at
 from journal.ids import encode_id
 from journal.records import Record, Upsert, VectorColumn
 from tests.conftest import result, until, wait_ready
-from tests.kafka_server import KafkaServer, fetch_jars, kafka_or_skip, why_not_java
+from tests.kafka_server import KafkaServer, fetch_jars, why_not_java
 from tests.server import Server, on_kafka
 from vecraft.cli import main
 
 pytestmark = pytest.mark.kafka
 
 WAIT_S = 60
-
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
-    server = kafka_or_skip(tmp_path_factory.mktemp("kafka"))
-    yield server
-    server.stop()
 
 
 @pytest.fixture

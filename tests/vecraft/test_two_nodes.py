@@ -12,19 +12,12 @@ import pytest
 from journal.kafka import KafkaJournal
 from journal.topics import Topics
 from tests.conftest import result
-from tests.kafka_server import KafkaServer, kafka_or_skip
+from tests.kafka_server import KafkaServer
 from tests.server import Server, two_nodes_on
 
 pytestmark = pytest.mark.kafka
 
 TRIES = 1000
-
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
-    server = kafka_or_skip(tmp_path_factory.mktemp("kafka"))
-    yield server
-    server.stop()
 
 
 @pytest.fixture

@@ -124,7 +124,7 @@ def _position(text: str) -> tuple[TopicPartition, int]:
 
 
 def _record_at(journal: Journal, partitions: list[TopicPartition], partition: TopicPartition, offset: int) -> Entry:
-    name = f"{partition.topic}/{partition.partition}"
+    name = str(partition)
     if partition not in partitions:
         topics = ", ".join(dict.fromkeys(known.topic for known in partitions))
         raise CommandError(f"the journal has no partition {name}, its topics are {topics}")
@@ -137,7 +137,7 @@ def _record_at(journal: Journal, partitions: list[TopicPartition], partition: To
 def line(entry: Entry) -> str:
     """A record as one line of text."""
     moment = _text_of(entry.time_ms)
-    place = f"{entry.partition.topic}/{entry.partition.partition}/{entry.offset}"
+    place = f"{entry.partition}/{entry.offset}"
     try:
         record = codec.decode(entry.value)
     except codec.DecodeError as error:
@@ -148,7 +148,7 @@ def line(entry: Entry) -> str:
 def details(entry: Entry) -> str:
     """A record in full, without its vectors."""
     rows = [
-        ("position", f"{entry.partition.topic}/{entry.partition.partition}/{entry.offset}"),
+        ("position", f"{entry.partition}/{entry.offset}"),
         ("appended", _text_of(entry.time_ms)),
         ("bytes", str(len(entry.value))),
     ]

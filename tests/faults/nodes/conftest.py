@@ -9,15 +9,8 @@ import pytest
 
 from tests.faults.checker import create
 from tests.faults.conftest import node
-from tests.kafka_server import KafkaServer, kafka_or_skip
+from tests.kafka_server import KafkaServer
 from tests.server import Server
-
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
-    server = kafka_or_skip(tmp_path_factory.mktemp("kafka"))
-    yield server
-    server.stop()
 
 
 def dev_node(folder: Path, name: str, prefix: str, kafka: KafkaServer, **options: object) -> Server:

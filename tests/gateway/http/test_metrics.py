@@ -19,7 +19,7 @@ from gateway.http.routes import ROUTES
 from journal import statistics
 from journal.log import TopicPartition
 from tests.conftest import result, start_node, until
-from tests.kafka_server import KafkaServer, kafka_or_skip
+from tests.kafka_server import KafkaServer
 from vecraft.node import Node
 
 REPO = Path(__file__).parents[3]
@@ -160,13 +160,6 @@ def test_a_closed_database_has_no_numbers() -> None:
     numbers = statistics.of_rocksdb([closed, {"rocksdb.num-files-at-level0": 2}.get])
     assert numbers["rocksdb_level0_files"] == 2
     assert sum(numbers.values()) == 2
-
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
-    server = kafka_or_skip(tmp_path_factory.mktemp("kafka"))
-    yield server
-    server.stop()
 
 
 @pytest.fixture
