@@ -329,7 +329,10 @@ class KafkaJournal:
         return self._offsets(partitions, _EARLIEST)
 
     def end_offsets(self, partitions: Sequence[TopicPartition]) -> Positions:
-        return self._offsets(partitions, _LATEST)
+        ends = self._offsets(partitions, _LATEST)
+        for partition, end in ends.items():
+            self._seen.see_end(partition, end)
+        return ends
 
     def trim(self, positions: Mapping[TopicPartition, int]) -> None:
         asked = self._admin.delete_records(_kafka_positions(positions))
@@ -404,10 +407,8 @@ class KafkaJournal:
                     raise Indefinite(f"Kafka: {error}") from error
                 self._closing.wait(RETRY_S)
             else:
-                if self._seen.are_current(answers):
-                    if which is _LATEST:
-                        for partition, answer in answers.items():
-                            self._seen.see_end(partition, answer.offset)
+                # With the first offset comes the epoch of the record there, which says nothing of the leader.
+                if which is not _LATEST or self._seen.are_current(answers):
                     return {partition: answer.offset for partition, answer in answers.items()}
                 if time.monotonic() > deadline:
                     raise Indefinite(f"Kafka: only a former leader answered within {self._timeout_s} s")

@@ -118,7 +118,6 @@ def test_a_broker_stands_still(nodes: list[Server], cluster: KafkaCluster, prefi
     )
 
 
-@pytest.mark.xfail(reason="a node behind proxies does not get ready after a broker was killed in the test before", strict=False)
 def test_the_network_between_a_node_and_the_brokers(
     nodes: list[Server], cluster: KafkaCluster, prefix: str, first: int, tmp_path_factory: pytest.TempPathFactory, report: Report
 ) -> None:

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from types import SimpleNamespace
 
 import pytest
 from confluent_kafka import KafkaError
@@ -149,6 +150,29 @@ def test_end_offsets_follow_a_leader_that_moves(
     """I9, V21: a strong read does not fail because a broker was replaced."""
     cluster.refuse(LIST_OFFSETS, [getattr(KafkaError, error)])
     assert journal.end_offsets([partition]) == {partition: 0}
+
+
+def test_the_first_record_is_older_than_the_leader(
+    cluster: MockCluster, partition: TopicPartition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """V21: Kafka tells the epoch of the first record with its offset. After an election it is not that of the leader."""
+    journal = OnTheMock(cluster, append_timeout_s=0.5)
+    epochs = {"end": 3, "start": 0}
+    which = "end"
+    answer = SimpleNamespace(offset=7, leader_epoch=0)
+
+    def asked(partitions: Sequence[TopicPartition], _: object) -> dict[TopicPartition, SimpleNamespace]:
+        answer.leader_epoch = epochs[which]
+        return dict.fromkeys(partitions, answer)
+
+    monkeypatch.setattr(journal, "_list_offsets", asked)
+    assert journal.end_offsets([partition]) == {partition: 7}
+    which = "start"
+    assert journal.start_offsets([partition]) == {partition: 7}
+    which, epochs["end"] = "end", 2
+    with pytest.raises(Indefinite, match="only a former leader answered"):
+        journal.end_offsets([partition])
+    journal.close()
 
 
 @pytest.mark.parametrize("error", ["NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS"])
