@@ -148,6 +148,7 @@ class EmbeddedJournal:
         self._time_ms = 0
         if accept_ends:
             (path / "ends").unlink(missing_ok=True)
+        self._noted = self._noted_ends()
         self._open_topics()
         self._committer: threading.Thread | None = threading.Thread(
             target=self._commit_groups, name="journal-commit", daemon=True
@@ -164,7 +165,7 @@ class EmbeddedJournal:
         following._appended = threading.Condition(following.lock)
         following._readers = []
         following._ends, following._refused, following._time_ms = {}, {}, 0
-        following._name = ""
+        following._name, following._noted = "", {}
         following._closing, following._failure = False, Definite("it is open to read only")
         following._committer = None
         following.refresh()
@@ -183,7 +184,7 @@ class EmbeddedJournal:
                 if not have:
                     self._db[_TOPIC + topic.encode()] = spec.partitions.to_bytes(2, "big")
                     self._db.flush_wal(True)
-                    self._open_topic(topic, spec.partitions, self._noted_ends())
+                    self._open_topic(topic, spec.partitions)
 
     def append(
         self,
@@ -313,11 +314,10 @@ class EmbeddedJournal:
         return known.decode()
 
     def _open_topics(self) -> None:
-        noted = self._noted_ends()
         for key, count in scan(self._db, _TOPIC, _TOPIC):
-            self._open_topic(key[1:].decode(), int.from_bytes(count, "big"), noted)
+            self._open_topic(key[1:].decode(), int.from_bytes(count, "big"))
 
-    def _open_topic(self, topic: str, count: int, noted: Mapping[str, int]) -> None:
+    def _open_topic(self, topic: str, count: int) -> None:
         for index in range(count):
             partition = TopicPartition(topic, index)
             last = self._last_stored(partition)
@@ -325,7 +325,7 @@ class EmbeddedJournal:
             with self._appended:
                 self._ends[partition] = end
                 self._time_ms = max(self._time_ms, last.entry.time_ms if last else 0)
-                if (missing := noted.get(str(partition), 0)) > end.offset:
+                if (missing := self._noted.get(str(partition), 0)) > end.offset:
                     self.refuse(partition, lost_end(partition, end.offset, missing))
 
     def _end_of_empty(self, partition: TopicPartition) -> _End:
@@ -363,10 +363,10 @@ class EmbeddedJournal:
 
     def _note_ends(self) -> None:
         """Writes the ends of all partitions to a file. Not synced: it is for damage, which a loss of power does not cause."""
-        ends = self._noted_ends() | {str(p): end.offset for p, end in self._ends.items() if p not in self._refused}
+        self._noted |= {str(p): end.offset for p, end in self._ends.items() if p not in self._refused}
         unfinished = self._path / "ends.tmp"
         with contextlib.suppress(OSError):  # as when the disk is full; the next one is written a second later
-            unfinished.write_bytes(msgspec.json.encode(ends))
+            unfinished.write_bytes(msgspec.json.encode(self._noted))
             unfinished.rename(self._path / "ends")
         self._next_ends_s = time.monotonic() + ENDS_EVERY_S
 

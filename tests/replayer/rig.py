@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -11,7 +12,7 @@ from catalog.collection import CollectionConfig, Distance, VectorParams
 from journal import codec
 from journal.hlc import Clock
 from journal.ids import encode_id
-from journal.log import Entry, TopicPartition
+from journal.log import Entry, Journal, TopicPartition
 from journal.memory import MemoryJournal
 from journal.records import CreateCollection, Operation, Record, Upsert, VectorColumn
 from journal.topics import Topics
@@ -28,6 +29,11 @@ TOPICS = Topics("v")
 HOME = TopicPartition(TOPICS.tier(1), 2)
 
 
+def replayer_on(journal: Journal, clock: Clock, shards: Shards, now_ms: Callable[[], int], group: str = "g") -> Replayer:
+    """A replayer of the topics of these tests, whose times all come from `now_ms`."""
+    return Replayer(journal, TOPICS, clock, shards, group, Limits(), DeadLetters(), now_ms, lambda: now_ms() / 1000)
+
+
 class Rig:
     """A replayer over a memory journal, and a collection `c` at home in partition 2 of tier 1."""
 
@@ -36,17 +42,7 @@ class Rig:
         self.journal = MemoryJournal(lambda: self.now_ms)
         self.clock = Clock(lambda: self.now_ms)
         self.shards = Shards(folder, TOPICS, Limits(), lambda task: None, checkpoints=lambda task: task())
-        self.replayer = Replayer(
-            self.journal,
-            TOPICS,
-            self.clock,
-            self.shards,
-            "g",
-            Limits(),
-            DeadLetters(),
-            lambda: self.now_ms,
-            lambda: self.now_ms / 1000,
-        )
+        self.replayer = replayer_on(self.journal, self.clock, self.shards, lambda: self.now_ms)
         self.replayer.open()
         self.writer = Writer(self.journal, TOPICS, self.clock)
         self.create("c")

@@ -14,13 +14,11 @@ from journal.records import Delete, Ingested
 from journal.topics import shard_of
 from query import points
 from replayer.ingest import claims
-from replayer.projections.dead_letters import DeadLetters
-from replayer.replayer import Replayer
 from shard.batch import Limits
 from shard.shards import Shards
 from tests.reading import now, pinned
 from tests.replayer.ingest.ingest_rig import SHARDS, IngestRig
-from tests.replayer.rig import TOPICS
+from tests.replayer.rig import TOPICS, replayer_on
 
 TIER2 = [TopicPartition(TOPICS.tier(2), homes[2]) for homes in SHARDS]
 
@@ -41,10 +39,7 @@ def forge(rig: IngestRig, number: int, offset: int) -> None:
 def late_replica(rig: IngestRig, folder: Path) -> list[bytes]:
     """The ids that a replica finds which replays everything now."""
     shards = Shards(folder, TOPICS, Limits(), lambda task: None)
-    clock = Clock(lambda: rig.now_ms)
-    replayer = Replayer(
-        rig.journal, TOPICS, clock, shards, "late", Limits(), DeadLetters(), lambda: rig.now_ms, lambda: rig.now_ms / 1000
-    )
+    replayer = replayer_on(rig.journal, Clock(lambda: rig.now_ms), shards, lambda: rig.now_ms, "late")
     replayer.open()
     while replayer.step(0):
         pass

@@ -18,16 +18,13 @@ from journal.hlc import Clock
 from journal.ids import encode_id
 from journal.log import TopicPartition
 from journal.records import CreateCollection, Upsert, VectorColumn
-from journal.topics import Topics
 from journal.writer import Destination, Origin, Writer
 from query import points
-from replayer.projections.dead_letters import DeadLetters
-from replayer.replayer import Replayer
 from shard.batch import Limits
 from shard.shards import Shards, ShardUnavailable
 from tests.reading import now, pinned
+from tests.replayer.rig import TOPICS, replayer_on
 
-TOPICS = Topics("v")
 HOMES = {"c": [0, 0, 0, 0], "d": [1, 1, 1, 1]}
 """Two collections whose shards share no partition."""
 
@@ -43,17 +40,7 @@ class Kept:
         self.journal = EmbeddedJournal(folder / "log", lambda: self.now_ms)
         self.clock = Clock(lambda: self.now_ms)
         self.shards = Shards(folder / "state", TOPICS, Limits(), lambda task: None, checkpoints=lambda task: task())
-        self.replayer = Replayer(
-            self.journal,
-            TOPICS,
-            self.clock,
-            self.shards,
-            "g",
-            Limits(),
-            DeadLetters(),
-            lambda: self.now_ms,
-            lambda: self.now_ms / 1000,
-        )
+        self.replayer = replayer_on(self.journal, self.clock, self.shards, lambda: self.now_ms)
         self.writer = Writer(self.journal, TOPICS, self.clock)
 
     def write(self, name: str, numbers: range) -> None:
