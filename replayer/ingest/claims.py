@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 
-from journal.log import Entry, Journal, Positions, TopicPartition
+from journal.log import Entry, Indefinite, Journal, Positions, TopicPartition
 from journal.records import Ingested
 from journal.topics import INGEST_PARTITIONS, Topics
 
@@ -72,16 +72,21 @@ class IngestClaims:
         return self._appended_ms(partition, offset)
 
     def _appended_ms(self, partition: TopicPartition, offset: int) -> int:
-        """The append time of the first record at or after `offset`; 0 when it is below the start of the topic."""
+        """The append time of the first record at or after `offset`; 0 when it is below the start of the topic.
+
+        Raises Indefinite when it cannot be read now: a guess could differ from that of another replica.
+        """
         if offset < self._journal.start_offsets([partition])[partition]:
             return 0
         reader = self._journal.reader()
         try:
             reader.assign({partition: offset})
-            entries = reader.poll(POLL_S, 1).entries
+            entries, positions = reader.poll(POLL_S, 1)
         finally:
             reader.close()
-        return entries[0].time_ms if entries else 0
+        if not entries and positions[partition] <= offset:
+            raise Indefinite(f"{partition}/{offset} cannot be read")
+        return entries[0].time_ms if entries else 0  # only the markers of transactions are left
 
 
 _PARTITIONS = {str(partition) for partition in range(INGEST_PARTITIONS)}
