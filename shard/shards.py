@@ -188,12 +188,6 @@ class Shards:
         self._set(collection_id, ())
         self._checkpoints(partial(self._remove, self._folder_of(collection_id), dropped))
 
-    def discard(self, collection_id: int) -> None:
-        """Closes a collection's shards and removes their state, so that it can be opened again with none."""
-        dropped = self.served(collection_id)
-        self._set(collection_id, ())
-        self._remove(self._folder_of(collection_id), dropped)
-
     def remove(self, shard: Shard) -> None:
         """Closes a shard that was opened while its collection was dropped. Its state is removed in the background."""
         self._checkpoints(partial(self._remove, self._folder_of(shard.collection.id), [shard]))
@@ -273,9 +267,9 @@ _UNREADABLE = (ValueError, LookupError, msgspec.MsgspecError)
 def _quarantine(collection: Collection, number: int, error: Exception, failures: int, remedy: Remedy) -> Quarantine:
     what = "" if isinstance(error, LogFault) or is_damage(error) else f"{type(error).__name__}: "
     quarantine = Quarantine(collection.name, number, f"{what}{error}"[:MAX_REASON_CHARS], failures + 1, remedy)
-    level, trace = (
-        (logging.ERROR, not isinstance(error, LogFault)) if failures == 0 else (logging.DEBUG, False)
-    )  # once when it begins
+    is_first = failures == 0
+    level = logging.ERROR if is_first else logging.DEBUG  # once when it begins, not at each attempt
+    trace = is_first and not isinstance(error, LogFault)
     text = "shard %d of collection %s is in quarantine, %s: %s"
     log.log(level, text, number, collection.name, remedy.value, quarantine.reason, exc_info=trace)
     return quarantine

@@ -430,7 +430,7 @@ class ShardsProjection(Projection):
             held = self._shards.quarantined()[key].remedy is Remedy.OPERATOR
             if retry.at_s <= now_s and not is_busy and not held and len(self._catch_ups) + len(self._opening) < CATCH_UPS:
                 collection = self._catalog.catalog.view.by_id[key[0]]
-                log.info("trying shard %d of collection %s again", key[1], collection.name)
+                log.debug("trying shard %d of collection %s again", key[1], collection.name)
                 self._opening.add(key)
                 self._shards.later(partial(self._open_again, collection, key[1], self._life))
 

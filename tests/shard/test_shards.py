@@ -85,7 +85,7 @@ def test_a_read_that_looked_a_shard_up_before_it_closed_is_told_so(shards: Shard
     """As a search does that waited in a queue while its collection was dropped."""
     shards.open(COLLECTION)
     shard, _ = shards.of(7)
-    shards.discard(7)
+    shards.close()
     with pytest.raises(ShardClosed, match="shard 0 of collection 'c' is closed"):
         _ = shard.view
 
