@@ -35,7 +35,11 @@ class Server:
     def start(self) -> Server:
         """Starts the process and returns once it is ready."""
         self.launch()
-        wait_ready(self.url)
+        try:
+            wait_ready(self.url)
+        except AssertionError as error:
+            status = None if self._process is None else self._process.poll()
+            raise AssertionError(f"{error}; exit status {status}; it said:\n{''.join(self.log[-60:])}") from error
         return self
 
     def launch(self) -> Server:
