@@ -7,22 +7,21 @@ has applied can be compared with what it would read, so it must not go on.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from secrets import token_hex
 
 import msgspec
 
-from journal.log import Journal, Positions, TopicPartition, Unfit, lost_end
+from journal.log import Journal, JournalError, Positions, TopicPartition, Unfit, lost_end
 from journal.topics import TIERS, Topics
 
 REMEDY = "`vecraft topics adopt` says what would be lost, and goes on with this log"
 
-
 MISSING_S = 10.0
-"""How long topics must be missing beside others before that is believed: a broker that has just started, or topics that were just
-created, may show some of them only."""
+"""How long a topic must be missing before that is believed: a broker that has just started, or that has not heard of topics that
+were just created, does not know all of them."""
 
 
 class LogChanged(Unfit):
@@ -47,7 +46,7 @@ class KnownLog:
         self._path = folder / "log.json"
         self._system = topics.system_partition
         self._topics = [topics.system, *(topics.tier(tier) for tier in TIERS)]
-        self._missing: set[str] = set()
+        self._missing_since_s: dict[str, float] = {}
         self.known = self._read()
 
     def _read(self) -> Known:
@@ -68,38 +67,35 @@ class KnownLog:
             self.write(msgspec.structs.replace(self.known, owner=token_hex(4)))
         return self.known.owner
 
-    def check(self, journal: Journal, twice: bool = False) -> None:
-        """Raises LogChanged when a topic was made anew, or is missing though the log has records.
+    def check(self, journal: Journal) -> bool:
+        """Raises LogChanged when a topic was made anew, or has been missing for MISSING_S though the log has had records.
 
-        `twice`: a topic counts as missing only when it was missing at the check before, too: a broker that has just started
-        may not know all topics yet.
+        Returns whether all topics are there, or none was ever needed: then the missing ones may be created.
         """
-        present = self._present(journal, wait=not twice)
+        present = journal.identities(self._topics)
         changed = [topic for topic, identity in self.known.topics.items() if present.get(topic, identity) != identity]
         if changed:
             raise LogChanged(f"{_named(changed)} deleted and made anew, or the cluster was replaced; {REMEDY}")
-        missing = {topic for topic in self._topics if topic not in present}
-        if self.known.topics or (present.get(self._system.topic) and journal.end_offsets([self._system])[self._system]):
-            gone = missing & self._missing if twice else missing
-            if gone:
-                raise LogChanged(f"{_named(sorted(gone))} missing, and the log has had records; {REMEDY}")
-        self._missing = missing
+        now_s = time.monotonic()
+        missing = [topic for topic in self._topics if topic not in present]
+        self._missing_since_s = {topic: self._missing_since_s.get(topic, now_s) for topic in missing}
+        if not missing or not (self.known.topics or self._has_records(journal, present)):
+            return True
+        if gone := [topic for topic, since_s in self._missing_since_s.items() if now_s - since_s >= MISSING_S]:
+            raise LogChanged(f"{_named(gone)} missing, and the log has had records; {REMEDY}")
+        return False
 
-    def _present(self, journal: Journal, wait: bool) -> dict[str, str]:
-        """The identities of the topics. With `wait`, a missing topic is waited for: a broker may know it a little later."""
-        deadline_s = time.monotonic() + MISSING_S
-        while True:
-            present = journal.identities(self._topics)
-            some_are_missing = bool(present) and len(present) < len(self._topics)
-            if not (wait and some_are_missing) or time.monotonic() > deadline_s:
-                return present
-            time.sleep(MISSING_S / 20)
+    def _has_records(self, journal: Journal, present: Mapping[str, str]) -> bool:
+        return self._system.topic in present and journal.end_offsets([self._system])[self._system] > 0
 
     def note(self, journal: Journal, ends: Positions) -> None:
-        """Notes the topics as this node's log. Raises LogChanged when the catalog has lost its end."""
+        """Notes the topics, which all exist, as this node's log. Raises LogChanged when the catalog has lost its end."""
         if self.known.catalog > (end := ends[self._system]):
             raise LogChanged(f"{lost_end(self._system, end, self.known.catalog)}; {REMEDY}")
         present = journal.identities(self._topics)
+        if len(present) < len(self._topics):
+            raise JournalError("the broker that was asked does not know all topics yet")
+        self._missing_since_s = {}
         if present != self.known.topics:
             self.write(msgspec.structs.replace(self.known, topics=present))
 

@@ -70,7 +70,8 @@ class Replayer(Loop):
         super().__init__(journal, topics.all(), group, [self._catalog, of_shards, of_letters], applied, stopping, monotonic_s)
 
     def open(self) -> None:
-        self.check_log()
+        if not self._known.check(self._journal):
+            raise JournalError("topics are missing; they are not created as long as it is not known why")
         self.claim_name()
         super().open()
         self.log_name = log_name(self._journal.identities([self._system])[self._system])
@@ -90,7 +91,7 @@ class Replayer(Loop):
         while self.refusal is None and not self._stopping.wait(WATCH_S):
             try:
                 if self.applied.get():
-                    self._known.check(self._journal, twice=True)
+                    self.check_log()
             except LogChanged as change:
                 self.refuse(change)
             except JournalError:
