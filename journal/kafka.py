@@ -117,6 +117,9 @@ _MOVING = {
 
 
 CREATE_TIMEOUT_S = 10.0
+_INGEST = "ingest"
+"""The role of a member of a group, in its `client.id`."""
+
 CLAIM_S, CLAIM_RETRY_S = 15.0, 0.5
 """How long a member's name may be in use: longer than the session of one that has died, 10 s."""
 RETRY_S = 0.05
@@ -363,7 +366,7 @@ class KafkaJournal:
         self._owner = owner
         deadline = time.monotonic() + CLAIM_S
         waiting = False
-        while (other := self._other_owner(group, name, owner)) is not None:
+        while (other := self._other_owner(group, owner)) is not None:
             if time.monotonic() > deadline or self._closing.is_set():
                 raise Unfit(f"another node named {name} is running, at {other}: each node needs a name of its own (--node)")
             if not waiting:
@@ -371,23 +374,24 @@ class KafkaJournal:
             waiting = True
             self._closing.wait(CLAIM_RETRY_S)
 
-    def _other_owner(self, group: str, name: str, owner: str) -> str | None:
-        """The host of a member of the group that has this name and another owner."""
-        deadline = time.monotonic() + self._timeout_s
-        while True:
-            try:
-                asked = self._admin.describe_consumer_groups([group], request_timeout=self._timeout_s)
-                members = asked[group].result().members
-                break
-            except KafkaException as error:
-                if error.args[0].code() not in _COORDINATOR_MOVES or time.monotonic() > deadline:
-                    return None  # what is wrong with the group is said when it is joined
-            self._closing.wait(RETRY_S)
-        others = [m.host for m in members if m.group_instance_id == name and not m.client_id.endswith(f"-{owner}")]
-        return others[0].lstrip("/") if others else None
+    def _other_owner(self, group: str, owner: str) -> str | None:
+        """The host of a member of the group whose node has this client's name and another owner.
+
+        Not by `describe_consumer_groups`: librdkafka 2.16 aborts the process when the coordinator disconnects while it is asked.
+        """
+        try:
+            found = self._admin.list_groups(group, timeout=self._timeout_s)
+        except KafkaException:
+            return None  # what is wrong with the group is said when it is joined
+        client = f"{self._name}-{_INGEST}-"
+        for member in (member for each in found for member in each.members):
+            of = str(member.client_id)
+            if of.startswith(client) and of != f"{client}{owner}":
+                return str(member.client_host).lstrip("/")
+        return None
 
     def join(self, group: str, topic: str, name: str) -> KafkaMember:
-        settings = self._consumer_settings("ingest", group)
+        settings = self._consumer_settings(_INGEST, group)
         settings["client.id"] += f"-{self._owner}" if self._owner else ""
         return KafkaMember(settings, topic, name, self._seen)
 

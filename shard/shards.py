@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from functools import partial
@@ -272,7 +273,15 @@ def _quarantine(collection: Collection, number: int, error: Exception, failures:
     trace = is_first and not isinstance(error, LogFault)
     text = "shard %d of collection %s is in quarantine, %s: %s"
     log.log(level, text, number, collection.name, remedy.value, quarantine.reason, exc_info=trace)
+    _forget_frames(error)
     return quarantine
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Clears the variables of the frames that raised: an iterator among them would keep RocksDB's lock while the error lives."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def stored_collection(folder: Path) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
@@ -192,17 +192,14 @@ def test_aborted_transactions_do_not_come_to_a_member(
     member.close()
 
 
-def test_ordinary_tools_see_what_a_group_committed(admin: AdminClient, journal: KafkaJournal, partition: TopicPartition) -> None:
+def test_ordinary_tools_see_what_a_group_committed(kafka: KafkaServer, journal: KafkaJournal, partition: TopicPartition) -> None:
     """U4"""
     write(journal, partition, b"0", b"1")
     journal.commit("node-1", {partition: 1})
-    asked = ConsumerGroupTopicPartitions("node-1", [KafkaPartition(partition.topic, 0)])
-
-    def seen() -> list[int]:
-        (answer,) = admin.list_consumer_group_offsets([asked]).values()
-        return [found.offset for found in answer.result(WAIT_S).topic_partitions]
-
-    until_equal(seen, [1])
+    tool = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": "node-1"})
+    asked = [KafkaPartition(partition.topic, 0)]
+    until_equal(lambda: [found.offset for found in tool.committed(asked, WAIT_S)], [1])
+    tool.close()
 
 
 def test_a_record_that_no_broker_would_take_is_refused(journal: KafkaJournal, partition: TopicPartition) -> None:

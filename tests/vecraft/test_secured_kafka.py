@@ -12,7 +12,7 @@ from uuid import uuid4
 import httpx
 import orjson
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (
     AclBinding,
     AclOperation,
@@ -156,17 +156,17 @@ def test_each_role_has_the_documented_rights_and_no_more(
     assert USERS["node"] not in said
 
 
+def is_committed(tool: Consumer, asked: list[TopicPartition]) -> bool:
+    return any(found.offset > 0 for found in tool.committed(asked, WAIT_S))
+
+
 def lag_is_read(kafka: SecuredKafka, config: Config, topics: Topics) -> bool:
     """Whether a dashboard sees what the groups have committed."""
-    admin = AdminClient({"bootstrap.servers": kafka.sasl, **config})
     for group, topic in ((f"{topics.prefix}.replayer.left", topics.system), (f"{topics.prefix}.ingest", topics.ingest)):
-        asked = ConsumerGroupTopicPartitions(group)
-
-        def seen(asked: ConsumerGroupTopicPartitions = asked, topic: str = topic) -> bool:
-            (answer,) = admin.list_consumer_group_offsets([asked]).values()
-            return any(found.topic == topic and found.offset > 0 for found in answer.result(WAIT_S).topic_partitions)
-
-        until(seen, WAIT_S)
+        tool = Consumer({"bootstrap.servers": kafka.sasl, "group.id": group, **config})
+        asked = [TopicPartition(topic, number) for number in tool.list_topics(topic, WAIT_S).topics[topic].partitions]
+        until(partial(is_committed, tool, asked), WAIT_S)
+        tool.close()
     return True
 
 

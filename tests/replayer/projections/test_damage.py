@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from rocksdict import Cache
 
 from catalog.collection import CollectionConfig, Distance, VectorParams
 from journal.embedded import EmbeddedJournal
@@ -20,6 +21,7 @@ from journal.log import TopicPartition
 from journal.records import CreateCollection, Upsert, VectorColumn
 from journal.writer import Destination, Origin, Writer
 from query import points
+from shard import store
 from shard.batch import Limits
 from shard.shards import Shards, ShardUnavailable
 from tests.reading import now, pinned
@@ -112,6 +114,12 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, di
     copy_alive(folder / "alive", folder / "killed")
     node.close()
     return folder / "killed", held
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of its own: the files are copies, and RocksDB would find their blocks, read before the damage, in the cache."""
+    monkeypatch.setattr(store, "_cache", Cache(1 << 20))
 
 
 @pytest.fixture
