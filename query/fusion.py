@@ -12,13 +12,13 @@ Scored = Sequence[tuple[bytes, float]]
 
 
 def fuse(lists: Sequence[Scored], fusion: Fusion) -> list[tuple[bytes, float]]:
-    """The points of all lists by fused score, best first; equal points in the order of their first occurrence."""
+    """The points of all lists by fused score, best first; points with equal scores are ordered by id."""
     weigh = _by_rank if fusion.method == "rrf" else _by_distribution
     totals: dict[bytes, float] = {}
     for at, ranked in enumerate(lists):
         for id_, score in weigh(ranked, fusion, at):
             totals[id_] = totals.get(id_, 0.0) + score
-    return sorted(totals.items(), key=lambda item: -item[1])
+    return sorted(totals.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _by_rank(ranked: Scored, fusion: Fusion, at: int) -> list[tuple[bytes, float]]:

@@ -32,7 +32,7 @@ async def grouped(pinned: Pinned, stage: Stage, key: str, groups: int, size: int
     every = await count(pinned, None)
     limit = min(every, 4 * groups * size)
     while True:
-        ranked = await search(pinned, _widened(stage, limit, every))
+        ranked = await search(pinned, msgspec.structs.replace(stage, limit=max(1, limit)))
         values = await _values(pinned, ranked.ids, key)
         ranked_groups = await pinned.run(len(values), partial(_groups, values, size))
         full = len(ranked_groups) >= groups and all(len(group.hits) >= size for group in ranked_groups[:groups])
@@ -47,12 +47,6 @@ async def _values(pinned: Pinned, ids: Sequence[bytes], key: str) -> list[list[A
     parts = await pinned.all_of(lease.values(mine, key) for lease, mine in asked)
     by_id = {id_: values for (_, mine), part in zip(asked, parts, strict=True) for id_, values in zip(mine, part, strict=True)}
     return [by_id[id_] for id_ in ids]
-
-
-def _widened(stage: Stage, limit: int, every: int) -> Stage:
-    """The stage with this limit; inner stages get the limit `every`, since a smaller one could leave groups incomplete."""
-    inner = [_widened(each, every, every) for each in stage.inner]
-    return msgspec.structs.replace(stage, limit=max(1, limit), inner=inner)
 
 
 def _groups(values: Sequence[Sequence[Any]], size: int) -> list[Group]:

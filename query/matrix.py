@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from query.pinned import Pinned
 from query.points import retrieve
 from query.search import search
@@ -16,10 +18,10 @@ EXACT = SearchParams(exact=True)
 
 
 class Matrix(NamedTuple):
-    """The ids of the sample in order, and for each its nearest neighbours in the sample: indexes in `ids` and scores."""
+    """The ids of the sample in order, and for each its nearest neighbours in the sample: indexes in `ids`, and scores."""
 
     ids: list[bytes]
-    nearest: list[list[tuple[int, float]]]
+    nearest: list[list[tuple[int, np.float32]]]
 
 
 async def matrix(pinned: Pinned, name: str, condition: Condition | None, sample: int, limit: int, seed: int) -> Matrix:
@@ -35,5 +37,5 @@ async def matrix(pinned: Pinned, name: str, condition: Condition | None, sample:
     for point in await retrieve(pinned, ids, vectors=[name]):
         stage = Stage(Nearest(name, point.vectors[name]), limit, params=EXACT)
         ranked = await search(pinned, stage, among=[id_ for id_ in ids if id_ != point.id])
-        nearest.append([(at[id_], score) for id_, score in zip(ranked.ids, ranked.scores.tolist(), strict=True)])
+        nearest.append([(at[id_], score) for id_, score in zip(ranked.ids, ranked.scores, strict=True)])
     return Matrix(ids, nearest)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import chain
-from math import isfinite, sqrt
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -22,11 +22,11 @@ from query.fusion import fuse
 from query.pinned import Pinned, abandon
 from query.stages import Fusion, Stage
 from shard.contract import vector_error
-from shard.ranking.execution import Steps, step
+from shard.ranking.execution import LEAST_BREADTH, Steps, step
 from shard.ranking.formula import Formula
 from shard.ranking.rankings import ById, Nearest, OrderBy, Ranking, Sample
 from shard.replica import Answer, RankedPoints
-from shard.vectors.index import normalised
+from shard.vectors.index import finite, normalised
 from shard.vectors.sparse import idf
 
 
@@ -42,7 +42,7 @@ def prepare(collection: Collection, name: str, vector: Vector) -> Vector:
             raise QueryError(f"Wrong input: vector {name!r} is sparse: give indices and values")
         if not np.isfinite(vector["value"] @ vector["value"]):
             raise QueryError("query vector has values that are not finite, or too large for float32")
-        return vector
+        return np.sort(vector, order="index")  # the rounding of a sum depends on its order
     size = 0 if vector.dtype == SPARSE else vector.shape[-1]
     if error := vector_error(collection, name, size):
         raise QueryError(error)
@@ -54,9 +54,9 @@ def prepare(collection: Collection, name: str, vector: Vector) -> Vector:
     square = float(np.vdot(vector, vector))
     if not isfinite(square):
         raise QueryError("query vector has values that are not finite, or too large for float32")
-    if params.distance is not Distance.COSINE or not square:
+    if params.distance is not Distance.COSINE:
         return vector
-    return normalised(vector) if params.multi else vector / np.float32(sqrt(square))
+    return normalised(vector) if params.multi else normalised(vector[np.newaxis])[0]
 
 
 async def search(pinned: Pinned, stage: Stage, steps: Steps | None = None, among: Sequence[bytes] | None = None) -> RankedPoints:
@@ -66,6 +66,37 @@ async def search(pinned: Pinned, stage: Stage, steps: Steps | None = None, among
     """
     query = _Search(pinned, steps)
     return await (query.ranked(stage) if among is None else query.leaf(stage, among))
+
+
+async def page(pinned: Pinned, stage: Stage, offset: int, steps: Steps | None = None) -> RankedPoints:
+    """The points of `search` from `offset` on; the pages of one list have no point twice and miss none.
+
+    A wider walk through graphs may find points that a narrower one has missed, which would move others to the next page. So a
+    page has what the walks for the pages before it have not found.
+    """
+    query = _Search(pinned, steps)
+    ranked = await query.ranked(stage)
+    if not offset or not query.may_walk(stage):
+        return ranked.since(offset)
+    listed = RankedPoints([], np.empty(0, np.float32), [])
+    limit = LEAST_BREADTH
+    while limit < stage.limit:
+        narrow = await query.ranked(msgspec.structs.replace(stage, limit=limit))
+        if not narrow.walked and not listed.ids:  # exact, so the wider ones are, too
+            return ranked.since(offset)
+        listed = _extended(listed, narrow, limit)
+        limit *= 2
+    listed = _extended(listed, ranked, stage.limit).since(offset)
+    sign = -1 if query.closer_first(stage) else 1
+    order = sorted(range(len(listed.ids)), key=lambda at: (sign * listed.scores[at], listed.ids[at]))
+    return _taken(listed, order)
+
+
+def _extended(listed: RankedPoints, wider: RankedPoints, limit: int) -> RankedPoints:
+    """A list of at most `limit` points: those listed, and then the others of a wider search."""
+    known = set(listed.ids)
+    new = _taken(wider, [at for at, id_ in enumerate(wider.ids) if id_ not in known][: limit - len(listed.ids)])
+    return RankedPoints(listed.ids + new.ids, np.concatenate([listed.scores, new.scores]), listed.versions + new.versions)
 
 
 class _Search:
@@ -131,7 +162,7 @@ class _Search:
             return RankedPoints([], np.empty(0, np.float32), [])
         if self._steps is not None:
             self._steps.extend(step for part in parts for step in part.steps)
-        closer_first = self._closer_first(stage)
+        closer_first = self.closer_first(stage)
         merged = parts[0]
         if len(parts) > 1:
             count = sum(len(part.ids) for part in parts)
@@ -140,7 +171,14 @@ class _Search:
             merged.values = None  # only needed for the merge
         return _cut(merged, stage, lower_is_closer=not closer_first)
 
-    def _closer_first(self, stage: Stage) -> bool:
+    def may_walk(self, stage: Stage) -> bool:
+        """Whether graphs may be searched for a stage."""
+        if stage.inner or stage.diversity or stage.params.exact or not isinstance(stage.query, Nearest):
+            return False
+        params = self._pinned.collection.config.vectors.get(stage.query.name)
+        return params is not None and not params.multi
+
+    def closer_first(self, stage: Stage) -> bool:
         """Whether a higher score is a better one."""
         if not isinstance(stage.query, Nearest):
             return True
@@ -187,7 +225,7 @@ class _Search:
                 lease.score(formula, ids, [[by_id.get(id_) for by_id in scores] for id_ in ids]) for lease, ids in asked
             )
         values = {id_: score for (_, ids), part in zip(asked, parts, strict=True) for id_, score in zip(ids, part, strict=True)}
-        points.scores = np.array([values[id_] for id_ in points.ids], np.float32)
+        points.scores = finite(np.array([values[id_] for id_ in points.ids], np.float64))
         order = sorted(range(len(points.ids)), key=lambda at: (-points.scores[at], points.ids[at]))
         return _taken(points, order)
 
@@ -213,7 +251,8 @@ def _merge(stage: Stage, parts: Sequence[RankedPoints], closer_first: bool) -> R
         order = sorted(range(len(ids)), key=ids.__getitem__)
     else:
         order = sorted(range(len(ids)), key=lambda at: (sign * keys[at], ids[at]))
-    return _taken(RankedPoints(ids, scores, versions, values), order[: stage.limit])
+    walked = any(part.walked for part in parts)
+    return _taken(RankedPoints(ids, scores, versions, values, walked=walked), order[: stage.limit])
 
 
 def _cut(ranked: RankedPoints, stage: Stage, lower_is_closer: bool = False, or_equal: bool = False) -> RankedPoints:
@@ -230,7 +269,7 @@ def _taken(ranked: RankedPoints, order: Sequence[int]) -> RankedPoints:
     """The points of a ranking at the indexes `order`."""
     values = None if ranked.values is None else [ranked.values[at] for at in order]
     versions = [ranked.versions[at] for at in order]
-    return RankedPoints([ranked.ids[at] for at in order], ranked.scores[list(order)], versions, values)
+    return RankedPoints([ranked.ids[at] for at in order], ranked.scores[list(order)], versions, values, walked=ranked.walked)
 
 
 def _union(lists: Sequence[RankedPoints]) -> RankedPoints:
@@ -243,7 +282,7 @@ def _fused(lists: Sequence[RankedPoints], fusion: Fusion) -> RankedPoints:
     fused = fuse([list(zip(ranked.ids, ranked.scores.tolist(), strict=True)) for ranked in lists], fusion)
     union = _union(lists)
     versions = dict(zip(union.ids, union.versions, strict=True))
-    scores = np.array([score for _, score in fused], np.float32)
+    scores = finite(np.array([score for _, score in fused], np.float64))
     return RankedPoints([id_ for id_, _ in fused], scores, [versions[id_] for id_, _ in fused])
 
 

@@ -37,6 +37,7 @@ from shard.replica import (
 from shard.shard import Shard
 from shard.shards import AppliedPositions
 from shard.store import Row
+from shard.vectors.index import finite
 from shard.vectors.sparse import SparseView
 from shard.view import ROWS_PER_STEP, ShardView
 
@@ -164,14 +165,14 @@ class LocalLease:
         ranked = rank(self._view, ranking, rows, self._deadline, plan, steps)
         ids, versions = self._view.ids(ranked.rows)
         self._rows.update(zip(ids, ranked.rows, strict=True))
-        return RankedPoints(ids, ranked.scores, versions, ranked.values, steps or [])
+        return RankedPoints(ids, ranked.scores, versions, ranked.values, steps or [], ranked.walked)
 
     def _score(self, formula: Formula, ids: Sequence[bytes], scores: Sequence[Sequence[float | None]]) -> Vectors:
-        values = np.empty(len(ids), np.float32)
+        values = np.empty(len(ids), np.float64)
         for at, point in enumerate(self._points(ids)):
             self._deadline.check()
             values[at] = formula.compiled.score(PointSubject(point, self._view), scores[at])
-        return values
+        return finite(values)
 
     def _terms(self, name: str, indexes: Sequence[int], where: Where | None) -> Terms:
         vectors = self._view.vectors[name]

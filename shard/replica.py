@@ -32,7 +32,8 @@ class RankedPoints(msgspec.Struct):
     """Points in the order of a ranking, as columns of equal length.
 
     `scores` are float32, as the dialect shows them; `versions` are of the latest write to each point. `values` are the sort keys
-    of an order or a sample. `steps` is the trace of the execution, if `explain` was set.
+    of an order or a sample. `steps` is the trace of the execution, if `explain` was set. `walked`: they were found approximately,
+    by graphs.
     """
 
     ids: list[bytes]
@@ -40,6 +41,7 @@ class RankedPoints(msgspec.Struct):
     versions: list[Version]
     values: list[int | float] | None = None
     steps: list[dict[str, Any]] = []
+    walked: bool = False
 
     def since(self, start: int, end: int | None = None) -> RankedPoints:
         """The points from index `start` up to, but not including, index `end`."""

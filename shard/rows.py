@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct
 
+import numpy as np
+from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from journal.stamps import Version
@@ -42,9 +44,38 @@ class RowsView:
             versions.append(version)
         return ids, versions
 
+    def first_by_id(self, rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+        """Those of `rows` (ascending) that may be among the first `count` by id: not many more, and all with long ids.
+
+        Compares the first bytes of the ids, eight at most.
+        """
+        if len(rows) <= count:
+            return rows
+        heads = np.concatenate([self._heads(number, rows[at] % CHUNK_ROWS) for number, at in _by_chunk(rows)])
+        short = heads[heads > 0]
+        if len(short) <= count:
+            return rows
+        first: NDArray[np.int64] = rows[heads <= np.partition(short, count - 1)[count - 1]]
+        return first
+
+    def _heads(self, number: int, at: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """The first bytes of ids in a chunk, as numbers in the order of the ids; zero for long ids."""
+        chunk = self._chunks[number]
+        assert chunk is not None, "a row that is alive is in a chunk"
+        table = np.frombuffer(chunk, np.uint8).reshape(CHUNK_ROWS, _ROW_BYTES)
+        heads: NDArray[np.uint64] = np.ascontiguousarray(table[at, _ID_AT : _ID_AT + 8]).view(">u8").ravel().astype(np.uint64)
+        return np.where(table[at, _ID_AT - 1] > 0, heads + np.uint64(1), np.uint64(0))
+
     def chunks(self) -> Iterator[tuple[int, bytearray]]:
         """The chunks and their numbers, for a checkpoint; the caller must not change them."""
         return ((number, chunk) for number, chunk in enumerate(self._chunks) if chunk is not None)
+
+
+def _by_chunk(rows: NDArray[np.int64]) -> Iterator[tuple[int, slice]]:
+    """The chunks of rows (ascending), and where in `rows` theirs are."""
+    numbers, starts = np.unique(rows // CHUNK_ROWS, return_index=True)
+    for number, start, end in zip(numbers.tolist(), starts.tolist(), [*starts[1:].tolist(), len(rows)], strict=True):
+        yield number, slice(start, end)
 
 
 class RowTable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import orjson
 
 from gateway.dialect.bodies import PayloadSelector, WithPayload, WithVector
@@ -16,7 +17,7 @@ from shard.replica import PayloadPart, RankedPoints
 
 
 def dumps(body: Any) -> bytes:
-    """Encodes an answer as JSON, including vectors."""
+    """Encodes an answer as JSON, including vectors. A float32 is written as the shortest text that is this float32."""
     return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
@@ -53,7 +54,7 @@ def hit_answers(
     """
     answers = [
         {"id": decode_id(id_), "version": stamp_of(version), "score": score}
-        for id_, version, score in zip(ranked.ids, ranked.versions, ranked.scores.tolist(), strict=True)
+        for id_, version, score in zip(ranked.ids, ranked.versions, ranked.scores, strict=True)
     ]
     if ranked.values is not None:
         for answer, value in zip(answers, ranked.values, strict=True):
@@ -73,5 +74,5 @@ def _vectors(vectors: Mapping[str, Vector]) -> Any:
 def _shown(vector: Vector) -> Any:
     """An array (shape (n,) or (m, n)), or an object of indices and values for a sparse vector."""
     if vector.dtype == SPARSE:
-        return {"indices": vector["index"].tolist(), "values": vector["value"].tolist()}
+        return {"indices": np.ascontiguousarray(vector["index"]), "values": np.ascontiguousarray(vector["value"])}
     return vector

@@ -49,7 +49,7 @@ from query.groups import Group, grouped
 from query.matrix import Matrix, matrix
 from query.pinned import Pinned
 from query.points import Point, retrieve
-from query.search import search
+from query.search import page
 from query.stages import Query, Stage
 from shard.contract import name_error
 from shard.ranking.execution import step
@@ -284,8 +284,7 @@ class _Searching:
 
     async def hits(self, stage: Stage, offset: int, shown: Shown) -> list[Answer]:
         """Executes a stage and returns its points from `offset` on."""
-        ranked = await search(self.pinned, stage, self.response.steps)
-        return await self.shown(ranked.since(offset), shown)
+        return await self.shown(await page(self.pinned, stage, offset, self.response.steps), shown)
 
     async def shown(self, ranked: RankedPoints, shown: Shown) -> list[Answer]:
         """Ranked points with their requested parts."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ from shard.ranking.examples import ByExamples, scored
 from shard.ranking.rankings import ById, Nearest, OrderBy, Ranking, Sample, SearchParams
 from shard.store import NO_ROW
 from shard.vectors.graph import CodeUse
-from shard.vectors.index import MAX_TIES, RowSet, ScoredRows, VectorView, closest
+from shard.vectors.index import RowSet, ScoredRows, VectorView, closest
 from shard.vectors.segments import DenseView
 from shard.view import ROWS_PER_STEP, ShardView
 
@@ -40,16 +40,22 @@ WALK_COST = 3
 
 QUICK_LIMIT = 100
 
+LEAST_BREADTH = 16
+
 KEY_COST = 4
 """The cost of reading the next key in id order, in rows that are sorted by their ids."""
 
 
 class RankedRows(NamedTuple):
-    """Rows in the order of a ranking, their scores (float32), and for an order or a sample their sort keys."""
+    """Rows in the order of a ranking, their scores (float32), and for an order or a sample their sort keys.
+
+    `walked`: graphs found them, approximately.
+    """
 
     rows: list[int]
     scores: Vectors
     values: list[float | int] | None = None
+    walked: bool = False
 
 
 class Plan(NamedTuple):
@@ -83,6 +89,12 @@ def planned(index: VectorView, by: Nearest, limit: int, params: SearchParams, ro
     return Plan("graph", WALK_COST * index.search_floats(limit, params.ef, _use(params)))
 
 
+def breadth(limit: int) -> int:
+    """The limit for which graphs are searched: the next power of two. So the pages of one answer are cut from few walks, and the
+    candidates of a walk are the same for all limits up to its breadth."""
+    return max(LEAST_BREADTH, 1 << (limit - 1).bit_length())
+
+
 def _use(params: SearchParams) -> CodeUse:
     return CodeUse(params.rescore, params.oversampling)
 
@@ -90,8 +102,8 @@ def _use(params: SearchParams) -> CodeUse:
 def quick_plan(view: ShardView, ranking: Ranking) -> Plan | None:
     """The plan of a ranking that takes about a millisecond at most, so that it may run on an event loop; None for others."""
     by = ranking.by
-    limit = ranking.limit + len(ranking.exclude)
-    if not isinstance(by, Nearest) or limit > QUICK_LIMIT or not view.is_selected(ranking.where):
+    limit = breadth(ranking.limit) + len(ranking.exclude)
+    if not isinstance(by, Nearest) or ranking.limit + len(ranking.exclude) > QUICK_LIMIT or not view.is_selected(ranking.where):
         return None
     rows = view.select(ranking.where)
     plan = planned(view.vectors[by.name], by, limit, ranking.params, rows)
@@ -110,13 +122,14 @@ def rank(
 ) -> RankedRows:
     """The first `ranking.limit` rows, among `among` or all, in order. `plan`: the result of `quick_plan`, if known."""
     deadline.check()
+    walked = False
     without = BitMap(point.row for point in view.find(ranking.exclude)) if ranking.exclude else _NO_ROWS
     if isinstance(ranking.by, OrderBy) and among is None:
         return _in_order(view, ranking, ranking.by, without, deadline)
     rows = _rows(view, ranking, among, deadline, steps)
     match ranking.by:
         case Nearest() as by:
-            candidates = _nearest(view, ranking, by, rows, len(without), deadline, plan, steps)
+            candidates, walked = _nearest(view, ranking, by, rows, len(without), deadline, plan, steps)
         case OrderBy() as by:
             return _by_values(view, ranking, by, (view.alive if rows is None else rows.rows) - without, deadline)
         case Sample(seed):
@@ -130,7 +143,7 @@ def rank(
         keep = np.array([row not in without for row in candidates.rows.tolist()], np.bool_)
         candidates = ScoredRows(candidates.rows[keep], candidates.scores[keep])
     higher_first = not isinstance(ranking.by, Nearest) or view.vectors[ranking.by.name].distance.higher_is_closer
-    return _cut(view, candidates, ranking.limit, higher_first)
+    return _cut(view, candidates, ranking.limit, higher_first)._replace(walked=walked)
 
 
 _NO_ROWS = BitMap()
@@ -159,24 +172,28 @@ def _nearest(
     deadline: Deadline,
     plan: Plan | None,
     steps: Steps | None,
-) -> ScoredRows:
-    """The `ranking.limit` + `more` closest rows, and those that tie with the last of them."""
+) -> tuple[ScoredRows, bool]:
+    """The `ranking.limit` + `more` closest rows, and whether graphs found them.
+
+    Also those that tie with the last of them; from graphs, those of the whole breadth.
+    """
     index, limit, params = view.vectors[by.name], ranking.limit + more, ranking.params
     size = index.size() if rows is None else len(rows)
-    plan = planned(index, by, limit, params, rows) if plan is None else plan
+    wide = breadth(ranking.limit) + more
+    plan = planned(index, by, wide, params, rows) if plan is None else plan
     with step(steps, "search", among=size) as facts:
         facts["plan"] = plan.method
         if plan.method == "scan":
-            return index.scan(by.vector, limit, rows, deadline)
+            return index.scan(by.vector, limit, rows, deadline), False
         assert isinstance(index, DenseView)
         use = _use(params)
         if steps is not None:
-            facts["ef"] = index.widths(limit, params.ef, rows, use)
-        candidates = index.search(by.vector, limit, params.ef, rows, use)
-        if len(candidates.rows) < min(limit, size):
+            facts["ef"] = index.widths(wide, params.ef, rows, use)
+        candidates = index.search(by.vector, wide, params.ef, rows, use)
+        if len(candidates.rows) < min(wide, size):
             facts["plan"] = "graph, then scan"
-            candidates = index.scan(by.vector, limit, rows, deadline)
-        return candidates
+            return index.scan(by.vector, limit, rows, deadline), False
+        return candidates, True
 
 
 def _by_examples(
@@ -188,15 +205,19 @@ def _by_examples(
 
 def _cut(view: ShardView, candidates: ScoredRows, limit: int, higher_first: bool) -> RankedRows:
     """The first `limit` of rows that are ordered by score; rows with equal scores are ordered by id."""
-    scores = candidates.scores
-    if len(scores) > 1 and (scores[1:] == scores[:-1]).any():
-        rows = candidates.rows.tolist()
-        keys = np.empty(len(rows), object)
-        keys[:] = view.ids(rows)[0]
-        sign = -1 if higher_first else 1
-        order = sorted(range(len(rows)), key=lambda at: (sign * scores[at], keys[at]))[:limit]
-        return RankedRows([rows[at] for at in order], scores[order])
-    return RankedRows(candidates.rows[:limit].tolist(), scores[:limit])
+    rows, scores = candidates
+    if len(scores) < 2 or not (scores[1:] == scores[:-1]).any():
+        return RankedRows(rows[:limit].tolist(), scores[:limit])
+    if len(scores) > limit:
+        last = scores[limit - 1]
+        begin, end = int(np.argmax(scores == last)), len(scores) - int(np.argmax(scores[::-1] == last))
+        tied = view.known.first_by_id(np.sort(rows[begin:end]), limit - begin)
+        rows = np.concatenate([rows[:begin], tied])
+        scores = np.concatenate([scores[:begin], np.full(len(tied), last)])
+    keys = view.ids(rows.tolist())[0]
+    sign = -1 if higher_first else 1
+    order = sorted(range(len(rows)), key=lambda at: (sign * scores[at], keys[at]))[:limit]
+    return RankedRows(rows[order].tolist(), scores[order])
 
 
 def _in_order(view: ShardView, ranking: Ranking, by: OrderBy, without: BitMap, deadline: Deadline) -> RankedRows:
@@ -228,10 +249,11 @@ def _first(view: ShardView, items: Iterator[tuple[float | int, int]], limit: int
     """The first `limit` of ordered items; items with equal values are ordered by id."""
     first = list(islice(items, limit))
     if len(first) == limit:
-        for item in islice(items, MAX_TIES):
-            if item[0] != first[-1][0]:
-                break
-            first.append(item)
+        last = first[-1][0]
+        ahead = [item for item in first if item[0] != last]
+        tied = {row for _, row in first[len(ahead) :]} | {row for _, row in takewhile(lambda item: item[0] == last, items)}
+        chosen = view.known.first_by_id(np.array(sorted(tied), np.int64), limit - len(ahead))
+        first = ahead + [(last, row) for row in chosen.tolist()]
     ids, _ = view.ids([row for _, row in first])
     sign = -1 if descending else 1
     ordered = sorted(zip(first, ids, strict=True), key=lambda pair: (sign * pair[0][0], pair[1]))[:limit]

@@ -98,7 +98,15 @@ def scores_at(distance: Distance, vectors: Vectors, query: Vectors, at: LocalIds
     query = np.ascontiguousarray(query, np.float32)
     by_index = _BY_INDEX[distance]
     by_index(*map(faiss.swig_ptr, (scores, query, vectors, at)), vectors.shape[1], 1, len(at))
-    return np.sqrt(scores) if distance is Distance.EUCLID else scores
+    return _roots(scores, vectors, query, at) if distance is Distance.EUCLID else scores
+
+
+def _roots(squares: Vectors, vectors: Vectors, query: Vectors, at: LocalIds) -> Vectors:
+    """Euclidean distances from their squares, some of which may be too large for float32."""
+    roots: Vectors = np.sqrt(squares)
+    if len(far := np.flatnonzero(np.isinf(roots))):
+        roots[far] = np.linalg.norm(vectors[at[far]].astype(np.float64) - query, axis=1)
+    return roots
 
 
 def similarities(distance: Distance, vectors: Vectors, query: Vectors) -> Vectors:
@@ -108,10 +116,10 @@ def similarities(distance: Distance, vectors: Vectors, query: Vectors) -> Vector
 
 
 def as_similarity(distance: Distance, scores: Vectors) -> Vectors:
-    """Converts the dialect's scores to similarities (higher is closer)."""
+    """Converts the dialect's scores to similarities (higher is closer); squares are float64, since they may be large."""
     if distance.higher_is_closer:
         return scores
-    return -(scores * scores) if distance is Distance.EUCLID else -scores
+    return -np.square(scores, dtype=np.float64) if distance is Distance.EUCLID else -scores
 
 
 def bits_of(mask: Mask) -> Bits:

@@ -20,11 +20,10 @@ from shard.deadline import NEVER, Deadline
 Rows = NDArray[np.int64]
 T = TypeVar("T")
 
-MAX_TIES = 10_000
-"""The largest number of points with the same score as the last hit that are compared by id."""
-
 EPSILON = 1.1920929e-7
 """The machine epsilon of float32."""
+
+LARGEST = float(np.finfo(np.float32).max)
 
 SORTED_BELOW = 256
 """Up to this many scores are sorted completely, without a partition first."""
@@ -185,7 +184,7 @@ def best(distance: Distance, scores: Vectors, limit: int, error: float = 0.0) ->
     """The indexes of the `limit` closest scores, closest first, and of those that tie with the last of them: that differ from it
     by `error` at most.
 
-    The caller decides between ties by their ids. If there are more than MAX_TIES, the result has an arbitrary part of them.
+    The caller decides between ties by their ids.
     """
     order = -scores if distance.higher_is_closer else scores
     if len(order) <= SORTED_BELOW:
@@ -200,7 +199,7 @@ def best(distance: Distance, scores: Vectors, limit: int, error: float = 0.0) ->
     last = order[chosen[-1]]
     ties = order == last if not error else np.abs(order - last) <= error
     if np.count_nonzero(ties) > 1:
-        chosen = np.concatenate([chosen[order[chosen] < last - error], np.flatnonzero(ties)[: max(limit, MAX_TIES)]])
+        chosen = np.concatenate([chosen[order[chosen] < last - error], np.flatnonzero(ties)])
     return chosen[np.argsort(order[chosen], kind="stable")]
 
 
@@ -223,8 +222,19 @@ def grown_capacity(count: int, capacity: int) -> int:
 
 
 def normalised(vectors: Vectors) -> Vectors:
-    """Vectors, shape (n, d), scaled to unit length; zero vectors stay zero."""
-    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, np.newaxis]
-    norms[norms == 0] = 1
-    unit: Vectors = vectors / norms
+    """Vectors, shape (n, d), scaled to unit length. Zero vectors stay zero, and vectors of unit length stay as they are, so that
+    a vector that was read and is sent again does not change.
+
+    In float64, where no square of a float32 is too small or too large. Each vector is computed for itself: a sum over the last
+    axis does not depend on the number of rows.
+    """
+    wide = vectors.astype(np.float64)
+    squares = np.square(wide).sum(axis=1)
+    squares[(squares == 0) | (np.abs(squares - 1) <= 2 * EPSILON)] = 1
+    unit: Vectors = (wide / np.sqrt(squares)[:, np.newaxis]).astype(np.float32)
     return unit
+
+
+def finite(scores: NDArray[np.float64]) -> Vectors:
+    """Scores as float32; what is too large for it becomes its largest number."""
+    return np.clip(scores, -LARGEST, LARGEST).astype(np.float32)

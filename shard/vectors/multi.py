@@ -16,7 +16,7 @@ from catalog.collection import Distance
 from journal.records import Vector, Vectors
 from shard.deadline import NEVER, Deadline
 from shard.vectors.graph import similarities
-from shard.vectors.index import InMemory, Rows, RowSet, ScoredRows, closest, grown_capacity, reallocated
+from shard.vectors.index import InMemory, Rows, RowSet, ScoredRows, closest, finite, grown_capacity, reallocated
 
 CHUNK_VECTORS = 16_384
 """Vectors that are compared at a time, which bounds memory."""
@@ -67,14 +67,14 @@ class MultiView:
         ends = np.cumsum(lengths)
         at = np.arange(int(ends[-1])) + np.repeat(self._starts[points] - (ends - lengths), lengths)
         vectors = self._vectors[at]
-        total = np.zeros(len(points), np.float32)
+        total = np.zeros(len(points), np.float64)
         for one in example:
             deadline.check()
             total += np.maximum.reduceat(similarities(self.distance, vectors, one), ends - lengths)
         # Similarities are negated distances, squared for Euclid; the dialect shows the distance.
         if self.distance is Distance.EUCLID:
-            return np.sqrt(np.abs(total))
-        return np.abs(total) if self.distance is Distance.MANHATTAN else total
+            return finite(np.sqrt(np.abs(total)))
+        return finite(np.abs(total) if self.distance is Distance.MANHATTAN else total)
 
 
 class MultiIndex(InMemory):

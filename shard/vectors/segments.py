@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -57,6 +57,10 @@ CODES_GAIN = 8
 
 SEGMENT_FLOATS = 500_000
 """The fixed cost of searching a segment, in floats of a scan."""
+
+TIES_GROWTH = 4
+MAX_TIED = 1_000
+"""When all candidates tie, TIES_GROWTH times as many are taken, up to those for MAX_TIED hits; then all rows are compared."""
 
 NO_IDS: LocalIds = np.empty(0, np.int64)
 
@@ -288,14 +292,32 @@ class DenseView(NamedTuple):
     def _search_graph(
         self, view: SegmentView, graph: Graph, query: Vectors, limit: int, width: int, rows: RowSet | None, use: CodeUse
     ) -> ScoredRows:
-        local = graph.search(query, min(view.end, graph.fetched(limit, use)), width, _allowed(view, rows))
-        return self._ranked(view, query, local if use.rescore else local[:limit], limit)
+        def walk(limit: int) -> LocalIds:
+            fetched = min(view.end, graph.fetched(limit, use))
+            local = graph.search(query, fetched, max(width, fetched), _allowed(view, rows))
+            return local if use.rescore else local[:limit]
+
+        return self._best_of(view, query, limit, rows, walk)
 
     def _search_codes(self, view: SegmentView, codes: FlatCodes, query: Vectors, limit: int, rows: RowSet | None) -> ScoredRows:
         allowed = _allowed(view, rows)
         if allowed is None and view.end < view.segment.count:  # the codes include rows that were added after this view
             allowed = bits_of(np.ones(view.end, np.bool_))
-        return self._ranked(view, query, codes.search(query, limit, allowed), limit)
+        return self._best_of(view, query, limit, rows, lambda limit: codes.search(query, limit, allowed))
+
+    def _best_of(
+        self, view: SegmentView, query: Vectors, limit: int, rows: RowSet | None, candidates: Callable[[int], LocalIds]
+    ) -> ScoredRows:
+        """The `limit` closest of the candidates for a limit. When all that were not needed tie with the last hit, there may be
+        more such points, so more candidates are taken, and at last all rows."""
+        wanted = limit
+        while wanted < min(MAX_TIED, view.alive_count):
+            local = candidates(wanted)
+            ranked = self._ranked(view, query, local, limit)
+            if len(ranked.rows) <= limit or len(ranked.rows) < len(local):
+                return ranked
+            wanted *= TIES_GROWTH
+        return self._scan_one(view, query, limit, rows)
 
     def _ranked(self, view: SegmentView, query: Vectors, local: LocalIds, limit: int) -> ScoredRows:
         """The `limit` closest of some candidates, ranked by their vectors."""

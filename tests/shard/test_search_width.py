@@ -27,7 +27,7 @@ TOPICS = Topics()
 HOME = TopicPartition(TOPICS.tier(1), 0)
 
 
-@pytest.mark.parametrize(("params", "ef"), [(SearchParams(), DEFAULT_EF), (SearchParams(ef=99), 99), (SearchParams(ef=1), 22)])
+@pytest.mark.parametrize(("params", "ef"), [(SearchParams(), DEFAULT_EF), (SearchParams(ef=99), 99), (SearchParams(ef=1), 30)])
 def test_explain_tells_the_width_that_was_used(tmp_path: Path, params: SearchParams, ef: int) -> None:
     collection = Collection("c", 0, CollectionConfig({"": VectorParams(8, Distance.DOT)}), [[0 for _ in TIERS]])
     shard = Shard(tmp_path, collection, 0, TOPICS, Limits(), lambda task: task(), SegmentPolicy(seal_rows=50))
