@@ -8,8 +8,8 @@ import pytest
 from qdrant_client import QdrantClient, models
 
 from tests.gateway.dialect.congruence.comparison import Ask, compare
-from tests.gateway.dialect.congruence.congruent_points import ALL, OTHER
-from tests.gateway.dialect.congruence.questions import AT, EVEN, LISTS, RRF
+from tests.gateway.dialect.congruence.congruent_points import ALL, COUNT, OTHER
+from tests.gateway.dialect.congruence.questions import AT, EVEN, RRF, prefetch
 
 
 def groups(group_by: str, **kwargs: Any) -> Ask:
@@ -22,7 +22,7 @@ GROUPS = {
     "mixed": groups("group", query=AT["euclid"], using="euclid", limit=20, group_size=2, with_payload=["group"]),
     "inner": groups("parts[].size", query=AT["many"], using="many", limit=9, with_vectors=["cos"]),
     "sparse": groups("n", query=AT["rare"], using="rare", limit=50, group_size=1),
-    "fusion": groups("tag", prefetch=LISTS[:2], query=RRF, group_size=20),
+    "fusion": groups("tag", prefetch=[prefetch("cos", COUNT), prefetch("dot", COUNT)], query=RRF, group_size=20),
     "by id": groups("tag", group_size=2),
     "lookup": groups("n", query=AT["cos"], using="cos", limit=9, with_lookup=OTHER),
     "lookup in parts": groups(

@@ -72,7 +72,7 @@ STAGES = {
     "formula, threshold": query(FORMULA, prefetch=LISTS[:2], limit=COUNT, score_threshold=2.0),
     "formula of fusion": query(
         models.FormulaQuery(formula=models.MultExpression(mult=[2.0, "$score"])),
-        prefetch=models.Prefetch(prefetch=LISTS, query=RRF, limit=40),
+        prefetch=models.Prefetch(prefetch=LISTS, query=RRF, limit=COUNT),
         limit=COUNT,
     ),
     "by id of a filter": query(None, query_filter=EVEN, limit=COUNT),
