@@ -11,6 +11,7 @@ from catalog.collection import (
     BinaryQuantization,
     Collection,
     CollectionConfig,
+    Datatype,
     Distance,
     HnswConfig,
     ProductQuantization,
@@ -159,6 +160,7 @@ def _vector_params(name: str, params: VectorParamsBody) -> VectorParams:
         params.multivector_config is not None,
         _quantization(f"{_label(name)}.quantization_config", params.quantization_config),
         _kept(params, params.hints) | _nested("hnsw_config", _kept(params.hnsw_config, _HNSW_KEPT)),
+        params.datatype or Datatype.FLOAT32,
     )
 
 
@@ -212,6 +214,9 @@ def _quantization(label: str, body: QuantizationBody | None) -> Quantization | N
 
 def _described_vector(params: VectorParams) -> dict[str, Any]:
     description: dict[str, Any] = {"size": params.size, "distance": params.distance.value} | params.kept
+    description.pop("datatype", None)  # what earlier releases were given, and did not use
+    if params.datatype is not Datatype.FLOAT32:
+        description["datatype"] = params.datatype.value
     if params.hnsw is not None:
         description["hnsw_config"] = {"m": params.hnsw.m, "ef_construct": params.hnsw.ef_construct} | params.kept.get(
             "hnsw_config", {}

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from catalog.collection import (
     BinaryQuantization,
+    Datatype,
     Distance,
     HnswConfig,
     ProductQuantization,
@@ -120,18 +121,20 @@ def bits_of(mask: Mask) -> Bits:
 
 
 class GraphSpec(msgspec.Struct, frozen=True):
-    """The build parameters of a graph."""
+    """The build parameters of a graph; `datatype` is that of the stored vectors."""
 
     hnsw: HnswConfig = HnswConfig()
     quantization: Quantization | None = None
+    datatype: Datatype = Datatype.FLOAT32
 
 
 class _GraphFile(msgspec.Struct):
-    """The content of `graph.json`. Files of earlier releases have no `ef`."""
+    """The content of `graph.json`. Files of earlier releases have no `ef` and no `datatype`."""
 
     hnsw: HnswConfig = HnswConfig()
     quantization: Quantization | None = None
     ef: int = DEFAULT_EF
+    datatype: Datatype = Datatype.FLOAT32
 
 
 class CodeUse(NamedTuple):
@@ -195,12 +198,12 @@ class Graph:
         _read_ahead(folder / "graph.faiss")
         file = msgspec.json.decode((folder / "graph.json").read_bytes(), type=_GraphFile)
         index = faiss.read_index(str(folder / "graph.faiss"), faiss.IO_FLAG_MMAP_IFC)
-        return cls(index, GraphSpec(file.hnsw, file.quantization), file.ef)
+        return cls(index, GraphSpec(file.hnsw, file.quantization, file.datatype), file.ef)
 
     def write(self, folder: Path) -> None:
         """Writes `graph.faiss` and `graph.json`. Raises RuntimeError or OSError."""
         faiss.write_index(self._index, str(folder / "graph.faiss"))
-        file = _GraphFile(self.spec.hnsw, self.spec.quantization, self.ef)
+        file = _GraphFile(self.spec.hnsw, self.spec.quantization, self.ef, self.spec.datatype)
         (folder / "graph.json").write_bytes(msgspec.json.encode(file))
 
     def code_bytes(self) -> int:
@@ -486,6 +489,8 @@ def _empty_index(vectors: Vectors, distance: Distance, spec: GraphSpec) -> Any:
         return index
     if distance is Distance.COSINE:
         return faiss.IndexHNSWSQ(size, faiss.ScalarQuantizer.QT_8bit_uniform, links, metric)
+    if spec.datatype is Datatype.UINT8 and distance is not Distance.MANHATTAN:
+        return faiss.IndexHNSWSQ(size, faiss.ScalarQuantizer.QT_8bit_direct, links, metric)
     if distance is Distance.MANHATTAN or float(np.abs(vectors).max()) > _HALF_LIMIT:
         return faiss.IndexHNSWFlat(size, links, metric)
     return faiss.IndexHNSWSQ(size, faiss.ScalarQuantizer.QT_fp16, links, metric)
