@@ -87,7 +87,14 @@ class BinaryQuantization(msgspec.Struct, frozen=True, omit_defaults=True, tag="b
     always_ram: bool | None = None
 
 
-Quantization = ScalarQuantization | ProductQuantization | BinaryQuantization
+class TurboQuantization(msgspec.Struct, frozen=True, omit_defaults=True, tag="turbo"):
+    """Codes of few bits per dimension, of rotated vectors, so that the distribution of their numbers does not matter."""
+
+    bits: Literal["bits1", "bits1_5", "bits2", "bits4"] = "bits4"
+    always_ram: bool | None = None
+
+
+Quantization = ScalarQuantization | ProductQuantization | BinaryQuantization | TurboQuantization
 
 
 class VectorParams(msgspec.Struct, frozen=True, omit_defaults=True):

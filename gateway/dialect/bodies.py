@@ -88,13 +88,21 @@ class BinaryBody(Body):
     memory: MemoryPlace | None = None
 
 
+class TurboBody(Body):
+    hints = ("always_ram", "memory")
+
+    bits: Literal["bits1", "bits1_5", "bits2", "bits4"] | None = None
+    always_ram: bool | None = None
+    memory: MemoryPlace | None = None
+
+
 class QuantizationBody(Body):
     """One of these kinds."""
 
     scalar: ScalarBody | None = None
     product: ProductBody | None = None
     binary: BinaryBody | None = None
-    turbo: None = None
+    turbo: TurboBody | None = None
 
 
 class MultivectorBody(Body):

@@ -18,15 +18,20 @@ from catalog.collection import (
     Quantization,
     ScalarQuantization,
     SparseParams,
+    TurboQuantization,
     VectorParams,
 )
 from catalog.strict_mode import StrictMode
 from gateway.dialect.bodies import (
+    BinaryBody,
     Body,
     CreateCollectionBody,
     HnswBody,
+    ProductBody,
     QuantizationBody,
+    ScalarBody,
     SparseParamsBody,
+    TurboBody,
     UpdateCollectionBody,
     VectorParamsBody,
     VectorParamsDiff,
@@ -200,16 +205,18 @@ def _changed_quantization(label: str, body: QuantizationBody | str) -> Quantizat
 
 
 def _quantization(label: str, body: QuantizationBody | None) -> Quantization | None:
-    match body:
-        case None:
-            return None
-        case QuantizationBody(scalar=scalar, product=None, binary=None) if scalar:
+    if body is None:
+        return None
+    match [kind for kind in (body.scalar, body.product, body.binary, body.turbo) if kind is not None]:
+        case [ScalarBody() as scalar]:
             return ScalarQuantization(scalar.quantile, scalar.always_ram)
-        case QuantizationBody(scalar=None, product=product, binary=None) if product:
+        case [ProductBody() as product]:
             return ProductQuantization(product.compression, product.always_ram)
-        case QuantizationBody(scalar=None, product=None, binary=binary) if binary:
+        case [BinaryBody() as binary]:
             return BinaryQuantization(binary.encoding, binary.query_encoding, binary.always_ram)
-    raise BadRequest(f"{label} needs exactly one of scalar, product, binary")
+        case [TurboBody() as turbo]:
+            return TurboQuantization(turbo.bits or "bits4", turbo.always_ram)
+    raise BadRequest(f"{label} needs exactly one of scalar, product, binary, turbo")
 
 
 def _described_vector(params: VectorParams) -> dict[str, Any]:
@@ -233,6 +240,8 @@ def _described_sparse(params: SparseParams) -> dict[str, Any]:
 def _described_quantization(quantization: Quantization) -> dict[str, Any]:
     fields = msgspec.to_builtins(quantization)
     kind = fields.pop("type")
+    if isinstance(quantization, TurboQuantization):
+        fields["bits"] = quantization.bits  # also by default
     return {kind: fields | ({"type": "int8"} if kind == "scalar" else {})}
 
 

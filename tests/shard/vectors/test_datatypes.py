@@ -141,6 +141,28 @@ def test_a_rotation_keeps_products_and_can_be_undone(width: int) -> None:
     assert np.allclose(Rotation.of(width).undo(rotated)[:, : vectors.shape[1]], vectors, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("datatype", "distance", "most_bytes"),
+    [(Datatype.TURBO4, Distance.COSINE, 64 + 32), (Datatype.UINT8, Distance.EUCLID, 128), (Datatype.FLOAT16, Distance.DOT, 256)],
+)
+def test_codes_of_a_graph_are_not_larger_than_the_vectors(
+    tmp_path: Path, datatype: Datatype, distance: Distance, most_bytes: int
+) -> None:
+    encoding = Encoding(datatype, distance, 128)
+    centres = np.random.default_rng(1).uniform(0, 255, (30, 128))
+    vectors = np.clip(centres.repeat(40, axis=0) + np.random.default_rng(2).normal(0, 40, (1200, 128)), 0, 255).astype(np.float32)
+    index = built(tmp_path, encoding, vectors)
+    graphs = [view.segment.graph for view in index.view.segments if view.segment.graph is not None]
+    assert graphs
+    for graph in graphs:
+        assert graph.code_bytes() <= most_bytes * len(graph)
+    hits = 0
+    for query in vectors[::40]:
+        asked = query / np.linalg.norm(query) if encoding.normalises else query
+        hits += len({*index.view.scan(asked, 10).rows} & {*index.view.search(asked, 10).rows})
+    assert hits >= 0.95 * 300
+
+
 def test_files_of_another_datatype_are_not_taken(tmp_path: Path) -> None:
     built(tmp_path, Encoding(Datatype.FLOAT16, Distance.DOT, 24), written(24))
     other = opened(tmp_path, Encoding(Datatype.UINT8, Distance.DOT, 24))
