@@ -18,7 +18,7 @@ import msgspec
 
 from bench.data import FIELDS, Data
 from bench.vecraft_server import upsert_bodies
-from catalog.collection import Collection, CollectionConfig, Distance, VectorParams
+from catalog.collection import Collection, CollectionConfig, Datatype, Distance, VectorParams
 from gateway.dialect.bodies import UpsertBody
 from gateway.dialect.upserts import upsert_of
 from journal import codec
@@ -34,6 +34,7 @@ from shard.contract import contract_error
 from shard.join import PointState
 from shard.shard import Shard
 from shard.store import Changes, Store, VectorFormat
+from shard.vectors.datatypes import Encoding
 from shard.vectors.graph import Graph, GraphSpec
 
 VECTORS = 10_000
@@ -66,7 +67,8 @@ def rates(data: Data) -> dict[str, float]:
         step("append to the log, synced one by one", lambda value: journal.append(_PARTITION, value).result(), values)
         journal.close()
         step("decode Avro", codec.decode, values)
-        store = Store(Path(folder) / "store", {"": VectorFormat()})
+        floats = Encoding(Datatype.FLOAT32, Distance.COSINE, data.vectors.shape[1])
+        store = Store(Path(folder) / "store", {"": VectorFormat(floats)})
         step("write rows to RocksDB", _row_writer(store), operations)
         store.close()
         entries = [(Entry(_PARTITION, at, at, None, b"", ()), record) for at, record in enumerate(records)]

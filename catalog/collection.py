@@ -34,6 +34,17 @@ class Distance(StrEnum):
         return self in (Distance.COSINE, Distance.DOT)
 
 
+class Datatype(StrEnum):
+    """How the numbers of a dense vector are stored."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    UINT8 = "uint8"
+    """Integers from 0 to 255; other numbers are truncated."""
+    TURBO4 = "turbo4"
+    """Codes of four bits per number."""
+
+
 class Consistency(StrEnum):
     """The consistency level of a read (V10)."""
 
@@ -76,7 +87,14 @@ class BinaryQuantization(msgspec.Struct, frozen=True, omit_defaults=True, tag="b
     always_ram: bool | None = None
 
 
-Quantization = ScalarQuantization | ProductQuantization | BinaryQuantization
+class TurboQuantization(msgspec.Struct, frozen=True, omit_defaults=True, tag="turbo"):
+    """Codes of few bits per dimension, of rotated vectors, so that the distribution of their numbers does not matter."""
+
+    bits: Literal["bits1", "bits1_5", "bits2", "bits4"] = "bits4"
+    always_ram: bool | None = None
+
+
+Quantization = ScalarQuantization | ProductQuantization | BinaryQuantization | TurboQuantization
 
 
 class VectorParams(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -91,6 +109,7 @@ class VectorParams(msgspec.Struct, frozen=True, omit_defaults=True):
     multi: bool = False
     quantization: Quantization | None = None
     kept: dict[str, Any] = {}
+    datatype: Datatype = Datatype.FLOAT32
 
 
 class SparseParams(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -54,7 +54,10 @@ class VectorColumn(msgspec.Struct, frozen=True):
 
     def each(self) -> Sequence[Vector]:
         """The vector of each point, read-only. Raises ValueError when `data` does not match `size` and `lengths`."""
-        elements = np.frombuffer(self.data, SPARSE) if self.size == 0 and self.lengths is not None else self.array()
+        return self.split(np.frombuffer(self.data, SPARSE) if self.size == 0 and self.lengths is not None else self.array())
+
+    def split(self, elements: Vector) -> Sequence[Vector]:
+        """The part of `elements`, as many as those of `array`, that belongs to each point. Raises ValueError as `each`."""
         if self.lengths is None:
             return list(elements)
         if sum(self.lengths) != len(elements) or any(length < 0 for length in self.lengths):

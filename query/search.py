@@ -26,6 +26,7 @@ from shard.ranking.execution import LEAST_BREADTH, Steps, step
 from shard.ranking.formula import Formula
 from shard.ranking.rankings import ById, Nearest, OrderBy, Ranking, Sample
 from shard.replica import Answer, RankedPoints
+from shard.vectors.datatypes import Encoding, normalises
 from shard.vectors.index import finite, normalised
 from shard.vectors.sparse import idf
 
@@ -35,7 +36,7 @@ class QueryError(ValueError):
 
 
 def prepare(collection: Collection, name: str, vector: Vector) -> Vector:
-    """Prepares a query vector for the collection: checked, and normalised to unit length for Cosine. Raises QueryError."""
+    """Prepares a query vector for the collection: checked, and scaled to unit length where vectors are. Raises QueryError."""
     config = collection.config
     if name in config.sparse_vectors:
         if vector.dtype != SPARSE:
@@ -54,7 +55,7 @@ def prepare(collection: Collection, name: str, vector: Vector) -> Vector:
     square = float(np.vdot(vector, vector))
     if not isfinite(square):
         raise QueryError("query vector has values that are not finite, or too large for float32")
-    if params.distance is not Distance.COSINE:
+    if not normalises(params.datatype, params.distance):
         return vector
     return normalised(vector) if params.multi else normalised(vector[np.newaxis])[0]
 
@@ -209,9 +210,12 @@ class _Search:
         params = self._pinned.collection.config.vectors.get(query.name)
         distance = Distance.DOT if params is None else params.distance
         with step(self._steps, "diversity", candidates=len(candidates.ids)):
-            ordered = [vectors[id_] for id_ in candidates.ids]
+            target, ordered = query.vector, [vectors[id_] for id_ in candidates.ids]
+            if params is not None:
+                encoding = Encoding(params.datatype, distance, params.size)
+                target, ordered = encoding.compared_query(target), list(map(encoding.compared_read, ordered))
             diversity, deadline = stage.diversity.diversity, self._pinned.deadline
-            work = partial(diversified, distance, query.vector, ordered, diversity, stage.limit, deadline)
+            work = partial(diversified, distance, target, ordered, diversity, stage.limit, deadline)
             order = await self._pinned.run(len(ordered) * stage.limit, work)
         return _taken(candidates, order)
 

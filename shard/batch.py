@@ -10,7 +10,6 @@ import msgspec
 import numpy as np
 from pyroaring import BitMap
 
-from catalog.collection import Distance
 from journal.hlc import COUNTER_BITS
 from journal.log import Entry, TopicPartition
 from journal.records import (
@@ -34,7 +33,6 @@ from shard.decisions import Attempt, Decision
 from shard.history import Condition, Write, current_write, fold, holds
 from shard.join import PointState
 from shard.store import NO_ROW, Changes, Progress
-from shard.vectors.index import normalised
 
 if TYPE_CHECKING:
     from shard.shard import Shard
@@ -320,13 +318,12 @@ class WriteBatch:
         self._history.setdefault(point_id, {})[version] = write.encoded()
 
     def _by_point(self, columns: Sequence[VectorColumn], count: int) -> list[dict[str, Vector]]:
-        """The vectors of each point by name, normalised to unit length where the distance is Cosine."""
+        """The vectors of each point by name, as they are stored."""
         by_point: list[dict[str, Vector]] = [{} for _ in range(count)]
         for column in columns:
-            params = self._shard.collection.config.vectors.get(column.name)
-            if params is not None and params.distance is Distance.COSINE:
-                column = msgspec.structs.replace(column, data=normalised(column.array()).tobytes())
-            for index, vector in zip(column.indexes(count), column.each(), strict=True):
+            encoding = self._shard.store.formats[column.name].encoding
+            vectors = column.each() if encoding is None else column.split(encoding.encode(column.array()))
+            for index, vector in zip(column.indexes(count), vectors, strict=True):
                 by_point[index][column.name] = vector
         return by_point
 

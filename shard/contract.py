@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import orjson
 
-from catalog.collection import Collection
+from catalog.collection import Collection, Datatype, Distance
 from journal.ids import decode_id
 from journal.records import PatchPayload, PatchVectors, PointOperation, ReplacePayload, UnsetVectors, Upsert, VectorColumn
+from shard.vectors.datatypes import MAX_HALF
 
 MAX_MULTI_FLOATS = 1 << 17
 """The largest number of floats in one multi-vector; a point must fit into a record of 900 KB."""
@@ -106,10 +107,12 @@ def _check_dense(collection: Collection, column: VectorColumn) -> None:
             )
     elif column.lengths is not None:
         raise ValueError(f"Wrong input: Conversion between multi and regular vectors failed{_of(column.name)}")
-    vectors = column.array()
+    vectors, params = column.array(), collection.config.vectors[column.name]
     # The sum of squares must also fit into float32, or scores would not be finite.
     if not np.isfinite(np.einsum("ij,ij->i", vectors, vectors)).all():
         raise ValueError(f"vector has values that are not finite, or too large for float32{_of(column.name)}")
+    if params.datatype is Datatype.FLOAT16 and params.distance is not Distance.COSINE and np.abs(vectors).max() > MAX_HALF:
+        raise ValueError(f"vector has values above {MAX_HALF:g}, the bound of float16{_of(column.name)}")
 
 
 def _check_sparse(column: VectorColumn) -> None:

@@ -205,7 +205,7 @@ class LocalLease:
         if not rows:
             return Held(0, 0)
         share = len(alive) / len(rows)
-        vectors = sum(vector.nbytes for row in rows for vector in self._view.vectors_of(row).values())
+        vectors = sum(map(self._view.vector_bytes, rows))
         payload = sum(len(point.payload) for point in self._view.points(rows))
         return Held(int(share * vectors), int(share * payload))
 

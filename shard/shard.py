@@ -35,6 +35,7 @@ from shard.replica import Attempted, Outcome
 from shard.rows import RowTable
 from shard.settling import Settling
 from shard.store import Changes, Progress, Store, VectorFormat, VectorFormats
+from shard.vectors.datatypes import Encoding
 from shard.vectors.graph import GraphSpec
 from shard.vectors.index import VectorIndex, VectorView
 from shard.vectors.multi import MultiIndex
@@ -360,8 +361,11 @@ class Shard:
 
 
 def _vector_formats(config: CollectionConfig) -> VectorFormats:
-    dense = {name: VectorFormat(size=params.size if params.multi else None) for name, params in config.vectors.items()}
-    return dense | {name: VectorFormat(sparse=True) for name in config.sparse_vectors}
+    dense = {
+        name: VectorFormat(Encoding(params.datatype, params.distance, params.size), params.multi)
+        for name, params in config.vectors.items()
+    }
+    return dense | {name: VectorFormat() for name in config.sparse_vectors}
 
 
 def _vector_indexes(
@@ -370,7 +374,7 @@ def _vector_indexes(
     indexes: dict[str, VectorIndex] = {name: SparseIndex() for name in config.sparse_vectors}
     for number, (name, params) in enumerate(sorted(config.vectors.items())):
         if params.multi:
-            indexes[name] = MultiIndex(params.distance, params.size)
+            indexes[name] = MultiIndex(params.distance, params.size, params.datatype)
         else:
             store, spec = SegmentStore(folder / str(number)), graph_spec(config, name)
             indexes[name] = DenseIndex(store, params.distance, params.size, spec, lock, policy)
@@ -379,4 +383,5 @@ def _vector_indexes(
 
 def graph_spec(config: CollectionConfig, name: str) -> GraphSpec:
     """How graphs of a dense vector are built: by its own settings, else by the collection's."""
-    return GraphSpec(config.vectors[name].hnsw or config.hnsw, config.quantization_of(name))
+    params = config.vectors[name]
+    return GraphSpec(params.hnsw or config.hnsw, config.quantization_of(name), params.datatype)

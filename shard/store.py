@@ -40,6 +40,7 @@ from journal.stamps import NEVER, Version
 from shard.decisions import Attempt, Decision
 from shard.history import Write, decode_write
 from shard.join import PointState
+from shard.vectors.datatypes import Encoding
 
 log = logging.getLogger(__name__)
 
@@ -185,17 +186,22 @@ class Changes:
 
 
 class VectorFormat(NamedTuple):
-    """How the bytes of a vector are decoded: as a dense vector, a multi-vector of vectors of `size`, or a sparse vector."""
+    """How the bytes of a vector are decoded: by `encoding`, of a multi-vector or not; without one as a sparse vector."""
 
-    sparse: bool = False
-    size: int | None = None
+    encoding: Encoding | None = None
+    multi: bool = False
+
+    def stored(self, data: bytes) -> Vector:
+        """The vector as it is stored, read-only."""
+        if self.encoding is None:
+            return np.frombuffer(data, SPARSE)
+        flat = np.frombuffer(data, self.encoding.dtype)
+        return flat.reshape(-1, self.encoding.width) if self.multi else flat
 
     def decode(self, data: bytes) -> Vector:
-        """The vector, read-only."""
-        if self.sparse:
-            return np.frombuffer(data, SPARSE)
-        flat = np.frombuffer(data, "<f4")
-        return flat if self.size is None else flat.reshape(-1, self.size)
+        """The vector as a client reads it: dense ones are of float32."""
+        stored = self.stored(data)
+        return stored if self.encoding is None else self.encoding.decode(stored)
 
 
 VectorFormats = Mapping[str, VectorFormat]
@@ -207,7 +213,7 @@ class Store:
     def __init__(self, path: Path, formats: VectorFormats) -> None:
         path.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._formats = formats
+        self.formats = formats
         options = _options()
         self._db = Rdict(str(path), options, column_families=dict.fromkeys(_FAMILIES, options))
         self.families: dict[str, ColumnFamily] = {name: self._db.get_column_family_handle(name) for name in _FAMILIES}
@@ -228,7 +234,7 @@ class Store:
         if data is None:
             return PointState(), NO_ROW
         stored = _decode_point(data)
-        payload, vectors = stored.waiting_payload, _arrays(self._formats, stored.waiting_vectors)
+        payload, vectors = stored.waiting_payload, _stored(self.formats, stored.waiting_vectors)
         if stored.row != NO_ROW:
             payload = _decode_row(self._rows[stored.row.to_bytes(8, "big")])[1]
             vectors = self.vectors(stored.row)
@@ -237,14 +243,14 @@ class Store:
         return PointState(stored.full, alive, floor, stored.keys, stored.names, payload, vectors, stored.decided), stored.row
 
     def vectors(self, row: int) -> dict[str, Vector]:
-        """The vectors of a row by name; empty when the row does not exist."""
+        """The vectors of a row by name, as they are stored; empty when the row does not exist."""
         data = self._vectors.get(row.to_bytes(8, "big"))
-        return {} if data is None else _arrays(self._formats, _decode_vectors(data))
+        return {} if data is None else _stored(self.formats, _decode_vectors(data))
 
     def existing_vectors(self, rows: Iterable[int]) -> Iterator[tuple[int, dict[str, Vector]]]:
-        """The existing rows among `rows`, with their vectors by name. Only for the writing thread."""
+        """The existing rows among `rows`, with their vectors by name, as they are stored. Only for the writing thread."""
         for row, data in self._existing(self._vectors, rows):
-            yield row, _arrays(self._formats, _decode_vectors(data))
+            yield row, _stored(self.formats, _decode_vectors(data))
 
     def scan_rows(self) -> Iterator[Row]:
         """All live points in row order. Only for the writing thread."""
@@ -253,7 +259,7 @@ class Store:
 
     def view(self) -> StoreView:
         """A snapshot."""
-        return StoreView(self._points.snapshot(), self._rows.snapshot(), self._vectors.snapshot(), self._formats)
+        return StoreView(self._points.snapshot(), self._rows.snapshot(), self._vectors.snapshot(), self.formats)
 
     def history(self, point_id: bytes) -> dict[Version, Write]:
         """The writes to a point that cannot be read back from its current state. Only for the writing thread."""
@@ -265,7 +271,7 @@ class Store:
 
     def decode_write(self, data: bytes) -> Write:
         """The write whose stored form is `data`."""
-        return decode_write(data, lambda name, raw: self._formats[name].decode(raw))
+        return decode_write(data, lambda name, raw: self.formats[name].stored(raw))
 
     def decision(self, tier: int, offset: int) -> Decision | None:
         """What became of a record with conditions; None when there is none at this offset of the home partition in the tier."""
@@ -394,8 +400,15 @@ class StoreView:
         return [Row(number, *_decode_row(self._rows[number.to_bytes(8, "big")])) for number in numbers]
 
     def vectors(self, row: int) -> dict[str, Vector]:
-        """The vectors of a row by name."""
-        return _arrays(self._formats, _decode_vectors(self._vectors[row.to_bytes(8, "big")]))
+        """The vectors of a row by name, as a client reads them."""
+        return {name: self._formats[name].decode(data) for name, data in self._vector_data(row).items()}
+
+    def vector_sizes(self, row: int) -> dict[str, int]:
+        """The vectors of a row by name: the bytes of each, as stored."""
+        return {name: len(data) for name, data in self._vector_data(row).items()}
+
+    def _vector_data(self, row: int) -> dict[str, bytes]:
+        return _decode_vectors(self._vectors[row.to_bytes(8, "big")])
 
     def scan_points(self, start: bytes = b"") -> Iterator[tuple[bytes, int]]:
         """Ids and rows of all points in id order, from `start` (inclusive); NO_ROW for deleted points.
@@ -447,8 +460,8 @@ def _progress_key(partition: TopicPartition) -> bytes:
     return b"p" + str(partition).encode()
 
 
-def _arrays(formats: VectorFormats, vectors: Mapping[str, bytes]) -> dict[str, Vector]:
-    return {name: formats[name].decode(data) for name, data in vectors.items()}
+def _stored(formats: VectorFormats, vectors: Mapping[str, bytes]) -> dict[str, Vector]:
+    return {name: formats[name].stored(data) for name, data in vectors.items()}
 
 
 def _get(snapshot: Snapshot, key: bytes) -> Any:

@@ -112,8 +112,12 @@ class ShardView:
         return self._store.rows(rows)
 
     def vectors_of(self, row: int) -> dict[str, Any]:
-        """The vectors of a point by name."""
+        """The vectors of a point by name, as a client reads them."""
         return self._store.vectors(row)
+
+    def vector_bytes(self, row: int) -> int:
+        """The bytes of a point's vectors, as stored."""
+        return sum(self._store.vector_sizes(row).values())
 
     def ids_from(self, start: bytes, deadline: Deadline) -> Iterator[tuple[bytes, int]]:
         """Ids and rows of all points in id order, from `start` (inclusive); NO_ROW for deleted ones."""
@@ -220,7 +224,7 @@ class ShardView:
 
     def vector_names(self, row: int) -> Set[str]:
         """The names of the vectors that a row has."""
-        return self._store.vectors(row).keys()
+        return self._store.vector_sizes(row).keys()
 
     def field_index(self, path: str, indexes: Mapping[str, FieldIndex]) -> FieldIndex | None:
         """The index of a field among `indexes`, if its schema is the one in this view's collection."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from catalog.collection import Consistency, Distance
+from catalog.collection import Consistency, Datatype, Distance
 from gateway.admission.strict_mode import StrictModeBody
 from gateway.log_level import Level
 from journal.ids import ExternalId
@@ -88,13 +88,21 @@ class BinaryBody(Body):
     memory: MemoryPlace | None = None
 
 
+class TurboBody(Body):
+    hints = ("always_ram", "memory")
+
+    bits: Literal["bits1", "bits1_5", "bits2", "bits4"] | None = None
+    always_ram: bool | None = None
+    memory: MemoryPlace | None = None
+
+
 class QuantizationBody(Body):
     """One of these kinds."""
 
     scalar: ScalarBody | None = None
     product: ProductBody | None = None
     binary: BinaryBody | None = None
-    turbo: None = None
+    turbo: TurboBody | None = None
 
 
 class MultivectorBody(Body):
@@ -102,7 +110,7 @@ class MultivectorBody(Body):
 
 
 class VectorParamsBody(Body):
-    hints = ("on_disk", "memory", "datatype")
+    hints = ("on_disk", "memory")
 
     size: int
     distance: Distance
@@ -110,7 +118,7 @@ class VectorParamsBody(Body):
     quantization_config: QuantizationBody | None = None
     on_disk: bool | None = None
     memory: MemoryPlace | None = None
-    datatype: Literal["float32", "float16", "uint8"] | None = None
+    datatype: Datatype | None = None
     multivector_config: MultivectorBody | None = None
 
 
@@ -118,7 +126,7 @@ class SparseIndexBody(Body):
     full_scan_threshold: int | None = None
     on_disk: bool | None = None
     memory: MemoryPlace | None = None
-    datatype: Literal["float32", "float16", "uint8"] | None = None
+    datatype: Datatype | None = None
 
 
 class SparseParamsBody(Body):

@@ -11,21 +11,27 @@ from catalog.collection import (
     BinaryQuantization,
     Collection,
     CollectionConfig,
+    Datatype,
     Distance,
     HnswConfig,
     ProductQuantization,
     Quantization,
     ScalarQuantization,
     SparseParams,
+    TurboQuantization,
     VectorParams,
 )
 from catalog.strict_mode import StrictMode
 from gateway.dialect.bodies import (
+    BinaryBody,
     Body,
     CreateCollectionBody,
     HnswBody,
+    ProductBody,
     QuantizationBody,
+    ScalarBody,
     SparseParamsBody,
+    TurboBody,
     UpdateCollectionBody,
     VectorParamsBody,
     VectorParamsDiff,
@@ -159,6 +165,7 @@ def _vector_params(name: str, params: VectorParamsBody) -> VectorParams:
         params.multivector_config is not None,
         _quantization(f"{_label(name)}.quantization_config", params.quantization_config),
         _kept(params, params.hints) | _nested("hnsw_config", _kept(params.hnsw_config, _HNSW_KEPT)),
+        params.datatype or Datatype.FLOAT32,
     )
 
 
@@ -198,20 +205,25 @@ def _changed_quantization(label: str, body: QuantizationBody | str) -> Quantizat
 
 
 def _quantization(label: str, body: QuantizationBody | None) -> Quantization | None:
-    match body:
-        case None:
-            return None
-        case QuantizationBody(scalar=scalar, product=None, binary=None) if scalar:
+    if body is None:
+        return None
+    match [kind for kind in (body.scalar, body.product, body.binary, body.turbo) if kind is not None]:
+        case [ScalarBody() as scalar]:
             return ScalarQuantization(scalar.quantile, scalar.always_ram)
-        case QuantizationBody(scalar=None, product=product, binary=None) if product:
+        case [ProductBody() as product]:
             return ProductQuantization(product.compression, product.always_ram)
-        case QuantizationBody(scalar=None, product=None, binary=binary) if binary:
+        case [BinaryBody() as binary]:
             return BinaryQuantization(binary.encoding, binary.query_encoding, binary.always_ram)
-    raise BadRequest(f"{label} needs exactly one of scalar, product, binary")
+        case [TurboBody() as turbo]:
+            return TurboQuantization(turbo.bits or "bits4", turbo.always_ram)
+    raise BadRequest(f"{label} needs exactly one of scalar, product, binary, turbo")
 
 
 def _described_vector(params: VectorParams) -> dict[str, Any]:
     description: dict[str, Any] = {"size": params.size, "distance": params.distance.value} | params.kept
+    description.pop("datatype", None)  # what earlier releases were given, and did not use
+    if params.datatype is not Datatype.FLOAT32:
+        description["datatype"] = params.datatype.value
     if params.hnsw is not None:
         description["hnsw_config"] = {"m": params.hnsw.m, "ef_construct": params.hnsw.ef_construct} | params.kept.get(
             "hnsw_config", {}
@@ -228,6 +240,8 @@ def _described_sparse(params: SparseParams) -> dict[str, Any]:
 def _described_quantization(quantization: Quantization) -> dict[str, Any]:
     fields = msgspec.to_builtins(quantization)
     kind = fields.pop("type")
+    if isinstance(quantization, TurboQuantization):
+        fields["bits"] = quantization.bits  # also by default
     return {kind: fields | ({"type": "int8"} if kind == "scalar" else {})}
 
 

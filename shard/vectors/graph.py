@@ -19,13 +19,16 @@ from numpy.typing import NDArray
 
 from catalog.collection import (
     BinaryQuantization,
+    Datatype,
     Distance,
     HnswConfig,
     ProductQuantization,
     Quantization,
     ScalarQuantization,
+    TurboQuantization,
 )
 from journal.records import Vectors
+from shard.vectors.turbo import Rotation
 
 faiss: Any = _faiss  # its stubs lack the search parameters and the numpy signatures
 
@@ -128,18 +131,20 @@ def bits_of(mask: Mask) -> Bits:
 
 
 class GraphSpec(msgspec.Struct, frozen=True):
-    """The build parameters of a graph."""
+    """The build parameters of a graph; `datatype` is that of the stored vectors."""
 
     hnsw: HnswConfig = HnswConfig()
     quantization: Quantization | None = None
+    datatype: Datatype = Datatype.FLOAT32
 
 
 class _GraphFile(msgspec.Struct):
-    """The content of `graph.json`. Files of earlier releases have no `ef`."""
+    """The content of `graph.json`. Files of earlier releases have no `ef` and no `datatype`."""
 
     hnsw: HnswConfig = HnswConfig()
     quantization: Quantization | None = None
     ef: int = DEFAULT_EF
+    datatype: Datatype = Datatype.FLOAT32
 
 
 class CodeUse(NamedTuple):
@@ -162,7 +167,8 @@ class Graph:
         self._index = index
         self.spec = spec
         self.ef = ef
-        self._coarseness = _coarseness(spec.quantization)
+        self._coarseness = _coarseness(spec)
+        self._rotation = Rotation.of(index.d) if _is_rotated(spec, index.metric_type) else None
 
     @classmethod
     def build(
@@ -178,21 +184,22 @@ class Graph:
         Takes about 18 s of one core for n = 62,000, d = 384. Holds no lock.
         """
         split = len(vectors) - held_out
-        codes = _codes(vectors, distance, spec.quantization)
+        inner = _inner(vectors, distance, spec)
+        codes = _codes(inner, distance, spec)
         # With separate codes the links are built from the full vectors.
-        index = _empty_index(vectors, distance, spec) if codes is None else faiss.IndexHNSWFlat(*_shape(vectors, distance, spec))
+        index = _empty_index(inner, distance, spec) if codes is None else faiss.IndexHNSWFlat(*_shape(inner, distance, spec))
         if not index.is_trained:
-            index.train(vectors)
+            index.train(inner)
         index.hnsw.efConstruction = ef_construct or spec.hnsw.ef_construct
-        index.add(vectors[:split])  # in one call: FAISS then inserts level by level, which improves recall by 0.02
+        index.add(inner[:split])  # in one call: FAISS then inserts level by level, which improves recall by 0.02
         storages = _Storages(index, codes)
-        storages.use_codes(vectors[:split])
+        storages.use_codes(inner[:split])
         graph = cls(index, spec)
         if held_out:
             graph.ef = _measured_ef(graph, distance, vectors[:split], vectors[split:])
             storages.use_vectors()
-            index.add(vectors[split:])
-            storages.use_codes(vectors[split:])
+            index.add(inner[split:])
+            storages.use_codes(inner[split:])
         order = _breadth_first(index)
         index.permute_entries(order)
         return graph, order
@@ -203,12 +210,12 @@ class Graph:
         _read_ahead(folder / "graph.faiss")
         file = msgspec.json.decode((folder / "graph.json").read_bytes(), type=_GraphFile)
         index = faiss.read_index(str(folder / "graph.faiss"), faiss.IO_FLAG_MMAP_IFC)
-        return cls(index, GraphSpec(file.hnsw, file.quantization), file.ef)
+        return cls(index, GraphSpec(file.hnsw, file.quantization, file.datatype), file.ef)
 
     def write(self, folder: Path) -> None:
         """Writes `graph.faiss` and `graph.json`. Raises RuntimeError or OSError."""
         faiss.write_index(self._index, str(folder / "graph.faiss"))
-        file = _GraphFile(self.spec.hnsw, self.spec.quantization, self.ef)
+        file = _GraphFile(self.spec.hnsw, self.spec.quantization, self.ef, self.spec.datatype)
         (folder / "graph.json").write_bytes(msgspec.json.encode(file))
 
     def code_bytes(self) -> int:
@@ -228,6 +235,8 @@ class Graph:
 
     def search(self, query: Vectors, limit: int, ef: int, allowed: Bits | None) -> LocalIds:
         """Up to `limit` of the `allowed` vectors close to `query`, shape (d,), closest first by the graph's codes."""
+        if self._rotation is not None:
+            query = self._rotation.apply(query[np.newaxis])[0]
         if allowed is None:
             parameters = _unfiltered(ef)
         else:
@@ -243,6 +252,7 @@ class Graph:
 
     def search_each(self, queries: Vectors, limit: int, ef: int) -> LocalIds:
         """As `search`, for each of `queries`, shape (q, d), among all vectors. Shape (q, limit), padded with -1."""
+        queries = queries if self._rotation is None else self._rotation.apply(queries)
         _, ids = self._index.search(queries, limit, params=_unfiltered(ef))
         return ids  # type: ignore[no-any-return]
 
@@ -438,9 +448,11 @@ def _unfiltered(ef: int) -> Any:
     return faiss.SearchParametersHNSW(efSearch=ef)
 
 
-def _coarseness(quantization: Quantization | None) -> float:
+def _coarseness(spec: GraphSpec) -> float:
     """How many times more candidates a search with such codes fetches, measured by recall on real embeddings."""
-    match quantization:
+    match spec.quantization:
+        case TurboQuantization(bits=bits):
+            return {"bits1": 4.0, "bits1_5": 3.0, "bits2": 2.0, "bits4": 1.0}[bits]
         case BinaryQuantization(encoding=encoding):
             return 2.0 if encoding in ("two_bits", "one_and_half_bits") else 4.0
         case ProductQuantization(compression=compression):
@@ -452,15 +464,34 @@ def _shape(vectors: Vectors, distance: Distance, spec: GraphSpec) -> tuple[int, 
     return vectors.shape[1], spec.hnsw.m, _METRICS[distance]
 
 
-def _codes(vectors: Vectors, distance: Distance, quantization: Quantization | None) -> Any | None:
-    """An empty storage for binary codes (RaBitQ: Gao and Long, 2024) or product codes, trained on the vectors; None when the
-    graph needs no separate codes."""
+def _is_rotated(spec: GraphSpec, metric: int) -> bool:
+    """Whether a graph with such codes holds rotated vectors. Turbo4 vectors are rotated already; see `turbo`."""
+    is_turbo = isinstance(spec.quantization, TurboQuantization) and metric != faiss.METRIC_L1
+    return is_turbo and (spec.datatype is not Datatype.TURBO4 or spec.quantization.bits == "bits1_5")  # type: ignore[union-attr]
+
+
+def _inner(vectors: Vectors, distance: Distance, spec: GraphSpec) -> Vectors:
+    """The vectors as a graph with such codes holds them. One bit of each of half as many more dimensions is 1.5 bits."""
+    if not _is_rotated(spec, _METRICS[distance]):
+        return vectors
+    assert isinstance(spec.quantization, TurboQuantization)
+    size = vectors.shape[1]
+    return Rotation.of(size + (size + 1) // 2 if spec.quantization.bits == "bits1_5" else size).apply(vectors)
+
+
+def _codes(vectors: Vectors, distance: Distance, spec: GraphSpec) -> Any | None:
+    """An empty storage for codes of few bits (RaBitQ: Gao and Long, 2024) or product codes, trained on the vectors; None when the
+    graph needs no separate codes. Vectors that are stored as codes get no larger ones unless these are asked for."""
     size, metric = vectors.shape[1], _METRICS[distance]
     if distance is Distance.MANHATTAN:  # there are no such codes for it
         return None
-    match quantization:
+    match spec.quantization:
         case BinaryQuantization(encoding=encoding):
             codes = faiss.IndexRaBitQ(size, metric, 2 if encoding in ("two_bits", "one_and_half_bits") else 1)
+        case TurboQuantization(bits=bits):
+            codes = faiss.IndexRaBitQ(size, metric, {"bits4": 4, "bits2": 2}.get(bits, 1))
+        case None if spec.datatype is Datatype.TURBO4:
+            codes = faiss.IndexRaBitQ(size, metric, 4)
         case ProductQuantization(compression=compression) if len(vectors) >= PQ_TRAINED:
             codes = faiss.IndexPQ(size, _parts(size, compression), 8, metric)
             codes.pq.cp.niter = PQ_ROUNDS
@@ -494,6 +525,8 @@ def _empty_index(vectors: Vectors, distance: Distance, spec: GraphSpec) -> Any:
         return index
     if distance is Distance.COSINE:
         return faiss.IndexHNSWSQ(size, faiss.ScalarQuantizer.QT_8bit_uniform, links, metric)
+    if spec.datatype is Datatype.UINT8 and distance is not Distance.MANHATTAN:
+        return faiss.IndexHNSWSQ(size, faiss.ScalarQuantizer.QT_8bit_direct, links, metric)
     if distance is Distance.MANHATTAN or float(np.abs(vectors).max()) > _HALF_LIMIT:
         return faiss.IndexHNSWFlat(size, links, metric)
     return faiss.IndexHNSWSQ(size, faiss.ScalarQuantizer.QT_fp16, links, metric)

@@ -99,7 +99,7 @@ class VectorIndex(Protocol):
         """Opens the files. Returns the rows of `alive` that are not in them and must be added."""
 
     def add(self, rows: Rows, vectors: Sequence[Vector]) -> None:
-        """Appends rows, ascending and above all existing ones. Visible after `publish`."""
+        """Appends rows, ascending and above all existing ones, with vectors as they are stored. Visible after `publish`."""
 
     def kill(self, rows: Rows) -> None:
         """Marks rows (ascending) as dead; unknown rows are ignored. Visible after `publish`."""

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from catalog.collection import Distance
+from catalog.collection import Datatype, Distance
 from journal.records import Vector, Vectors
 from shard.deadline import NEVER, Deadline
+from shard.vectors.datatypes import Encoded, Encoding
 from shard.vectors.graph import similarities
 from shard.vectors.index import InMemory, Rows, RowSet, ScoredRows, closest, finite, grown_capacity, reallocated
 
@@ -25,8 +26,9 @@ CHUNK_VECTORS = 16_384
 class MultiView:
     """The array at one moment. Point i has the vectors `starts[i]` to `starts[i + 1]`, exclusive."""
 
-    def __init__(self, distance: Distance, vectors: Vectors, starts: Rows, rows: Rows, alive: NDArray[np.bool_]) -> None:
-        self.distance = distance
+    def __init__(self, encoding: Encoding, vectors: Encoded, starts: Rows, rows: Rows, alive: NDArray[np.bool_]) -> None:
+        self.distance = encoding.distance
+        self._encoding = encoding
         self._vectors = vectors
         self._starts = starts
         self._rows = rows
@@ -35,6 +37,7 @@ class MultiView:
     def compare(self, example: Vector, rows: RowSet | None = None, deadline: Deadline = NEVER) -> ScoredRows:
         among = self._alive if rows is None else self._alive & np.isin(self._rows, rows.array(), assume_unique=True)
         chosen = np.flatnonzero(among)
+        example = self._encoding.compared_query(example)
         scores = [self._max_sim(example, part, deadline) for part in self._parts(chosen)]
         return ScoredRows(self._rows[chosen], np.concatenate(scores) if scores else np.empty(0, np.float32))
 
@@ -66,7 +69,7 @@ class MultiView:
         lengths = self._starts[points + 1] - self._starts[points]
         ends = np.cumsum(lengths)
         at = np.arange(int(ends[-1])) + np.repeat(self._starts[points] - (ends - lengths), lengths)
-        vectors = self._vectors[at]
+        vectors = self._encoding.compared(self._vectors[at])
         total = np.zeros(len(points), np.float64)
         for one in example:
             deadline.check()
@@ -80,14 +83,15 @@ class MultiView:
 class MultiIndex(InMemory):
     """The array that the shard writes. See `shard.vectors.index.VectorIndex`."""
 
-    def __init__(self, distance: Distance, size: int) -> None:
+    def __init__(self, distance: Distance, size: int, datatype: Datatype = Datatype.FLOAT32) -> None:
+        """For multi-vectors of vectors of shape (size,)."""
         super().__init__()
-        self._distance = distance
-        self._vectors: Vectors = np.empty((0, size), np.float32)
+        self._encoding = Encoding(datatype, distance, size)
+        self._vectors: Encoded = np.empty((0, self._encoding.width), self._encoding.dtype)
         self._starts: Rows = np.zeros(1, np.int64)
         self.publish()
 
-    def add(self, rows: Rows, vectors: Sequence[Vector]) -> None:
+    def add(self, rows: Rows, vectors: Sequence[Encoded]) -> None:
         count, end = self._count, self._count + len(rows)
         if end >= len(self._starts):
             self._starts = reallocated(self._starts, count + 1, (grown_capacity(end + 1, len(self._starts)),))
@@ -102,7 +106,7 @@ class MultiIndex(InMemory):
 
     def publish(self) -> None:
         count = self._count
-        self.view = MultiView(self._distance, self._vectors, self._starts[: count + 1], self._rows[:count], self._alive[:count])
+        self.view = MultiView(self._encoding, self._vectors, self._starts[: count + 1], self._rows[:count], self._alive[:count])
 
     def status(self) -> Mapping[str, int]:
         return {"vectors": self.view.size(), "indexed": 0, "segments": 1}

@@ -11,13 +11,12 @@ import threading
 import numpy as np
 
 from journal.records import Vectors
+from shard.vectors.datatypes import Encoded, Encoding
 
 log = logging.getLogger(__name__)
 
 MAX_TOGETHER = 16
 """The largest number of queries in one pass."""
-CHUNK_VECTORS = 65_536
-"""Vectors in one matrix product, which bounds memory."""
 
 
 class _Waiting:
@@ -32,10 +31,11 @@ class _Waiting:
 
 
 class SharedScan:
-    """Dot products of all `vectors`, shape (n, d), with queries from several threads."""
+    """Dot products of all `vectors` of an encoding with queries, as they are compared, from several threads."""
 
-    def __init__(self, vectors: Vectors) -> None:
+    def __init__(self, vectors: Encoded, encoding: Encoding) -> None:
         self._vectors = vectors
+        self._encoding = encoding
         self._queue: list[_Waiting] = []
         self._changed = threading.Condition()
         self._running = False
@@ -56,7 +56,7 @@ class SharedScan:
             together = [] if mine.done else self._begin(mine)
         if together:
             self._run(together)
-        return self._vectors @ query if mine.scores is None else mine.scores
+        return self._encoding.products(self._vectors, query) if mine.scores is None else mine.scores
 
     def _begin(self, mine: _Waiting) -> list[_Waiting]:
         """Takes the queries of the next pass from the queue, `mine` among them. Under the condition's lock."""
@@ -82,11 +82,11 @@ class SharedScan:
     def _pass(self, together: list[_Waiting]) -> None:
         self.passes += 1
         if len(together) == 1:
-            together[0].scores = self._vectors @ together[0].query
+            together[0].scores = self._encoding.products(self._vectors, together[0].query)
             return
         queries = np.stack([waiting.query for waiting in together])
         products = np.empty((len(together), len(self._vectors)), np.float32)
-        for start in range(0, len(self._vectors), CHUNK_VECTORS):
-            np.matmul(queries, self._vectors[start : start + CHUNK_VECTORS].T, out=products[:, start : start + CHUNK_VECTORS])
+        for start, some in self._encoding.parts(self._vectors):
+            np.matmul(queries, some.T, out=products[:, start : start + len(some)])
         for waiting, scores in zip(together, products, strict=True):
             waiting.scores = scores

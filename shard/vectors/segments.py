@@ -21,6 +21,7 @@ from pyroaring import BitMap
 from catalog.collection import Distance
 from journal.records import Vectors
 from shard.deadline import NEVER, Deadline
+from shard.vectors.datatypes import Encoded, Encoding
 from shard.vectors.graph import (
     DEFAULT_USE,
     Bits,
@@ -31,7 +32,6 @@ from shard.vectors.graph import (
     LocalIds,
     Mask,
     bits_of,
-    scores_at,
 )
 from shard.vectors.index import (
     EPSILON,
@@ -81,14 +81,14 @@ class SegmentState(Enum):
 
 @dataclass(slots=True, eq=False)
 class Segment:
-    """Rows and their vectors: ordered by row, or in a sealed segment in the order of the graph's ids.
+    """Rows and their vectors, encoded: ordered by row, or in a sealed segment in the order of the graph's ids.
 
     A local id is an index into these arrays; the first `count` elements are in use.
     """
 
     state: SegmentState
     rows: Rows
-    vectors: Vectors
+    vectors: Encoded
     count: int
     alive: Mask | None = None
     alive_count: int = 0
@@ -104,9 +104,9 @@ class Segment:
     by_row: RowOrder | None = None
 
     @classmethod
-    def growing(cls, size: int) -> Segment:
-        """An empty growing segment, for vectors of shape (size,)."""
-        return cls(SegmentState.GROWING, np.empty(0, np.int64), np.empty((0, size), np.float32), 0)
+    def growing(cls, encoding: Encoding) -> Segment:
+        """An empty growing segment, for vectors of that encoding."""
+        return cls(SegmentState.GROWING, np.empty(0, np.int64), np.empty((0, encoding.width), encoding.dtype), 0)
 
     def compacted(self) -> Segment:
         """A growing segment without the dead rows of this one, which views may keep."""
@@ -114,7 +114,7 @@ class Segment:
         return Segment(SegmentState.GROWING, self.rows[local], self.vectors[local], len(local), alive_count=len(local))
 
     @classmethod
-    def stored(cls, stored: StoredSegment) -> Segment:
+    def stored(cls, stored: StoredSegment, encoding: Encoding) -> Segment:
         """A segment with files, with all rows alive: sealed, or building when it has no graph yet."""
         name, rows, vectors, index = stored
         segment = cls(SegmentState.BUILDING, rows, vectors, len(rows), alive_count=len(rows), name=name)
@@ -122,7 +122,7 @@ class Segment:
             segment.codes = index
         else:
             segment.state, segment.graph = SegmentState.SEALED, index
-            segment.scan, segment.by_row = SharedScan(vectors), RowOrder.of(rows)
+            segment.scan, segment.by_row = SharedScan(vectors, encoding), RowOrder.of(rows)
         return segment
 
     @property
@@ -185,16 +185,22 @@ class SegmentView:
 class DenseView(NamedTuple):
     """All segments at one moment."""
 
-    distance: Distance
+    encoding: Encoding
     segments: tuple[SegmentView, ...] = ()
+
+    @property
+    def distance(self) -> Distance:
+        return self.encoding.distance
 
     def scan(self, query: Vectors, limit: int, rows: RowSet | None = None, deadline: Deadline = NEVER) -> ScoredRows:
         """The `limit` closest rows, among `rows` or all, closest first; exact. Raises DeadlineExceeded."""
+        query = self.encoding.compared_query(query)
         parts = [self._scan_one(view, query, limit, rows, deadline) for view in self.segments]
         return self._merge(parts, limit)
 
     def compare(self, example: Vectors, rows: RowSet | None = None, deadline: Deadline = NEVER) -> ScoredRows:
         """The score of every row that has the vector, among `rows` or all; ordered by row. Raises DeadlineExceeded."""
+        example = self.encoding.compared_query(example)
         scored = _joined([self._compare_one(view, example, rows, deadline) for view in self.segments])
         order = np.argsort(scored.rows, kind="stable")
         return ScoredRows(scored.rows[order], scored.scores[order])
@@ -206,6 +212,7 @@ class DenseView(NamedTuple):
 
         `ef` is the beam width in each graph; None for its measured width. See `widths`.
         """
+        query = self.encoding.compared_query(query)
         parts = []
         for view in self.segments:
             if (graph := self._graph(view, limit)) is not None:
@@ -238,14 +245,14 @@ class DenseView(NamedTuple):
         """The approximate number of floats that `search` compares, without a filter."""
         floats = SEGMENT_FLOATS * len(self.segments)
         for view in self.segments:
-            segment = view.segment
+            segment, size = view.segment, self.encoding.size
             if segment.graph is not None:  # a search compares the vectors that each candidate links to
                 width = self._width(segment.graph, limit, ef, None, use)
-                floats += width * segment.graph.spec.hnsw.m * segment.vectors.shape[1]
+                floats += width * segment.graph.spec.hnsw.m * size
             elif segment.codes is not None:
-                floats += segment.vectors[: view.end].size // CODES_GAIN + segment.codes.fetched(limit) * segment.vectors.shape[1]
+                floats += view.end * size // CODES_GAIN + segment.codes.fetched(limit) * size
             else:
-                floats += segment.vectors[: view.end].size
+                floats += view.end * size
         return floats
 
     def size(self) -> int:
@@ -266,7 +273,7 @@ class DenseView(NamedTuple):
         """The score of every alive row, or of those of `rows`, in the order of their local ids."""
         deadline.check()
         local = view.alive_ids() if rows is None else rows.cached(view, partial(_local_ids, view, rows))
-        return ScoredRows(view.segment.rows[local], scores_at(self.distance, view.segment.vectors, example, local))
+        return ScoredRows(view.segment.rows[local], self.encoding.scores_at(view.segment.vectors, example, local))
 
     def _scan_one(
         self, view: SegmentView, query: Vectors, limit: int, rows: RowSet | None, deadline: Deadline = NEVER
@@ -278,14 +285,15 @@ class DenseView(NamedTuple):
         segment, alive = view.segment, view.alive_ids()
         if not len(alive):
             return NOTHING
-        products = segment.vectors[: view.end] @ query if segment.scan is None else segment.scan.products(query)
+        scan = segment.scan
+        products = self.encoding.products(segment.vectors[: view.end], query) if scan is None else scan.products(query)
         if view.alive is not None:
             products = products[alive]
         # Products are rounded in another way in the last rows, so they only choose; see `exact_scores`.
         length = 1.0
         if self.distance is Distance.DOT:
-            last = best(self.distance, products, limit)[:limit][-1]
-            length = float(np.linalg.norm(segment.vectors[alive[last]]))
+            last = best(self.distance, products, limit)[:limit][-1:]
+            length = float(np.linalg.norm(self.encoding.compared(segment.vectors[alive[last]])))
         error = len(query) * EPSILON * length * float(np.linalg.norm(query))
         return self._ranked(view, query, alive[best(self.distance, products, limit, error)], limit)
 
@@ -321,7 +329,7 @@ class DenseView(NamedTuple):
 
     def _ranked(self, view: SegmentView, query: Vectors, local: LocalIds, limit: int) -> ScoredRows:
         """The `limit` closest of some candidates, ranked by their vectors."""
-        scored = ScoredRows(view.segment.rows[local], scores_at(self.distance, view.segment.vectors, query, local))
+        scored = ScoredRows(view.segment.rows[local], self.encoding.scores_at(view.segment.vectors, query, local))
         return closest(self.distance, scored, limit)
 
     def _merge(self, parts: list[ScoredRows], limit: int) -> ScoredRows:
@@ -375,18 +383,17 @@ class DenseIndex:
         lock: threading.RLock,
         policy: SegmentPolicy = DEFAULT_POLICY,
     ) -> None:
-        """For vectors of shape (size,)."""
+        """For vectors of shape (size,), of the datatype of `spec`."""
         self.store = store
-        self._distance = distance
-        self._size = size
+        self._encoding = Encoding(spec.datatype, distance, size)
         self.spec = spec
         self._lock = lock
         self._policy = policy
         self._full: list[Segment] = []
-        self._growing = Segment.growing(size)
+        self._growing = Segment.growing(self._encoding)
         self._builds = False
         self._abandoned = False
-        self.view = DenseView(distance)
+        self.view = DenseView(self._encoding)
 
     def load(self, alive: Iterable[int], next_row: int) -> Rows:
         """Opens the segments with files. Returns those of the rows `alive` (ascending) that are in none of them."""
@@ -400,13 +407,13 @@ class DenseIndex:
             self._full.append(segment)
         return rows[missing]
 
-    def add(self, rows: Rows, vectors: Sequence[Vectors]) -> None:
-        """Appends rows, ascending and above all existing ones, with vectors of shape (size,). Visible after `publish`."""
+    def add(self, rows: Rows, vectors: Sequence[Encoded]) -> None:
+        """Appends rows, ascending and above all existing ones, with encoded vectors, shape (width,). Visible after `publish`."""
         segment, end = self._growing, self._growing.count + len(rows)
         if end > len(segment.rows):
             capacity = grown_capacity(end, len(segment.rows))
             segment.rows = reallocated(segment.rows, segment.count, (capacity,))
-            segment.vectors = reallocated(segment.vectors, segment.count, (capacity, self._size))
+            segment.vectors = reallocated(segment.vectors, segment.count, (capacity, self._encoding.width))
             if segment.alive is not None:
                 segment.alive = reallocated(segment.alive, segment.count, (capacity,))
         segment.rows[segment.count : end] = rows
@@ -437,7 +444,7 @@ class DenseIndex:
             for s in [*self._full, self._growing]
             if s.alive_count
         ]
-        self.view = DenseView(self._distance, tuple(views))
+        self.view = DenseView(self._encoding, tuple(views))
 
     def plan(self, idle: bool) -> Build | None:
         """The next build, which the caller must pass to `run`; None when nothing is due, or a build is planned or running."""
@@ -455,7 +462,7 @@ class DenseIndex:
         if self._policy.is_full(self._growing.count, idle) and self._builds_graphs():
             self._growing.state = SegmentState.BUILDING
             self._full.append(self._growing)
-            self._growing = Segment.growing(self._size)
+            self._growing = Segment.growing(self._encoding)
 
     def _builds_graphs(self) -> bool:
         return not self._abandoned and self.spec.hnsw.m > 0
@@ -471,8 +478,8 @@ class DenseIndex:
         coded = [segment.codes for segment in waiting if segment.codes is not None]
         for segment in waiting:
             if segment.codes is None and self._policy.needs_codes(segment.count):
-                vectors = segment.vectors[: segment.count]
-                segment.codes = FlatCodes.of(vectors, self._distance, coded[-1].factor if coded else None)
+                vectors = self._encoding.compared(segment.vectors[: segment.count])
+                segment.codes = FlatCodes.of(vectors, self._encoding.distance, coded[-1].factor if coded else None)
                 break
         unsaved = [segment for segment in waiting if segment.codes is not None and not (segment.name or segment.in_memory)]
         for segment in self._policy.to_save(unsaved):
@@ -537,11 +544,12 @@ class DenseIndex:
     def _opened(self, name: str, next_row: int) -> Segment | None:
         """Opens a segment of the store; None when it is damaged or inconsistent with the rows."""
         try:
-            segment = Segment.stored(self.store.open(name))
+            segment = Segment.stored(self.store.open(name), self._encoding)
         except DamagedSegment as error:
             log.warning("dropping a segment: %s", error)
             return None
-        if segment.vectors.shape[1:] != (self._size,) or int(segment.rows.max()) >= next_row:
+        is_other = segment.vectors.dtype != self._encoding.dtype or segment.vectors.shape[1:] != (self._encoding.width,)
+        if is_other or int(segment.rows.max()) >= next_row:
             log.warning("dropping the segment %s: it is ahead of the rows, or of another collection", name)
             return None
         return segment
@@ -565,10 +573,11 @@ class DenseIndex:
             rows = np.concatenate([segment.rows[local] for segment, local in parts])
             vectors = np.concatenate([segment.vectors[local] for segment, local in parts])
             ef_construct = self._policy.ef_construct(self.spec.hnsw.ef_construct, count)
-            graph, order = Graph.build(vectors, self._distance, self.spec, held_out, ef_construct)
+            compared = self._encoding.compared(vectors)
+            graph, order = Graph.build(compared, self._encoding.distance, self.spec, held_out, ef_construct)
             if self._abandoned:  # the folder may already be gone, or in use by an index that was opened after this one
                 return
-            sealed = Segment.stored(self.store.write(rows[order], vectors[order], graph))
+            sealed = Segment.stored(self.store.write(rows[order], vectors[order], graph), self._encoding)
         with self._lock:
             if self._abandoned:
                 return

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 import shard.store
+from catalog.collection import Datatype, Distance
 from journal.log import TopicPartition
 from shard.store import Changes, Progress, Store, VectorFormat
+from shard.vectors.datatypes import Encoding
 
 KIB = 1 << 10
 
@@ -18,7 +20,7 @@ def test_write_ahead_logs_are_bounded_when_a_family_hardly_changes(tmp_path: Pat
     """Every batch writes a few bytes of progress, and those alone would hold the logs of all the vectors."""
     monkeypatch.setattr(shard.store, "WRITE_BUFFER_BYTES", 256 * KIB)
     monkeypatch.setattr(shard.store, "MAX_WAL_BYTES", 1024 * KIB)
-    store = Store(tmp_path, {"": VectorFormat()})
+    store = Store(tmp_path, {"": VectorFormat(Encoding(Datatype.FLOAT32, Distance.DOT, 16 * KIB))})
     random = np.random.default_rng(1)
     for row in range(300):
         changes = Changes(store)

@@ -8,8 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from catalog.collection import BinaryQuantization, Distance, HnswConfig, ProductQuantization, Quantization, ScalarQuantization
-from shard.vectors.graph import CodeUse, GraphSpec
+from catalog.collection import (
+    BinaryQuantization,
+    Distance,
+    HnswConfig,
+    ProductQuantization,
+    Quantization,
+    ScalarQuantization,
+    TurboQuantization,
+)
+from shard.vectors.graph import CodeUse, Graph, GraphSpec
 from shard.vectors.segment_store import SegmentStore
 from shard.vectors.segments import DenseIndex
 
@@ -62,8 +70,15 @@ def code_bytes(folder: Path) -> float:
         (BinaryQuantization(encoding="two_bits"), SIZE // 4 + 32, 0.9),
         pytest.param(ProductQuantization("x4"), SIZE, 0.95, marks=pytest.mark.slow),
         (ProductQuantization("x16"), SIZE // 4, 0.85),
+        pytest.param(TurboQuantization("bits1"), SIZE // 8 + 16, 0.85, marks=pytest.mark.slow),
+        (TurboQuantization("bits1_5"), SIZE * 3 // 16 + 16, 0.88),
+        pytest.param(TurboQuantization("bits2"), SIZE // 4 + 32, 0.9, marks=pytest.mark.slow),
+        (TurboQuantization("bits4"), SIZE // 2 + 32, 0.95),
     ],
-    ids=["none", "scalar", "scalar-quantile", "binary", "two-bits", "product-x4", "product-x16"],
+    ids=[
+        *("none", "scalar", "scalar-quantile", "binary", "two-bits", "product-x4", "product-x16"),
+        *("turbo-1", "turbo-1.5", "turbo-2", "turbo-4"),
+    ],
 )
 def test_codes_are_small_and_find_what_they_should(
     tmp_path: Path, quantization: Quantization | None, most_bytes: int, floor: float
@@ -87,9 +102,29 @@ def test_more_candidates_find_more_and_ranking_by_codes_finds_less(tmp_path: Pat
 
 
 @pytest.mark.parametrize("distance", [Distance.EUCLID, Distance.DOT, Distance.MANHATTAN])
-def test_every_distance_can_be_quantised(tmp_path: Path, distance: Distance) -> None:
+@pytest.mark.parametrize(
+    "quantization",
+    [BinaryQuantization(), pytest.param(TurboQuantization("bits1"), marks=pytest.mark.slow)],
+    ids=["binary", "turbo"],
+)
+def test_every_distance_can_be_quantised(tmp_path: Path, quantization: Quantization, distance: Distance) -> None:
     """T8; Manhattan keeps whole vectors where the codes do not know it."""
-    assert recall(built(tmp_path, BinaryQuantization(), distance)) >= 0.8
+    assert recall(built(tmp_path, quantization, distance)) >= 0.8
+
+
+def test_turbo_codes_do_not_depend_on_how_the_numbers_are_distributed() -> None:
+    """A few dimensions have nearly all of the length: one bit of each of the others says nothing, unless vectors are rotated."""
+    vectors = clusters(3_000, 1) * np.where(np.arange(SIZE) < 8, 1, 0.02).astype(np.float32)
+    queries = vectors[:40]
+    found = {}
+    for quantization in (BinaryQuantization(), TurboQuantization("bits1")):
+        graph, order = Graph.build(vectors, Distance.DOT, GraphSpec(HnswConfig(), quantization))
+        hits = 0
+        for query in queries:
+            best = np.sort(vectors @ query)[-10]
+            hits += int((vectors[order[graph.search(query, 40, 200, None)]] @ query >= best - 1e-6).sum())
+        found[type(quantization)] = hits / 400
+    assert found[TurboQuantization] > found[BinaryQuantization] + 0.1
 
 
 def test_changed_settings_build_anew(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from catalog.collection import Datatype, Distance
+from shard.vectors.datatypes import Encoding
 from shard.vectors.scans import MAX_TOGETHER, SharedScan
 from tests.conftest import until
 
@@ -16,7 +18,7 @@ class Slow(SharedScan):
     """Whose first pass waits until all others stand in the queue."""
 
     def __init__(self, vectors: np.ndarray, others: int) -> None:
-        super().__init__(vectors)
+        super().__init__(vectors, Encoding(Datatype.FLOAT32, Distance.DOT, vectors.shape[1]))
         self._others = others
         self.first = threading.Event()
 
