@@ -88,8 +88,8 @@ async def _retry(services: Services, letters: Sequence[DeadLetter]) -> dict[str,
     for letter in letters:
         if letter.origin.topic not in services.node.topics.all():
             raise Conflict(
-                f"dead letter {letter.number} is from topic {letter.origin.topic}, to which this database does not write: move its "
-                f"source back to offset {letter.offset} of partition {letter.origin.partition}, then clear the letter"
+                f"dead letter {letter.number} is from topic {letter.origin.topic}, to which this database does not write: move "
+                f"its source back to offset {letter.offset} of partition {letter.origin.partition}, then clear the letter"
             )
 
     def write_again() -> None:

@@ -47,6 +47,7 @@ from journal.topics import Topics
 from journal.writer import Destination, Origin, Receipt, Writer
 from replayer.failures import FailureLog
 from replayer.ingest.format import Change, NotIngestible, change_of
+from replayer.ingest.mapping import mapped_change
 from replayer.projections.dead_letters import Burial, bury
 from shard.contract import contract_error
 from shard.shards import AppliedPositions
@@ -279,7 +280,7 @@ class Ingest:
         waited = False
         for entry in entries:
             try:
-                change = change_of(entry, self.registry)
+                change = self._change_of(entry)
                 if self._view().find(change.collection) is None and not waited:
                     self._await_catalog()  # another node may have created it just now
                     waited = True
@@ -290,6 +291,10 @@ class Ingest:
                 line = _Line(entry.partition, collection.id, change.tier)
                 changes.setdefault(line, []).append(_CheckedChange(entry, change.operation, change.key))
         return changes, burials
+
+    def _change_of(self, entry: Entry) -> Change:
+        config = self.source.config
+        return change_of(entry, self.registry) if config is None else mapped_change(entry, config, self.registry)
 
     def _checked(self, change: Change) -> Collection:
         """The collection of a change. Raises NotIngestible when it does not exist or its contract refuses the change."""
