@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from catalog import ingest
 from catalog.collection import (
     MAX_FIELDS,
     MAX_NAME_CHARS,
@@ -17,16 +18,21 @@ from catalog.collection import (
     check_homes,
     check_name,
 )
-from catalog.commands import CommandTimes, CreatedIds
+from catalog.commands import CommandOffsets, CommandTimes
 from catalog.errors import InvalidConfig
+from catalog.ingest import DEFAULT_SOURCES, IngestSource, SourceConfig
 from journal.records import (
     AliasAction,
     CatalogOperation,
     ChangeAliases,
+    ControlIngest,
     CreateCollection,
     CreatePayloadIndex,
     DeleteCollection,
+    DeleteIngestSource,
     DeletePayloadIndex,
+    MoveIngest,
+    PutIngestSource,
     UpdateCollection,
 )
 from journal.topics import TIER_PARTITIONS, TIERS
@@ -66,6 +72,7 @@ class CatalogView(NamedTuple):
     collections: Mapping[str, Collection] = {}
     aliases: Mapping[str, str] = {}
     by_id: Mapping[int, Collection] = {}
+    sources: Mapping[str, IngestSource] = DEFAULT_SOURCES
 
     def find(self, name: str) -> Collection | None:
         """The collection with this name or alias."""
@@ -85,7 +92,8 @@ class Catalog:
         self._keys: OrderedDict[str, tuple[int, Outcome]] = OrderedDict()
         self._outcomes: OrderedDict[int, Outcome] = OrderedDict()
         self._times = CommandTimes()
-        self._created = CreatedIds()
+        self._created = CommandOffsets()
+        self._moves = CommandOffsets()
 
     def apply(self, offset: int, time_ms: int, operation: CatalogOperation | None, key: str = "") -> Outcome:
         """Applies the command at `offset` of the system topic. `operation` is None for a record without a valid command."""
@@ -102,6 +110,8 @@ class Catalog:
             self._outcomes.popitem(last=False)
         if offset in view.by_id:
             self._created.add(offset)
+        if isinstance(operation, MoveIngest) and outcome.kind is OutcomeKind.DONE and view is not self.view:
+            self._moves.add(offset)
         self.view = view._replace(position=offset + 1)
         return outcome
 
@@ -115,6 +125,10 @@ class Catalog:
     def created(self, collection_id: int) -> bool:
         """Whether a collection with this id was ever created, even if it was deleted later."""
         return collection_id in self._created
+
+    def is_epoch(self, epoch: int) -> bool:
+        """Whether records of the ingest may have this epoch: 0, or the position of a command that moved a source."""
+        return epoch == 0 or epoch - 1 in self._moves
 
     def outcome(self, offset: int) -> Outcome | None:
         """The outcome of the command at `offset`; None when it is unknown or was dropped."""
@@ -167,6 +181,12 @@ def _fold(view: CatalogView, offset: int, time_ms: int, operation: CatalogOperat
             return _create_index(view, operation)
         case DeletePayloadIndex():
             return _delete_index(view, operation)
+        case PutIngestSource():
+            return _put_source(view, operation, offset + 1)
+        case DeleteIngestSource():
+            return _delete_source(view, operation)
+        case ControlIngest() | MoveIngest():
+            return _change_source(view, operation, offset + 1, time_ms)
 
 
 def _create(view: CatalogView, offset: int, time_ms: int, command: CreateCollection) -> _Step:
@@ -255,6 +275,40 @@ def _delete_index(view: CatalogView, command: DeletePayloadIndex) -> _Step:
         return view, _no_collection(command.collection)
     fields = {name: schema for name, schema in collection.fields.items() if name != command.field}
     return _with(view, msgspec.structs.replace(collection, fields=fields)), Outcome(OutcomeKind.DONE)
+
+
+def _put_source(view: CatalogView, command: PutIngestSource, position: int) -> _Step:
+    config = msgspec.json.decode(command.config, type=SourceConfig)
+    source = ingest.put(view.sources, command.name, config, position)
+    if view.find(config.collection) is None:
+        return view, _no_collection(config.collection)
+    return _with_source(view, source)
+
+
+def _delete_source(view: CatalogView, command: DeleteIngestSource) -> _Step:
+    ingest.check_source_name(command.name)
+    if command.name not in view.sources:
+        return view, _no_source(command.name)
+    sources = {name: source for name, source in view.sources.items() if name != command.name}
+    return view._replace(sources=sources), Outcome(OutcomeKind.DONE)
+
+
+def _change_source(view: CatalogView, command: ControlIngest | MoveIngest, position: int, time_ms: int) -> _Step:
+    if (source := view.sources.get(command.name)) is None:
+        return view, _no_source(command.name)
+    if isinstance(command, MoveIngest):
+        return _with_source(view, ingest.moved(source, command, position))
+    return _with_source(view, ingest.controlled(source, command, position, time_ms))
+
+
+def _with_source(view: CatalogView, source: IngestSource) -> _Step:
+    if view.sources.get(source.name) == source:
+        return view, Outcome(OutcomeKind.UNCHANGED)
+    return view._replace(sources={**view.sources, source.name: source}), Outcome(OutcomeKind.DONE)
+
+
+def _no_source(name: str) -> Outcome:
+    return Outcome(OutcomeKind.NOT_FOUND, f"Not found: ingest source `{name}` doesn't exist!")
 
 
 def _with(view: CatalogView, collection: Collection) -> CatalogView:

@@ -1,8 +1,8 @@
-"""What is kept of every command forever: its append time, and whether it created a collection.
+"""What is kept of every command forever: its append time, and whether it created a collection or moved the ingest.
 
-Verdicts on records need both for the complete history, for example when state is rebuilt from the first record. Times are stored
-as runs of equal values: 16 bytes per millisecond that has a command. Created ids take 8 bytes each. So a million collections,
-created one by one, take 24 MB.
+Verdicts on records need these for the complete history, for example when state is rebuilt from the first record. Times are stored
+as runs of equal values: 16 bytes per millisecond that has a command. Offsets of commands take 8 bytes each. So a million
+collections, created one by one, take 24 MB.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ class CommandTimes:
         return self._times_ms[bisect_right(self._starts, min(position, self._length) - 1) - 1]
 
 
-class CreatedIds:
-    """The ids of all collections ever created, in ascending order."""
+class CommandOffsets:
+    """The offsets of all commands of one kind, in ascending order: of those that created a collection, or moved a source."""
 
     def __init__(self) -> None:
-        self._ids = array("q")
+        self._offsets = array("q")
 
-    def add(self, collection_id: int) -> None:
-        self._ids.append(collection_id)
+    def add(self, offset: int) -> None:
+        self._offsets.append(offset)
 
-    def __contains__(self, collection_id: int) -> bool:
-        index = bisect_left(self._ids, collection_id)
-        return index < len(self._ids) and self._ids[index] == collection_id
+    def __contains__(self, offset: int) -> bool:
+        index = bisect_left(self._offsets, offset)
+        return index < len(self._offsets) and self._offsets[index] == offset

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from catalog.ingest import IngestSource
 from gateway.admission.budget import Budget
 from gateway.admission.strict_mode import Rates
 from gateway.decided import DecidedWrites
@@ -20,10 +21,11 @@ from gateway.result_cache import ResultCache
 from gateway.sessions import Sessions
 from gateway.writes import WriteService
 from journal.hlc import Clock
-from journal.log import Journal, JournalError, Positions, TopicPartition
-from journal.topics import INGEST_PARTITIONS, Topics
+from journal.log import Journal, JournalError, TopicPartition
+from journal.topics import Topics
 from query.consistency import Gate
-from replayer.ingest.member import Ingest
+from replayer.ingest.sources import IngestSources
+from replayer.ingest.status import SourceStatus, standings, status_of
 from replayer.lag import Measured
 from replayer.operations import AppliedRecord
 from replayer.projections.dead_letters import DeadLetters
@@ -51,7 +53,7 @@ class NodeState:
     topics: Topics
     clock: Clock
     replayer: Replayer
-    ingest: Ingest
+    ingest: IngestSources
     shards: Shards
     budget: Budget
     data_dir: Path
@@ -106,15 +108,20 @@ class NodeState:
         except JournalError:
             return {}
 
-    def ingest_lag(self) -> Positions:
-        """How many records of the ingest topic are not written yet, by partition; empty when the log cannot be asked."""
-        partitions = [TopicPartition(self.topics.ingest, number) for number in range(INGEST_PARTITIONS)]
-        try:
-            ends = self.journal.end_offsets(partitions)
-            done = self.journal.start_offsets(partitions) | self.journal.committed(self.ingest.group, partitions)
-        except JournalError:
-            return {}
-        return {partition: max(0, end - done[partition]) for partition, end in ends.items()}
+    def ingest_lag(self) -> dict[tuple[str, TopicPartition], int]:
+        """How many records are not written yet, by source and partition; without sources whose topic cannot be asked."""
+        lags: dict[tuple[str, TopicPartition], int] = {}
+        for source in self.replayer.catalog.view.sources.values():
+            try:
+                found = standings(self.journal, self.topics, source)
+            except JournalError:
+                continue
+            lags |= {(source.name, partition): standing.lag for partition, standing in found.items()}
+        return lags
+
+    def ingest_status(self, source: IngestSource) -> SourceStatus:
+        """The status of a source of the ingest, asked of the log. Raises JournalError."""
+        return status_of(self.journal, self.topics, source, self.ingest.member(source), self.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ import os
 import struct
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from hashlib import blake2b
@@ -32,6 +33,8 @@ from journal.groups import LocalGroups
 from journal.log import (
     Appended,
     Batch,
+    Begin,
+    Committed,
     Damaged,
     Definite,
     Entry,
@@ -43,6 +46,7 @@ from journal.log import (
     Positions,
     TopicPartition,
     TopicSpec,
+    at_commit,
     check_count,
     check_refusal,
     check_trim,
@@ -141,7 +145,7 @@ class EmbeddedJournal:
         self._waiting_bytes = 0
         self._closing = False
         self._failure: Exception | None = None
-        self._groups = LocalGroups(self)
+        self._groups = LocalGroups(self, self._commit)
         self._ends: dict[TopicPartition, _End] = {}
         self._refused: dict[TopicPartition, str] = {}
         self._next_ends_s = 0.0
@@ -179,7 +183,7 @@ class EmbeddedJournal:
     def ensure_topics(self, topics: Mapping[str, TopicSpec]) -> None:
         with self._topics:
             for topic, spec in topics.items():
-                have = len(self._partitions(topic))
+                have = len(self.partitions(topic))
                 check_count(topic, have, spec)
                 if not have:
                     self._db[_TOPIC + topic.encode()] = spec.partitions.to_bytes(2, "big")
@@ -235,7 +239,7 @@ class EmbeddedJournal:
         self._db.write(batch)
 
     def identities(self, topics: Sequence[str]) -> dict[str, str]:
-        return {topic: f"{topic}:{self._name}" for topic in topics if self._partitions(topic)}
+        return {topic: f"{topic}:{self._name}" for topic in topics if self.partitions(topic)}
 
     def refuse(self, partition: TopicPartition, reason: str) -> None:
         with self._appended:
@@ -247,21 +251,55 @@ class EmbeddedJournal:
     def claim(self, group: str, name: str, owner: str) -> None:
         return
 
-    def join(self, group: str, topic: str, name: str) -> Member:
-        return self._groups.join(group, self._partitions(topic))
+    def join(self, group: str, topic: str, name: str, begin: Begin = at_commit) -> Member:
+        return self._groups.join(group, self.partitions(topic), name, begin)
+
+    def members(self, group: str) -> dict[TopicPartition, str]:
+        return self._groups.members(group)
 
     def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
+        self._commit(group, {partition: Committed(offset) for partition, offset in positions.items()})
+
+    def _commit(self, group: str, committed: Mapping[TopicPartition, Committed]) -> None:
         batch = WriteBatch(raw_mode=True)
-        for partition, offset in positions.items():
-            batch.put(_group_key(group, partition), offset.to_bytes(8, "big"))
+        for partition, (offset, epoch) in committed.items():
+            batch.put(_group_key(group, partition), offset.to_bytes(8, "big") + (epoch.to_bytes(8, "big") if epoch else b""))
         try:
             self._db.write(batch)
         except Exception as error:  # RocksDB's errors have no class of their own
             raise Definite(f"positions are not committed: {error}") from error
 
     def committed(self, group: str, partitions: Sequence[TopicPartition]) -> Positions:
-        offsets = {partition: self._db.get(_group_key(group, partition)) for partition in partitions}
-        return {partition: int.from_bytes(offset, "big") for partition, offset in offsets.items() if offset is not None}
+        return {partition: known.offset for partition, known in self.commits(group, partitions).items()}
+
+    def commits(self, group: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Committed]:
+        stored = {partition: self._db.get(_group_key(group, partition)) for partition in partitions}
+        return {
+            partition: Committed(int.from_bytes(data[:8], "big"), int.from_bytes(data[8:], "big"))
+            for partition, data in stored.items()
+            if data is not None
+        }
+
+    def partitions(self, topic: str) -> list[TopicPartition]:
+        return [partition for partition in self._ends if partition.topic == topic]
+
+    def offsets_at(self, time_ms: int, partitions: Sequence[TopicPartition]) -> Positions:
+        starts, ends = self.start_offsets(partitions), self.end_offsets(partitions)
+        return {
+            partition: bisect_left(
+                range(ends[partition]),
+                time_ms,
+                lo=starts[partition],
+                key=lambda offset, partition=partition: self._appended_ms(partition, offset),  # type: ignore[misc]
+            )
+            for partition in partitions
+        }
+
+    def _appended_ms(self, partition: TopicPartition, offset: int) -> int:
+        stored = self._stored_at(partition, offset)
+        if stored is None:
+            raise _missing(partition, offset, offset + 1)
+        return stored.entry.time_ms
 
     @property
     def failure(self) -> Exception | None:
@@ -296,9 +334,6 @@ class EmbeddedJournal:
     def _check_known(self, partition: TopicPartition) -> None:
         if not self.knows(partition):
             raise Definite(f"unknown partition: {partition}")
-
-    def _partitions(self, topic: str) -> list[TopicPartition]:
-        return [partition for partition in self._ends if partition.topic == topic]
 
     def _start(self, partition: TopicPartition) -> int:
         return int.from_bytes((self._db.get(_start_key(partition)) or b"")[:8], "big")

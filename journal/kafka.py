@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import struct
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from confluent_kafka import (
+    OFFSET_BEGINNING,
     OFFSET_INVALID,
     TIMESTAMP_LOG_APPEND_TIME,
     TIMESTAMP_NOT_AVAILABLE,
@@ -45,7 +47,9 @@ from journal.kafka_connection import Connection, Probed, cause_of
 from journal.log import (
     Appended,
     Batch,
+    Begin,
     BrokerState,
+    Committed,
     Definite,
     Entry,
     Headers,
@@ -56,6 +60,7 @@ from journal.log import (
     TopicPartition,
     TopicSpec,
     Unfit,
+    at_commit,
     check_refusal,
     lost_end,
     pending,
@@ -119,6 +124,9 @@ _MOVING = {
 CREATE_TIMEOUT_S = 10.0
 _INGEST = "ingest"
 """The role of a member of a group, in its `client.id`."""
+
+_CLIENT = "vecraft-"
+"""The first part of the `client.id` of a member; its name follows."""
 
 CLAIM_S, CLAIM_RETRY_S = 15.0, 0.5
 """How long a member's name may be in use: longer than the session of one that has died, 10 s."""
@@ -390,10 +398,44 @@ class KafkaJournal:
                 return str(member.client_host).lstrip("/")
         return None
 
-    def join(self, group: str, topic: str, name: str) -> KafkaMember:
+    def join(self, group: str, topic: str, name: str, begin: Begin = at_commit) -> KafkaMember:
         settings = self._consumer_settings(_INGEST, group)
-        settings["client.id"] += f"-{self._owner}" if self._owner else ""
-        return KafkaMember(settings, topic, name, self._seen)
+        settings["client.id"] = f"{_CLIENT}{name}-{_INGEST}" + (f"-{self._owner}" if self._owner else "")
+        return KafkaMember(settings, topic, name, self._seen, begin, self._timeout_s)
+
+    def members(self, group: str) -> dict[TopicPartition, str]:
+        """Not by `describe_consumer_groups`, as in `_other_owner`."""
+        try:
+            found = self._admin.list_groups(group, timeout=self._timeout_s)
+        except KafkaException as error:
+            raise self._error(error.args[0], f"asking for the members of group {group}") from error
+        return {
+            partition: str(member.client_id).rpartition(f"-{_INGEST}")[0].removeprefix(_CLIENT)
+            for each in found
+            for member in each.members
+            for partition in assigned(member.assignment or b"")
+        }
+
+    def partitions(self, topic: str) -> list[TopicPartition]:
+        try:
+            found = self._admin.list_topics(topic, timeout=self._timeout_s).topics[topic]
+        except KafkaException as error:
+            raise self._error(error.args[0], f"asking for topic {topic}") from error
+        if found.error is None or found.error.code() in _MOVING - {KafkaError.UNKNOWN_TOPIC_OR_PART}:
+            return [TopicPartition(topic, number) for number in sorted(found.partitions)]
+        if found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            return []
+        raise self._error(found.error, f"asking for topic {topic}")
+
+    def offsets_at(self, time_ms: int, partitions: Sequence[TopicPartition]) -> Positions:
+        ends = self.end_offsets(partitions)
+        wanted = {KafkaPartition(p.topic, p.partition): OffsetSpec.for_timestamp(time_ms) for p in partitions}
+        futures = self._admin.list_offsets(wanted, request_timeout=self._timeout_s)
+        try:
+            found = {TopicPartition(p.topic, p.partition): future.result().offset for p, future in futures.items()}
+        except KafkaException as error:
+            raise self._error(error.args[0], "asking for offsets by time") from error
+        return {partition: offset if offset >= 0 else ends[partition] for partition, offset in found.items()}
 
     def _offsets(self, partitions: Sequence[TopicPartition], which: Any) -> Positions:
         """The offsets that the partitions' current leaders report.
@@ -439,6 +481,9 @@ class KafkaJournal:
             raise self._error(error.args[0], f"committing for group {group}") from error
 
     def committed(self, group: str, partitions: Sequence[TopicPartition]) -> Positions:
+        return {partition: known.offset for partition, known in self.commits(group, partitions).items()}
+
+    def commits(self, group: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Committed]:
         wanted = [KafkaPartition(p.topic, p.partition) for p in partitions]
         end_s = time.monotonic() + self._timeout_s
         while True:
@@ -450,7 +495,7 @@ class KafkaJournal:
                 if error.args[0].code() not in _COORDINATOR_MOVES or time.monotonic() > end_s:
                     raise self._error(error.args[0], f"reading what group {group} committed") from error
             self._closing.wait(RETRY_S)
-        return {TopicPartition(p.topic, p.partition): p.offset for p in committed if p.offset != OFFSET_INVALID}
+        return {p: known for p, known in _commits(committed).items() if known is not None}
 
     @property
     def failure(self) -> Exception | None:
@@ -676,9 +721,9 @@ class KafkaReader:
 
 
 class KafkaMember(KafkaReader):
-    """A member of a consumer group. Starts at the group's committed offsets, or at the first record without one."""
+    """A member of a consumer group. Starts where `begin` says, or at the first record if that offset is not there any more."""
 
-    def __init__(self, settings: Mapping[str, Any], topic: str, name: str, seen: _Seen) -> None:
+    def __init__(self, settings: Mapping[str, Any], topic: str, name: str, seen: _Seen, begin: Begin, timeout_s: float) -> None:
         settings = {
             **settings,
             "auto.offset.reset": "earliest",
@@ -688,17 +733,67 @@ class KafkaMember(KafkaReader):
             "allow.auto.create.topics": False,
         }
         super().__init__(Consumer(settings), settings["group.id"], seen)
-        self._consumer.subscribe([topic])
+        self._begin = begin
+        self._timeout_s = timeout_s
+        self._consumer.subscribe([topic], on_assign=self._assigned)
+
+    def _assigned(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
+        """Called within `poll`, which raises what this raises."""
+        try:
+            committed = _commits(consumer.committed(partitions, timeout=self._timeout_s)) if partitions else {}
+        except KafkaException as error:
+            raise _journal_error(error.args[0], f"reading what group {self._group} committed") from error
+        begins = self._begin(committed)
+        consumer.incremental_assign(
+            _kafka_positions({partition: begins.get(partition, OFFSET_BEGINNING) for partition in committed})
+        )
+        if unread := [KafkaPartition(p.topic, p.partition) for p in committed if p not in begins]:
+            consumer.pause(unread)
 
     def poll(self, timeout_s: float, max_records: int = 1000, max_bytes: int = 8 << 20) -> Batch:
         self._positions = {}
         return super().poll(timeout_s, max_records, max_bytes)
 
-    def commit(self, positions: Mapping[TopicPartition, int]) -> None:
+    def commit(self, positions: Mapping[TopicPartition, int], epochs: Mapping[TopicPartition, int] | None = None) -> None:
+        epochs = epochs or {}
+        offsets = [
+            KafkaPartition(p.topic, p.partition, offset, metadata=str(epochs.get(p, ""))) for p, offset in positions.items()
+        ]
         try:
-            self._consumer.commit(offsets=_kafka_positions(positions), asynchronous=False)
+            self._consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
             raise _journal_error(error.args[0], f"committing for group {self._group}") from error
+
+
+def _commits(found: Sequence[KafkaPartition]) -> dict[TopicPartition, Committed | None]:
+    """What a group has committed, with the epochs in its metadata; None for a partition without a commit."""
+    commits: dict[TopicPartition, Committed | None] = {}
+    for each in found:
+        text = each.metadata or ""
+        epoch = int(text) if text.isascii() and text.isdecimal() else 0  # others may commit for the group, with any metadata
+        known = None if each.offset == OFFSET_INVALID else Committed(each.offset, epoch)
+        commits[TopicPartition(each.topic, each.partition)] = known
+    return commits
+
+
+def assigned(data: bytes) -> list[TopicPartition]:
+    """The partitions in the assignment of a member, in the form of Kafka's protocol of consumers: a version, then an array of
+    topics, each with an array of partitions. None in data that is not of this form, such as that of a member that waits for a
+    rebalance.
+    """
+    found = []
+    try:
+        (topics,), at = struct.unpack_from(">i", data, 2), 6
+        for _ in range(topics):
+            (length,) = struct.unpack_from(">h", data, at)
+            topic = data[at + 2 : at + 2 + length].decode()
+            (count,) = struct.unpack_from(">i", data, at + 2 + length)
+            numbers = struct.unpack_from(f">{max(0, count)}i", data, at + 6 + length)
+            found += [TopicPartition(topic, number) for number in numbers]
+            at += 6 + length + 4 * len(numbers)
+    except (struct.error, UnicodeDecodeError):
+        return []
+    return found
 
 
 def _address(broker: BrokerMetadata) -> str:

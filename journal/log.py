@@ -13,7 +13,7 @@ implementation passes (I12).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from typing import NamedTuple, Protocol, TypeVar
@@ -84,6 +84,23 @@ class Batch(NamedTuple):
 
     entries: list[Entry]
     positions: Positions
+
+
+class Committed(NamedTuple):
+    """What a group has committed of a partition: the next offset, and the epoch that its member gave with it."""
+
+    offset: int
+    epoch: int = 0
+
+
+Begin = Callable[[Mapping[TopicPartition, Committed | None]], Mapping[TopicPartition, int]]
+"""Called with the partitions that a member has just got, and what its group has committed of each. Returns the offsets at which
+the member begins; partitions that are left out are not read."""
+
+
+def at_commit(partitions: Mapping[TopicPartition, Committed | None]) -> Mapping[TopicPartition, int]:
+    """Begins where the group has committed, at the first record without a commit."""
+    return {partition: 0 if known is None else known.offset for partition, known in partitions.items()}
 
 
 class BrokerState(NamedTuple):
@@ -167,13 +184,16 @@ class Member(Protocol):
     """
 
     def poll(self, timeout_s: float, max_records: int = 1000, max_bytes: int = 8 << 20) -> Batch:
-        """As `Reader.poll`, for the partitions assigned to this member, starting at the group's committed offsets.
+        """As `Reader.poll`, for the partitions assigned to this member, starting where its `begin` says.
 
-        `positions` has only partitions of which the batch has entries.
+        `positions` has only partitions of which the batch has entries. Raises what `begin` raises.
         """
 
-    def commit(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Commits offsets. Raises JournalError when the partitions may have moved to another member."""
+    def commit(self, positions: Mapping[TopicPartition, int], epochs: Mapping[TopicPartition, int] | None = None) -> None:
+        """Commits offsets, each together with an epoch, 0 when none is given.
+
+        Raises JournalError when the partitions may have moved to another member.
+        """
 
     def wake(self) -> None:
         """Makes the current or the next poll return at once."""
@@ -233,11 +253,17 @@ class Journal(Protocol):
         one process can open the log.
         """
 
-    def join(self, group: str, topic: str, name: str) -> Member:
+    def join(self, group: str, topic: str, name: str, begin: Begin = at_commit) -> Member:
         """Joins a consumer group that shares the partitions of a topic.
 
         `name` is the static member id: a member that returns within the session timeout gets its partitions back without a
-        rebalance.
+        rebalance. An offset of `begin` that the log does not have any more means its first one.
+        """
+
+    def members(self, group: str) -> dict[TopicPartition, str]:
+        """The name of the member that has each partition; partitions of nobody are left out.
+
+        A member that has died has its partitions until its session has timed out.
         """
 
     def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
@@ -245,6 +271,15 @@ class Journal(Protocol):
 
     def committed(self, group: str, partitions: Sequence[TopicPartition]) -> Positions:
         """The committed offsets of the group; partitions without a commit are left out."""
+
+    def commits(self, group: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Committed]:
+        """As `committed`, with the epochs."""
+
+    def partitions(self, topic: str) -> list[TopicPartition]:
+        """The partitions of a topic, asked of the log now; none when the topic does not exist."""
+
+    def offsets_at(self, time_ms: int, partitions: Sequence[TopicPartition]) -> Positions:
+        """The offset of the first record of each partition with this time or a later one; the end when there is none."""
 
     @property
     def failure(self) -> Exception | None:

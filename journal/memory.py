@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from enum import Enum
@@ -16,6 +17,8 @@ from journal.groups import LocalGroups
 from journal.log import (
     Appended,
     Batch,
+    Begin,
+    Committed,
     Definite,
     Entry,
     Headers,
@@ -24,6 +27,7 @@ from journal.log import (
     Positions,
     TopicPartition,
     TopicSpec,
+    at_commit,
     check_count,
     check_refusal,
     check_trim,
@@ -52,8 +56,8 @@ class MemoryJournal:
         self._logs: dict[TopicPartition, list[Entry]] = {}
         self._starts: Positions = {}
         self._refused: dict[TopicPartition, str] = {}
-        self._groups = LocalGroups(self)
-        self._committed: dict[tuple[str, TopicPartition], int] = {}
+        self._groups = LocalGroups(self, self._commit)
+        self._committed: dict[tuple[str, TopicPartition], Committed] = {}
         self._changed = threading.Condition()
         self._closed = False
 
@@ -126,18 +130,39 @@ class MemoryJournal:
     def claim(self, group: str, name: str, owner: str) -> None:
         return
 
-    def join(self, group: str, topic: str, name: str) -> Member:
-        with self._changed:
-            partitions = [partition for partition in self._logs if partition.topic == topic]
-        return self._groups.join(group, partitions)
+    def join(self, group: str, topic: str, name: str, begin: Begin = at_commit) -> Member:
+        return self._groups.join(group, self.partitions(topic), name, begin)
+
+    def members(self, group: str) -> dict[TopicPartition, str]:
+        return self._groups.members(group)
 
     def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
+        self._commit(group, {partition: Committed(offset) for partition, offset in positions.items()})
+
+    def _commit(self, group: str, committed: Mapping[TopicPartition, Committed]) -> None:
         with self._changed:
-            for partition, offset in positions.items():
-                self._committed[group, partition] = offset
+            for partition, position in committed.items():
+                self._committed[group, partition] = position
 
     def committed(self, group: str, partitions: Sequence[TopicPartition]) -> Positions:
+        return {partition: known.offset for partition, known in self.commits(group, partitions).items()}
+
+    def commits(self, group: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Committed]:
         return {p: self._committed[group, p] for p in partitions if (group, p) in self._committed}
+
+    def partitions(self, topic: str) -> list[TopicPartition]:
+        with self._changed:
+            return [partition for partition in self._logs if partition.topic == topic]
+
+    def offsets_at(self, time_ms: int, partitions: Sequence[TopicPartition]) -> Positions:
+        with self._changed:
+            return {
+                partition: max(
+                    self._starts.get(partition, 0),
+                    bisect_left(self._log(partition), time_ms, key=lambda entry: entry.time_ms),
+                )
+                for partition in partitions
+            }
 
     @property
     def failure(self) -> Exception | None:

@@ -1,4 +1,4 @@
-"""The record envelope and the operations of the journal. The fields are documented in `schemas/record.v4.avsc`."""
+"""The record envelope and the operations of the journal. The fields are documented in `schemas/record.v5.avsc`."""
 
 from __future__ import annotations
 
@@ -175,10 +175,49 @@ class DeletePayloadIndex(msgspec.Struct, frozen=True):
     field: str
 
 
+class PutIngestSource(msgspec.Struct, frozen=True):
+    name: str
+    config: bytes
+
+
+class DeleteIngestSource(msgspec.Struct, frozen=True):
+    name: str
+
+
+class ControlIngest(msgspec.Struct, frozen=True):
+    """`action` is pause, resume or restart. Without `partitions` it is for all."""
+
+    name: str
+    action: str
+    partitions: list[int] = []
+
+
+class IngestPosition(msgspec.Struct, frozen=True):
+    partition: int
+    offset: int
+
+
+class MoveIngest(msgspec.Struct, frozen=True):
+    """`log` is the identity of the topic that the offsets are of."""
+
+    name: str
+    log: str
+    positions: list[IngestPosition]
+
+
 PointOperation = Upsert | Delete | PatchPayload | ReplacePayload | PatchVectors | UnsetVectors
 ShardOperation = PointOperation | Barrier | RequestResult
 CatalogOperation = (
-    CreateCollection | UpdateCollection | DeleteCollection | ChangeAliases | CreatePayloadIndex | DeletePayloadIndex
+    CreateCollection
+    | UpdateCollection
+    | DeleteCollection
+    | ChangeAliases
+    | CreatePayloadIndex
+    | DeletePayloadIndex
+    | PutIngestSource
+    | DeleteIngestSource
+    | ControlIngest
+    | MoveIngest
 )
 Operation = ShardOperation | CatalogOperation
 
@@ -191,19 +230,24 @@ CATALOG_OPERATIONS = (
     ChangeAliases,
     CreatePayloadIndex,
     DeletePayloadIndex,
+    PutIngestSource,
+    DeleteIngestSource,
+    ControlIngest,
+    MoveIngest,
 )
 
 
 class Ingested(msgspec.Struct, frozen=True):
-    """The source of the points of a record from the ingest topic.
+    """The source of the points of a record from a topic of the ingest.
 
     `log` is the unique id of the source partition. `offsets` has the source offset of each id of the operation, ascending. `keys`
-    has the idempotency key of each id, or is empty.
+    has the idempotency key of each id, or is empty. `epoch` goes up each time that an operator moves the source partition.
     """
 
     log: str
     offsets: list[int]
     keys: list[str] = []
+    epoch: int = 0
 
 
 class Record(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ from journal.topics import Topics
 from replayer.known_log import KnownLog, LogChanged
 from replayer.loop import Loop
 from replayer.operations import Operations
-from replayer.projections.catalog import CatalogProjection
+from replayer.projections.catalog import CatalogProjection, Follower
 from replayer.projections.dead_letters import DeadLetters, DeadLettersProjection
 from replayer.projections.shards import ShardsProjection
 from replayer.refusals import Refusals
@@ -96,6 +96,10 @@ class Replayer(Loop):
                 self.refuse(change)
             except JournalError:
                 pass  # the loop meets it, too
+
+    def follow_catalog(self, follower: Follower) -> None:
+        """Registers a callback for every command that is applied after `open`."""
+        self._catalog.follow(follower)
 
     @property
     def catalog(self) -> Catalog:

@@ -89,6 +89,8 @@ def judge(entry: Entry, catalog: Catalog, topics: Topics, limits: Limits) -> Ver
         return Refused(breach, record)
     if record.ingested is not None and (breach := _ingested_error(record.ingested, len(operation.ids))):
         return Refused(breach, record)
+    if record.ingested is not None and not (record.ingested.epoch <= position and catalog.is_epoch(record.ingested.epoch)):
+        return Refused(f"no source was moved at catalog position {record.ingested.epoch}, which is given as its epoch", record)
     if record.expected is not None and (breach := _condition_error(record, operation.ids)):
         return Refused(breach, record)
     if any(shard_of(point_id, len(homes)) != record.shard for point_id in operation.ids):

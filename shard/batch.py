@@ -95,7 +95,7 @@ class WriteBatch:
         limits = self._shard._limits
         time_ms = max(before.time_ms, entry.time_ms)
         stamp = next_stamp(record.hlc, before.stamp, time_ms, limits.max_lateness_ms)
-        self.progress[entry.partition] = Progress(entry.offset + 1, stamp, time_ms, before.ingested)
+        self.progress[entry.partition] = Progress(entry.offset + 1, stamp, time_ms, before.ingested, before.epochs)
         tier = self._shard._topics.tier_of(entry.partition.topic)
         operation = self._new_part(entry, record, tier, stamp)
         if operation is not None:
@@ -191,22 +191,29 @@ class WriteBatch:
     ) -> PointOperation | None:
         """The part of an ingested operation that was not applied before; None when nothing is left.
 
-        The ingester writes the records of one source log to one partition in offset order and without gaps. After a restart it
-        begins at or below the last acknowledged offset. So everything below the highest offset seen here was applied already,
-        whichever ingester wrote it again.
+        Within an epoch, the ingester writes the records of one source log to one partition in offset order and without gaps.
+        After a restart it begins at or below the last acknowledged offset. So everything below the highest offset seen here was
+        applied already, whichever ingester wrote it again. With a new epoch the offsets begin anew, as an operator has decided;
+        then nothing of an earlier one is applied, which an ingester may still have in hand.
         """
         progress = self.progress[partition]
-        seen = progress.ingested.get(ingested.log, 0)
+        epoch = progress.epochs.get(ingested.log, 0)
+        if ingested.epoch < epoch:
+            return None
+        seen = progress.ingested.get(ingested.log, 0) if ingested.epoch == epoch else 0
         indexes = [index for index, offset in enumerate(ingested.offsets) if offset >= seen]
         if not indexes:
             return None
         progress.ingested = progress.ingested | {ingested.log: ingested.offsets[-1] + 1}
+        if ingested.epoch:
+            progress.epochs = progress.epochs | {ingested.log: ingested.epoch}
         if ingested.keys:
+            kind = f"i{ingested.epoch}" if ingested.epoch else "i"
             indexes = [
                 index
                 for index in indexes
                 if not (key := ingested.keys[index])
-                or not self._is_repeated(tier, f"i/{operation.ids[index].hex()}/{key}", progress.stamp)
+                or not self._is_repeated(tier, f"{kind}/{operation.ids[index].hex()}/{key}", progress.stamp)
             ]
         if len(indexes) == len(operation.ids):
             return operation

@@ -86,12 +86,14 @@ class Progress(msgspec.Struct, array_like=True):
     """How far a partition is applied: the next offset, the last stamp, and the highest append time so far.
 
     `ingested`: for each log of foreign producers, the next offset of its operations that arrived through this partition.
+    `epochs`: the epoch that this offset belongs to, of logs that were moved.
     """
 
     offset: int = 0
     stamp: int = 0
     time_ms: int = 0
     ingested: dict[str, int] = {}
+    epochs: dict[str, int] = {}
 
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -1,7 +1,7 @@
 """Wires the parts of a node together, one function per role.
 
 storage   replays the journal into the catalog and the shards, and builds their graphs
-ingest    copies records of foreign producers from the ingest topic into the journal
+ingest    copies records of foreign producers from the topics of its sources into the journal
 gateway   the services that request handlers use
 """
 
@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from catalog.ingest import IngestSource
 from gateway.admission.budget import budget_of
 from gateway.barriers import Barriers
 from gateway.decided import DecidedWrites
@@ -31,6 +32,7 @@ from journal.topics import Topics
 from journal.writer import Writer
 from query.consistency import Gate
 from replayer.ingest.member import Ingest
+from replayer.ingest.sources import IngestSources
 from replayer.projections.dead_letters import DeadLetters
 from replayer.replayer import Replayer
 from shard.batch import Limits
@@ -65,7 +67,8 @@ class Roles:
         self.checkpointer = BackgroundThread("checkpoint")
         self.shards, self.replayer = self._storage(settings)
         self.registry = SchemaRegistry(settings.schema_registry_url)
-        self.ingest = self._ingest(settings)
+        self.ingest = IngestSources(partial(self._member, settings), lambda: self.replayer.catalog.view, self.registry)
+        self.replayer.follow_catalog(self.ingest.follow)
         self.replayer.claim = partial(self.journal.claim, self.ingest.group, settings.node)
         self.services = self._gateway(settings, make_replica)
         self._replaying = threading.Thread(target=self.replayer.run, name="replay", daemon=True)
@@ -83,7 +86,7 @@ class Roles:
         self._scrubbing.start()
 
     def start_ingest(self) -> None:
-        """Starts the ingest thread. Call it after the replay has caught up."""
+        """Starts the ingest. Call it after the replay has caught up."""
         self._ingesting.start()
 
     def _watch(self) -> None:
@@ -116,7 +119,7 @@ class Roles:
         group = replayer_group(settings)
         return shards, Replayer(self.journal, self.topics, self.clock, shards, group, limits, letters)
 
-    def _ingest(self, settings: Settings) -> Ingest:
+    def _member(self, settings: Settings, source: IngestSource) -> Ingest:
         return Ingest(
             self.journal,
             self.topics,
@@ -128,6 +131,7 @@ class Roles:
             wall_clock_ms,
             check_log=self.replayer.check_log,
             claim_name=self._claim_name,
+            source=source,
         )
 
     def _claim_name(self) -> None:

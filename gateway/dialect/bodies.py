@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from catalog.collection import Consistency, Datatype, Distance
+from catalog.ingest import MAX_PARTITIONS
 from gateway.admission.strict_mode import StrictModeBody
 from gateway.log_level import Level
 from journal.ids import ExternalId
@@ -31,6 +32,7 @@ RawVectors = Annotated[
         extra_json_schema={"anyOf": [_NUMBERS, {"type": "array", "items": _NUMBERS}, {"type": "string"}, {"type": "object"}]},
     ),
 ]
+PartitionNumber = Annotated[int, Meta(ge=0, lt=MAX_PARTITIONS)]
 JsonObject = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})]
 MaybeJsonObject = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": ["object", "null"]})]
 Hints = dict[str, Any]
@@ -418,6 +420,18 @@ class FacetBody(Body):
 
 class LogLevelBody(Body):
     level: Level
+
+
+class PartitionsBody(Body):
+    """Selects partitions of a source of the ingest; all when they are not given."""
+
+    partitions: Annotated[list[PartitionNumber], Meta(min_length=1, max_length=MAX_PARTITIONS)] | None = None
+
+
+class MoveIngestBody(PartitionsBody, kw_only=True):
+    """`to` is an offset, `earliest`, `latest`, or a time by RFC 3339."""
+
+    to: Annotated[int, Meta(ge=0)] | Annotated[str, Meta(max_length=64)]
 
 
 class DeadLetterParams(Struct, forbid_unknown_fields=True):

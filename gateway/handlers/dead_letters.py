@@ -85,6 +85,13 @@ async def lag(request: ApiRequest, response: Response, services: Services) -> di
 
 
 async def _retry(services: Services, letters: Sequence[DeadLetter]) -> dict[str, Any]:
+    for letter in letters:
+        if letter.origin.topic not in services.node.topics.all():
+            raise Conflict(
+                f"dead letter {letter.number} is from topic {letter.origin.topic}, to which this database does not write: move "
+                f"its source back to offset {letter.offset} of partition {letter.origin.partition}, then clear the letter"
+            )
+
     def write_again() -> None:
         journal = services.node.journal
         entries = [_whole(services.node, letter, entry) for letter, entry in _read(services.node, letters)]

@@ -176,9 +176,10 @@ def _shards(node: NodeState) -> Iterator[Metric]:
 def _ingest(node: NodeState, reachable: bool) -> Iterator[Metric]:
     ingest = node.ingest
     outcomes = [(["written"], ingest.written), (["dead"], ingest.dead)]
-    yield _counter("vecraft_ingest_records", "Records read from the ingest topic, by outcome.", ["outcome"], outcomes)
-    lag = [(_names(p), records) for p, records in node.ingest_lag().items()] if reachable else []
-    yield _gauge("vecraft_ingest_lag_records", "Records of the ingest topic that no node has written yet.", _PARTITION, lag)
+    yield _counter("vecraft_ingest_records", "Records read by the ingest, by outcome.", ["outcome"], outcomes)
+    lag = [([source, *_names(p)], records) for (source, p), records in node.ingest_lag().items()] if reachable else []
+    text = "Records of the ingest that no node has written yet."
+    yield _gauge("vecraft_ingest_lag_records", text, ["source", *_PARTITION], lag)
 
 
 def _dead_letters(node: NodeState) -> Iterator[Metric]:

@@ -5,10 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from catalog.ingest import SourceConfig
 from gateway.dialect import bodies
 from gateway.dialect import query_bodies as queries
 from gateway.dialect.bodies import DeadLetterParams, ReadParams, SearchReadParams, WriteParams
-from gateway.handlers import cluster, collections, dead_letters, field_indexes, log_level, memory, operations, points, searches
+from gateway.handlers import (
+    cluster,
+    collections,
+    dead_letters,
+    field_indexes,
+    ingest,
+    log_level,
+    memory,
+    operations,
+    points,
+    searches,
+)
 from gateway.services import Handler
 
 DEFAULT_TIER = 1
@@ -17,6 +29,7 @@ CATALOG_TIER = 0
 
 _C = "/collections/{collection_name}"
 POINTS = f"{_C}/points"
+_SOURCE = "/ingest/sources/{name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +104,16 @@ ROUTES = (
     Route("GET", "/issues", cluster.issues, "cluster"),
     Route("DELETE", "/issues", cluster.clear_issues, "cluster"),
     Route("GET", "/operations/{request_id}", operations.show, "operations"),
+    Route("GET", "/ingest/sources", ingest.list_all, "ingest"),
+    Route("GET", _SOURCE, ingest.show, "ingest"),
+    Route("PUT", _SOURCE, ingest.put, "ingest", SourceConfig, WriteParams, CATALOG_TIER),
+    Route("DELETE", _SOURCE, ingest.delete, "ingest", None, WriteParams, CATALOG_TIER),
+    *(
+        Route("POST", f"{_SOURCE}/{action.__name__}", action, "ingest", bodies.PartitionsBody, WriteParams, CATALOG_TIER, True)
+        for action in (ingest.pause, ingest.resume)
+    ),
+    Route("POST", f"{_SOURCE}/restart", ingest.restart, "ingest", None, WriteParams, CATALOG_TIER),
+    Route("POST", f"{_SOURCE}/move", ingest.move, "ingest", bodies.MoveIngestBody, WriteParams, CATALOG_TIER),
     Route("GET", "/admin/lag", dead_letters.lag, "admin"),
     Route("GET", "/admin/memory", memory.show, "admin"),
     Route("GET", "/admin/log-level", log_level.show, "admin"),

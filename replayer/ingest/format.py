@@ -18,7 +18,7 @@ import orjson
 
 import schemas
 from journal.codec import HEADER_BYTES, MAGIC, by_fingerprint
-from journal.ids import ExternalId, encode_id
+from journal.ids import encode_id
 from journal.log import Entry
 from journal.records import Delete, PatchPayload, PointOperation, Upsert, VectorColumn
 from journal.registry import SchemaRegistry, UnknownSchema, WriterSchema
@@ -90,17 +90,26 @@ def change_of(entry: Entry, registry: SchemaRegistry) -> Change:
 
 
 def _body(value: bytes, headers: Mapping[str, bytes], registry: SchemaRegistry) -> _Body:
-    if (schema_id := headers.get(SCHEMA_HEADER)) is not None:
-        return _by_schema(_looked_up(schema_id, registry), value)
+    schema, data = unframed(value, headers.get(SCHEMA_HEADER), registry)
+    return _decode_json(data) if schema is None else _of_avro(schema, data)
+
+
+def unframed(value: bytes, schema_id: bytes | None, registry: SchemaRegistry) -> tuple[Any, bytes]:
+    """The Avro schema of a value that is not empty, None for JSON, and the value without its framing.
+
+    `schema_id` is the schema id from a header. Raises ValueError, UnknownSchema, or Indefinite when the registry does not answer.
+    """
+    if schema_id is not None:
+        return _looked_up(schema_id, registry).avro, value
     if value[:2] == MAGIC:
         if (schema := _SCHEMAS.get(value[2:HEADER_BYTES])) is None:
             raise ValueError(f"no known schema has the fingerprint {value[2:HEADER_BYTES].hex()}")
-        return _of_avro(schema, value[HEADER_BYTES:])
+        return schema, value[HEADER_BYTES:]
     if value[0] == _BY_NUMBER:
-        return _by_schema(_looked_up(value[:5], registry), value[5:])
+        return _looked_up(value[:5], registry).avro, value[5:]
     if value[0] == _BY_GUID:
-        return _by_schema(_looked_up(value[:17], registry), value[17:])
-    return _decode_json(value)
+        return _looked_up(value[:17], registry).avro, value[17:]
+    return None, value
 
 
 def _looked_up(schema_id: bytes, registry: SchemaRegistry) -> WriterSchema:
@@ -112,12 +121,8 @@ def _looked_up(schema_id: bytes, registry: SchemaRegistry) -> WriterSchema:
     raise ValueError(f"no schema id: {schema_id[:17].hex()}")
 
 
-def _by_schema(schema: WriterSchema, data: bytes) -> _Body:
-    return _decode_json(data) if schema.avro is None else _of_avro(schema.avro, data)
-
-
-def _of_avro(schema: Any, data: bytes) -> _Body:
-    """Accepts an Avro record of any schema that has fields with the names of `_Body`."""
+def avro_fields(schema: Any, data: bytes) -> dict[str, Any]:
+    """The fields of an Avro record. Raises ValueError."""
     stream = io.BytesIO(data)
     try:
         fields = fastavro.schemaless_reader(stream, schema, None)
@@ -127,6 +132,12 @@ def _of_avro(schema: Any, data: bytes) -> _Body:
         raise ValueError("bytes follow the Avro record")
     if not isinstance(fields, dict):
         raise ValueError("the schema is not that of a record")
+    return fields
+
+
+def _of_avro(schema: Any, data: bytes) -> _Body:
+    """Accepts an Avro record of any schema that has fields with the names of `_Body`."""
+    fields = avro_fields(schema, data)
     payload = fields.pop("payload", None)
     body = msgspec.convert(fields, _Body, builtin_types=(bytes,))
     if isinstance(payload, str | bytes):
@@ -150,7 +161,7 @@ def _operation(body: _Body, point_id: bytes) -> PointOperation:
     if body.op == "patch":
         return _patch(point_id, payload)
     given = {} if body.vector is None else body.vector if isinstance(body.vector, dict) else {"": body.vector}
-    return Upsert([point_id], [_column(name, vector) for name, vector in given.items()], [payload])
+    return Upsert([point_id], [column(name, vector) for name, vector in given.items()], [payload])
 
 
 def _patch(point_id: bytes, payload: bytes) -> PatchPayload:
@@ -166,7 +177,8 @@ def _payload(body: _Body) -> bytes:
     return b"" if data in (b"null", b"{}") else data
 
 
-def _column(name: str, vector: GivenVector) -> VectorColumn:
+def column(name: str, vector: GivenVector) -> VectorColumn:
+    """One dense vector as a column. Raises ValueError when there is no number in it."""
     if isinstance(vector, bytes):
         data = vector
     else:
@@ -179,13 +191,15 @@ def _column(name: str, vector: GivenVector) -> VectorColumn:
 
 def _id(body: _Body, key: bytes | None) -> bytes:
     """The point's id, from the body, or else from the record's key. A key of only digits is a number."""
-    external: ExternalId | None = body.id
-    if external is None and key:
-        text = key.decode()
-        external = int(text) if text.isascii() and text.isdecimal() else text
-    if external is None:
+    return id_of_key(key) if body.id is None else encode_id(body.id)
+
+
+def id_of_key(key: bytes | None) -> bytes:
+    """The id that the key of a record says as text; only digits are a number. Raises ValueError."""
+    if not key:
         raise ValueError("id is missing, and the record has no key")
-    return encode_id(external)
+    text = key.decode()
+    return encode_id(int(text) if text.isascii() and text.isdecimal() else text)
 
 
 def _tier(headers: Mapping[str, bytes]) -> int:

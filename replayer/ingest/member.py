@@ -1,6 +1,6 @@
-"""Copies records of foreign producers from the ingest topic into the journal, exactly once.
+"""Copies records of foreign producers from the topic of a source into the journal, exactly once.
 
-All nodes form one consumer group. One step:
+All nodes form one consumer group for each source. One step:
 
 1. Poll, and check each record.
 2. Write dead letters for the invalid records.
@@ -11,19 +11,35 @@ After a failure the member leaves the group and starts again at the last commit.
 by the one that took over the partition. It is applied once: each record has the source offsets of its points, and a shard drops
 points whose offset is not above the last one that it saw. For this to lose nothing, the writes from one source partition to one
 shard and tier are sequential: each waits for the acknowledgement of the previous one.
+
+Operators pause, move and restart a source by commands of the catalog (`catalog/ingest.py`). A member that finds its source
+changed leaves the group and joins again; where it begins then, and which partitions it does not read, `_begin` says. With a move,
+a partition gets a new epoch, which its records and commits carry: a commit of an earlier epoch does not count, and a shard drops
+the records of one.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
 
 from catalog.catalog import CatalogView
 from catalog.collection import Collection
-from journal.log import Entry, Indefinite, Journal, JournalError, Member, Positions, TopicPartition, acknowledged
+from catalog.ingest import DEFAULT_SOURCE, DEFAULT_SOURCES, IngestSource
+from journal.log import (
+    Committed,
+    Entry,
+    Indefinite,
+    Journal,
+    JournalError,
+    Member,
+    Positions,
+    TopicPartition,
+    acknowledged,
+)
 from journal.records import Delete, Ingested, PointOperation, Upsert, VectorColumn
 from journal.registry import SchemaRegistry
 from journal.split import Part, PointTooLarge, split
@@ -31,6 +47,7 @@ from journal.topics import Topics
 from journal.writer import Destination, Origin, Receipt, Writer
 from replayer.failures import FailureLog
 from replayer.ingest.format import Change, NotIngestible, change_of
+from replayer.ingest.mapping import mapped_change
 from replayer.projections.dead_letters import Burial, bury
 from shard.contract import contract_error
 from shard.shards import AppliedPositions
@@ -42,7 +59,14 @@ CATALOG_WAIT_S = 0.5
 ACKNOWLEDGE_TIMEOUT_S = 30.0
 
 
-class _Source(NamedTuple):
+class Failure(NamedTuple):
+    """Why a member did not work, in words, and when, in ms since 1970."""
+
+    text: str
+    at_ms: int
+
+
+class _Line(NamedTuple):
     """The unit of order: changes from one ingest partition to one collection in one tier are written in order."""
 
     partition: TopicPartition
@@ -59,15 +83,31 @@ class _CheckedChange(NamedTuple):
 
 
 class _Lane(NamedTuple):
-    """The ordered queue of parts from one source to one shard."""
+    """The ordered queue of parts from one line to one shard."""
 
     destination: Destination
-    source: _Source
+    line: _Line
     parts: deque[tuple[Part, Ingested]]
 
 
+def topic_of(topics: Topics, source: IngestSource) -> str:
+    """The topic that a source reads."""
+    return topics.ingest if source.config is None else source.config.topic
+
+
+def group_of(topics: Topics, source: IngestSource) -> str:
+    """The consumer group of a source. One that is created again under the same name has another one, and begins anew."""
+    return f"{topics.prefix}.ingest" if source.config is None else f"{topics.prefix}.ingest.{source.name}.{source.id}"
+
+
+def position_of(source: IngestSource, partition: TopicPartition, committed: Committed | None, identity: str) -> int:
+    """Where a source goes on in a partition of the topic with this identity: at the commit, or at a move that is later."""
+    is_moved = source.epoch(partition.partition) > (0 if committed is None else committed.epoch)
+    return source.moved_to(partition.partition, identity) if is_moved or committed is None else committed.offset
+
+
 class Ingest:
-    """A member, with the static id `name`, of the consumer group of the ingest topic. Its own thread calls `run`."""
+    """A member, with the static id `name`, of the consumer group of the source `source`. Its own thread calls `run`."""
 
     def __init__(
         self,
@@ -82,8 +122,12 @@ class Ingest:
         catalog_wait_s: float = CATALOG_WAIT_S,
         check_log: Callable[[], None] = lambda: None,
         claim_name: Callable[[], None] = lambda: None,
+        source: IngestSource = DEFAULT_SOURCES[DEFAULT_SOURCE],
     ) -> None:
-        self.group = f"{topics.prefix}.ingest"
+        self.source = source
+        """The source as of the last `open`."""
+        self.topic = topic_of(topics, source)
+        self.group = group_of(topics, source)
         self.written = 0
         self.dead = 0
         self._journal = journal
@@ -100,51 +144,105 @@ class Ingest:
         self._member: Member | None = None
         self._identity = ""
         self._seen: Positions = {}
+        self.running: Mapping[TopicPartition, int] = {}
+        """The partitions that this member reads, and since when, in ms since 1970."""
         self.failure: Exception | None = None
         """Why the ingest does not work now; None while it does."""
+        self.failing_ms: int | None = None
+        """Since when it does not work."""
+        self.last_failure: Failure | None = None
         self._failures, self._commits = FailureLog(), FailureLog()
-        self._stopping = threading.Event()
+        self._stopping, self._woken = threading.Event(), threading.Event()
 
     def run(self) -> None:
         """Ingests until `stop`."""
-        while not self._stopping.is_set():
+        while not self._stopping.is_set() and self._current() is not None:
             try:
                 self.open()
                 while not self._stopping.is_set():
                     self.step(RETRY_DELAY_S if self.failure else IDLE_POLL_S)
-                    self.failure = None
-                    self._failures.succeeded("the ingest goes on")
+                    self.failure = self.failing_ms = None
+                    self._failures.succeeded(f"{self._what} goes on")
             except Exception as error:  # offsets are committed only after the writes, so a restart is always safe
-                self._failures.failed(f"ingest stopped, trying again every {RETRY_DELAY_S:g} s", error)
-                self.failure = error
+                self._failures.failed(f"{self._what} stopped, trying again every {RETRY_DELAY_S:g} s", error)
+                self._note(error)
                 self.close()
-                self._stopping.wait(RETRY_DELAY_S)
+                self._woken.wait(RETRY_DELAY_S)
+                self._woken.clear()
         self.close()
+
+    @property
+    def _what(self) -> str:
+        return "ingest" if self.source.config is None else f"ingest of source {self.source.name}"
+
+    def _note(self, error: Exception) -> None:
+        now_ms = self._now_ms()
+        self.failing_ms = now_ms if self.failing_ms is None else self.failing_ms
+        self.last_failure = Failure(str(error) or type(error).__name__, now_ms)
+        self.failure = error
+
+    def wake(self) -> None:
+        """Makes it look at its source in the catalog now: for a changed one it joins again, also if it waits after a failure."""
+        self._woken.set()
+        if (member := self._member) is not None:
+            member.wake()
 
     def stop(self) -> None:
         """Makes `run` return after the current step. Thread-safe."""
         self._stopping.set()
-        if (member := self._member) is not None:
-            member.wake()
+        self.wake()
 
     def open(self) -> None:
         """Joins the group, after the catalog has been replayed to the current end of its topic."""
         self._check_log()
         self._claim_name()
         self._await_catalog()
+        if (source := self._current()) is None:
+            raise Indefinite(f"source {self.source.name} was deleted")
+        self.source = source
         self._seen = {}
-        self._identity = self._journal.identities([self._topics.ingest])[self._topics.ingest]
-        self._member = self._journal.join(self.group, self._topics.ingest, self._name)
+        self.running = {}
+        self._identity = self._topic_identity()
+        self._member = self._journal.join(self.group, self.topic, self._name, self._begin)
 
     def close(self) -> None:
         """Leaves the group."""
+        self.running = {}
         if self._member is not None:
             self._member.close()
             self._member = None
 
+    def _current(self) -> IngestSource | None:
+        """The source as the catalog has it now; None when it was deleted, also if it was created again since."""
+        source = self._view().sources.get(self.source.name)
+        return source if source is not None and source.id == self.source.id else None
+
+    def _topic_identity(self) -> str:
+        if (identity := self._journal.identities([self.topic]).get(self.topic)) is None:
+            raise Indefinite(f"topic {self.topic} does not exist")
+        return identity
+
+    def _begin(self, committed: Mapping[TopicPartition, Committed | None]) -> Mapping[TopicPartition, int]:
+        """Where to begin in the partitions that this member has just got. Leaves out those that are paused.
+
+        Raises Indefinite when the topic was made anew: its offsets are others.
+        """
+        if (identity := self._topic_identity()) != self._identity:
+            raise Indefinite(f"topic {self.topic} was made anew")
+        begins = {
+            partition: position_of(self.source, partition, known, identity)
+            for partition, known in committed.items()
+            if self.source.paused_since(partition.partition) is None
+        }
+        self.running = {**self.running, **dict.fromkeys(begins, self._now_ms())}
+        return begins
+
     def step(self, timeout_s: float) -> int:
         """Polls once, writes the changes and commits. Returns the number of entries polled."""
         assert self._member is not None, "open() comes first"
+        if self._current() != self.source:
+            self.close()
+            self.open()
         batch = self._member.poll(timeout_s)
         self._check_order(batch.entries)
         changes, burials = self._checked_changes(batch.entries)
@@ -168,31 +266,35 @@ class Ingest:
     def _commit(self, positions: Positions) -> None:
         assert self._member is not None
         try:
-            self._member.commit(positions)
-            self._commits.succeeded("positions of the ingest topic are committed again")
+            self._member.commit(positions, {partition: self.source.epoch(partition.partition) for partition in positions})
+            self._commits.succeeded(f"positions of {self.topic} are committed again")
         except JournalError as error:  # another member has the partitions now; repeated changes are deduplicated
-            self._commits.failed("positions of the ingest topic are not committed", error)
+            self._commits.failed(f"positions of {self.topic} are not committed", error)
 
     # Checking.
 
-    def _checked_changes(self, entries: Sequence[Entry]) -> tuple[dict[_Source, list[_CheckedChange]], list[Burial]]:
-        """The valid changes by source, in order, and the invalid records as burials."""
-        changes: dict[_Source, list[_CheckedChange]] = {}
+    def _checked_changes(self, entries: Sequence[Entry]) -> tuple[dict[_Line, list[_CheckedChange]], list[Burial]]:
+        """The valid changes by line, in order, and the invalid records as burials."""
+        changes: dict[_Line, list[_CheckedChange]] = {}
         burials: list[Burial] = []
         waited = False
         for entry in entries:
             try:
-                change = change_of(entry, self.registry)
+                change = self._change_of(entry)
                 if self._view().find(change.collection) is None and not waited:
                     self._await_catalog()  # another node may have created it just now
                     waited = True
                 collection = self._checked(change)
             except NotIngestible as error:
-                burials.append(Burial(entry, str(error), error.collection))
+                burials.append(Burial(entry, str(error), error.collection, self._run_of(entry.partition)))
             else:
-                source = _Source(entry.partition, collection.id, change.tier)
-                changes.setdefault(source, []).append(_CheckedChange(entry, change.operation, change.key))
+                line = _Line(entry.partition, collection.id, change.tier)
+                changes.setdefault(line, []).append(_CheckedChange(entry, change.operation, change.key))
         return changes, burials
+
+    def _change_of(self, entry: Entry) -> Change:
+        config = self.source.config
+        return change_of(entry, self.registry) if config is None else mapped_change(entry, config, self.registry)
 
     def _checked(self, change: Change) -> Collection:
         """The collection of a change. Raises NotIngestible when it does not exist or its contract refuses the change."""
@@ -219,24 +321,31 @@ class Ingest:
 
     # Writing.
 
-    def _lanes(self, changes: dict[_Source, list[_CheckedChange]]) -> list[_Lane]:
-        lanes: dict[tuple[_Source, int], _Lane] = {}
+    def _lanes(self, changes: dict[_Line, list[_CheckedChange]]) -> list[_Lane]:
+        lanes: dict[tuple[_Line, int], _Lane] = {}
         view = self._view()
-        for source, changes_of_source in changes.items():
-            collection = view.by_id.get(source.collection)
+        for line, changes_of_line in changes.items():
+            collection = view.by_id.get(line.collection)
             if collection is None:  # deleted since the check
                 continue
             destination = Destination("", collection.id, view.position, collection.homes)
-            for operation, run in _runs(changes_of_source):
+            for operation, run in _runs(changes_of_line):
                 for part in split(operation, len(collection.homes)):
-                    lane = lanes.setdefault((source, part.shard), _Lane(destination, source, deque()))
-                    lane.parts.append((part, self._ingested(source.partition, [run[index] for index in part.indexes])))
+                    lane = lanes.setdefault((line, part.shard), _Lane(destination, line, deque()))
+                    lane.parts.append((part, self._ingested(line.partition, [run[index] for index in part.indexes])))
         return list(lanes.values())
 
     def _ingested(self, partition: TopicPartition, changes: Sequence[_CheckedChange]) -> Ingested:
         keys = [change.key for change in changes]
-        log_name = f"{self._identity}/{partition.partition}"
-        return Ingested(log_name, [change.entry.offset for change in changes], keys if any(keys) else [])
+        prefix = f"{self.source.id}/" if self.source.id else ""
+        log_name = f"{prefix}{self._identity}/{partition.partition}"
+        epoch = self.source.epoch(partition.partition)
+        return Ingested(log_name, [change.entry.offset for change in changes], keys if any(keys) else [], epoch)
+
+    def _run_of(self, partition: TopicPartition) -> str:
+        """Tells the records that are read after a move, or by another source, from those that were read before; "" at first."""
+        epoch = self.source.epoch(partition.partition)
+        return f"{self.source.id}.{epoch}/" if self.source.id or epoch else ""
 
     def _write(self, lanes: list[_Lane]) -> None:
         """Writes the first part of every lane in parallel, waits for all, then the next parts. Raises the first error."""
@@ -248,10 +357,10 @@ class Ingest:
 
     def _write_next(self, lane: _Lane) -> Future[Receipt]:
         part, ingested = lane.parts.popleft()
-        topic, partition = lane.source.partition
+        topic, partition = lane.line.partition
         offsets = ingested.offsets
         origin = Origin(f"{topic}/{partition}/{offsets[0]}-{offsets[-1]}", principal=f"{topic}/{partition}")
-        return self._writer.write_ingested(lane.destination, part, lane.source.tier, ingested, origin)
+        return self._writer.write_ingested(lane.destination, part, lane.line.tier, ingested, origin)
 
 
 def _runs(changes: Iterable[_CheckedChange]) -> Iterable[tuple[PointOperation, list[_CheckedChange]]]:

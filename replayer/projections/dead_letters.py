@@ -55,11 +55,16 @@ _MARK, _WHOLE, _LOG = f"{_OWN}mark", f"{_OWN}bytes", f"{_OWN}log"
 
 
 class Burial(NamedTuple):
-    """A record to append to the dead-letter topic, the reason, and the name of its collection ("" when unknown)."""
+    """A record to append to the dead-letter topic, the reason, and the name of its collection ("" when unknown).
+
+    `run` tells one reading of a log from another, such as that after an operator has moved the ingest back: each may bury the
+    same record, and none of these letters is a copy.
+    """
 
     entry: Entry
     reason: str
     collection: str = ""
+    run: str = ""
 
 
 class DeadLetter(NamedTuple):
@@ -88,9 +93,9 @@ def bury(journal: Journal, topics: Topics, burials: Sequence[Burial], now_ms: in
     """Appends dead letters and waits until they are durable. Raises JournalError."""
     futures = []
     logs = journal.identities(list({burial.entry.partition.topic for burial in burials})) if burials else {}
-    for entry, reason, collection in burials:
+    for entry, reason, collection, run in burials:
         kept, whole_bytes = _kept(entry)
-        headers = [*_headers(kept, reason, collection, now_ms), (_LOG, logs.get(entry.partition.topic, "").encode())]
+        headers = [*_headers(kept, reason, collection, now_ms), (_LOG, (run + logs.get(entry.partition.topic, "")).encode())]
         if whole_bytes is not None:
             digest = sha256(entry.value).hexdigest()
             headers = [*headers, (_WHOLE, str(whole_bytes).encode()), (f"{_OWN}sha256", digest.encode())]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as some
 
-from catalog.commands import CommandTimes, CreatedIds
+from catalog.commands import CommandOffsets, CommandTimes
 
 GAPS_AND_TIMES = some.lists(some.tuples(some.integers(0, 3), some.integers(0, 5)))
 
@@ -32,7 +32,7 @@ def test_times_take_room_by_the_millisecond_and_not_by_the_command() -> None:
 
 @given(some.sets(some.integers(0, 50)), some.integers(-1, 51))
 def test_created_ids(ids: set[int], asked: int) -> None:
-    created = CreatedIds()
+    created = CommandOffsets()
     for collection_id in sorted(ids):
         created.add(collection_id)
     assert (asked in created) == (asked in ids)

@@ -13,14 +13,19 @@ from journal.records import (
     AliasAction,
     Barrier,
     ChangeAliases,
+    ControlIngest,
     CreateCollection,
     CreatePayloadIndex,
     Delete,
     DeleteCollection,
+    DeleteIngestSource,
     DeletePayloadIndex,
     Ingested,
+    IngestPosition,
+    MoveIngest,
     PatchPayload,
     PatchVectors,
+    PutIngestSource,
     Record,
     ReplacePayload,
     RequestResult,
@@ -89,6 +94,10 @@ catalog_operations = st.one_of(
     st.builds(ChangeAliases, st.lists(st.builds(AliasAction, TEXT, st.none() | TEXT, st.none() | TEXT), max_size=3)),
     st.builds(CreatePayloadIndex, TEXT, TEXT, BYTES),
     st.builds(DeletePayloadIndex, TEXT, TEXT),
+    st.builds(PutIngestSource, TEXT, BYTES),
+    st.builds(DeleteIngestSource, TEXT),
+    st.builds(ControlIngest, TEXT, TEXT, st.lists(INT, max_size=3)),
+    st.builds(MoveIngest, TEXT, TEXT, st.lists(st.builds(IngestPosition, INT, LONG), max_size=3)),
 )
 
 records = st.builds(
@@ -104,5 +113,5 @@ records = st.builds(
     origin=TEXT,
     expected=st.none() | st.lists(LONG, max_size=3),
     attempt=LONG,
-    ingested=st.none() | st.builds(Ingested, TEXT, st.lists(LONG, max_size=3), st.lists(TEXT, max_size=3)),
+    ingested=st.none() | st.builds(Ingested, TEXT, st.lists(LONG, max_size=3), st.lists(TEXT, max_size=3), LONG),
 )

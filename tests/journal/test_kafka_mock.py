@@ -49,7 +49,10 @@ class TestKafkaJournalOnTheMock(DurableContract):
     test_a_record_may_bring_its_own_time = None
     test_what_is_trimmed_is_gone_and_nothing_else = None
     test_members_share_a_topic_and_go_on_where_the_group_committed = None
-    """Left to `test_kafka.py`: the mock has no time of its own, no DeleteRecords, and lets groups wait long."""
+    test_a_member_begins_where_it_is_told_and_reads_nothing_else = None
+    test_who_has_which_partition = None
+    test_offsets_by_time = None
+    """Left to `test_kafka.py`: the mock has no time of its own, no DeleteRecords and DescribeGroups, and lets groups wait."""
 
     @pytest.fixture(scope="class")
     @classmethod

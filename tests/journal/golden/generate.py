@@ -1,6 +1,6 @@
 """Writes the golden files of a new schema version: one record of each operation as it stands in a log, and what it must read as.
 
-    python -m tests.journal.golden.generate record.v4
+    python -m tests.journal.golden.generate record.v5
 
 Golden files are facts about logs in the field. Those of a published version are never written again, so this refuses to touch
 a folder that exists: if their test fails, the code is wrong. Extend SAMPLES when an operation or a field is added, and run it
@@ -22,15 +22,20 @@ from journal.records import (
     AliasAction,
     Barrier,
     ChangeAliases,
+    ControlIngest,
     CreateCollection,
     CreatePayloadIndex,
     Delete,
     DeleteCollection,
+    DeleteIngestSource,
     DeletePayloadIndex,
     Ingested,
+    IngestPosition,
+    MoveIngest,
     Operation,
     PatchPayload,
     PatchVectors,
+    PutIngestSource,
     Record,
     ReplacePayload,
     RequestResult,
@@ -66,6 +71,10 @@ SAMPLES: list[Operation] = [
     ChangeAliases([AliasAction("now", "docs"), AliasAction("old"), AliasAction("a", None, "b")]),
     CreatePayloadIndex("docs", "city", b'"keyword"'),
     DeletePayloadIndex("docs", "city"),
+    PutIngestSource("shop", b'{"topic": "shop.products", "collection": "docs", "format": "debezium"}'),
+    DeleteIngestSource("shop"),
+    ControlIngest("shop", "pause", [0, 5]),
+    MoveIngest("shop", "shop.products:b3oMTc4vTp2Uv3EKU3dt3A", [IngestPosition(0, 17), IngestPosition(5, 1 << 40)]),
 ]
 
 
@@ -81,7 +90,7 @@ def record(operation: Operation) -> Record:
         request_id="01JGFJJZ00",
         idempotency_key="retry-me/0",
         origin="key:ci",
-        ingested=Ingested("vecraft.ingest:b3oMTc4vTp2Uv3EKU3dt3A/4", [7, 8, 1 << 40], ["", "ce/shop/order-17", ""]),
+        ingested=Ingested("vecraft.ingest:b3oMTc4vTp2Uv3EKU3dt3A/4", [7, 8, 1 << 40], ["", "ce/shop/order-17", ""], 33),
         expected=[version_of(stamp_at(1_767_225_600_000), 1), NEVER, 0],
         attempt=2,
     )
@@ -108,6 +117,8 @@ def plain(found: Record) -> dict[str, Any]:
         for name, value in fields.items()
         if value is not None and (name, value) != ("attempt", 0)
     }
+    if found.ingested is not None and not found.ingested.epoch:
+        del envelope["ingested"]["epoch"]
     return {**envelope, "operation": {type(found.operation).__name__: operation}}
 
 

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import orjson
 
+from catalog.ingest import DEFAULT_SOURCE, IngestSource
 from journal import codec
 from journal.log import Headers, TopicPartition
-from journal.records import Ingested
+from journal.records import CatalogOperation, Ingested, IngestPosition, MoveIngest
 from journal.registry import SchemaRegistry
+from journal.writer import Origin
 from query import points
 from replayer.ingest.member import Ingest
 from shard.replica import PayloadPart
@@ -28,7 +30,7 @@ class IngestRig(Rig):
         self.replayer.step(0)
         self.ingest = self.member()
 
-    def member(self) -> Ingest:
+    def member(self, source: str = DEFAULT_SOURCE) -> Ingest:
         ingest = Ingest(
             self.journal,
             TOPICS,
@@ -39,6 +41,7 @@ class IngestRig(Rig):
             "member",
             lambda: self.now_ms,
             catalog_wait_s=0,
+            source=self.source(source),
         )
         ingest.open()
         return ingest
@@ -46,6 +49,19 @@ class IngestRig(Rig):
     def produce(self, body: dict[str, object] | bytes, *, partition: int = 0, headers: Headers = ()) -> None:
         value = body if isinstance(body, bytes) else orjson.dumps(body)
         self.journal.append(TopicPartition(TOPICS.ingest, partition), value, b"key", headers).result()
+
+    def source(self, name: str = DEFAULT_SOURCE) -> IngestSource:
+        return self.replayer.catalog.view.sources[name]
+
+    def command(self, operation: CatalogOperation) -> None:
+        """Writes a catalog command and applies it."""
+        self.writer.write_catalog(operation, Origin("command")).result()
+        self.replayer.step(0)
+
+    def move(self, offset: int, *partitions: int, name: str = DEFAULT_SOURCE, log: str = TOPICS.ingest) -> None:
+        """Moves partitions of a source, by default partition 0."""
+        positions = [IngestPosition(partition, offset) for partition in partitions or (0,)]
+        self.command(MoveIngest(name, log, positions))
 
     def settle(self) -> None:
         while self.ingest.step(0) + self.replayer.step(0):

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from journal.hlc import Clock
 from journal.ids import encode_id
-from journal.log import TopicPartition
+from journal.log import Entry, TopicPartition
 from journal.records import Delete, Ingested
 from journal.topics import shard_of
 from query import points
 from replayer.ingest import claims
+from replayer.ingest.claims import IngestClaims
 from shard.batch import Limits
 from shard.shards import Shards
 from tests.reading import now, pinned
@@ -27,10 +28,10 @@ def upsert(number: int) -> dict[str, object]:
     return {"collection": "d", "id": number, "vector": [1, number], "payload": {"n": number}}
 
 
-def forge(rig: IngestRig, number: int, offset: int) -> None:
+def forge(rig: IngestRig, number: int, offset: int, log: str = f"{TOPICS.ingest}/0") -> None:
     """A record straight into the tier that claims to come from an offset of the ingest topic."""
     shard = shard_of(encode_id(number), len(SHARDS))
-    ingested = Ingested(f"{TOPICS.ingest}/0", [offset])
+    ingested = Ingested(log, [offset])
     value = rig.record(Delete([encode_id(number)]), collection=1, catalog_position=2, shard=shard, ingested=ingested)
     rig.journal.append(TIER2[shard], value).result()
     rig.replayer.step(0)
@@ -117,3 +118,69 @@ def test_replaying_asks_little(rig: IngestRig, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(claims.IngestClaims, "_appended_ms", counted)
     assert len(late_replica(rig, tmp_path / "late")) == 60
     assert asked == 1
+
+
+def make_anew(rig: IngestRig) -> str:
+    """Deletes the ingest topic and creates it again, under the running replica; gives its identity."""
+    for partition in rig.journal.partitions(TOPICS.ingest):
+        rig.journal._logs[partition].clear()
+    identity = f"{TOPICS.ingest}:anew"
+    rig.journal.identities = lambda topics: {  # type: ignore[method-assign]
+        topic: identity if topic == TOPICS.ingest else topic for topic in topics
+    }
+    return identity
+
+
+def test_a_topic_made_anew_under_a_running_replica_is_checked(rig: IngestRig) -> None:
+    """Its good records would vanish, as those of the former one."""
+    rig.produce(upsert(1))
+    rig.settle()
+    identity = make_anew(rig)
+    forge(rig, 1, 2**40, f"{identity}/0")
+    assert [b"did not exist" in value for entry in rig.dead_letters() for _, value in entry.headers].count(True) == 1
+    rig.ingest.close()
+    rig.ingest = rig.member()
+    rig.produce(upsert(2))
+    rig.settle()
+    assert sorted(rig.payloads()) == [encode_id(1), encode_id(2)]
+
+
+def test_a_record_of_a_former_topic_is_not_held_against_the_new_one(rig: IngestRig) -> None:
+    """It was made from what the former one held, and is late: the new one is empty."""
+    for number in range(3):
+        rig.produce(upsert(number))
+    rig.settle()
+    make_anew(rig)
+    forge(rig, 1, 7)
+    rig.replayer.step(0)
+    assert rig.dead_letters() == []
+    assert sorted(rig.payloads()) == [encode_id(0), encode_id(2)], "it was applied"
+    asked = 0
+    identities = rig.journal.identities
+
+    def counted(topics: Sequence[str]) -> dict[str, str]:
+        nonlocal asked
+        asked += 1
+        return identities(topics)
+
+    rig.now_ms += Limits().max_lateness_ms + 1
+    rig.journal.identities = counted  # type: ignore[method-assign]
+    checks = IngestClaims(rig.journal, TOPICS, lambda: rig.now_ms, Limits().max_lateness_ms)
+    old = Entry(TIER2[0], 0, rig.now_ms - Limits().max_lateness_ms - 1, None, b"", ())
+    assert {checks.check(old, Ingested(f"{TOPICS.ingest}/0", [offset])) for offset in range(50)} == {claims.Claim.TRUE}
+    assert asked == 1, "a replay asks once for each former topic"
+
+
+def test_partitions_that_are_added_are_checked(rig: IngestRig) -> None:
+    """And what names one that is not there is refused once it is late."""
+    rig.produce(upsert(1))
+    rig.settle()
+    forge(rig, 1, 4, f"{TOPICS.ingest}/6")
+    assert (rig.dead_letters(), sorted(rig.payloads())) == ([], [encode_id(1)]), "it waits"
+    rig.now_ms += Limits().max_lateness_ms + 1
+    rig.replayer.step(0)
+    rig.replayer.step(0)
+    assert len(rig.dead_letters()) == 1
+    rig.journal._logs[TopicPartition(TOPICS.ingest, 7)] = []
+    forge(rig, 1, 2**40, f"{TOPICS.ingest}/7")
+    assert len(rig.dead_letters()) == 2

@@ -25,7 +25,7 @@ class Late:
     def poll(self, *_: object) -> Batch:
         return self._batch
 
-    def commit(self, positions: object) -> None:
+    def commit(self, positions: object, epochs: object) -> None:
         raise Indefinite("not this member's partitions any more")
 
     def close(self) -> None:
