@@ -13,8 +13,11 @@ from catalog import ingest
 from catalog.collection import (
     MAX_FIELDS,
     MAX_NAME_CHARS,
+    MAX_REMOVED_VECTORS,
     Collection,
     CollectionConfig,
+    NewVector,
+    RemovedVector,
     check_homes,
     check_name,
 )
@@ -28,9 +31,11 @@ from journal.records import (
     ControlIngest,
     CreateCollection,
     CreatePayloadIndex,
+    CreateVector,
     DeleteCollection,
     DeleteIngestSource,
     DeletePayloadIndex,
+    DeleteVector,
     MoveIngest,
     PutIngestSource,
     UpdateCollection,
@@ -181,6 +186,10 @@ def _fold(view: CatalogView, offset: int, time_ms: int, operation: CatalogOperat
             return _create_index(view, operation)
         case DeletePayloadIndex():
             return _delete_index(view, operation)
+        case CreateVector():
+            return _create_vector(view, operation, offset + 1)
+        case DeleteVector():
+            return _delete_vector(view, operation, offset + 1)
         case PutIngestSource():
             return _put_source(view, operation, offset + 1)
         case DeleteIngestSource():
@@ -216,7 +225,7 @@ def _update(view: CatalogView, command: UpdateCollection) -> _Step:
 
 def _fixed_part(config: CollectionConfig) -> object:
     """The settings against which records in the log were checked; they must not change."""
-    dense = {name: (params.size, params.distance, params.multi) for name, params in config.vectors.items()}
+    dense = {name: (params.size, params.distance, params.multi, params.datatype) for name, params in config.vectors.items()}
     return dense, {name: params.idf for name, params in config.sparse_vectors.items()}
 
 
@@ -275,6 +284,47 @@ def _delete_index(view: CatalogView, command: DeletePayloadIndex) -> _Step:
         return view, _no_collection(command.collection)
     fields = {name: schema for name, schema in collection.fields.items() if name != command.field}
     return _with(view, msgspec.structs.replace(collection, fields=fields)), Outcome(OutcomeKind.DONE)
+
+
+def _create_vector(view: CatalogView, command: CreateVector, position: int) -> _Step:
+    if not (collection := view.find(command.collection)):
+        return view, _no_collection(command.collection)
+    config = collection.config
+    new = msgspec.json.decode(command.params, type=NewVector)
+    if (new.dense is None) == (new.sparse is None):
+        raise InvalidConfig(f"vector {command.name!r} must be either dense or sparse")
+    vectors = _vectors_of(config)
+    if command.name in vectors:
+        same = _fixed_part(config.with_vectors({"": new})) == _fixed_part(config.with_vectors({"": vectors[command.name]}))
+        if same:
+            return view, Outcome(OutcomeKind.UNCHANGED)
+        raise InvalidConfig(f"vector {command.name!r} already exists with other parameters")
+    changed = config.with_vectors(vectors | {command.name: new})
+    changed.validate()
+    since = collection.since | {command.name: position}
+    return _with(view, msgspec.structs.replace(collection, config=changed, since=since)), Outcome(OutcomeKind.DONE)
+
+
+def _delete_vector(view: CatalogView, command: DeleteVector, position: int) -> _Step:
+    if not (collection := view.find(command.collection)):
+        return view, _no_collection(command.collection)
+    vectors = _vectors_of(collection.config)
+    if command.name not in vectors:
+        raise InvalidConfig(f"Not existing vector name error: {command.name}")
+    if len(collection.removed) >= MAX_REMOVED_VECTORS:
+        raise InvalidConfig(f"{len(collection.removed)} vectors were removed from the collection, which is the bound")
+    removed = RemovedVector(command.name, vectors.pop(command.name), collection.since.get(command.name, 0), position)
+    changed = msgspec.structs.replace(
+        collection,
+        config=collection.config.with_vectors(vectors),
+        since={name: at for name, at in collection.since.items() if name != command.name},
+        removed=[*collection.removed, removed],
+    )
+    return _with(view, changed), Outcome(OutcomeKind.DONE)
+
+
+def _vectors_of(config: CollectionConfig) -> dict[str, NewVector]:
+    return {name: config.vector(name) for name in (*config.vectors, *config.sparse_vectors)}
 
 
 def _put_source(view: CatalogView, command: PutIngestSource, position: int) -> _Step:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -16,8 +17,12 @@ from payload.schema import FieldSchema
 MAX_DIMENSIONS = 65_536
 MAX_SHARDS = 64
 MAX_VECTOR_NAMES = 64
+MAX_REMOVED_VECTORS = 1_000
+"""How many vectors can be removed from a collection: records of the log may name each of them."""
+
 MAX_FIELDS = 256
 MAX_NAME_CHARS = 255
+_KEY_MARK = "\0"  # stands in no name
 _NAME = re.compile(r'[^\x00-\x1f/\\<>:"|?*]+')
 
 
@@ -119,6 +124,22 @@ class SparseParams(msgspec.Struct, frozen=True, omit_defaults=True):
     kept: dict[str, Any] = {}
 
 
+class NewVector(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A vector that is added to a collection: a dense or a sparse one."""
+
+    dense: VectorParams | None = None
+    sparse: SparseParams | None = None
+
+
+class RemovedVector(msgspec.Struct, frozen=True):
+    """A vector that a collection had: writers knew it at the catalog positions from `since` to `until`, exclusive."""
+
+    name: str
+    vector: NewVector
+    since: int
+    until: int
+
+
 class CollectionConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     """The configuration of a collection, as a client may set it. The default vector has the name ""."""
 
@@ -156,13 +177,27 @@ class CollectionConfig(msgspec.Struct, frozen=True, omit_defaults=True):
         """Whether there is a dense or sparse vector of this name."""
         return name in self.vectors or name in self.sparse_vectors
 
+    def vector(self, name: str) -> NewVector:
+        """The vector of this name, which must exist."""
+        return NewVector(self.vectors.get(name), self.sparse_vectors.get(name))
+
+    def with_vectors(self, vectors: Mapping[str, NewVector]) -> CollectionConfig:
+        """The configuration with exactly these vectors."""
+        dense = {name: vector.dense for name, vector in vectors.items() if vector.dense is not None}
+        sparse = {name: vector.sparse for name, vector in vectors.items() if vector.sparse is not None}
+        return msgspec.structs.replace(self, vectors=dense, sparse_vectors=sparse)
+
     def quantization_of(self, name: str) -> Quantization | None:
         """Quantization of a dense vector: its own setting, or else the collection's."""
         return self.vectors[name].quantization or self.quantization
 
 
 class Collection(msgspec.Struct, frozen=True):
-    """A collection in the catalog. `id` is the offset of its creation in the system topic, `created_ms` the append time."""
+    """A collection in the catalog. `id` is the offset of its creation in the system topic, `created_ms` the append time.
+
+    `since` has the catalog position from which on writers know a vector, for vectors that were added later; `removed` has those
+    that were removed. A record means the vectors that its writer knew, at the record's catalog position.
+    """
 
     name: str
     id: int
@@ -170,6 +205,36 @@ class Collection(msgspec.Struct, frozen=True):
     homes: list[list[int]]
     fields: dict[str, FieldSchema] = {}
     created_ms: int = 0
+    since: dict[str, int] = {}
+    removed: list[RemovedVector] = []
+
+    @property
+    def vectors_since(self) -> int:
+        """The catalog position from which on writers know the vectors as they are now; 0 when they never changed."""
+        return max((*self.since.values(), *(vector.until for vector in self.removed)), default=0)
+
+    def known_at(self, position: int) -> Collection:
+        """The collection with the vectors that a writer at an earlier catalog position knew."""
+        if position >= self.vectors_since:
+            return self
+        names = (*self.config.vectors, *self.config.sparse_vectors)
+        since = {name: self.since.get(name, 0) for name in names}
+        known = {name: self.config.vector(name) for name in names if since[name] <= position}
+        for vector in self.removed:
+            if vector.since <= position < vector.until:
+                known[vector.name], since[vector.name] = vector.vector, vector.since
+        config = self.config.with_vectors(known)
+        return msgspec.structs.replace(self, config=config, since={name: since[name] for name in known if since[name]})
+
+    def vector_keys(self) -> dict[str, str]:
+        """The key under which shards keep the values of each vector: another one when a name is used again."""
+        names = (*self.config.vectors, *self.config.sparse_vectors)
+        return {name: f"{name}{_KEY_MARK}{self.since[name]}" if name in self.since else name for name in names}
+
+
+def vector_name(key: str) -> str:
+    """The name of the vector with this key; see `Collection.vector_keys`."""
+    return key.partition(_KEY_MARK)[0]
 
 
 def check_name(kind: str, name: str) -> None:

@@ -95,6 +95,8 @@ class ReadService:
         wait_s = request.timeout_s or self.timeouts.wait_s
         required = await self.gate.required(Demand(level, request.token.positions, params.max_staleness_ms))
         system = self.topics.system_partition
+        if collection.vectors_since:  # what the catalog names, the shards must have
+            required = {**required, system: max(required.get(system, 0), collection.vectors_since)}
         if system in required:
             await self.gate.reached({system: required[system]}, wait_s)
             collection = _found(self.catalog.find(name), name)

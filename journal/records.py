@@ -175,6 +175,17 @@ class DeletePayloadIndex(msgspec.Struct, frozen=True):
     field: str
 
 
+class CreateVector(msgspec.Struct, frozen=True):
+    collection: str
+    name: str
+    params: bytes
+
+
+class DeleteVector(msgspec.Struct, frozen=True):
+    collection: str
+    name: str
+
+
 class PutIngestSource(msgspec.Struct, frozen=True):
     name: str
     config: bytes
@@ -214,6 +225,8 @@ CatalogOperation = (
     | ChangeAliases
     | CreatePayloadIndex
     | DeletePayloadIndex
+    | CreateVector
+    | DeleteVector
     | PutIngestSource
     | DeleteIngestSource
     | ControlIngest
@@ -230,6 +243,8 @@ CATALOG_OPERATIONS = (
     ChangeAliases,
     CreatePayloadIndex,
     DeletePayloadIndex,
+    CreateVector,
+    DeleteVector,
     PutIngestSource,
     DeleteIngestSource,
     ControlIngest,

@@ -6,14 +6,25 @@ the position that the record names. So the verdict is the same on a replica whos
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
+
+import msgspec
 
 from catalog.catalog import Catalog
 from journal import codec
 from journal.log import Entry
-from journal.records import CATALOG_OPERATIONS, POINT_OPERATIONS, SHARD_OPERATIONS, Ingested, Record
+from journal.records import (
+    CATALOG_OPERATIONS,
+    POINT_OPERATIONS,
+    SHARD_OPERATIONS,
+    Ingested,
+    PatchVectors,
+    Record,
+    UnsetVectors,
+    Upsert,
+)
 from journal.stamps import drift_error
 from journal.topics import Topics, shard_of
 from shard.batch import Limits
@@ -21,7 +32,7 @@ from shard.contract import contract_error
 
 
 class Accepted(NamedTuple):
-    """Every replica applies the record."""
+    """Every replica applies the record. It has the keys of vectors in the place of their names; see `Collection.vector_keys`."""
 
     record: Record
 
@@ -85,7 +96,8 @@ def judge(entry: Entry, catalog: Catalog, topics: Topics, limits: Limits) -> Ver
         return Refused(f"shard {record.shard} of collection {collection.name!r} is not at home in this partition", record)
     if not isinstance(operation, POINT_OPERATIONS):
         return Accepted(record)
-    if breach := contract_error(collection, operation):
+    known = collection.known_at(position)
+    if breach := contract_error(known, operation):
         return Refused(breach, record)
     if record.ingested is not None and (breach := _ingested_error(record.ingested, len(operation.ids))):
         return Refused(breach, record)
@@ -95,7 +107,19 @@ def judge(entry: Entry, catalog: Catalog, topics: Topics, limits: Limits) -> Ver
         return Refused(breach, record)
     if any(shard_of(point_id, len(homes)) != record.shard for point_id in operation.ids):
         return Refused(f"a point does not belong in shard {record.shard}", record)
-    return Accepted(record)
+    return Accepted(_with_keys(record, known.vector_keys()) if collection.since or collection.removed else record)
+
+
+def _with_keys(record: Record, keys: Mapping[str, str]) -> Record:
+    """The record with the keys of the vectors that its writer knew in the place of their names."""
+    operation = record.operation
+    match operation:
+        case Upsert() | PatchVectors():
+            columns = [msgspec.structs.replace(column, name=keys[column.name]) for column in operation.vectors]
+            operation = msgspec.structs.replace(operation, vectors=columns)
+        case UnsetVectors():
+            operation = msgspec.structs.replace(operation, names=[keys[name] for name in operation.names])
+    return msgspec.structs.replace(record, operation=operation)
 
 
 def claim_failed(record: Record) -> Refused:

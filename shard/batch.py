@@ -231,7 +231,8 @@ class WriteBatch:
         match operation:
             case Upsert(ids, columns, payloads):
                 vectors = self._by_point(columns, len(ids))
-                full = [Write("upsert", vectors[at], b"" if payloads[at] == b"{}" else payloads[at]) for at in range(len(ids))]
+                kept = [{key: vector for key, vector in each.items() if vector is not None} for each in vectors]
+                full = [Write("upsert", kept[at], b"" if payloads[at] == b"{}" else payloads[at]) for at in range(len(ids))]
                 self._apply_writes(version, ids, full, conditions)
             case Delete(ids):
                 self._apply_writes(version, ids, repeat(Write("delete")), conditions)
@@ -324,12 +325,14 @@ class WriteBatch:
     def _keep(self, point_id: bytes, version: Version, write: Write) -> None:
         self._history.setdefault(point_id, {})[version] = write.encoded()
 
-    def _by_point(self, columns: Sequence[VectorColumn], count: int) -> list[dict[str, Vector]]:
-        """The vectors of each point by name, as they are stored."""
-        by_point: list[dict[str, Vector]] = [{} for _ in range(count)]
+    def _by_point(self, columns: Sequence[VectorColumn], count: int) -> list[dict[str, Vector | None]]:
+        """The vectors of each point by key, as they are stored; None of a vector that the collection does not have any more."""
+        by_point: list[dict[str, Vector | None]] = [{} for _ in range(count)]
         for column in columns:
-            encoding = self._shard.store.formats[column.name].encoding
-            vectors = column.each() if encoding is None else column.split(encoding.encode(column.array()))
+            vectors: Iterable[Vector | None] = repeat(None, len(column.indexes(count)))
+            if (format_ := self._shard.store.formats.get(column.name)) is not None:
+                encoding = format_.encoding
+                vectors = column.each() if encoding is None else column.split(encoding.encode(column.array()))
             for index, vector in zip(column.indexes(count), vectors, strict=True):
                 by_point[index][column.name] = vector
         return by_point

@@ -74,10 +74,12 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Stored).decode
 
 
-def decode_write(data: bytes, decode_vector: Callable[[str, bytes], Vector]) -> Write:
+def decode_write(data: bytes, decode_vector: Callable[[str, bytes], Vector | None]) -> Write:
     """The write whose stored form is `data`."""
     stored = _decode(data)
     vectors = {name: None if raw is None else decode_vector(name, raw) for name, raw in stored.vectors.items()}
+    if stored.kind == "upsert":  # of a patch, what it does to a vector that is removed is kept: its version counts
+        vectors = {key: vector for key, vector in vectors.items() if vector is not None}
     return Write(stored.kind, vectors, stored.payload, stored.unset, stored.condition)
 
 

@@ -10,9 +10,11 @@ One thread applies; any thread reads.
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +22,7 @@ import msgspec
 import numpy as np
 from pyroaring import BitMap
 
-from catalog.collection import Collection, CollectionConfig
+from catalog.collection import Collection, CollectionConfig, VectorParams, vector_name
 from journal.log import Entry, TopicPartition
 from journal.records import Record
 from journal.rocksdb import is_damage
@@ -52,6 +54,8 @@ T = TypeVar("T")
 Background = Callable[[Callable[[], None]], None]
 """Runs long tasks on another thread, one at a time."""
 
+
+SEGMENTS = "segments"
 
 EXPIRE_EVERY_MS = 1000
 
@@ -107,9 +111,10 @@ class Shard:
         self._expired_ms = 0
         self._indexing: IndexBuild | None = None
         self._view: ShardView | None = None
-        self.store = Store(folder / "rows", _vector_formats(collection.config))
+        self.store = Store(folder / "rows", _vector_formats(collection))
         try:
-            self.vectors = _vector_indexes(folder / "segments", collection.config, self.lock, policy)
+            self.vectors = {key: self._new_index(collection, key) for key in self.store.formats}
+            self._remove_segments()
             self.checkpoint = Checkpoint(self, folder / "checkpoint")
             self._settling = Settling(self)
             self._load()
@@ -221,11 +226,37 @@ class Shard:
         with self.lock:
             self.payload.replace_fields(kept)
             self.collection = collection
-            for name, vectors in self.vectors.items():
-                if isinstance(vectors, DenseIndex):
-                    vectors.spec = graph_spec(collection.config, name)
+            self._set_vectors()
             self._publish()
         self.tend()
+
+    def _set_vectors(self) -> None:
+        """Adds the new vectors of the collection, and forgets those that it does not have any more. Under the lock."""
+        before, self.store.formats = self.vectors, _vector_formats(self.collection)
+        self.vectors = {key: before.get(key) or self._new_index(self.collection, key) for key in self.store.formats}
+        for key, vectors in self.vectors.items():
+            if isinstance(vectors, DenseIndex):
+                vectors.spec = graph_spec(self.collection.config, vector_name(key))
+        if gone := before.keys() - self.vectors.keys():
+            for key in gone:
+                before[key].abandon()
+            self._checkpoints(partial(self.guarded, self._remove_segments))
+
+    def _new_index(self, collection: Collection, key: str) -> VectorIndex:
+        params = collection.config.vectors.get(name := vector_name(key))
+        if params is None:
+            return SparseIndex()
+        if params.multi:
+            return MultiIndex(params.distance, params.size, params.datatype)
+        store = SegmentStore(self._folder / SEGMENTS / _folder_name(key))
+        return DenseIndex(store, params.distance, params.size, graph_spec(collection.config, name), self.lock, self.policy)
+
+    def _remove_segments(self) -> None:
+        """Removes the segments of vectors that the collection does not have."""
+        known = {_folder_name(key) for key in self.store.formats}
+        for folder in (self._folder / SEGMENTS).glob("*"):
+            if folder.name not in known:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def install(self, fields: Mapping[str, FieldIndex]) -> None:
         """Adds built field indexes, if the collection still wants them. Under the lock."""
@@ -316,7 +347,7 @@ class Shard:
     def _vector_views(self) -> dict[str, VectorView]:
         for vectors in self.vectors.values():
             vectors.publish()
-        return {name: vectors.view for name, vectors in self.vectors.items()}
+        return {vector_name(key): vectors.view for key, vectors in self.vectors.items()}
 
     def _run(self, vectors: VectorIndex, build: Build) -> None:
         vectors.run(build)
@@ -360,25 +391,20 @@ class Shard:
             raise DamagedState(f"{len(self.alive)} points are stored, and {self.store.alive()} were after the last write")
 
 
-def _vector_formats(config: CollectionConfig) -> VectorFormats:
-    dense = {
-        name: VectorFormat(Encoding(params.datatype, params.distance, params.size), params.multi)
-        for name, params in config.vectors.items()
-    }
-    return dense | {name: VectorFormat() for name in config.sparse_vectors}
+def _vector_formats(collection: Collection) -> VectorFormats:
+    return {key: _vector_format(collection.config.vectors.get(name)) for name, key in collection.vector_keys().items()}
 
 
-def _vector_indexes(
-    folder: Path, config: CollectionConfig, lock: threading.RLock, policy: SegmentPolicy
-) -> dict[str, VectorIndex]:
-    indexes: dict[str, VectorIndex] = {name: SparseIndex() for name in config.sparse_vectors}
-    for number, (name, params) in enumerate(sorted(config.vectors.items())):
-        if params.multi:
-            indexes[name] = MultiIndex(params.distance, params.size, params.datatype)
-        else:
-            store, spec = SegmentStore(folder / str(number)), graph_spec(config, name)
-            indexes[name] = DenseIndex(store, params.distance, params.size, spec, lock, policy)
-    return indexes
+def _vector_format(params: VectorParams | None) -> VectorFormat:
+    """The format of a dense vector; without `params`, of a sparse one."""
+    if params is None:
+        return VectorFormat()
+    return VectorFormat(Encoding(params.datatype, params.distance, params.size), params.multi)
+
+
+def _folder_name(key: str) -> str:
+    """The folder of the segments of a vector. Keys may have more characters, and other ones, than the names of files."""
+    return blake2b(key.encode(), digest_size=8).hexdigest()
 
 
 def graph_spec(config: CollectionConfig, name: str) -> GraphSpec:

@@ -33,6 +33,7 @@ import numpy as np
 from pyroaring import BitMap
 from rocksdict import BlockBasedOptions, Cache, ColumnFamily, Options, Rdict, Snapshot, WriteBatch
 
+from catalog.collection import vector_name
 from journal.log import TopicPartition
 from journal.records import SPARSE, Vector
 from journal.rocksdb import base_options, scan
@@ -207,10 +208,12 @@ class VectorFormat(NamedTuple):
 
 
 VectorFormats = Mapping[str, VectorFormat]
+"""The formats of the vectors of a collection by key, see `Collection.vector_keys`. What is stored under other keys belongs to
+vectors that were removed: it is never read, and not written again."""
 
 
 class Store:
-    """The RocksDB in the folder `path`; `formats` by vector name. One thread writes, any thread reads."""
+    """The RocksDB in the folder `path`. One thread writes, any thread reads."""
 
     def __init__(self, path: Path, formats: VectorFormats) -> None:
         path.mkdir(parents=True, exist_ok=True)
@@ -273,7 +276,7 @@ class Store:
 
     def decode_write(self, data: bytes) -> Write:
         """The write whose stored form is `data`."""
-        return decode_write(data, lambda name, raw: self.formats[name].stored(raw))
+        return decode_write(data, lambda key, raw: self.formats[key].stored(raw) if key in self.formats else None)
 
     def decision(self, tier: int, offset: int) -> Decision | None:
         """What became of a record with conditions; None when there is none at this offset of the home partition in the tier."""
@@ -403,14 +406,15 @@ class StoreView:
 
     def vectors(self, row: int) -> dict[str, Vector]:
         """The vectors of a row by name, as a client reads them."""
-        return {name: self._formats[name].decode(data) for name, data in self._vector_data(row).items()}
+        return {vector_name(key): self._formats[key].decode(data) for key, data in self._vector_data(row).items()}
 
     def vector_sizes(self, row: int) -> dict[str, int]:
         """The vectors of a row by name: the bytes of each, as stored."""
-        return {name: len(data) for name, data in self._vector_data(row).items()}
+        return {vector_name(key): len(data) for key, data in self._vector_data(row).items()}
 
     def _vector_data(self, row: int) -> dict[str, bytes]:
-        return _decode_vectors(self._vectors[row.to_bytes(8, "big")])
+        stored = _decode_vectors(self._vectors[row.to_bytes(8, "big")])
+        return {key: data for key, data in stored.items() if key in self._formats}
 
     def scan_points(self, start: bytes = b"") -> Iterator[tuple[bytes, int]]:
         """Ids and rows of all points in id order, from `start` (inclusive); NO_ROW for deleted points.
@@ -463,7 +467,7 @@ def _progress_key(partition: TopicPartition) -> bytes:
 
 
 def _stored(formats: VectorFormats, vectors: Mapping[str, bytes]) -> dict[str, Vector]:
-    return {name: formats[name].stored(data) for name, data in vectors.items()}
+    return {key: formats[key].stored(data) for key, data in vectors.items() if key in formats}
 
 
 def _get(snapshot: Snapshot, key: bytes) -> Any:

@@ -131,11 +131,25 @@ class SparseIndexBody(Body):
     datatype: Datatype | None = None
 
 
+class SparseNameBody(Body):
+    hints = ("datatype",)
+
+    modifier: Literal["none", "idf"] | None = None
+    datatype: Datatype | None = None
+
+
 class SparseParamsBody(Body):
     hints = ("index",)
 
     index: SparseIndexBody | None = None
     modifier: Literal["none", "idf"] | None = None
+
+
+class VectorNameBody(Body):
+    """A new vector of a collection: exactly one of the two."""
+
+    dense: VectorParamsBody | None = None
+    sparse: SparseNameBody | None = None
 
 
 class OptimizersBody(Body):

@@ -14,6 +14,7 @@ from catalog.collection import (
     Datatype,
     Distance,
     HnswConfig,
+    NewVector,
     ProductQuantization,
     Quantization,
     ScalarQuantization,
@@ -33,6 +34,7 @@ from gateway.dialect.bodies import (
     SparseParamsBody,
     TurboBody,
     UpdateCollectionBody,
+    VectorNameBody,
     VectorParamsBody,
     VectorParamsDiff,
 )
@@ -67,6 +69,16 @@ def given_vectors(body: CreateCollectionBody) -> dict[str, VectorParamsBody]:
     if any(name in given and not isinstance(given[name], dict) for name in ("size", "distance")):
         given = {"": given}
     return {name: _vector_body(_label(name), params) for name, params in given.items()}
+
+
+def new_vector(name: str, body: VectorNameBody) -> NewVector:
+    """The vector that a request adds to a collection. Raises BadRequest."""
+    if (body.dense is None) == (body.sparse is None):
+        raise BadRequest("a new vector needs exactly one of dense, sparse")
+    if body.dense is not None:
+        return NewVector(dense=_vector_params(name, body.dense))
+    assert body.sparse is not None
+    return NewVector(sparse=SparseParams(body.sparse.modifier == "idf", _nested("index", _kept(body.sparse, body.sparse.hints))))
 
 
 def changes(body: UpdateCollectionBody, config: CollectionConfig) -> dict[str, object]:

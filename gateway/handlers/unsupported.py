@@ -19,7 +19,6 @@ _PEERS = (
     "there is no cluster of peers: nodes share nothing but the log (docs/architecture.md); GET /admin/lag tells how far one is"
 )
 _QUOTAS = "quotas are not supported: limit a collection by its strict_mode_config"
-_NAMES = "the vectors of a collection are fixed when it is created: create another one, copy the points, and switch an alias"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +59,4 @@ REFUSED = (
     Refused("GET", "/cluster/telemetry", _PEERS),
     Refused("GET", "/quotas", _QUOTAS),
     Refused("PUT", "/quotas", _QUOTAS),
-    Refused("PUT", f"{_C}/vectors/{{vector_name}}", _NAMES),
-    Refused("DELETE", f"{_C}/vectors/{{vector_name}}", _NAMES),
 )

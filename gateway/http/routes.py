@@ -20,6 +20,7 @@ from gateway.handlers import (
     operations,
     points,
     searches,
+    vector_names,
 )
 from gateway.services import Handler
 
@@ -29,6 +30,7 @@ CATALOG_TIER = 0
 
 _C = "/collections/{collection_name}"
 POINTS = f"{_C}/points"
+_VECTOR = f"{_C}/vectors/{{vector_name}}"
 _SOURCE = "/ingest/sources/{name}"
 
 
@@ -96,6 +98,8 @@ ROUTES = (
     Route("GET", "/aliases", collections.aliases, "aliases"),
     Route("PUT", f"{_C}/index", field_indexes.create_index, "collections", bodies.CreateIndexBody, WriteParams, CATALOG_TIER),
     Route("DELETE", f"{_C}/index/{{field_name}}", field_indexes.delete_index, "collections", None, WriteParams, CATALOG_TIER),
+    Route("PUT", _VECTOR, vector_names.create_vector, "collections", bodies.VectorNameBody, WriteParams, CATALOG_TIER),
+    Route("DELETE", _VECTOR, vector_names.delete_vector, "collections", None, WriteParams, CATALOG_TIER),
     Route("GET", f"{_C}/cluster", cluster.collection_status, "cluster"),
     Route("GET", f"{_C}/shards", cluster.shard_keys, "cluster"),
     Route("GET", f"{_C}/optimizations", cluster.optimizations, "cluster"),
