@@ -175,7 +175,7 @@ def test_what_changes_nothing_is_named(http: httpx.Client) -> None:
         ({"query": [1, 2, 3, 4], "shard_key": "a"}, "shard_key is not supported"),
         ({"query": {"text": "words"}}, "text is not supported"),
         ({"query": [1, 2, 3, 4], "made_up": 1}, "made_up"),
-        ({"query": {"nearest": {"text": "words", "model": "m"}}}, "has no models"),
+        ({"query": {"nearest": {"text": "words", "model": "m"}}}, "'m' is not offered"),
         ({"prefetch": {"query": [1], "lookup_from": {"collection": "c", "shard_key": "a"}}}, "shard_key is not supported"),
     ],
 )
