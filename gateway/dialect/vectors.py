@@ -32,6 +32,10 @@ class Packed(bytes):
     """A raw part of a msgpack body."""
 
 
+_MAPS = frozenset(bytes([head]) for head in (*range(0x80, 0x90), 0xDE, 0xDF))
+"""First bytes of a map in msgpack."""
+
+
 def raw_of(part: msgspec.Raw | msgspec.UnsetType, packed: bool) -> bytes:
     """A raw part of a body, of type Packed if it is msgpack; empty when it is missing."""
     data = b"" if isinstance(part, msgspec.UnsetType) else bytes(part)
@@ -46,7 +50,7 @@ def object_of(raw: bytes, kind: type[T]) -> T | None:
 def is_object(raw: bytes) -> bool:
     """Whether a raw part is an object."""
     if isinstance(raw, Packed):
-        return raw[0] & 0xF0 == 0x80 or raw[0] in (0xDE, 0xDF)
+        return raw[:1] in _MAPS
     return raw[:1] == b"{"
 
 

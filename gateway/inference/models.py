@@ -26,6 +26,9 @@ MAX_WAITING = 64
 BATCH = 16
 """Texts that the network takes at once."""
 
+RETRY_S = 60.0
+"""After this time a client may ask again for a model that cannot be used: somebody has to mend its files."""
+
 MAX_DEPTH = 2
 """A model's name may have an owner before a slash; so its folder may lie in one of the owner."""
 
@@ -76,14 +79,14 @@ class Models:
     def embed(self, name: str, texts: Sequence[str]) -> Future[Vectors]:
         """The vectors of texts by a model that there is, shape (texts, dimensions).
 
-        The future raises Unavailable when the model cannot be loaded. Raises BadRequest for too many texts, and
+        The future raises Unavailable when the model cannot be used. Raises BadRequest for too many texts, and
         TooManyRequests when too many requests wait.
         """
         if len(texts) > MAX_TEXTS:
             raise BadRequest(f"{len(texts)} documents for the model {name!r} are in one request, must be at most {MAX_TEXTS}")
         if not self._waiting.acquire(blocking=False):
             raise TooManyRequests(f"{MAX_WAITING} requests wait for models already", retry_after_s=1.0)
-        future = self._thread.submit(self._embed, self._folders[name.lower()], texts)
+        future = self._thread.submit(self._embed, name, texts)
         future.add_done_callback(lambda _: self._waiting.release())
         return future
 
@@ -92,13 +95,13 @@ class Models:
         self._stopping.set()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _embed(self, folder: Path, texts: Sequence[str]) -> Vectors:
+    def _embed(self, name: str, texts: Sequence[str]) -> Vectors:
         try:
-            model = self._model(folder)
+            model = self._model(self._folders[name.lower()])
             return np.concatenate([self._batch(model, texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)])
         except InvalidModel as error:
             log.error("%s", error)
-            raise Unavailable(str(error)) from error
+            raise Unavailable(f"the model {name!r} cannot be used, the node's log says why", RETRY_S) from error
 
     def _batch(self, model: OnnxModel, texts: Sequence[str]) -> Vectors:
         if self._stopping.is_set():
