@@ -73,6 +73,11 @@ def test_long_work_is_done_by_the_pool(http: httpx.Client, filled: str, case: st
 LONG_TEXT = "many words " * 100
 WITH_TEXTS: dict[str, tuple[str, str, Any]] = {
     "of points": ("PUT", "points", {"points": [{"id": 1, "vector": {"words": {"text": LONG_TEXT, "model": "qdrant/bm25"}}}]}),
+    "with a list of its own": (
+        "POST",
+        "points/query",
+        {"query": {"text": "a", "model": "qdrant/bm25", "options": {"stopwords": {"custom": ["a"]}}}, "using": "words"},
+    ),
     "of a query": ("POST", "points/query", {"query": {"text": LONG_TEXT, "model": "qdrant/bm25"}, "using": "words"}),
 }
 

@@ -19,6 +19,7 @@ from gateway.inference import models, service
 from gateway.inference.models import BATCH, MAX_TEXTS, MAX_WAITING, Models, NoModels, models_in
 from gateway.inference.onnx_model import InvalidModel, OnnxModel
 from gateway.inference.service import Inference
+from shard.deadline import Deadline
 from tests.conftest import result, start_node
 from tests.gateway.inference.tiny_model import SIZE, mean, need_embed, rows_of, unit, write_model
 from vecraft.roles import StartError
@@ -191,6 +192,20 @@ def test_documents_become_dense_vectors_beside_sparse_ones(with_models: httpx.Cl
     vector = np.mean([mean("fox"), mean("red")], axis=0) * 2 - np.array(mean("dog"))
     scores = {at: float(np.dot(vector, other)) for at, other in expected.items()}
     assert {point["id"]: point["score"] for point in found["points"]} == pytest.approx(scores, abs=1e-5)
+
+
+def test_what_a_model_takes_is_no_work_of_the_search(with_models: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved, later = [], Deadline.later
+
+    def noted(deadline: Deadline, seconds: float) -> Deadline:
+        moved.append(seconds)
+        return later(deadline, seconds)
+
+    monkeypatch.setattr(Deadline, "later", noted)
+    result(with_models.post("/collections/texts/points/query", json={"query": dense("a", "qdrant/bm25"), "using": "words"}))
+    assert not moved
+    result(with_models.post("/collections/texts/points/query", json={"query": dense("a fox")}))
+    assert len(moved) == 1
 
 
 @pytest.mark.parametrize(
