@@ -11,7 +11,7 @@ from msgspec import structs
 
 from gateway.dialect.bodies import BulkBody, PointBody, PointsBatch, PointVectors, UpsertBody
 from gateway.dialect.documents import Document, PlacedDocument, document_of, given_vector_of
-from gateway.dialect.vectors import object_of, raw_of, shown, vector_of
+from gateway.dialect.vectors import decoded, is_object, raw_of, shown, vector_of
 from journal.ids import encode_id
 from journal.records import PatchVectors, Upsert, Vector, columns_of
 from shard.filters.conditions import Condition
@@ -112,10 +112,11 @@ def _by_name(raw: msgspec.Raw | msgspec.UnsetType, place: str, packed: bool) -> 
     if isinstance(raw, msgspec.UnsetType):
         return {}
     data = raw_of(raw, packed)
+    if not is_object(data):
+        return {"": vector_of(data, place)}
     if (document := document_of(data, place)) is not None:
         return {"": document}
-    if (named := object_of(data, dict[str, msgspec.Raw])) is None:
-        return {"": vector_of(data, place)}
+    named = decoded(data, dict[str, msgspec.Raw])
     return {name: given_vector_of(raw_of(inner, packed), f"{place}.{name}") for name, inner in named.items()}
 
 
