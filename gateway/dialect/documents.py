@@ -17,7 +17,7 @@ MAX_TEXT_CHARS = 1 << 18
 """The bound of one document's text."""
 
 MAX_TEXTS_CHARS = 4_000_000
-"""The bound of the texts of all documents of one request together."""
+"""The bound of the texts of all documents of a write, or of one query without its prefetches, together."""
 
 DOCUMENT_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -80,10 +80,10 @@ def document_of(raw: bytes, place: str) -> Document | None:
 
 
 def check_texts(documents: Iterable[Document]) -> None:
-    """Raises BadRequest when the texts of a request are too long together."""
+    """Raises BadRequest when the texts of these documents are too long together."""
     total = sum(len(document.text) for document in documents)
     if total > MAX_TEXTS_CHARS:
-        raise BadRequest(f"the texts of the request's documents have {total} characters together, the bound is {MAX_TEXTS_CHARS}")
+        raise BadRequest(f"the texts of documents have {total} characters together, the bound is {MAX_TEXTS_CHARS}")
 
 
 def _value(part: msgspec.Raw | None, packed: bool) -> Any:

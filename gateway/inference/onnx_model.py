@@ -48,6 +48,7 @@ class OnnxModel:
     """A loaded model. Not thread-safe. Raises InvalidModel when it cannot be loaded."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         try:
             self._session = _session(folder)
             self._tokenizer = _tokenizer(folder)
@@ -63,7 +64,7 @@ class OnnxModel:
     def embed(self, texts: Sequence[str]) -> Vectors:
         """The vectors of texts, shape (texts, dimensions). Of a text with more tokens than the network takes, the first count.
 
-        Raises InvalidModel when the network's output is no vector, neither of the text nor of its tokens.
+        Raises InvalidModel when the network fails, or its output is no vector, neither of the text nor of its tokens.
         """
         tokens = self._tokenizer.encode_batch(list(texts))
         given = {
@@ -71,7 +72,10 @@ class OnnxModel:
             "attention_mask": np.array([one.attention_mask for one in tokens], np.int64),
             "token_type_ids": np.array([one.type_ids for one in tokens], np.int64),
         }
-        (output,) = self._session.run([self._output], {name: given[name] for name in self._inputs})
+        try:
+            (output,) = self._session.run([self._output], {name: given[name] for name in self._inputs})
+        except Exception as error:  # as when the tokenizer is that of another network
+            raise InvalidModel(f"the model in {self._folder} fails: {error}") from error
         vectors: Vectors = self._pooled(output, given["attention_mask"]).astype(np.float32)
         if self._normalises:
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
@@ -81,7 +85,9 @@ class OnnxModel:
         if output.ndim == 2:
             return output
         if output.ndim != 3:
-            raise InvalidModel(f"the model's output {self._output} has {output.ndim} dimensions, must have 2 or 3")
+            raise InvalidModel(
+                f"the output {self._output} of the model in {self._folder} has {output.ndim} dimensions, must have 2 or 3"
+            )
         if self._by_first_token:
             return output[:, 0]
         weights = mask[:, :, np.newaxis].astype(np.float32)

@@ -57,6 +57,13 @@ def test_a_damaged_file_is_told(tmp_path: Path, broken: str) -> None:
         OnnxModel(tmp_path)
 
 
+def test_a_tokenizer_of_another_network_is_told(tmp_path: Path) -> None:
+    model = OnnxModel(write_model(tmp_path))
+    model._tokenizer.add_tokens(["unheard"])
+    with pytest.raises(InvalidModel, match="fails"):
+        model.embed(["unheard"])
+
+
 def test_models_are_found_by_the_names_of_their_folders(tmp_path: Path) -> None:
     write_model(tmp_path / "plain")
     write_model(tmp_path / "owner" / "Tiny")
