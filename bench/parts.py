@@ -20,7 +20,7 @@ from bench.data import FIELDS, Data
 from bench.vecraft_server import upsert_bodies
 from catalog.collection import Collection, CollectionConfig, Datatype, Distance, VectorParams
 from gateway.dialect.bodies import UpsertBody
-from gateway.dialect.upserts import upsert_of
+from gateway.dialect.upserts import parse_upsert
 from journal import codec
 from journal.embedded import EmbeddedJournal
 from journal.hlc import stamp_at
@@ -57,7 +57,7 @@ def rates(data: Data) -> dict[str, float]:
         rate_of[name] = min(VECTORS, len(data.vectors)) / (time.perf_counter() - begun_s)
         return results
 
-    operations = step("parse JSON", lambda body: upsert_of(decode(body), packed=False), bodies)
+    operations = step("parse JSON", lambda body: parse_upsert(decode(body), packed=False).operation, bodies)
     step("check the contract", partial(contract_error, collection), operations)
     records = [Record(stamp_at(number + 1), operation, 0) for number, operation in enumerate(operations)]
     values = step("encode Avro", codec.encode, records)

@@ -16,6 +16,7 @@ from gateway.admission.budget import Budget
 from gateway.admission.strict_mode import Rates
 from gateway.decided import DecidedWrites
 from gateway.health import Health
+from gateway.inference.service import Inference
 from gateway.reads import ReadService
 from gateway.result_cache import ResultCache
 from gateway.sessions import Sessions
@@ -126,7 +127,7 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The services of one event loop; `sessions`, `results` and `rates` are shared by all loops."""
+    """The services of one event loop; `inference`, `sessions`, `results` and `rates` are shared by all loops."""
 
     node: NodeState
     reads: ReadService
@@ -134,6 +135,7 @@ class Services:
     decided: DecidedWrites
     gate: Gate
     health: Health
+    inference: Inference
     sessions: Sessions = field(default_factory=Sessions)
     results: ResultCache = field(default_factory=lambda: ResultCache(RESULT_CACHE_BYTES))
     rates: Rates = field(default_factory=Rates)

@@ -1,4 +1,4 @@
-"""Text analysis for the conditions `match.text`, `text_any` and `phrase`: tokenization and normalization of words.
+"""Text analysis for the conditions `match.text`, `text_any` and `phrase`, and for BM25: tokenization and normalization of words.
 
 The steps are those of the API: fold to ASCII, lowercase, split, drop stopwords, stem, drop words that are too short or too long.
 A field without a text index uses the defaults: lowercase words.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import threading
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from importlib import resources
@@ -78,10 +79,18 @@ class Analyzer:
     def terms(self, text: str) -> set[str]:
         """The index terms of a stored text: its words, or all their prefixes."""
         words = set(self.words(text))
+        return {prefix for word in words for prefix in self._prefixes_of(word)} if self._prefixes else words
+
+    def occurrences(self, text: str) -> Counter[str]:
+        """How often each of its index terms stands in a stored text, in the order of their first occurrence."""
+        words = Counter(self.words(text))
         if not self._prefixes:
             return words
-        low, high = max(self._min_chars, 1), self._max_chars or MAX_PREFIX_CHARS
-        return {word[:end] for word in words for end in range(low, min(len(word), high) + 1)}
+        counts: Counter[str] = Counter()
+        for word, count in words.items():
+            for prefix in self._prefixes_of(word):
+                counts[prefix] += count
+        return counts
 
     def holds_phrase(self, text: str, wanted: list[str]) -> bool:
         """Whether the text contains the words `wanted` as a phrase."""
@@ -90,6 +99,10 @@ class Analyzer:
         if self._prefixes:
             return any(all(map(str.startswith, words[at:], wanted)) for at in starts)
         return any(words[at : at + len(wanted)] == wanted for at in starts)
+
+    def _prefixes_of(self, word: str) -> list[str]:
+        low, high = max(self._min_chars, 1), self._max_chars or MAX_PREFIX_CHARS
+        return [word[:end] for end in range(low, min(len(word), high) + 1)]
 
     def _cut(self, text: str) -> list[str]:
         words: Iterable[str] = self._split.findall(self._normalised(text))

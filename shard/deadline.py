@@ -24,6 +24,12 @@ class Deadline:
         """A new deadline, the same number of seconds from now."""
         return Deadline(self._seconds, self._clock)
 
+    def later(self, seconds: float) -> Deadline:
+        """This deadline, so many seconds later."""
+        deadline = Deadline(self._seconds, self._clock)
+        deadline._at_s = self._at_s + seconds
+        return deadline
+
     def check(self) -> None:
         """Raises DeadlineExceeded when the deadline has passed."""
         if self._clock() >= self._at_s:

@@ -25,6 +25,9 @@ FENCES = {
     "faiss": {"shard/vectors/graph.py"},
     "rocksdict": {"journal/rocksdb.py", "journal/embedded.py", "shard/store.py"},
     "fastapi": {"gateway/http/app.py"},
+    "mmh3": {"gateway/inference/bm25.py"},
+    "onnxruntime": {"gateway/inference/onnx_model.py"},
+    "tokenizers": {"gateway/inference/onnx_model.py"},
     "uvicorn": {"gateway/http/connection.py", "vecraft/node.py"},
 }
 

@@ -20,6 +20,8 @@ from gateway.barriers import Barriers
 from gateway.decided import DecidedWrites
 from gateway.dialect.bulk_parser import BulkParser
 from gateway.health import Health
+from gateway.inference.models import Models, NoModels, models_in
+from gateway.inference.service import Inference
 from gateway.reads import MakeReplica, ReadService, ReadTimeouts
 from gateway.services import NodeState, Services
 from gateway.turns import Turns
@@ -59,6 +61,7 @@ class Roles:
 
     def __init__(self, settings: Settings, make_replica: MakeReplica) -> None:
         check_data_dir(settings.data_dir)
+        models = models_of(settings)
         self.topics = Topics(settings.topic_prefix, settings.preset)
         self.clock = Clock(wall_clock_ms, settings.max_drift_ms)
         self.journal = open_journal(settings)
@@ -70,6 +73,7 @@ class Roles:
         self.ingest = IngestSources(partial(self._member, settings), lambda: self.replayer.catalog.view, self.registry)
         self.replayer.follow_catalog(self.ingest.follow)
         self.replayer.claim = partial(self.journal.claim, self.ingest.group, settings.node)
+        self.models = Models(models)
         self.services = self._gateway(settings, make_replica)
         self._replaying = threading.Thread(target=self.replayer.run, name="replay", daemon=True)
         self._ingesting = threading.Thread(target=self.ingest.run, name="ingest", daemon=True)
@@ -106,6 +110,7 @@ class Roles:
         self.builder.stop()
         self.checkpointer.stop()
         self.services.writes.bulk_parser.stop()
+        self.models.stop()
         self.services.reads.executor.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self.journal.close)
         self.registry.close()
@@ -164,7 +169,7 @@ class Roles:
             self.replayer, self.shards, gate, self.writer, executor, BulkParser(), budget, settings.append_timeout_s
         )
         decided = DecidedWrites(reads, writes, Turns(), Barriers(writes.write_barriers))
-        return Services(node, reads, writes, decided, gate, Health(node))
+        return Services(node, reads, writes, decided, gate, Health(node), Inference(self.models, executor))
 
 
 def wall_clock_ms() -> int:
@@ -181,6 +186,14 @@ def check_data_dir(folder: Path) -> None:
     foreign = {name for name in names if not name.startswith(".")} - {"lost+found"}
     if (foreign and not foreign & {"journal", "state"}) or (journal and "CURRENT" not in journal):
         raise StartError(f"data_dir {folder} has files of something else, and no data of a node: name another folder")
+
+
+def models_of(settings: Settings) -> dict[str, Path]:
+    """The folders of models, by name; none without a folder of models. Raises StartError when it cannot be used."""
+    try:
+        return {} if settings.models_dir is None else models_in(settings.models_dir)
+    except (NoModels, OSError) as error:
+        raise StartError(str(error)) from error
 
 
 def open_journal(settings: Settings) -> Journal:

@@ -64,6 +64,9 @@ class Settings(BaseSettings):
     append_timeout_s: float = Field(5.0, gt=0, le=300, description="longest wait for the log's acknowledgement")
     read_timeout_s: float = Field(5.0, gt=0, le=300, description="longest wait of a read for the state it demands")
 
+    models_dir: Path | None = Field(
+        None, description="folder of models that make dense vectors of texts, one sub-folder each (docs/inference.md)"
+    )
     search_timeout_s: float = Field(
         2.0, gt=0, le=3600, description="longest work of a read that names no timeout, once that state is there"
     )

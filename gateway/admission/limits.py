@@ -15,7 +15,7 @@ from gateway.admission import strict_mode
 from gateway.admission.budget import status_bytes, total_bytes
 from gateway.admission.strict_mode import Rates
 from gateway.dialect.bodies import CountBody, FacetBody, OrderByBody, RetrieveBody, ScrollBody
-from gateway.dialect.queries import DEFAULT_LIMIT, prefetches_of
+from gateway.dialect.queries import DEFAULT_LIMIT, prefetches_of, query_object_of
 from gateway.dialect.query_bodies import (
     DiscoverBatchBody,
     Grouped,
@@ -25,12 +25,11 @@ from gateway.dialect.query_bodies import (
     QueryBatchBody,
     QueryBody,
     QueryGroupsBody,
-    QueryObject,
     RecommendBatchBody,
     SearchBatchBody,
     SearchParams,
 )
-from gateway.dialect.vectors import Packed, object_of
+from gateway.dialect.vectors import Packed
 from gateway.reads import ReadService
 from gateway.request import ApiRequest
 from journal.records import PatchPayload, PatchVectors, PointOperation, ReplacePayload, Upsert, VectorColumn
@@ -117,7 +116,7 @@ def _keys(body: Any) -> list[str]:
 
 
 def _check_query(strict: StrictMode, fields: dict[str, FieldSchema], raw: bytes, packed: bool) -> None:
-    given = object_of(Packed(raw) if packed else raw, QueryObject)
+    given = query_object_of(Packed(raw) if packed else raw, "query")
     if given is not None and given.order_by is not None:
         strict_mode.check_key(strict, _key(given.order_by), fields)
     if given is not None and given.formula is not None:

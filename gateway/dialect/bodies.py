@@ -28,7 +28,8 @@ _NUMBERS = {"type": "array", "items": {"type": "number"}, "minItems": 1}
 RawVectors = Annotated[
     msgspec.Raw,
     Meta(
-        description="a vector, base64 of float32, a multi-vector, or vectors by name; sparse ones have indices and values",
+        description="a vector, base64 of float32, a multi-vector, a document {text, model, options} of which a vector is made, "
+        "or vectors by name; sparse ones have indices and values",
         extra_json_schema={"anyOf": [_NUMBERS, {"type": "array", "items": _NUMBERS}, {"type": "string"}, {"type": "object"}]},
     ),
 ]

@@ -21,6 +21,7 @@ from gateway.admission.ids import check_ids
 from gateway.dialect.bodies import BulkBody, UpsertBody
 from gateway.dialect.upserts import ParsedUpsert, parse_upsert
 from gateway.http.errors import BadRequest, status_of
+from gateway.inference.bm25 import with_bm25
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ def _parsed(content: bytes, packed: bool, kind: type[UpsertBody]) -> ParsedUpser
     decode = msgspec.msgpack.decode if packed else msgspec.json.decode
     body = decode(content, type=kind)
     check_ids(body, len(content))
-    return parse_upsert(body, packed)
+    return with_bm25(parse_upsert(body, packed))
 
 
 def _answer_of(data: bytearray) -> ParsedUpsert:

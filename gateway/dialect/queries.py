@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from msgspec import UNSET, UnsetType
 
 from catalog.collection import Collection
 from gateway.dialect.bodies import OrderByBody
+from gateway.dialect.documents import Document, document_of
 from gateway.dialect.query_bodies import (
     AnyQuery,
     ContextPair,
@@ -66,9 +67,18 @@ def lookups_of(body: AnyQuery) -> set[str]:
     return mine.union(*(lookups_of(inner) for inner in prefetches_of(body)))
 
 
-def nearest(collection: Collection, name: str, raw: bytes, place: str) -> Nearest:
-    """A query by a vector in the body."""
-    return Nearest(name, prepare(collection, name, vector_of(raw, place)))
+MakeVectors = Callable[[Sequence[tuple[Document, str]]], Awaitable[list[Vector]]]
+"""Makes the query vectors of documents, which are given with their places in the request."""
+
+
+def nearest(collection: Collection, name: str, vector: Vector) -> Nearest:
+    """A query by a vector."""
+    return Nearest(name, prepare(collection, name, vector))
+
+
+def query_object_of(raw: bytes, place: str) -> QueryObject | None:
+    """The query in a raw part of a body, if it is an object of the kind of query; None for an id, a vector or a document."""
+    return None if document_of(raw, place) is not None else object_of(raw, QueryObject)
 
 
 def is_repeatable(body: Any, packed: bool) -> bool:
@@ -78,7 +88,7 @@ def is_repeatable(body: Any, packed: bool) -> bool:
         return False
     if not isinstance(body, AnyQuery):
         return True
-    given = object_of(raw_of(body.query, packed), QueryObject)
+    given = query_object_of(raw_of(body.query, packed), "query")
     return (given is None or given.sample is None) and all(is_repeatable(inner, packed) for inner in prefetches_of(body))
 
 
@@ -90,6 +100,7 @@ class Translator:
     lookups: Mapping[str, Pinned]
     packed: bool
     where: CompileFilter
+    make_vectors: MakeVectors
 
     async def stage(
         self,
@@ -124,9 +135,10 @@ class Translator:
 
     async def recommend(self, body: Recommend, using: str, lookup: LookupLocation | None) -> tuple[Query, frozenset[bytes]]:
         """A query by examples, and the examples of the collection itself, which are excluded from the answer."""
-        examples = await self._examples([*(body.positive or []), *(body.negative or [])], using, lookup)
-        positive = [examples.vector(raw, f"positive[{at}]") for at, raw in enumerate(body.positive or [])]
-        negative = [examples.vector(raw, f"negative[{at}]") for at, raw in enumerate(body.negative or [])]
+        given = [*_placed("positive", body.positive), *_placed("negative", body.negative)]
+        examples = await self._examples(given, using, lookup)
+        positive = [examples.vector(*one) for one in _placed("positive", body.positive)]
+        negative = [examples.vector(*one) for one in _placed("negative", body.negative)]
         if body.strategy in (None, "average_vector"):
             if not positive:
                 raise BadRequest("Wrong input: At least one positive vector ID required with this strategy")
@@ -139,7 +151,7 @@ class Translator:
     async def discover(self, body: Discover, using: str, lookup: LookupLocation | None) -> tuple[Query, frozenset[bytes]]:
         """A query by a target and by pairs of examples, and the examples to exclude."""
         pairs = _listed(body.context)
-        examples = await self._examples([body.target, *_of_pairs(pairs)], using, lookup)
+        examples = await self._examples([(body.target, "target"), *_of_pairs(pairs)], using, lookup)
         target = self._prepared(using, examples.vector(body.target, "target"))
         return DiscoverQuery(using, target, self._pairs(pairs, using, examples)), examples.met()
 
@@ -158,7 +170,7 @@ class Translator:
         using, raw = body.using or "", self.raw(body.query)
         if raw in (b"", b"null", b"\xc0"):
             return ById(), frozenset()
-        given = object_of(raw, QueryObject)
+        given = query_object_of(raw, "query")
         if given is None:
             return await self._by_example(raw, using, body.lookup_from)
         kinds = [name for name in _KINDS if getattr(given, name) not in (None, UNSET)]
@@ -198,39 +210,35 @@ class Translator:
         """A raw part of the body; of type Packed if it is msgpack."""
         return raw_of(part, self.packed)
 
-    async def _examples(self, raws: Sequence[RawPart], using: str, lookup: LookupLocation | None) -> _Examples:
+    async def _examples(self, given: Sequence[Placed], using: str, lookup: LookupLocation | None) -> _Examples:
         """The examples of a query; those that are ids of points are read in one request. Raises BadRequest for too many."""
-        if len(raws) > MAX_EXAMPLES:
+        if len(given) > MAX_EXAMPLES:
             raise BadRequest(
-                f"a query has {len(raws)} examples (positive, negative, context, feedback), must be at most {MAX_EXAMPLES}"
+                f"a query has {len(given)} examples (positive, negative, context, feedback), must be at most {MAX_EXAMPLES}"
             )
         examples = _Examples(self, using, lookup)
-        await examples.read(raws)
+        await examples.read(given)
         return examples
 
     async def _by_example(self, raw: bytes, using: str, lookup: LookupLocation | None) -> tuple[Nearest, frozenset[bytes]]:
-        examples = await self._examples([raw], using, lookup)
+        examples = await self._examples([(raw, "query")], using, lookup)
         return Nearest(using, self._prepared(using, examples.vector(raw, "query"))), examples.met()
 
     async def _feedback(
         self, body: RelevanceFeedback, using: str, lookup: LookupLocation | None
     ) -> tuple[Query, frozenset[bytes]]:
-        examples = await self._examples([body.target, *(item.example for item in body.feedback)], using, lookup)
+        given: list[Placed] = [(item.example, f"feedback[{at}].example") for at, item in enumerate(body.feedback)]
+        examples = await self._examples([(body.target, "target"), *given], using, lookup)
         target = self._prepared(using, examples.vector(body.target, "target"))
         judged = [
-            (self._prepared(using, examples.vector(item.example, f"feedback[{at}].example")), item.score)
-            for at, item in enumerate(body.feedback)
+            (self._prepared(using, examples.vector(*one)), item.score) for one, item in zip(given, body.feedback, strict=True)
         ]
         naive = body.strategy.naive
         return Feedback(using, target, judged, naive.a, naive.b, naive.c), examples.met()
 
     def _pairs(self, pairs: Sequence[ContextPair], using: str, examples: _Examples) -> list[tuple[Vector, Vector]]:
-        prepared = []
-        for at, pair in enumerate(pairs):
-            positive = examples.vector(pair.positive, f"context[{at}].positive")
-            negative = examples.vector(pair.negative, f"context[{at}].negative")
-            prepared.append((self._prepared(using, positive), self._prepared(using, negative)))
-        return prepared
+        prepared = [self._prepared(using, examples.vector(*one)) for one in _of_pairs(pairs)]
+        return list(zip(prepared[::2], prepared[1::2], strict=True))
 
     def _prepared(self, name: str, vector: Vector) -> Vector:
         return prepare(self.source.collection, name, vector)
@@ -260,9 +268,13 @@ _KINDS = (
 
 RawPart = msgspec.Raw | UnsetType | bytes
 
+Placed = tuple[RawPart, str]
+"""An example in the body, and its place, for errors."""
+
 
 class _Examples:
-    """The example vectors of a query, from the body or from points; collects the points of the searched collection."""
+    """The example vectors of a query: from the body, made of documents, or from points. Collects the points of the searched
+    collection."""
 
     def __init__(self, translator: Translator, using: str, lookup: LookupLocation | None) -> None:
         self._translator = translator
@@ -270,11 +282,17 @@ class _Examples:
         self._name = using if lookup is None or lookup.vector is None else lookup.vector
         self._own = self._source.collection.id == translator.source.collection.id
         self._stored: dict[bytes, dict[str, Vector]] = {}
+        self._made: dict[str, Vector] = {}
+        """Vectors of documents, by their place."""
         self._met: set[bytes] = set()
 
-    async def read(self, raws: Iterable[RawPart]) -> None:
-        """Reads the points whose ids are among the raw parts."""
-        given = [_id_of(self._raw(raw)) for raw in raws]
+    async def read(self, placed: Sequence[Placed]) -> None:
+        """Reads the points whose ids are among the raw parts, and makes the vectors of documents among them."""
+        documents = [(document, place) for raw, place in placed if (document := document_of(self._raw(raw), place)) is not None]
+        if documents:
+            vectors = await self._translator.make_vectors(documents)
+            self._made = {place: vector for (_, place), vector in zip(documents, vectors, strict=True)}
+        given = [_id_of(self._raw(raw)) for raw, _ in placed]
         ids = list(dict.fromkeys(encode_id(point_id) for point_id in given if point_id is not None))
         if not ids:
             return
@@ -284,7 +302,9 @@ class _Examples:
             self._stored[point.id] = point.vectors
 
     def vector(self, raw: RawPart, place: str) -> Vector:
-        """The vector in the body, or that of the point with the id in the body."""
+        """The vector at a place of the body: given there, made of a document, or that of the point with the id there."""
+        if (made := self._made.get(place)) is not None:
+            return made
         data = self._raw(raw)
         point_id = _id_of(data)
         if point_id is None:
@@ -309,8 +329,17 @@ def _listed(context: list[ContextPair] | ContextPair | None) -> list[ContextPair
     return [context] if isinstance(context, ContextPair) else context or []
 
 
-def _of_pairs(pairs: Sequence[ContextPair]) -> list[RawPart]:
-    return [raw for pair in pairs for raw in (pair.positive, pair.negative)]
+def _of_pairs(pairs: Sequence[ContextPair]) -> list[Placed]:
+    """The examples of pairs, of each pair the positive one and then the negative one."""
+    return [
+        (raw, f"context[{at}].{side}")
+        for at, pair in enumerate(pairs)
+        for raw, side in ((pair.positive, "positive"), (pair.negative, "negative"))
+    ]
+
+
+def _placed(name: str, examples: Sequence[msgspec.Raw] | None) -> list[Placed]:
+    return [(raw, f"{name}[{at}]") for at, raw in enumerate(examples or ())]
 
 
 class Diverse(NamedTuple):

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from gateway.dialect.bodies import Body, Limit, OrderByBody, PositiveLimit, Shown, WithPayload, WithVector
+from gateway.dialect.documents import DOCUMENT_SCHEMA
 from query.stages import MAX_LIMIT
 from shard.filters.conditions import Condition
 from shard.ranking.formula import Expression
@@ -22,6 +23,7 @@ _VECTOR_FORMS: list[dict[str, Any]] = [
         "properties": {"indices": {"type": "array", "items": {"type": "integer", "minimum": 0}}, "values": _NUMBERS},
         "required": ["indices", "values"],
     },
+    DOCUMENT_SCHEMA,
 ]
 _BASE64 = {"type": "string", "contentEncoding": "base64", "description": "little-endian float32"}
 _ID = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]}

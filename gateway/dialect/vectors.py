@@ -28,14 +28,12 @@ class SparseBody(msgspec.Struct, forbid_unknown_fields=True):
     values: list[float]
 
 
-class InferenceBody(msgspec.Struct):
-    """Input of a model, from which a server with models would compute a vector."""
-
-    model: str
-
-
 class Packed(bytes):
     """A raw part of a msgpack body."""
+
+
+_MAPS = frozenset(bytes([head]) for head in (*range(0x80, 0x90), 0xDE, 0xDF))
+"""First bytes of a map in msgpack."""
 
 
 def raw_of(part: msgspec.Raw | msgspec.UnsetType, packed: bool) -> bytes:
@@ -46,10 +44,19 @@ def raw_of(part: msgspec.Raw | msgspec.UnsetType, packed: bool) -> bytes:
 
 def object_of(raw: bytes, kind: type[T]) -> T | None:
     """A raw part decoded as an object of that type; None when it is not an object."""
+    return decoded(raw, kind) if is_object(raw) else None
+
+
+def is_object(raw: bytes) -> bool:
+    """Whether a raw part is an object."""
     if isinstance(raw, Packed):
-        is_map = raw[0] & 0xF0 == 0x80 or raw[0] in (0xDE, 0xDF)
-        return msgspec.msgpack.decode(raw, type=kind) if is_map else None
-    return msgspec.json.decode(raw, type=kind) if raw[:1] == b"{" else None
+        return raw[:1] in _MAPS
+    return raw[:1] == b"{"
+
+
+def decoded(raw: bytes, kind: type[T]) -> T:
+    """A raw part decoded as a value of that type. Raises msgspec.ValidationError."""
+    return msgspec.msgpack.decode(raw, type=kind) if isinstance(raw, Packed) else msgspec.json.decode(raw, type=kind)
 
 
 def vector_of(raw: bytes, place: str) -> Vector:
@@ -141,16 +148,7 @@ def _of_object(raw: bytes, place: str) -> Vector:
     try:
         return sparse_of(msgspec.json.decode(raw, type=SparseBody), place)
     except msgspec.ValidationError as error:
-        _refuse_inference(raw, place)
         raise BadRequest(f"{place}: not a sparse vector: {error}") from error
-
-
-def _refuse_inference(raw: bytes, place: str) -> None:
-    try:
-        model = msgspec.json.decode(raw, type=InferenceBody).model
-    except msgspec.ValidationError:
-        return
-    raise BadRequest(f"{place}: this server has no models and cannot make a vector with {model!r}; send the vector")
 
 
 def _of_plain(value: Any, place: str) -> Vector:

@@ -16,7 +16,7 @@ from gateway.services import Services
 from gateway.writes import APPLY_S
 from journal.records import CreatePayloadIndex, DeletePayloadIndex
 from payload.paths import steps_of
-from payload.schema import FieldSchema, FieldType, Tokenizer
+from payload.schema import FieldSchema, FieldType, Tokenizer, text_options_error
 
 BUILT_CHECK_S = 0.02
 
@@ -78,11 +78,8 @@ def field_schema(body: CreateIndexBody) -> FieldSchema:
     known = _ANY_TYPE | _OPTIONS.get(kind, set())
     if wrong := sorted(given.keys() - known - {"type"}):
         raise BadRequest(f"field_schema.{wrong[0]} is no option of type {kind}, which has {', '.join(sorted(known))}")
-    low, high = params.min_token_len, params.max_token_len
-    if low is not None and high is not None and low > high:
-        raise BadRequest(f"field_schema.min_token_len is {low}, must be at most max_token_len, {high}")
-    if params.stemmer is not None and (params.stemmer.type == "snowball") != (params.stemmer.language is not None):
-        raise BadRequest("field_schema.stemmer: type snowball needs a language, and type none takes none")
+    if error := text_options_error(params.min_token_len, params.max_token_len, params.stemmer):
+        raise BadRequest(f"field_schema.{error}")
     return FieldSchema(**given)
 
 

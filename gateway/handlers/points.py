@@ -234,7 +234,8 @@ async def update_vectors(request: ApiRequest, response: Response, services: Serv
     collection = await services.reads.find(request, request.path["collection_name"])
     check_write(request, services.rates, collection, body.update_filter)
     quick = len(body.points) <= QUICK_POINTS
-    patch = await services.reads.offload(quick, partial(vectors_patch_of, body.points, request.packed))
+    given, documents = await services.reads.offload(quick, partial(vectors_patch_of, body.points, request.packed))
+    patch = await services.inference.completed(given, documents)
     await check_added(services.reads, collection, [patch])
     wanted = await services.reads.where(request, body.update_filter)
     if wanted is None and not request.origin.idempotency_key:
@@ -272,10 +273,10 @@ async def delete_vectors(request: ApiRequest, response: Response, services: Serv
 
 
 async def _upsert(request: ApiRequest, response: Response, services: Services, name: str, given: ParsedUpsert) -> UpdateResult:
-    operation = given.operation
     wanted = await services.reads.where(request, given.update_filter)
     collection = await services.reads.find(request, name)
-    check_write(request, services.rates, collection, given.update_filter, len(operation.ids))
+    check_write(request, services.rates, collection, given.update_filter, len(given.operation.ids))
+    operation = await services.inference.completed(given.operation, given.documents)
     await check_added(services.reads, collection, [operation])
     if wanted is None and given.update_mode in (None, "upsert"):
         return await services.writes.write(request, response, collection, operation)

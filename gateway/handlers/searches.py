@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,7 @@ import orjson
 from gateway.admission.limits import GROUP_SIZE, NEIGHBOURS, SAMPLE, check_read
 from gateway.dialect.answers import hit_answers, part_of, point_answer
 from gateway.dialect.bodies import Shown, WithPayload, WithVector
+from gateway.dialect.documents import Document, document_of, given_vector_of
 from gateway.dialect.queries import DEFAULT_LIMIT, Translator, corpus_of, is_repeatable, lookups_of, nearest, params_of, window
 from gateway.dialect.query_bodies import (
     CollectionSearchBody,
@@ -40,11 +42,13 @@ from gateway.dialect.query_bodies import (
 from gateway.dialect.vectors import object_of, raw_of
 from gateway.dumping import dumped
 from gateway.http.errors import BadRequest, Unavailable
+from gateway.inference.bm25 import is_bm25
 from gateway.reads import QUICK_POINTS
 from gateway.request import ApiRequest, Response
 from gateway.result_cache import digest_of
 from gateway.services import Services
 from journal.ids import decode_id, encode_id
+from journal.records import Vector
 from query.groups import Group, grouped
 from query.matrix import Matrix, matrix
 from query.pinned import Pinned
@@ -105,7 +109,7 @@ async def search_groups(request: ApiRequest, response: Response, services: Servi
     """The points closest to a vector in groups by a payload value."""
     body: SearchGroupsBody = request.body
     searching = await _begun(request, response, services)
-    return await searching.grouped(await searching.stage(searching.by_vector(body.vector), body, 1), body)
+    return await searching.grouped(await searching.stage(await searching.by_vector(body.vector), body, 1), body)
 
 
 async def recommend(request: ApiRequest, response: Response, services: Services) -> list[Answer]:
@@ -236,7 +240,7 @@ class _Searching:
 
     async def search(self, body: SearchBody) -> list[Answer]:
         offset, end = window(body.offset, body.limit)
-        return await self.hits(await self.stage(self.by_vector(body.vector), body, end), offset, body)
+        return await self.hits(await self.stage(await self.by_vector(body.vector), body, end), offset, body)
 
     async def recommend(self, body: RecommendBody) -> list[Answer]:
         offset, end = window(body.offset, body.limit)
@@ -263,16 +267,26 @@ class _Searching:
         others = {name: await self.services.reads.pin(self.request, self.response, name) for name in sorted(lookups)}
         if others:  # pinning them may have taken time, which does not count as work
             self.pinned.begin(self.pinned.deadline.again())
-        return Translator(self.pinned, others, self.request.packed, partial(self.services.reads.where, self.request))
+        where = partial(self.services.reads.where, self.request)
+        return Translator(self.pinned, others, self.request.packed, where, self.vectors_of)
 
-    def by_vector(self, raw: msgspec.Raw) -> Query:
-        """A vector as it is, or as {name, vector}."""
-        packed, collection = self.request.packed, self.pinned.collection
-        data = raw_of(raw, packed)
-        named = object_of(data, NamedVector)
-        if named is None:
-            return nearest(collection, "", data, "vector")
-        return nearest(collection, named.name, raw_of(named.vector, packed), "vector.vector")
+    async def vectors_of(self, documents: Sequence[tuple[Document, str]]) -> list[Vector]:
+        """The query vectors of documents, which are given with their places. What models take does not count as work."""
+        started_s = time.monotonic()
+        vectors = await self.services.inference.vectors(documents, as_query=True, check_time=self.pinned.deadline.check)
+        if not all(is_bm25(document) for document, _ in documents):
+            self.pinned.begin(self.pinned.deadline.later(time.monotonic() - started_s))
+        return vectors
+
+    async def by_vector(self, raw: msgspec.Raw) -> Query:
+        """A vector or a document as it is, or as {name, vector}."""
+        name, place, data = "", "vector", raw_of(raw, self.request.packed)
+        if document_of(data, place) is None and (named := object_of(data, NamedVector)) is not None:
+            name, place, data = named.name, "vector.vector", raw_of(named.vector, self.request.packed)
+        given = given_vector_of(data, place)
+        if isinstance(given, Document):
+            (given,) = await self.vectors_of([(given, place)])
+        return nearest(self.pinned.collection, name, given)
 
     async def stage(self, query: Query, body: SimpleSearch, limit: int, exclude: frozenset[bytes] = frozenset()) -> Stage:
         """The stage of a search without inner stages."""

@@ -16,7 +16,9 @@ from qdrant_client import models
 import gateway
 from gateway.dialect import bodies, query_bodies
 from gateway.dialect.bodies import Body
+from gateway.dialect.documents import Document
 from gateway.http.routes import ROUTES
+from gateway.inference.bm25 import Bm25Options
 from shard.filters.conditions import Condition
 from tests.conftest import result
 
@@ -78,6 +80,8 @@ MODELS = {
         for kind in ("Nearest", "Recommend", "Discover", "Context", "OrderBy", "Fusion", "Rrf", "Formula", "Sample", "Text")
     },
     "RelevanceFeedbackQuery": query_bodies.QueryObject,
+    "Document": Document,
+    "Bm25Config": Bm25Options,
     "Filter": Condition,
     "FieldCondition": Condition,
 }
@@ -104,7 +108,7 @@ def parts(kind: Any, seen: set[type]) -> Iterator[type[Body]]:
 
 def all_bodies() -> list[type[Body]]:
     seen: set[type] = set()
-    taken = [route.body for route in ROUTES if route.body is not None] + [query_bodies.QueryObject]
+    taken = [route.body for route in ROUTES if route.body is not None] + [query_bodies.QueryObject, Document, Bm25Options]
     return [part for body in taken for part in parts(body, seen)]
 
 
@@ -175,7 +179,7 @@ def test_what_changes_nothing_is_named(http: httpx.Client) -> None:
         ({"query": [1, 2, 3, 4], "shard_key": "a"}, "shard_key is not supported"),
         ({"query": {"text": "words"}}, "text is not supported"),
         ({"query": [1, 2, 3, 4], "made_up": 1}, "made_up"),
-        ({"query": {"nearest": {"text": "words", "model": "m"}}}, "has no models"),
+        ({"query": {"nearest": {"text": "words", "model": "m"}}}, "'m' is not offered"),
         ({"prefetch": {"query": [1], "lookup_from": {"collection": "c", "shard_key": "a"}}}, "shard_key is not supported"),
     ],
 )

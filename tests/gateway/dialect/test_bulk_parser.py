@@ -13,7 +13,7 @@ import pytest
 
 from gateway.dialect import bulk_parser
 from gateway.dialect.bodies import UpsertBody
-from gateway.dialect.bulk_parser import BulkParser
+from gateway.dialect.bulk_parser import BulkParser, _parsed
 from gateway.http.errors import BadRequest
 from journal.ids import decode_id
 from tests.conftest import until
@@ -107,3 +107,13 @@ def test_a_process_that_fails_again_and_again_is_not_started_for_each_body(rig: 
     monkeypatch.setattr(bulk_parser, "RESTART_S", 0.0)
     assert rig.parse() == IDS
     assert len(rig.started) == 2
+
+
+def test_texts_for_bm25_become_vectors_where_the_body_is_parsed(rig: Rig) -> None:
+    """Texts for other models are left to the server, which has the models."""
+    words, meaning = ({"text": "a hen", "model": model} for model in ("qdrant/bm25", "other"))
+    body = orjson.dumps({"points": [{"id": 1, "vector": {"words": words, "meaning": meaning}}]})
+    rig.start()
+    for parsed in (rig.parser.parse(body, False, UpsertBody).result(WAIT_S), _parsed(body, False, UpsertBody)):
+        assert [(column.name, column.lengths) for column in parsed.operation.vectors] == [("words", [1])]
+        assert [(one.name, one.document.model) for one in parsed.documents] == [("meaning", "other")]

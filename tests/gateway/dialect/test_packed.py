@@ -159,6 +159,11 @@ def test_what_is_no_msgpack_is_refused(http: httpx.Client, filled: dict[str, str
     assert response.status_code == 400
 
 
+def test_a_packed_query_without_a_query(http: httpx.Client, filled: dict[str, str]) -> None:
+    answers = [send(http, "POST", f"/collections/{name}/points/query", {"limit": 3}, form) for form, name in filled.items()]
+    assert all(len(result(answer)["points"]) == 3 for answer in answers)
+
+
 def test_a_body_that_is_nothing_but_a_vector(http: httpx.Client, filled: dict[str, str]) -> None:
     """V12: little-endian float32 as `application/octet-stream`; the query string says the rest."""
     path = f"/collections/{filled['numbers']}/points/search"

@@ -57,7 +57,7 @@ READS = [
     ("bad id in filter", "count", {"filter": {"must": [{"has_id": [-5]}]}}, "has_id"),
     ("fusion of nothing", "query", {"query": {"fusion": "rrf"}}, "needs a prefetch"),
     ("prefetch for nothing", "query", {"prefetch": [{"query": [1, 2, 3, 4]}]}, "query is missing"),
-    ("inference", "query", {"query": {"text": "a word", "model": "some/model"}}, "text is not supported"),
+    ("inference", "query", {"query": {"text": "a word", "model": "some/model"}}, "'some/model' is not offered"),
     ("unknown point", "query", {"query": 77}, "No point with id 77"),
 ]
 

@@ -12,6 +12,7 @@ import pytest
 import gateway.dialect.answers
 import gateway.handlers.points
 import gateway.handlers.searches
+import gateway.inference.service
 import gateway.reads
 from gateway.http.endpoint import Endpoint
 
@@ -67,6 +68,29 @@ def test_long_work_is_done_by_the_pool(http: httpx.Client, filled: str, case: st
     monkeypatch.setattr(module, function, threads)
     http.post(f"/collections/{filled}/{path}", json=body).raise_for_status()
     assert set(threads.names) == {"pool"}
+
+
+LONG_TEXT = "many words " * 100
+WITH_TEXTS: dict[str, tuple[str, str, Any]] = {
+    "of points": ("PUT", "points", {"points": [{"id": 1, "vector": {"words": {"text": LONG_TEXT, "model": "qdrant/bm25"}}}]}),
+    "with a list of its own": (
+        "POST",
+        "points/query",
+        {"query": {"text": "a", "model": "qdrant/bm25", "options": {"stopwords": {"custom": ["a"]}}}, "using": "words"},
+    ),
+    "of a query": ("POST", "points/query", {"query": {"text": LONG_TEXT, "model": "qdrant/bm25"}, "using": "words"}),
+}
+
+
+@pytest.mark.parametrize("case", WITH_TEXTS)
+def test_a_long_text_is_cut_by_the_pool(http: httpx.Client, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, path, body = WITH_TEXTS[case]
+    http.put("/collections/long-texts", json={"sparse_vectors": {"words": {}}}).raise_for_status()
+    threads = Threads(gateway.inference.service.vector_of_text)
+    monkeypatch.setattr(gateway.inference.service, "vector_of_text", threads)
+    http.request(method, f"/collections/long-texts/{path}", json=body).raise_for_status()
+    http.delete("/collections/long-texts").raise_for_status()
+    assert threads.names == ["pool"]
 
 
 def test_a_large_body_is_parsed_by_the_pool(http: httpx.Client, filled: str, monkeypatch: pytest.MonkeyPatch) -> None:
