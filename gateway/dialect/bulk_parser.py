@@ -20,7 +20,7 @@ import msgspec
 from gateway.admission.ids import check_ids
 from gateway.dialect.bodies import BulkBody, UpsertBody
 from gateway.dialect.upserts import ParsedUpsert, parse_upsert
-from gateway.http.errors import BadRequest, status_of
+from gateway.http.errors import BadRequest, Invalid, status_of
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class BulkParser:
         self._helper: _Helper | None = None
 
     def parse(self, content: bytes, packed: bool, kind: type[UpsertBody]) -> Future[ParsedUpsert]:
-        """Parses an upsert body of this kind. The future raises BadRequest for an invalid body."""
+        """Parses an upsert body of this kind. The future raises BadRequest or Invalid for an invalid body."""
         return self._thread.submit(self._parse, content, packed, kind)
 
     def stop(self) -> None:
@@ -121,7 +121,8 @@ def _parsed(content: bytes, packed: bool, kind: type[UpsertBody]) -> ParsedUpser
 def _answer_of(data: bytearray) -> ParsedUpsert:
     if data[:1] == b"+":
         return msgspec.msgpack.decode(memoryview(data)[1:], type=ParsedUpsert)
-    raise BadRequest(data[1:].decode())
+    kind = Invalid if int(data[1:4]) == Invalid.status else BadRequest
+    raise kind(data[4:].decode())
 
 
 def _serve(channel: socket.socket) -> None:
@@ -134,7 +135,8 @@ def _serve(channel: socket.socket) -> None:
         try:
             answer = b"+" + msgspec.msgpack.encode(_parsed(bytes(memoryview(data)[2:]), packed, BulkBody if bulk else UpsertBody))
         except Exception as error:  # of any kind: the text is the same as if the server had parsed the body
-            answer = b"-" + status_of(error)[1].encode()
+            status, text, _ = status_of(error)
+            answer = b"-%d" % status + text.encode()
         _send(channel, answer)
 
 

@@ -11,6 +11,7 @@ from gateway.dialect.bodies import BulkBody, PointBody, PointsBatch, PointVector
 from gateway.dialect.vectors import object_of, raw_of, shown, vector_of
 from journal.ids import encode_id
 from journal.records import PatchVectors, Upsert, Vector, columns_of
+from payload.errors import BoundError
 from shard.filters.conditions import Condition
 
 
@@ -40,11 +41,12 @@ def upsert_of(body: UpsertBody, packed: bool) -> Upsert:
 
 
 def vectors_patch_of(points: Sequence[PointVectors], packed: bool) -> PatchVectors:
-    """The operation that sets vectors of existing points."""
+    """The operation that sets vectors of existing points. Raises ValueError, naming the place."""
     ids = encode_ids([point.id for point in points], "points[{}].id")
-    return PatchVectors(
-        ids, columns_of([_by_name(point.vector, f"points[{at}].vector", packed) for at, point in enumerate(points)])
-    )
+    vectors = [_by_name(point.vector, f"points[{at}].vector", packed) for at, point in enumerate(points)]
+    if {} in vectors:
+        raise BoundError(f"points[{vectors.index({})}].vector: must name at least one vector")
+    return PatchVectors(ids, columns_of(vectors))
 
 
 def encode_ids(ids: Sequence[int | str], place: str = "points[{}]") -> list[bytes]:
@@ -71,12 +73,12 @@ def _of_batch(batch: PointsBatch, packed: bool) -> Upsert:
     for name, given in by_name.items():
         label = f"batch.vectors{'.' + name if name else ''}"
         if len(given) != count:
-            raise ValueError(f"{label} has {len(given)} vectors, batch.ids has {count}")
+            raise BoundError(f"{label}: has {len(given)} vectors, batch.ids has {count}")
         for at, raw in enumerate(given):
             vectors[at][name] = vector_of(raw_of(raw, packed), f"{label}[{at}]")
     payloads: Sequence[msgspec.Raw | msgspec.UnsetType] = [msgspec.UNSET] * count if batch.payloads is None else batch.payloads
     if len(payloads) != count:
-        raise ValueError(f"batch.payloads has {len(payloads)} payloads, batch.ids has {count}")
+        raise BoundError(f"batch.payloads: has {len(payloads)} payloads, batch.ids has {count}")
     ids = encode_ids(batch.ids, "batch.ids[{}]")
     return Upsert(ids, columns_of(vectors), [_payload(raw, at, packed) for at, raw in enumerate(payloads)])
 

@@ -15,6 +15,7 @@ import simdjson
 
 from gateway.http.errors import BadRequest
 from journal.records import SPARSE, Vector, Vectors
+from payload.errors import BoundError
 
 T = TypeVar("T")
 
@@ -89,14 +90,14 @@ def of_bytes(data: bytes, place: str) -> Vectors:
 def sparse_of(body: SparseBody, place: str) -> Vector:
     """A sparse vector with ascending indices. Raises BadRequest."""
     if len(body.indices) != len(body.values):
-        raise BadRequest(f"{place}: {len(body.indices)} indices and {len(body.values)} values must be as many")
+        raise BoundError(f"{place}: {len(body.indices)} indices and {len(body.values)} values must be as many")
     if any(not 0 <= index < 2**32 for index in body.indices):
         raise BadRequest(f"{place}.indices: must be between 0 and {2**32 - 1}")
     vector = np.empty(len(body.indices), SPARSE)
     order = np.argsort(np.array(body.indices, np.int64), kind="stable")
     vector["index"], vector["value"] = np.array(body.indices, np.int64)[order], float32(body.values)[order]
     if len(vector) and not (np.diff(vector["index"].astype(np.int64)) > 0).all():
-        raise BadRequest(f"{place}.indices: must be unique")
+        raise BoundError(f"{place}.indices: must be unique")
     return vector
 
 
@@ -114,13 +115,11 @@ def _of_list(raw: bytes, place: str) -> Vector:
         _threads.parser = None  # the error may hold references into the parser
         raise BadRequest(f"{place}: not a list of numbers, nor of lists of numbers: {shown(raw)}") from None
     if not len(flat):
-        raise BadRequest(f"Wrong input: {place} is empty")
+        raise BoundError(f"{place}: must not be empty")
     if not nested:
         return flat
     if len(set(lengths)) > 1:
-        raise BadRequest(
-            f"Wrong input: {place}: vectors of one multi-vector have different dimensions: {sorted(set(lengths))[:8]}"
-        )
+        raise BoundError(f"{place}: vectors of one multi-vector have different dimensions: {sorted(set(lengths))[:8]}")
     return flat.reshape(len(lengths), -1)
 
 

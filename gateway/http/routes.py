@@ -7,8 +7,26 @@ from typing import Any
 
 from gateway.dialect import bodies
 from gateway.dialect import query_bodies as queries
-from gateway.dialect.bodies import DeadLetterParams, ReadParams, SearchReadParams, WriteParams
-from gateway.handlers import cluster, collections, dead_letters, field_indexes, log_level, memory, operations, points, searches
+from gateway.dialect.bodies import (
+    DeadLetterParams,
+    OptimizationsParams,
+    ReadParams,
+    SearchReadParams,
+    TelemetryParams,
+    WriteParams,
+)
+from gateway.handlers import (
+    cluster,
+    collections,
+    dead_letters,
+    field_indexes,
+    log_level,
+    memory,
+    operations,
+    points,
+    searches,
+    telemetry,
+)
 from gateway.services import Handler
 
 DEFAULT_TIER = 1
@@ -85,9 +103,10 @@ ROUTES = (
     Route("DELETE", f"{_C}/index/{{field_name}}", field_indexes.delete_index, "collections", None, WriteParams, CATALOG_TIER),
     Route("GET", f"{_C}/cluster", cluster.collection_status, "cluster"),
     Route("GET", f"{_C}/shards", cluster.shard_keys, "cluster"),
-    Route("GET", f"{_C}/optimizations", cluster.optimizations, "cluster"),
+    Route("GET", f"{_C}/optimizations", cluster.optimizations, "cluster", None, OptimizationsParams),
     Route("GET", "/cluster", cluster.status, "cluster"),
-    Route("GET", "/telemetry", cluster.telemetry, "cluster"),
+    Route("GET", "/telemetry", telemetry.telemetry, "cluster", None, TelemetryParams),
+    Route("GET", "/quotas", telemetry.quotas, "cluster"),
     Route("GET", "/issues", cluster.issues, "cluster"),
     Route("DELETE", "/issues", cluster.clear_issues, "cluster"),
     Route("GET", "/operations/{request_id}", operations.show, "operations"),
