@@ -19,6 +19,7 @@ import msgspec
 
 from gateway.admission.ids import check_ids
 from gateway.dialect.bodies import BulkBody, UpsertBody
+from gateway.dialect.packed_numbers import check_numbers
 from gateway.dialect.upserts import ParsedUpsert, parse_upsert
 from gateway.http.errors import BadRequest, Invalid, status_of
 
@@ -112,6 +113,8 @@ class _Helper:
 
 
 def _parsed(content: bytes, packed: bool, kind: type[UpsertBody]) -> ParsedUpsert:
+    if packed:
+        check_numbers(content)
     decode = msgspec.msgpack.decode if packed else msgspec.json.decode
     body = decode(content, type=kind)
     check_ids(body, len(content))

@@ -123,6 +123,9 @@ class Translator:
             diversity = Diversity(0.5 if mmr.diversity is None else mmr.diversity, candidates)
         else:
             diversity = None
+        if isinstance(query, OrderBy) and body.score_threshold is not None:
+            raise BadRequest("score_threshold: cannot be used with order_by, which gives no scores")
+        check_idf(self.source.collection, body.params, getattr(query, "name", None))
         params = params_of(body.params)
         corpus = await self.where(corpus_of(body.params))
         return Stage(query, limit, await self.where(condition), params, body.score_threshold, exclude, inner, diversity, corpus)
@@ -193,6 +196,8 @@ class Translator:
             raise BoundError(f"query.{kinds[0]}: needs a prefetch")
         if kinds[0] == "formula":
             return formula_of(FormulaBody(_given(given.formula), given.defaults)), frozenset()
+        if body.using is not None:
+            raise BadRequest(f"query.{kinds[0]}: cannot be used with using, the prefetches name their vectors")
         rrf = given.rrf
         if rrf is not None:
             return Fusion("rrf", 2 if rrf.k is None else rrf.k, rrf.weights), frozenset()
@@ -219,6 +224,8 @@ class Translator:
     async def _feedback(
         self, body: RelevanceFeedback, using: str, lookup: LookupLocation | None
     ) -> tuple[Query, frozenset[bytes]]:
+        if not body.feedback:
+            raise BoundError("query.relevance_feedback.feedback: must have at least one example")
         examples = await self._examples([body.target, *(item.example for item in body.feedback)], using, lookup)
         target = self._prepared(using, examples.vector(body.target, "target"))
         judged = [
@@ -297,7 +304,7 @@ class _Examples:
         if (vectors := self._stored.get(encoded)) is None:
             raise NotFound(f"Not found: No point with id {point_id} found")
         if self._name not in vectors:
-            raise BadRequest(f"Wrong input: point {point_id} has no vector {self._name!r}")
+            raise NotFound(f"Not found: Vector with name {self._name!r} for point {point_id}")
         if self._own:
             self._met.add(encoded)
         return vectors[self._name]
@@ -333,6 +340,17 @@ def params_of(body: SearchParams | None) -> SearchRequest:
         return SearchRequest(body.hnsw_ef, bool(body.exact))
     oversampling = codes.oversampling or DEFAULT_PARAMS.oversampling
     return SearchRequest(body.hnsw_ef, bool(body.exact), bool(codes.ignore), codes.rescore is not False, oversampling)
+
+
+def check_idf(collection: Collection, params: SearchParams | None, name: str | None) -> None:
+    """Refuses settings of inverse document frequencies for a vector that has none. Raises BadRequest."""
+    if params is None or params.idf is None:
+        return
+    sparse = None if name is None else collection.config.sparse_vectors.get(name)
+    if sparse is None or not sparse.idf:
+        raise BadRequest(
+            f"params.idf: is for a sparse vector with modifier idf, {'there is none' if name is None else f'{name!r} is not'}"
+        )
 
 
 def corpus_of(body: SearchParams | None) -> Condition | None:

@@ -44,7 +44,7 @@ from journal.split import take
 from journal.stamps import NEVER, Version
 from journal.writer import Decided
 from payload.errors import BoundError
-from payload.paths import Step, merged, steps_of, without
+from payload.paths import Step, merged, removed, steps_of
 from query import points
 from query.pinned import Pinned
 from query.search import search
@@ -217,7 +217,7 @@ async def delete_payload(request: ApiRequest, response: Response, services: Serv
     body: DeletePayloadBody = request.body
     paths = [steps_of(key) for key in body.keys]
     if any(len(path) > 1 for path in paths):
-        return await _edit(request, response, services, paths, lambda payload, steps: without(payload, [steps]))
+        return await _edit(request, response, services, paths, removed)
     return await _change(request, response, services, lambda ids: PatchPayload(ids, unset=[str(path[0]) for path in paths]))
 
 

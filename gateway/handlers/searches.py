@@ -15,7 +15,17 @@ import orjson
 from gateway.admission.limits import GROUP_SIZE, NEIGHBOURS, SAMPLE, check_read
 from gateway.dialect.answers import hit_answers, part_of, point_answer, vectors_of
 from gateway.dialect.bodies import Shown, WithPayload, WithVector
-from gateway.dialect.queries import Translator, corpus_of, is_repeatable, limit_of, lookups_of, nearest, params_of, window
+from gateway.dialect.queries import (
+    Translator,
+    check_idf,
+    corpus_of,
+    is_repeatable,
+    limit_of,
+    lookups_of,
+    nearest,
+    params_of,
+    window,
+)
 from gateway.dialect.query_bodies import (
     CollectionSearchBody,
     Discover,
@@ -53,6 +63,7 @@ from query.search import search
 from query.stages import Query, Stage
 from shard.contract import name_error
 from shard.ranking.execution import step
+from shard.ranking.rankings import Sample
 from shard.replica import RankedPoints
 
 T = TypeVar("T")
@@ -287,12 +298,15 @@ class _Searching:
         """The stage of a search without inner stages."""
         threshold = None if isinstance(body, DiscoverBody) else body.score_threshold
         reads = self.services.reads
+        check_idf(self.pinned.collection, body.params, getattr(query, "name", None))
         wanted = await reads.where(self.request, body.filter)
         corpus = await reads.where(self.request, corpus_of(body.params))
         return Stage(query, limit, wanted, params_of(body.params), threshold, exclude, corpus=corpus)
 
     async def hits(self, stage: Stage, offset: int, shown: Shown) -> list[Answer]:
         """Executes a stage and returns its points from `offset` on."""
+        if isinstance(stage.query, Sample):  # of a random order no part can be left out
+            stage, offset = msgspec.structs.replace(stage, limit=stage.limit - offset), 0
         ranked = await search(self.pinned, stage, self.response.steps)
         return await self.shown(ranked.since(offset), shown)
 

@@ -22,6 +22,7 @@ from starlette.types import Message, Receive, Scope, Send
 from gateway.admission.ids import check_ids
 from gateway.dialect.bodies import Body, SearchReadParams, ignored
 from gateway.dialect.bulk_parser import LARGE_BODY_BYTES
+from gateway.dialect.packed_numbers import check_numbers
 from gateway.dialect.query_bodies import octet_search
 from gateway.dumping import dumped
 from gateway.durations import Answered
@@ -90,7 +91,7 @@ class Endpoint:
     ) -> tuple[ApiRequest, Response]:
         """Parses a request. Raises for an invalid one."""
         params, unknown = _params(scope["query_string"], self._route.params)
-        content_type = headers.get("content-type", "")
+        content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         packed = content_type in _MSGPACK
         if isinstance(params, SearchReadParams):
             if content_type == _OCTETS:
@@ -127,6 +128,8 @@ class Endpoint:
             return self._route.body()
         if self._route.bulk and len(body) > LARGE_BODY_BYTES:
             return None
+        if packed:
+            check_numbers(body)
         parsed = self._unpack(body) if packed else self._decode(body)
         check_ids(parsed, len(body))
         return parsed

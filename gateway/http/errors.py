@@ -131,8 +131,13 @@ def _status_of(error: Exception) -> tuple[int, str, float | None]:
             return 500, "internal error: the node's log has it, with the request's id", None
 
 
+_NO_OPTION = re.compile(r"Object contains unknown field `(\w+)` - at `\$\.field_schema`")
+
+
 def bound_error(error: Exception) -> BoundError | None:
     """The error of the parser, if it found a value of the right form that breaks a bound; else None."""
+    if (option := _NO_OPTION.fullmatch(str(error))) is not None:
+        return BoundError(f"field_schema.{option[1]}: is no option of a payload index")
     if (match := _BOUND.fullmatch(str(error))) is None:
         return None
     verb, side = "have" if match[1] else "be", "least" if match[2] == ">=" else "most"

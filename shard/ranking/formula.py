@@ -309,7 +309,7 @@ class _Parser:
         def evaluate(at: Scope) -> float:
             value = read(at)
             if (place := as_coordinates(value)) is None:
-                raise FormulaBoundError(f"{path}: {params.to!r} is {_shown(value)} at {at.point}, must be a place of lon and lat")
+                raise FormulaError(f"{path}: {params.to!r} is {_shown(value)} at {at.point}, must be a place of lon and lat")
             return distance_m(origin, place)
 
         return evaluate
@@ -320,7 +320,7 @@ class _Parser:
         scale = 1.0 if params.scale is None else params.scale
         midpoint = 0.5 if params.midpoint is None else params.midpoint
         if not 0 < scale < math.inf:
-            raise FormulaError(f"{path}.scale: is {scale:g}, must be above 0")
+            raise FormulaBoundError(f"{path}.scale: is {scale:g}, must be above 0")
         if name == "lin_decay" and not 0 <= midpoint <= 1:
             raise FormulaBoundError(f"{path}.midpoint: is {midpoint:g}, must be between 0 and 1")
         if name != "lin_decay" and not 0 < midpoint < 1:
