@@ -272,4 +272,4 @@ def _check_hnsw(label: str, hnsw: HnswConfig) -> None:
 
 def _bound(field: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
-        raise InvalidConfig(f"{field} is {value}, must be between {low} and {high}")
+        raise InvalidConfig(f"{field}: is {value}, must be between {low} and {high}")

@@ -245,5 +245,15 @@ def described(components: Mapping[str, Component]) -> dict[str, Any]:
     return {"status": worst.name.lower(), "components": shown}
 
 
+def health_lines(components: Mapping[str, Component]) -> tuple[bool, list[str]]:
+    """Whether no component fails, and a line for each that is not as it should be."""
+    good = all(component.status is not Status.FAILING for component in components.values())
+    return good, [
+        f"{name} is {status.name.lower()} since {_moment(since_ms)}" + (f": {cause}" if cause else "")
+        for name, (status, cause, since_ms) in components.items()
+        if status is not Status.OK
+    ]
+
+
 def _moment(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

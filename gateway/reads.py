@@ -18,6 +18,7 @@ from gateway.dialect.bulk_parser import LARGE_BODY_BYTES
 from gateway.http.errors import BadRequest, NotFound, Unavailable
 from gateway.request import ApiRequest, Response, number_of
 from journal.topics import Topics
+from payload.errors import BoundError
 from query.consistency import Demand, Gate
 from query.pinned import Pinned, all_of, pin
 from replayer.replayer import Replayer
@@ -28,8 +29,12 @@ from shard.local import LocalReplica, pool_of
 from shard.replica import Replica, ShardStatus
 from shard.shard import Shard
 from shard.shards import AppliedPositions, Shards
+from shard.vectors.index import SegmentList
 
 T = TypeVar("T")
+
+MAX_ANSWER_POINTS = 100_000
+"""The largest number of points in one answer, unless the node's settings say otherwise."""
 
 QUICK_POINTS = 100
 """Up to this many points are put into an answer on the event loop; more in the thread pool."""
@@ -72,6 +77,7 @@ class ReadService:
     executor: Executor
     timeouts: ReadTimeouts
     make_replica: MakeReplica = local_replica
+    max_answer_points: int = MAX_ANSWER_POINTS
     given_up: threading.Event = field(default_factory=threading.Event)
     """Set when the node no longer answers: all deadlines have passed then."""
 
@@ -153,10 +159,24 @@ class ReadService:
         replicas = self._made(self.shards.served(collection.id))
         return await all_of((replica.status() for replica in replicas), Deadline(WORK_S))
 
+    async def segments(self, collection: Collection) -> list[tuple[int, dict[str, SegmentList]]]:
+        """The number of each served shard of a collection, and its segments by vector name."""
+        replicas = self._made(self.shards.served(collection.id))
+        told = await all_of((replica.segments() for replica in replicas), Deadline(WORK_S))
+        return [(replica.shard, segments) for replica, segments in zip(replicas, told, strict=True)]
+
     async def sizes(self, collection: Collection) -> list[dict[str, int]]:
         """Bytes by part, for each served shard of a collection."""
         replicas = self._made(self.shards.served(collection.id))
         return await all_of((replica.sizes() for replica in replicas), Deadline(WORK_S))
+
+    def check_answer(self, points: int, field: str) -> None:
+        """Refuses an answer of too many points (or pairs of points, or values); `field` of the request asks for them."""
+        if points > self.max_answer_points:
+            raise BoundError(
+                f"{field}: the answer has more than {self.max_answer_points} points, the bound of an answer (max_answer_points); "
+                "ask for fewer, and for the rest in further requests"
+            )
 
     async def where(self, request: ApiRequest, condition: Condition | None) -> Where | None:
         """Compiles a filter of the request. Raises FilterError."""

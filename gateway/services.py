@@ -11,10 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from catalog.collection import Collection
 from catalog.ingest import IngestSource
 from gateway.admission.budget import Budget
 from gateway.admission.strict_mode import Rates
 from gateway.decided import DecidedWrites
+from gateway.durations import AnswerTimes
 from gateway.health import Health
 from gateway.inference.service import Inference
 from gateway.reads import ReadService
@@ -82,6 +84,10 @@ class NodeState:
         except OSError:
             return None
 
+    def homes(self, collection: Collection) -> set[TopicPartition]:
+        """The partitions in which records of the collection are written."""
+        return {partition for home in collection.homes for partition in self.topics.home_partitions(home)}
+
     def letters(self) -> DeadLetters:
         """The dead letters; removes those whose retention has passed first."""
         letters = self.replayer.letters
@@ -127,7 +133,7 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The services of one event loop; `inference`, `sessions`, `results` and `rates` are shared by all loops."""
+    """The services of one event loop; `inference`, `sessions`, `results`, `rates` and `times` are shared by all loops."""
 
     node: NodeState
     reads: ReadService
@@ -139,6 +145,7 @@ class Services:
     sessions: Sessions = field(default_factory=Sessions)
     results: ResultCache = field(default_factory=lambda: ResultCache(RESULT_CACHE_BYTES))
     rates: Rates = field(default_factory=Rates)
+    times: AnswerTimes = field(default_factory=AnswerTimes)
     running: dict[bytes, asyncio.Future[bytes]] = field(default_factory=dict)
     """Searches that are running on this loop, by cache key; equal requests wait for their results."""
 

@@ -94,22 +94,40 @@ def values_at(payload: Any, path: str) -> list[Any]:
 
 
 def only(node: Any, paths: list[list[Step]]) -> Any:
-    """A copy of a payload with only the values at or below the paths."""
+    """A copy of a payload with only the values at or below the paths.
+
+    As in the dialect, an index selects no element, and a path that goes on below a value which is no object or array selects it.
+    """
     if [] in paths:
         return node
     if isinstance(node, list):
         inner = [path[1:] for path in paths if path[0] is None]
         return [only(item, inner) for item in node] if inner else []
+    if not isinstance(node, dict):
+        return node
     kept = {}
-    for key, value in node.items() if isinstance(node, dict) else ():
-        inner = [path[1:] for path in paths if path[0] == key]
-        if [] in inner or (inner and isinstance(value, dict | list)):
+    for key, value in node.items():
+        if inner := [path[1:] for path in paths if path[0] == key]:
             kept[key] = only(value, inner)
     return kept
 
 
+def removed(node: Any, steps: list[Step]) -> Any:
+    """A copy of a payload without the values at a path. `[]` at its end removes all elements of an array, an index none."""
+    step, rest = steps[0], steps[1:]
+    if isinstance(node, dict):
+        if step not in node:
+            return node
+        return {key: removed(value, rest) if key == step else value for key, value in node.items() if rest or key != step}
+    if not isinstance(node, list) or isinstance(step, str):
+        return node
+    if not rest:
+        return [] if step is None else node
+    return [removed(item, rest) if step in (None, at) else item for at, item in enumerate(node)]
+
+
 def without(node: Any, paths: list[list[Step]]) -> Any:
-    """A copy of a payload without the values at or below the paths. Single elements of an array cannot be removed."""
+    """A copy of a payload without the values at or below the paths, for an answer: an index selects no element."""
     if isinstance(node, list):
         inner = [path[1:] for path in paths if path[0] is None]
         return [] if [] in inner else [without(item, inner) for item in node] if inner else node
@@ -145,17 +163,22 @@ def as_number(value: Any) -> float | int | None:
 
 
 def as_micros(value: Any) -> int | None:
-    """Parses an RFC 3339 or ISO 8601 timestamp to microseconds since 1970; UTC if it has no offset. None when invalid."""
+    """Parses an RFC 3339 or ISO 8601 timestamp to microseconds since 1970; UTC if it has no offset. None when invalid.
+
+    A leap second (`23:59:60`) is as many microseconds as the second after it.
+    """
     if not isinstance(value, str) or not (match := _MOMENT.fullmatch(value)) or (match[2] and ":" not in match[1]):
         return None
     offset = (match[2] or "").strip().upper()
+    text = match[1].upper()
+    is_leap = text[14:19] == "59:60"
     try:
-        moment = datetime.fromisoformat(match[1].upper() + ("" if offset == "UTC" else offset))
+        moment = datetime.fromisoformat((f"{text[:17]}59{text[19:]}" if is_leap else text) + ("" if offset == "UTC" else offset))
     except ValueError:
         return None
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
     since = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    return (since.days * 86_400 + since.seconds + is_leap) * 1_000_000 + since.microseconds
 
 
 def as_uuid(value: Any) -> str | None:

@@ -110,7 +110,7 @@ class Stemmer(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
 def text_options_error(min_token_len: int | None, max_token_len: int | None, stemmer: Stemmer | None) -> str | None:
     """Why these options of text analysis contradict each other, beginning with the option; None when they do not."""
     if min_token_len is not None and max_token_len is not None and min_token_len > max_token_len:
-        return f"min_token_len is {min_token_len}, must be at most max_token_len, {max_token_len}"
+        return f"min_token_len: is {min_token_len}, must be at most max_token_len, {max_token_len}"
     if stemmer is not None and (stemmer.type == "snowball") != (stemmer.language is not None):
         return "stemmer: type snowball needs a language, and type none takes none"
     return None

@@ -16,7 +16,7 @@ from query.stages import Stage
 from shard.filters.where import Where
 from shard.ranking.rankings import ById, Ranking
 from shard.replica import FacetCount, Lease, PayloadPart, Points
-from shard.view import facet_key
+from shard.view import Value, facet_key
 
 MAX_IDS = 2**31
 """More points than a collection can have."""
@@ -80,14 +80,14 @@ async def matching(
     )
 
 
-async def facet(pinned: Pinned, key: str, where: Where | None, limit: int) -> list[tuple[str | int | bool, int]]:
+async def facet(pinned: Pinned, key: str, where: Where | None, limit: int) -> list[tuple[Value, int]]:
     """The most frequent values of a field among the points that pass the filter, with their counts."""
     parts = await pinned.all_of(lease.facet(key, where) for lease in pinned.leases)
     return await pinned.run(sum(map(len, parts)), partial(_most_frequent, parts, limit))
 
 
-def _most_frequent(parts: Sequence[Sequence[FacetCount]], limit: int) -> list[tuple[str | int | bool, int]]:
-    totals: Counter[tuple[str, str | int | bool]] = Counter()
+def _most_frequent(parts: Sequence[Sequence[FacetCount]], limit: int) -> list[tuple[Value, int]]:
+    totals: Counter[tuple[str, Value]] = Counter()
     for counted in chain.from_iterable(parts):
         totals[facet_key(counted.value)] += counted.count
     ranked = sorted(totals.items(), key=lambda item: (-item[1], item[0]))

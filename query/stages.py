@@ -10,9 +10,6 @@ from shard.filters.where import Where
 from shard.ranking.formula import Formula
 from shard.ranking.rankings import DEFAULT_PARAMS, By, SearchParams
 
-MAX_LIMIT = 10_000
-"""The largest sum of limit and offset."""
-
 
 class Diversity(msgspec.Struct, frozen=True):
     """Maximal marginal relevance over the `candidates` nearest points. `diversity`: 0 ranks only by relevance, 1 only by

@@ -17,7 +17,7 @@ import msgspec
 from payload.schema import FieldSchema
 from shard.files import sync
 
-HEADER = b"vecraft checkpoint 2\n"
+HEADER = b"vecraft checkpoint 3\n"
 """Contains the format version. Raise it when a part changes, or when an index stores something else for the same payload."""
 
 _LENGTH_BYTES, _CHECKSUM_BYTES = 8, 4

@@ -37,7 +37,7 @@ from shard.replica import (
 from shard.shard import Shard
 from shard.shards import AppliedPositions
 from shard.store import Row
-from shard.vectors.index import finite
+from shard.vectors.index import SegmentList, finite
 from shard.vectors.sparse import SparseView
 from shard.view import ROWS_PER_STEP, ShardView
 
@@ -97,6 +97,9 @@ class LocalReplica:
         return ShardStatus(
             **counts, seal_rows=shard.policy.seal_rows, fields=fields, closed=shard.closed(), unsettled=shard.unsettled()
         )
+
+    def segments(self) -> Answer[dict[str, SegmentList]]:
+        return self._shard.segments() if self._pool is None else self._pool(self._shard.segments)
 
     def sizes(self) -> Answer[dict[str, int]]:
         return self._shard.sizes_bytes() if self._pool is None else self._pool(self._shard.sizes_bytes)

@@ -47,7 +47,8 @@ class FieldIndex:
         self._places = GeoIndex() if schema.type is FieldType.GEO else None
         self._texts = analyzer_of(schema) if schema.type is FieldType.TEXT else None
         self._several = BitMap()
-        """Rows with more than one text: their postings do not say which text contains a word."""
+        """Of texts: rows with more than one, whose postings do not say which text contains a word. Of an index that keeps values:
+        rows with values of other types as well, which it does not have."""
 
     def size_bytes(self, lock: threading.Lock) -> int:
         """The estimated memory of the index."""
@@ -75,6 +76,8 @@ class FieldIndex:
         if keys or numbers or places:
             self.rows.add(row)
         if self._texts is not None and sum(isinstance(value, str) for value in values) > 1:
+            self._several.add(row)
+        if self.keeps_values and any(value is not None and self._key(value) is None for value in values):
             self._several.add(row)
 
     def remove(self, row: int, nodes: list[Any]) -> None:
@@ -121,6 +124,14 @@ class FieldIndex:
     def points(self) -> int:
         """How many rows have a value of the index's type."""
         return len(self.rows)
+
+    def with_others(self) -> BitMap:
+        """For an index that keeps values: the rows that have values of other types, which it does not have."""
+        return self._several
+
+    def shown(self, value: Any) -> Any:
+        """A value as a facet shows it: a UUID of a field of that type in the usual notation."""
+        return (as_uuid(value) or value) if self.schema.type is FieldType.UUID else value
 
     def matching(self, wanted: Iterable[Any]) -> BitMap | None:
         """The rows that have one of the values; None when this type of index does not support one of them."""

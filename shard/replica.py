@@ -20,6 +20,7 @@ from shard.deadline import Deadline
 from shard.filters.where import Where
 from shard.ranking.formula import Formula
 from shard.ranking.rankings import Ranking
+from shard.vectors.index import SegmentList
 
 T = TypeVar("T")
 Answer: TypeAlias = Union[T, Awaitable[T]]  # noqa: UP007 - the other form is no alias for mypy
@@ -76,12 +77,12 @@ class Terms(msgspec.Struct):
 class FacetCount(msgspec.Struct, array_like=True):
     """A value and the number of points that have it."""
 
-    value: str | int | bool
+    value: str | int | bool | float
     count: int
 
 
 class ShardStatus(msgspec.Struct):
-    """Counts for operators: points, vectors, vectors in graphs, segments.
+    """Counts for operators: points, vectors (in all, and by name), vectors in graphs, segments.
 
     Up to `seal_rows` vectors normally have no graph. `fields`: how many points have a value in each payload index that is built.
     `closed`: the closed stamp; `unsettled`: how many points wait for it to advance.
@@ -95,6 +96,7 @@ class ShardStatus(msgspec.Struct):
     fields: dict[str, int]
     closed: int
     unsettled: int
+    vectors_by_name: dict[str, int]
 
 
 class Held(msgspec.Struct):
@@ -178,7 +180,7 @@ class Lease(Protocol):
         """How many points pass the filter."""
 
     def facet(self, key: str, where: Where | None) -> Answer[list[FacetCount]]:
-        """For each string, integer or boolean at a path: how many of the points that pass the filter have it."""
+        """For each string, whole number or boolean at a path: how many of the points that pass the filter have it."""
 
     def held(self) -> Answer[Held]:
         """The estimated size of the data in the shard."""
@@ -208,6 +210,9 @@ class Replica(Protocol):
 
     def status(self) -> Answer[ShardStatus]:
         """The current counts of the shard."""
+
+    def segments(self) -> Answer[dict[str, SegmentList]]:
+        """The segments of each vector name, and their builds."""
 
     def sizes(self) -> Answer[dict[str, int]]:
         """Bytes by part; the names of mapped files begin with `mapped_`. The time is proportional to the payload indexes."""

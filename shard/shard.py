@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -39,7 +39,7 @@ from shard.settling import Settling
 from shard.store import Changes, Progress, Store, VectorFormat, VectorFormats
 from shard.vectors.datatypes import Encoding
 from shard.vectors.graph import GraphSpec
-from shard.vectors.index import VectorIndex, VectorView
+from shard.vectors.index import SegmentList, VectorIndex, VectorView
 from shard.vectors.multi import MultiIndex
 from shard.vectors.segment_policy import DEFAULT_POLICY, SegmentPolicy
 from shard.vectors.segment_store import SegmentStore
@@ -299,13 +299,18 @@ class Shard:
             if build is not None:
                 self._builds(partial(self.guarded, partial(self._run, vectors, build)))
 
-    def status(self) -> dict[str, int]:
-        """Counts for operators: points, vectors, vectors in graphs, segments."""
-        counts = {"points": len(self.alive), "vectors": 0, "indexed": 0, "segments": 0}
+    def status(self) -> dict[str, Any]:
+        """Counts for operators: points, vectors (also by name), vectors in graphs, segments."""
+        counts: dict[str, Any] = {"points": len(self.alive), "vectors": 0, "indexed": 0, "segments": 0}
+        counts["vectors_by_name"] = {name: vectors.status()["vectors"] for name, vectors in self.vectors.items()}
         for vectors in self.vectors.values():
             for name, count in vectors.status().items():
                 counts[name] += count
         return counts
+
+    def segments(self) -> dict[str, SegmentList]:
+        """The segments and their builds, by vector name."""
+        return {name: vectors.segments() for name, vectors in self.vectors.items()}
 
     def sizes_bytes(self) -> dict[str, int]:
         """Bytes by part; the names of mapped files begin with `mapped_`."""

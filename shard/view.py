@@ -40,8 +40,11 @@ ROWS_PER_STEP = 500
 KEYS_PER_STEP = 1000
 """Values of a field that are counted each time the payload index is locked."""
 
-Value = str | int | bool
-"""A value that a facet counts."""
+Value = str | int | bool | float
+"""A value that a facet counts: a text, a boolean, a whole number. 1.0 is one, and another one than 1."""
+
+MAX_COUNTED = 2.0**63
+"""Numbers with a fraction or beyond this bound have no place in the answer to a facet."""
 
 _versions = itertools.count(1)
 
@@ -204,7 +207,7 @@ class ShardView:
                 yield point.row, list(dict.fromkeys(numbers))
 
     def facet(self, key: str, among: RowSet | None, deadline: Deadline) -> Counter[tuple[str, Value]]:
-        """For each string, integer or boolean at a field: how many of the rows have it, by `facet_key`."""
+        """For each string, whole number or boolean at a field: how many of the rows have it, by `facet_key`."""
         rows = self.alive if among is None else among.rows
         index = self.field_index(key, self._payload.fields)
         counts: Counter[tuple[str, Value]] = Counter()
@@ -212,7 +215,8 @@ class ShardView:
             rows = self._count_by_index(index, rows, counts, deadline)
         for points in self._in_steps(rows, deadline):
             for point in points:
-                counts.update({facet_key(value) for value in _values(point, key) if isinstance(value, Value)})
+                values = _values(point, key) if index is None else map(index.shown, _values(point, key))
+                counts.update({facet_key(value) for value in values if _is_counted(value)})
         return counts
 
     # For filters.
@@ -236,7 +240,10 @@ class ShardView:
         return self._moment.changed_until(self._payload.moment) & self.alive
 
     def _count_by_index(self, index: FieldIndex, rows: BitMap, counts: Counter[tuple[str, Value]], deadline: Deadline) -> BitMap:
-        """Counts by an index, a few values at a time. Returns the rows that changed after this view: they are not counted."""
+        """Counts by an index, a few values at a time.
+
+        Returns the rows that are not counted: those that changed after this view, or have values that the index does not have.
+        """
         with self._payload.lock:
             keys = index.postings.keys()
         holders = []
@@ -245,15 +252,21 @@ class ShardView:
             with self._payload.lock:
                 holders += index.postings.holders(keys[start : start + KEYS_PER_STEP], rows)
         with self._payload.lock:
-            changed = self._changed() & rows
-        counts.update({facet_key(key): count for key, held in holders if (count := len(held - changed if changed else held))})
-        return changed
+            others = (self._changed() | index.with_others()) & rows
+        counts.update({facet_key(key): count for key, held in holders if (count := len(held - others if others else held))})
+        return others
 
     def _in_steps(self, rows: BitMap, deadline: Deadline) -> Iterator[list[Row]]:
         numbers = iter(rows)
         while step := list(islice(numbers, ROWS_PER_STEP)):
             deadline.check()
             yield self._store.rows(step)
+
+
+def _is_counted(value: Any) -> bool:
+    if isinstance(value, float):
+        return value.is_integer() and abs(value) < MAX_COUNTED
+    return isinstance(value, Value)
 
 
 def facet_key(value: Value) -> tuple[str, Value]:

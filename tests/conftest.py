@@ -114,6 +114,13 @@ def result(response: httpx.Response) -> object:
     return body["result"]
 
 
+def refusal(response: httpx.Response) -> str:
+    """The text of a refusal: 422 for what can be read and breaks a bound or lacks a condition, else 400."""
+    text: str = response.json()["status"]["error"]
+    assert response.status_code == (422 if text.startswith("Validation error in ") else 400), response.text[:400]
+    return text
+
+
 @pytest.fixture
 def hasty_threads() -> Iterator[None]:
     """Threads that interrupt each other all the time, so that a race shows."""

@@ -28,6 +28,7 @@ from shard.replica import (
     ShardStatus,
     Terms,
 )
+from shard.vectors.index import SegmentList
 from shard.wire import decode, encode
 
 T = TypeVar("T")
@@ -69,6 +70,9 @@ class EncodingReplica:
 
     def status(self) -> Answer[ShardStatus]:
         return answered(self._inner.status(), ShardStatus)
+
+    def segments(self) -> Answer[dict[str, SegmentList]]:
+        return answered(self._inner.segments(), dict[str, SegmentList])
 
     def sizes(self) -> Answer[dict[str, int]]:
         return answered(self._inner.sizes(), dict[str, int])

@@ -18,7 +18,7 @@ GROUPS = {
     "journal": ("journal", "in_flight_mb", "append_timeout_s"),
     "journal on Kafka": ("bootstrap_servers", "kafka_config", "topic_prefix", "preset"),
     "inference": ("models_dir",),
-    "reads": ("read_timeout_s", "search_timeout_s"),
+    "reads": ("read_timeout_s", "search_timeout_s", "max_answer_points"),
     "ingest topic and dead letters": ("schema_registry_url", "dead_letters_max", "dead_letters_days"),
     "the same on all nodes": ("max_drift_ms", "max_lateness_ms", "idempotency_window_s"),
 }

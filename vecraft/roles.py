@@ -164,7 +164,9 @@ class Roles:
             settings.data_dir,
         )
         timeouts = ReadTimeouts(settings.read_timeout_s, settings.search_timeout_s)
-        reads = ReadService(self.replayer, self.shards, gate, self.topics, executor, timeouts, make_replica)
+        reads = ReadService(
+            self.replayer, self.shards, gate, self.topics, executor, timeouts, make_replica, settings.max_answer_points
+        )
         writes = WriteService(
             self.replayer, self.shards, gate, self.writer, executor, BulkParser(), budget, settings.append_timeout_s
         )

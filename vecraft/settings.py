@@ -71,6 +71,8 @@ class Settings(BaseSettings):
         2.0, gt=0, le=3600, description="longest work of a read that names no timeout, once that state is there"
     )
 
+    max_answer_points: int = Field(100_000, ge=1, le=10_000_000, description="points in one answer; more are refused")
+
     @model_validator(mode="after")
     def _guarded(self) -> Settings:
         if not self.insecure and not _is_loopback(self.host):

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.http.errors import BadRequest
+from payload.errors import BoundError
 
 MAX_IDS = 200_000
 """Ids of one request. Clients delete 100,000 at a time; the work for a larger request would take the node from others."""
@@ -15,10 +15,10 @@ _LISTS = frozenset({"ids", "points", "has_id"})
 
 
 def check_ids(body: Any, content_bytes: int) -> None:
-    """Raises BadRequest if a parsed body of `content_bytes` has too many ids, in all its lists and filters together."""
+    """Raises BoundError if a parsed body of `content_bytes` has too many ids, in all its lists and filters together."""
     if content_bytes > MAX_IDS and (count := ids_in(body)) > MAX_IDS:  # an id takes a byte at least
-        raise BadRequest(
-            f"the request has {count} ids (in ids, points and has_id together), must be at most {MAX_IDS}; send several requests"
+        raise BoundError(
+            f"ids: the request has {count} (in ids, points and has_id together), must be at most {MAX_IDS}; send several requests"
         )
 
 

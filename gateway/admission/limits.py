@@ -15,21 +15,27 @@ from gateway.admission import strict_mode
 from gateway.admission.budget import status_bytes, total_bytes
 from gateway.admission.strict_mode import Rates
 from gateway.dialect.bodies import CountBody, FacetBody, OrderByBody, RetrieveBody, ScrollBody
-from gateway.dialect.queries import DEFAULT_LIMIT, prefetches_of, query_object_of
+from gateway.dialect.queries import DEFAULT_LIMIT, both, prefetches_of, query_object_of
 from gateway.dialect.query_bodies import (
     DiscoverBatchBody,
+    DiscoverBody,
     Grouped,
     IdfCorpus,
     MatrixBody,
+    NamedVector,
     Prefetch,
     QueryBatchBody,
     QueryBody,
     QueryGroupsBody,
     RecommendBatchBody,
+    RecommendBody,
+    RecommendGroupsBody,
     SearchBatchBody,
+    SearchBody,
+    SearchGroupsBody,
     SearchParams,
 )
-from gateway.dialect.vectors import Packed
+from gateway.dialect.vectors import Packed, object_of, raw_of
 from gateway.reads import ReadService
 from gateway.request import ApiRequest
 from journal.records import PatchPayload, PatchVectors, PointOperation, ReplacePayload, Upsert, VectorColumn
@@ -62,7 +68,7 @@ def check_read(request: ApiRequest, rates: Rates, collection: Collection) -> Non
         strict_mode.check_batch(strict, len(bodies))
     for one in bodies:
         strict_mode.check_limit(strict, _limit(one))
-        _check_body(strict, collection.fields, one, request.packed)
+        _check_body(strict, collection, one, request.packed)
 
 
 def _limit(body: Any) -> int | None:
@@ -77,16 +83,45 @@ def _limit(body: Any) -> int | None:
     return _or(body.limit, DEFAULT_LIMIT)
 
 
-def _check_body(strict: StrictMode, fields: dict[str, FieldSchema], body: Any, packed: bool) -> None:
+def _check_body(strict: StrictMode, collection: Collection, body: Any, packed: bool, outer: Condition | None = None) -> None:
+    """`outer`: the filter of the queries that this one is an inner one of."""
+    fields = collection.fields
     _check_filter(strict, fields, getattr(body, "filter", None))
     _check_params(strict, fields, getattr(body, "params", None))
     for key in _keys(body):
         strict_mode.check_key(strict, key, fields)
+    wanted = both(outer, getattr(body, "filter", None))
+    if (name := _scanned(body, packed)) is not None:
+        _check_full_scan(strict, collection, name, wanted)
     if isinstance(body, QueryBody | QueryGroupsBody | Prefetch):
         _check_query(strict, fields, bytes(body.query) if body.query else b"", packed)
         for inner in prefetches_of(body):
             strict_mode.check_limit(strict, _or(inner.limit, DEFAULT_LIMIT))
-            _check_body(strict, fields, inner, packed)
+            _check_body(strict, collection, inner, packed, wanted)
+
+
+def _scanned(body: Any, packed: bool) -> str | None:
+    """The vector by which a body searches all points; None if it searches by none, or ranks only what inner queries found."""
+    match body:
+        case SearchBody(vector=raw) | SearchGroupsBody(vector=raw):
+            named = object_of(raw_of(raw, packed), NamedVector)
+            return "" if named is None else named.name
+        case RecommendBody() | RecommendGroupsBody() | DiscoverBody():
+            return body.using or ""
+        case QueryBody() | QueryGroupsBody() | Prefetch() if body.query and not prefetches_of(body):
+            given = query_object_of(raw_of(body.query, packed), "query")
+            by_vector = given is None or not (given.order_by or given.sample or given.fusion or given.rrf or given.formula)
+            return body.using or "" if by_vector else None
+    return None
+
+
+def _check_full_scan(strict: StrictMode, collection: Collection, name: str, condition: Condition | None) -> None:
+    config = collection.config
+    if (params := config.vectors.get(name)) is None:  # sparse ones have no graph and need none
+        return
+    kept = config.kept.get("hnsw_config", {}) | params.kept.get("hnsw_config", {})
+    links = (params.hnsw or config.hnsw).m
+    strict_mode.check_full_scan(strict, name, links, kept.get("payload_m") or 0, condition, collection.fields)
 
 
 def _check_filter(strict: StrictMode, fields: dict[str, FieldSchema], condition: Condition | None, update: bool = False) -> None:

@@ -5,7 +5,7 @@ raises an ApiError that names the limit, the value and the bound, with the statu
 for a rate (with Retry-After) and 507 for memory.
 
     reads    check_rate of `RateLimiter("read_rate_limit")`, check_timeout, check_limit, check_search_params, check_filter,
-             check_formula, check_key for paths to group or sort by, check_batch for a batch
+             check_full_scan, check_formula, check_key for paths to group or sort by, check_batch for a batch
     writes   check_rate of `RateLimiter("write_rate_limit")`, check_timeout, check_filter(update=True); writes that add data also
              check_upsert, check_vectors, check_collection_size, check_memory; an index check_payload_index_count
 """
@@ -28,6 +28,9 @@ from payload.schema import FieldSchema, FieldType
 from shard.filters.conditions import Condition, Key
 from shard.filters.fields import Match, Range
 from shard.ranking.formula import CompiledFormula
+
+Fields = Mapping[str, FieldSchema]
+"""The indexed fields of a collection."""
 
 _TEXTS = frozenset({"text", "text_any", "phrase"})
 _GEO = frozenset({"geo_bounding_box", "geo_radius", "geo_polygon"})
@@ -81,6 +84,36 @@ def check_search_params(
     _at_most(strict, "search_max_oversampling", "params.quantization.oversampling", oversampling)
     if exact and strict is not None and strict.enabled and strict.search_allow_exact is False:
         raise BadRequest("params.exact is true, must be false (strict_mode_config.search_allow_exact)")
+
+
+def check_full_scan(
+    strict: StrictMode | None, vector: str, links: int, tenant_links: int, condition: Condition | None, fields: Fields
+) -> None:
+    """A search by a dense vector that has `links` of its graph per point, and `tenant_links` of those of the tenants.
+
+    Without a graph every search is a full scan, unless it is one of a tenant's points, which a filter must name.
+    """
+    if strict is None or not strict.enabled or strict.search_allow_exact is not False or links > 0:
+        return
+    if tenant_links > 0 and _is_of_tenant(condition, fields):
+        return
+    needed = "filter by a field with is_tenant, or set hnsw_config.m" if tenant_links > 0 else "set hnsw_config.m above 0"
+    raise BadRequest(
+        f"a full scan of vector {vector!r} is forbidden, it has no graph (hnsw_config.m is 0): {needed} "
+        "(strict_mode_config.search_allow_exact is false)"
+    )
+
+
+def _is_of_tenant(condition: Condition | None, fields: Fields) -> bool:
+    """Whether only points of a tenant, or of some, can pass."""
+    if condition is None:
+        return False
+    if condition.key is not UNSET:
+        match, schema = condition.match, fields.get(condition.key)
+        named = match is not None and (match.value is not UNSET or match.any is not UNSET)
+        return named and schema is not None and bool(schema.is_tenant)
+    must = condition.must if isinstance(condition.must, list) else [condition.must]
+    return any(_is_of_tenant(inner, fields) for inner in must)
 
 
 def check_formula(strict: StrictMode | None, formula: CompiledFormula, fields: Mapping[str, FieldSchema]) -> None:
@@ -166,6 +199,9 @@ def _check_indexed(leaf: _Leaf, fields: Mapping[str, FieldSchema], limit: str) -
     schema = fields.get(key)
     if schema is None or (types and schema.type not in types):
         raise _unindexed(key, types, limit)
+    match = leaf.condition.match
+    if match is not None and match.prefix is not UNSET and not schema.prefix:
+        raise _unindexed(key, ["keyword with prefix"], limit)
 
 
 def _index_types(condition: Condition) -> tuple[FieldType, ...] | None:
@@ -202,7 +238,7 @@ def _given(body: Condition | Match | Range) -> list[str]:
     return [name for name, value in values if value is not None and value is not UNSET]
 
 
-def _unindexed(key: str, types: Sequence[FieldType], limit: str) -> BadRequest:
+def _unindexed(key: str, types: Sequence[str], limit: str) -> BadRequest:
     kinds = f" of one of the following types: [{', '.join(types)}]" if types else ""
     return BadRequest(
         f'Index required but not found for "{key[:64]}"{kinds}. '

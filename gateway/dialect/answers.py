@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import orjson
 
-from gateway.dialect.bodies import PayloadSelector, WithPayload, WithVector
+from catalog.collection import Collection
+from gateway.dialect.bodies import PayloadSelector, Shown, WithPayload, WithVector
+from gateway.http.errors import BadRequest
 from journal.ids import decode_id
 from journal.records import SPARSE, Vector
 from journal.stamps import stamp_of
 from query.points import Point
+from shard.contract import name_error
 from shard.replica import PayloadPart, RankedPoints
 
 
@@ -29,6 +32,15 @@ def part_of(with_payload: WithPayload) -> PayloadPart | None:
         case PayloadSelector(include=include, exclude=exclude):
             return PayloadPart(include, exclude)
     return PayloadPart(list(with_payload))
+
+
+def vectors_of(shown: Shown, collection: Collection) -> WithVector:
+    """The vectors to return. Raises BadRequest for a name that no point of the collection can have."""
+    wanted = shown.vector_selector()
+    for name in wanted if isinstance(wanted, list) else ():
+        if error := name_error(collection, name):
+            raise BadRequest(error)
+    return wanted
 
 
 def point_answer(point: Point, with_payload: WithPayload, with_vector: WithVector) -> dict[str, Any]:

@@ -17,12 +17,18 @@ from gateway.admission.strict_mode import StrictModeBody
 from gateway.log_level import Level
 from journal.ids import ExternalId
 from payload.schema import Language, Stemmer, Stopwords
-from query.stages import MAX_LIMIT
 from shard.filters.conditions import Condition
 
-Limit = Annotated[int, Meta(ge=0, le=MAX_LIMIT)]
-PositiveLimit = Annotated[int, Meta(ge=1, le=MAX_LIMIT)]
-PageLimit = Annotated[int, Meta(ge=1)]
+MAX_WHOLE = 2**63 - 1
+"""The largest whole number that is kept."""
+
+Offset = Annotated[int, Meta(ge=0)]
+Limit = Annotated[int, Meta(ge=1)]
+"""What bounds an answer is its number of points (`gateway.reads.MAX_ANSWER_POINTS`), not what is asked for."""
+
+Whole = Annotated[int, Meta(ge=0, le=MAX_WHOLE)]
+Positive = Annotated[int, Meta(ge=1, le=MAX_WHOLE)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 TokenLength = Annotated[int, Meta(ge=0, le=65_535)]
 _NUMBERS = {"type": "array", "items": {"type": "number"}, "minItems": 1}
 RawVectors = Annotated[
@@ -55,12 +61,12 @@ MemoryPlace = Literal["cold", "cached", "pinned"]
 class HnswBody(Body):
     hints = ("full_scan_threshold", "max_indexing_threads", "on_disk", "payload_m", "memory", "inline_storage")
 
-    m: int | None = None
-    ef_construct: int | None = None
-    full_scan_threshold: int | None = None
-    max_indexing_threads: int | None = None
+    m: Whole | None = None
+    ef_construct: Annotated[int, Meta(ge=4, le=MAX_WHOLE)] | None = None
+    full_scan_threshold: Annotated[int, Meta(ge=10, le=MAX_WHOLE)] | None = None
+    max_indexing_threads: Whole | None = None
     on_disk: bool | None = None
-    payload_m: int | None = None
+    payload_m: Whole | None = None
     memory: MemoryPlace | None = None
     inline_storage: bool | None = None
 
@@ -69,7 +75,7 @@ class ScalarBody(Body):
     hints = ("always_ram", "memory")
 
     type: Literal["int8"] = "int8"
-    quantile: float | None = None
+    quantile: Annotated[float, Meta(ge=0.5, le=1)] | None = None
     always_ram: bool | None = None
     memory: MemoryPlace | None = None
 
@@ -115,7 +121,7 @@ class MultivectorBody(Body):
 class VectorParamsBody(Body):
     hints = ("on_disk", "memory")
 
-    size: int
+    size: Positive
     distance: Distance
     hnsw_config: HnswBody | None = None
     quantization_config: QuantizationBody | None = None
@@ -126,7 +132,7 @@ class VectorParamsBody(Body):
 
 
 class SparseIndexBody(Body):
-    full_scan_threshold: int | None = None
+    full_scan_threshold: Whole | None = None
     on_disk: bool | None = None
     memory: MemoryPlace | None = None
     datatype: Datatype | None = None
@@ -154,21 +160,21 @@ class VectorNameBody(Body):
 
 
 class OptimizersBody(Body):
-    deleted_threshold: float | None = None
-    vacuum_min_vector_number: int | None = None
-    default_segment_number: int | None = None
-    max_segment_size: int | None = None
-    memmap_threshold: int | None = None
-    indexing_threshold: int | None = None
-    flush_interval_sec: int | None = None
-    max_optimization_threads: int | Literal["auto"] | None = None
+    deleted_threshold: Share | None = None
+    vacuum_min_vector_number: Annotated[int, Meta(ge=100, le=MAX_WHOLE)] | None = None
+    default_segment_number: Whole | None = None
+    max_segment_size: Positive | None = None
+    memmap_threshold: Whole | None = None
+    indexing_threshold: Whole | None = None
+    flush_interval_sec: Whole | None = None
+    max_optimization_threads: Whole | Literal["auto"] | None = None
     prevent_unoptimized: bool | None = None
 
 
 class WalBody(Body):
-    wal_capacity_mb: int | None = None
-    wal_segments_ahead: int | None = None
-    wal_retain_closed: int | None = None
+    wal_capacity_mb: Positive | None = None
+    wal_segments_ahead: Whole | None = None
+    wal_retain_closed: Positive | None = None
 
 
 class PlaceBody(Body):
@@ -182,7 +188,7 @@ class CreateCollectionBody(Body):
     hints = _COLLECTION_HINTS
 
     vectors: Annotated[Hints, Meta(description="one unnamed vector {size, distance}, or an object of several by name")] = {}
-    shard_number: int | None = None
+    shard_number: Positive | None = None
     sharding_method: Literal["auto"] | None = None
     replication_factor: Annotated[int, Meta(ge=1, le=1)] | None = None
     write_consistency_factor: Annotated[int, Meta(ge=1, le=1)] | None = None
@@ -206,8 +212,8 @@ class CollectionParamsBody(Body):
     replication_factor: Annotated[int, Meta(ge=1, le=1)] | None = None
     write_consistency_factor: Annotated[int, Meta(ge=1, le=1)] | None = None
     on_disk_payload: bool | None = None
-    read_fan_out_factor: int | None = None
-    read_fan_out_delay_ms: int | None = None
+    read_fan_out_factor: Whole | None = None
+    read_fan_out_delay_ms: Whole | None = None
     payload: PlaceBody | None = None
     id_tracker: PlaceBody | None = None
 
@@ -373,13 +379,13 @@ class PointVectors(Body):
 
 
 class UpdateVectorsBody(Body):
-    points: list[PointVectors]
+    points: Annotated[list[PointVectors], Meta(min_length=1)]
     shard_key: None = None
     update_filter: Condition | None = None
 
 
 class DeleteVectorsBody(PointsSelector, kw_only=True):
-    vector: list[str]
+    vector: Annotated[list[str], Meta(min_length=1)]
 
 
 class UpdateOperation(Body):
@@ -410,7 +416,7 @@ class OrderByBody(Body):
 
 class ScrollBody(Shown, kw_only=True):
     filter: Condition | None = None
-    limit: PageLimit | None = None
+    limit: Limit | None = None
     offset: ExternalId | None = None
     order_by: str | OrderByBody | None = None
     shard_key: None = None
@@ -424,7 +430,7 @@ class CountBody(Body):
 
 class FacetBody(Body):
     key: str
-    limit: PageLimit | None = None
+    limit: Limit | None = None
     filter: Condition | None = None
     exact: bool | None = None
     shard_key: None = None
@@ -463,10 +469,24 @@ class ReadParams(Body):
     explain: bool = False
 
 
+class TelemetryParams(Body):
+    details_level: Annotated[int, Meta(ge=0)] = 0
+    per_collection: bool = False
+    anonymize: bool = False
+    timeout: Annotated[int, Meta(ge=1)] | None = None
+
+
+class OptimizationsParams(ReadParams, rename={"parts": "with"}, kw_only=True):
+    """`with`: of `queued`, `completed`, `idle_segments`, separated by commas."""
+
+    parts: str = ""
+    completed_limit: Annotated[int, Meta(ge=0)] = 16
+
+
 class SearchReadParams(ReadParams, kw_only=True):
     """`limit` and `using` are for a body of type `application/octet-stream`, which is only a vector of little-endian float32."""
 
-    limit: PositiveLimit | None = None
+    limit: Limit | None = None
     using: str | None = None
 
 

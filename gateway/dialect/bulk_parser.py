@@ -19,8 +19,9 @@ import msgspec
 
 from gateway.admission.ids import check_ids
 from gateway.dialect.bodies import BulkBody, UpsertBody
+from gateway.dialect.packed_numbers import check_numbers
 from gateway.dialect.upserts import ParsedUpsert, parse_upsert
-from gateway.http.errors import BadRequest, status_of
+from gateway.http.errors import BadRequest, Invalid, status_of
 from gateway.inference.bm25 import with_bm25
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class BulkParser:
         self._helper: _Helper | None = None
 
     def parse(self, content: bytes, packed: bool, kind: type[UpsertBody]) -> Future[ParsedUpsert]:
-        """Parses an upsert body of this kind. The future raises BadRequest for an invalid body."""
+        """Parses an upsert body of this kind. The future raises BadRequest or Invalid for an invalid body."""
         return self._thread.submit(self._parse, content, packed, kind)
 
     def stop(self) -> None:
@@ -113,6 +114,8 @@ class _Helper:
 
 
 def _parsed(content: bytes, packed: bool, kind: type[UpsertBody]) -> ParsedUpsert:
+    if packed:
+        check_numbers(content)
     decode = msgspec.msgpack.decode if packed else msgspec.json.decode
     body = decode(content, type=kind)
     check_ids(body, len(content))
@@ -122,7 +125,8 @@ def _parsed(content: bytes, packed: bool, kind: type[UpsertBody]) -> ParsedUpser
 def _answer_of(data: bytearray) -> ParsedUpsert:
     if data[:1] == b"+":
         return msgspec.msgpack.decode(memoryview(data)[1:], type=ParsedUpsert)
-    raise BadRequest(data[1:].decode())
+    kind = Invalid if int(data[1:4]) == Invalid.status else BadRequest
+    raise kind(data[4:].decode())
 
 
 def _serve(channel: socket.socket) -> None:
@@ -135,7 +139,8 @@ def _serve(channel: socket.socket) -> None:
         try:
             answer = b"+" + msgspec.msgpack.encode(_parsed(bytes(memoryview(data)[2:]), packed, BulkBody if bulk else UpsertBody))
         except Exception as error:  # of any kind: the text is the same as if the server had parsed the body
-            answer = b"-" + status_of(error)[1].encode()
+            status, text, _ = status_of(error)
+            answer = b"-%d" % status + text.encode()
         _send(channel, answer)
 
 

@@ -38,7 +38,8 @@ from gateway.dialect.bodies import (
     VectorParamsBody,
     VectorParamsDiff,
 )
-from gateway.http.errors import BadRequest
+from gateway.http.errors import BadRequest, bound_error
+from payload.errors import BoundError
 from shard.contract import MAX_DEPTH, depth_of
 from shard.vectors.segment_policy import DEFAULT_POLICY
 
@@ -142,7 +143,7 @@ def described(collection: Collection) -> dict[str, Any]:
 _PARAMS_KEPT = ("on_disk_payload", "read_fan_out_factor", "read_fan_out_delay_ms", "payload", "id_tracker")
 _OPTIMIZER = {
     "deleted_threshold": DEFAULT_POLICY.max_dead_share,
-    "vacuum_min_vector_number": 1,
+    "vacuum_min_vector_number": DEFAULT_POLICY.seal_rows_idle,
     "default_segment_number": 1,
     "indexing_threshold": DEFAULT_POLICY.seal_rows,
     "flush_interval_sec": 1,
@@ -153,7 +154,7 @@ _WAL = {"wal_capacity_mb": 1, "wal_segments_ahead": 0}
 def _metadata(body: CreateCollectionBody | UpdateCollectionBody) -> dict[str, Any]:
     metadata = body.metadata or {}
     if (depth := depth_of(metadata)) > MAX_DEPTH:
-        raise BadRequest(f"metadata is nested {depth} deep, the bound is {MAX_DEPTH}")
+        raise BoundError(f"metadata: is nested {depth} deep, the bound is {MAX_DEPTH}")
     return metadata
 
 
@@ -161,6 +162,8 @@ def _vector_body(label: str, given: object) -> VectorParamsBody:
     try:
         return msgspec.convert(given, VectorParamsBody)
     except msgspec.ValidationError as error:
+        if (bound := bound_error(error)) is not None:
+            raise BoundError(f"{label}.{bound}") from error
         choices = f"; distance is one of {', '.join(Distance)}" if "distance" in str(error) else ""
         raise BadRequest(f"{label}: {error}{choices}") from error
 

@@ -15,6 +15,7 @@ from catalog.collection import Collection
 from gateway.dialect.bodies import OrderByBody
 from gateway.dialect.documents import Document, document_of
 from gateway.dialect.query_bodies import (
+    MAX_CANDIDATES,
     AnyQuery,
     ContextPair,
     Discover,
@@ -31,11 +32,12 @@ from gateway.dialect.vectors import Packed, SparseBody, object_of, of_base64, ra
 from gateway.http.errors import BadRequest, NotFound
 from journal.ids import ExternalId, encode_id
 from journal.records import SPARSE, Vector
+from payload.errors import BoundError
 from payload.paths import as_micros, as_number, steps_of
 from query import points
 from query.pinned import Pinned
 from query.search import prepare
-from query.stages import MAX_LIMIT, Diversity, Fusion, Query, Stage
+from query.stages import Diversity, Fusion, Query, Stage
 from shard.contract import name_error
 from shard.filters.conditions import Condition
 from shard.filters.where import Where
@@ -59,6 +61,8 @@ CompileFilter = Callable[[Condition | None], Awaitable[Where | None]]
 
 DEFAULT_LIMIT = 10
 MAX_DEPTH = 16
+MAX_RANKED = 2**31 - 1
+"""More points than a collection can have."""
 
 
 def lookups_of(body: AnyQuery) -> set[str]:
@@ -112,39 +116,42 @@ class Translator:
     ) -> Stage:
         """The stage of a query with its inner stages. The filter and the exclusion of examples also apply to inner stages."""
         if depth > MAX_DEPTH:
-            raise BadRequest(f"prefetch is nested deeper than {MAX_DEPTH}")
+            raise BoundError(f"prefetch: is nested deeper than {MAX_DEPTH}")
         condition = both(outer, body.filter)
         query, examples = await self._query(body)
         exclude = excluded | examples
         inner = [
-            await self.stage(prefetch, DEFAULT_LIMIT if prefetch.limit is None else prefetch.limit, condition, exclude, depth + 1)
+            await self.stage(prefetch, limit_of(prefetch.limit), condition, exclude, depth + 1)
             for prefetch in prefetches_of(body)
         ]
         if inner and isinstance(query, ById):
-            raise BadRequest("query is missing: it says how the points of the prefetch are ranked")
+            raise BoundError("query: is missing, it says how the points of the prefetch are ranked")
         if isinstance(query, Fusion) and query.weights is not None and len(query.weights) != len(inner):
-            raise BadRequest(f"query.rrf.weights has {len(query.weights)} weights for {len(inner)} prefetches")
+            raise BoundError(f"query.rrf.weights: has {len(query.weights)} weights for {len(inner)} prefetches")
         if isinstance(query, Diverse):
             query, mmr = query
-            diversity = Diversity(0.5 if mmr.diversity is None else mmr.diversity, mmr.candidates_limit or limit)
+            candidates = min(mmr.candidates_limit or limit, MAX_CANDIDATES)
+            diversity = Diversity(0.5 if mmr.diversity is None else mmr.diversity, candidates)
         else:
             diversity = None
+        if isinstance(query, OrderBy) and body.score_threshold is not None:
+            raise BadRequest("score_threshold: cannot be used with order_by, which gives no scores")
+        check_idf(self.source.collection, body.params, getattr(query, "name", None))
         params = params_of(body.params)
         corpus = await self.where(corpus_of(body.params))
         return Stage(query, limit, await self.where(condition), params, body.score_threshold, exclude, inner, diversity, corpus)
 
     async def recommend(self, body: Recommend, using: str, lookup: LookupLocation | None) -> tuple[Query, frozenset[bytes]]:
         """A query by examples, and the examples of the collection itself, which are excluded from the answer."""
+        averaged = body.strategy in (None, "average_vector")
+        if not body.positive and (averaged or not body.negative):
+            raise BoundError(f"positive: at least one positive{'' if averaged else ' or negative'} vector ID is required")
         given = [*_placed("positive", body.positive), *_placed("negative", body.negative)]
         examples = await self._examples(given, using, lookup)
         positive = [examples.vector(*one) for one in _placed("positive", body.positive)]
         negative = [examples.vector(*one) for one in _placed("negative", body.negative)]
-        if body.strategy in (None, "average_vector"):
-            if not positive:
-                raise BadRequest("Wrong input: At least one positive vector ID required with this strategy")
+        if averaged:
             return Nearest(using, self._prepared(using, average(positive, negative))), examples.met()
-        if not positive and not negative:
-            raise BadRequest("Wrong input: At least one positive or negative vector ID required with this strategy")
         kind = BestScore if body.strategy == "best_score" else SumScores
         return kind(using, self._all(using, positive), self._all(using, negative)), examples.met()
 
@@ -163,7 +170,7 @@ class Translator:
         examples = await self._examples(_of_pairs(given), using, lookup)
         pairs = self._pairs(given, using, examples)
         if not pairs:
-            raise BadRequest("Wrong input: No target or context given")
+            raise BoundError("context: no target and no context are given")
         return Context(using, pairs), examples.met()
 
     async def _query(self, body: AnyQuery) -> tuple[Query | Diverse, frozenset[bytes]]:
@@ -198,9 +205,11 @@ class Translator:
             case "base64":
                 return Nearest(using, self._prepared(using, of_base64(given.base64 or "", "query.base64"))), frozenset()
         if not prefetches_of(body):
-            raise BadRequest(f"query.{kinds[0]}: needs a prefetch")
+            raise BoundError(f"query.{kinds[0]}: needs a prefetch")
         if kinds[0] == "formula":
             return formula_of(FormulaBody(_given(given.formula), given.defaults)), frozenset()
+        if body.using is not None:
+            raise BadRequest(f"query.{kinds[0]}: cannot be used with using, the prefetches name their vectors")
         rrf = given.rrf
         if rrf is not None:
             return Fusion("rrf", 2 if rrf.k is None else rrf.k, rrf.weights), frozenset()
@@ -213,8 +222,8 @@ class Translator:
     async def _examples(self, given: Sequence[Placed], using: str, lookup: LookupLocation | None) -> _Examples:
         """The examples of a query; those that are ids of points are read in one request. Raises BadRequest for too many."""
         if len(given) > MAX_EXAMPLES:
-            raise BadRequest(
-                f"a query has {len(given)} examples (positive, negative, context, feedback), must be at most {MAX_EXAMPLES}"
+            raise BoundError(
+                f"query: has {len(given)} examples (positive, negative, context, feedback), must be at most {MAX_EXAMPLES}"
             )
         examples = _Examples(self, using, lookup)
         await examples.read(given)
@@ -227,6 +236,8 @@ class Translator:
     async def _feedback(
         self, body: RelevanceFeedback, using: str, lookup: LookupLocation | None
     ) -> tuple[Query, frozenset[bytes]]:
+        if not body.feedback:
+            raise BoundError("query.relevance_feedback.feedback: must have at least one example")
         given: list[Placed] = [(item.example, f"feedback[{at}].example") for at, item in enumerate(body.feedback)]
         examples = await self._examples([(body.target, "target"), *given], using, lookup)
         target = self._prepared(using, examples.vector(body.target, "target"))
@@ -313,7 +324,7 @@ class _Examples:
         if (vectors := self._stored.get(encoded)) is None:
             raise NotFound(f"Not found: No point with id {point_id} found")
         if self._name not in vectors:
-            raise BadRequest(f"Wrong input: point {point_id} has no vector {self._name!r}")
+            raise NotFound(f"Not found: Vector with name {self._name!r} for point {point_id}")
         if self._own:
             self._met.add(encoded)
         return vectors[self._name]
@@ -360,6 +371,17 @@ def params_of(body: SearchParams | None) -> SearchRequest:
     return SearchRequest(body.hnsw_ef, bool(body.exact), bool(codes.ignore), codes.rescore is not False, oversampling)
 
 
+def check_idf(collection: Collection, params: SearchParams | None, name: str | None) -> None:
+    """Refuses settings of inverse document frequencies for a vector that has none. Raises BadRequest."""
+    if params is None or params.idf is None:
+        return
+    sparse = None if name is None else collection.config.sparse_vectors.get(name)
+    if sparse is None or not sparse.idf:
+        raise BadRequest(
+            f"params.idf: is for a sparse vector with modifier idf, {'there is none' if name is None else f'{name!r} is not'}"
+        )
+
+
 def corpus_of(body: SearchParams | None) -> Condition | None:
     """The points from which inverse document frequencies are computed; None for all."""
     return body.idf.corpus if body is not None and isinstance(body.idf, IdfCorpus) else None
@@ -377,13 +399,15 @@ def order_by_of(body: str | OrderByBody) -> OrderBy:
     return OrderBy(given.key, given.direction == "desc", start)
 
 
-def window(offset: int | None, limit: int | None) -> tuple[int, int]:
-    """The start and the end of the requested hits. Raises BadRequest above MAX_LIMIT."""
-    begin = offset or 0
-    end = begin + (DEFAULT_LIMIT if limit is None else limit)
-    if end > MAX_LIMIT:
-        raise BadRequest(f"limit and offset together are {end}, must be at most {MAX_LIMIT}")
-    return begin, end
+def window(offset: int | None, limit: int | None, most: int) -> tuple[int, int]:
+    """The start and the end of the requested hits: of one more than `most`, if so many are asked for."""
+    begin = min(offset or 0, MAX_RANKED)
+    return begin, min(begin + min(limit_of(limit), most + 1), MAX_RANKED)
+
+
+def limit_of(limit: int | None) -> int:
+    """How many points a ranking may have: as many as are asked for, though never more than a collection can have."""
+    return min(DEFAULT_LIMIT if limit is None else limit, MAX_RANKED)
 
 
 def both(outer: Condition | None, inner: Condition | None) -> Condition | None:

@@ -8,9 +8,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from gateway.dialect.bodies import Body, Limit, OrderByBody, PositiveLimit, Shown, WithPayload, WithVector
+from gateway.dialect.bodies import Body, Limit, Offset, OrderByBody, Share, Shown
 from gateway.dialect.documents import DOCUMENT_SCHEMA
-from query.stages import MAX_LIMIT
 from shard.filters.conditions import Condition
 from shard.ranking.formula import Expression
 
@@ -36,6 +35,12 @@ RawExample = Annotated[msgspec.Raw, Meta(extra_json_schema={"anyOf": [*_VECTOR_F
 
 RawQuery = Annotated[msgspec.Raw, Meta(extra_json_schema={"anyOf": [*_VECTOR_FORMS, _ID, {"type": "object"}]})]
 
+MAX_CANDIDATES = 16_384
+"""The largest number of points among which `mmr` chooses."""
+
+MAX_EF = 10_000
+"""The largest beam width of a search in a graph."""
+
 Factor = Annotated[float, Meta(ge=1, le=100)]
 
 
@@ -47,7 +52,7 @@ class QuantizationParams(Body):
 
 class Acorn(Body):
     enable: bool | None = None
-    max_selectivity: float | None = None
+    max_selectivity: Share | None = None
 
 
 class IdfCorpus(Body):
@@ -57,7 +62,7 @@ class IdfCorpus(Body):
 class SearchParams(Body):
     hints = ("indexed_only", "acorn")
 
-    hnsw_ef: Annotated[int, Meta(ge=1, le=MAX_LIMIT)] | None = None
+    hnsw_ef: Annotated[int, Meta(ge=1, le=MAX_EF)] | None = None
     exact: bool | None = None
     quantization: QuantizationParams | None = None
     indexed_only: bool | None = None
@@ -96,8 +101,8 @@ class Ranked(Narrowed, kw_only=True):
 
 class SearchBody(Ranked, kw_only=True):
     vector: Annotated[msgspec.Raw, Meta(extra_json_schema={"anyOf": [*_VECTOR_FORMS[:2], _BASE64, {"type": "object"}]})]
-    limit: PositiveLimit
-    offset: Limit | None = None
+    limit: Limit
+    offset: Offset | None = None
 
 
 def octet_search(content: bytes, limit: int | None, using: str | None) -> bytes:
@@ -120,8 +125,8 @@ class SearchBatchBody(Body):
 
 
 class Mmr(Body):
-    diversity: Annotated[float, Meta(ge=0, le=1)] | None = None
-    candidates_limit: Annotated[int, Meta(ge=1, le=MAX_LIMIT)] | None = None
+    diversity: Share | None = None
+    candidates_limit: Annotated[int, Meta(ge=0, le=MAX_CANDIDATES)] | None = None
 
 
 class Recommend(Body):
@@ -152,7 +157,7 @@ class JudgedExample(Body):
 
 class NaiveFeedback(Body):
     a: float
-    b: float
+    b: Annotated[float, Meta(ge=0)]
     c: float
 
 
@@ -194,7 +199,7 @@ class Prefetch(Body, kw_only=True):
     filter: Condition | None = None
     params: SearchParams | None = None
     score_threshold: float | None = None
-    limit: PositiveLimit | None = None
+    limit: Limit | None = None
     lookup_from: LookupLocation | None = None
 
 
@@ -202,8 +207,8 @@ class QueryBody(Ranked, kw_only=True):
     query: RawQuery | UnsetType = UNSET
     prefetch: list[Prefetch] | Prefetch | None = None
     using: str | None = None
-    limit: PositiveLimit | None = None
-    offset: Limit | None = None
+    limit: Limit | None = None
+    offset: Offset | None = None
     lookup_from: LookupLocation | None = None
 
 
@@ -214,18 +219,16 @@ class QueryBatchBody(Body):
 # Groups.
 
 
-class WithLookup(Body):
+class WithLookup(Shown, kw_only=True):
     collection: str
-    with_payload: WithPayload | None = None
-    with_vectors: WithVector | None = None
 
 
 class Grouped(Ranked, kw_only=True):
     """The base of all grouped searches."""
 
     group_by: str
-    group_size: Annotated[int, Meta(ge=1, le=1000)] | None = None
-    limit: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    group_size: Limit | None = None
+    limit: Limit | None = None
     with_lookup: str | WithLookup | None = None
 
 
@@ -247,8 +250,8 @@ class RecommendBody(Ranked, kw_only=True):
     positive: list[RawExample] | None = None
     negative: list[RawExample] | None = None
     strategy: Literal["average_vector", "best_score", "sum_scores"] | None = None
-    limit: PositiveLimit
-    offset: Limit | None = None
+    limit: Limit
+    offset: Offset | None = None
     using: str | None = None
     lookup_from: LookupLocation | None = None
 
@@ -268,8 +271,8 @@ class RecommendGroupsBody(Grouped, kw_only=True):
 class DiscoverBody(Narrowed, kw_only=True):
     target: RawExample | UnsetType = UNSET
     context: list[ContextPair] | None = None
-    limit: PositiveLimit
-    offset: Limit | None = None
+    limit: Limit
+    offset: Offset | None = None
     using: str | None = None
     lookup_from: LookupLocation | None = None
 
@@ -280,8 +283,8 @@ class DiscoverBatchBody(Body):
 
 class MatrixBody(Body):
     filter: Condition | None = None
-    sample: Annotated[int, Meta(ge=2, le=1000)] | None = None
-    limit: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    sample: Annotated[int, Meta(ge=2)] | None = None
+    limit: Limit | None = None
     using: str | None = None
     shard_key: None = None
 

@@ -14,6 +14,7 @@ from gateway.dialect.documents import Document, PlacedDocument, document_of, giv
 from gateway.dialect.vectors import decoded, is_object, raw_of, shown, vector_of
 from journal.ids import encode_id
 from journal.records import PatchVectors, Upsert, Vector, columns_of
+from payload.errors import BoundError
 from shard.filters.conditions import Condition
 
 Given = Mapping[str, Vector | Document]
@@ -43,6 +44,8 @@ def vectors_patch_of(points: Sequence[PointVectors], packed: bool) -> tuple[Patc
     """The operation that sets vectors of existing points, and the documents whose vectors it lacks."""
     ids = encode_ids([point.id for point in points], "points[{}].id")
     given = [_by_name(point.vector, f"points[{at}].vector", packed) for at, point in enumerate(points)]
+    if {} in given:
+        raise BoundError(f"points[{given.index({})}].vector: must name at least one vector")
     vectors, documents = _apart(given, "points[{}].vector{}")
     return PatchVectors(ids, columns_of(vectors)), documents
 
@@ -96,13 +99,13 @@ def _of_batch(batch: PointsBatch, packed: bool) -> tuple[Upsert, list[PlacedDocu
     for name, raws in by_name.items():
         label = f"batch.vectors{'.' + name if name else ''}"
         if len(raws) != count:
-            raise ValueError(f"{label} has {len(raws)} vectors, batch.ids has {count}")
+            raise BoundError(f"{label}: has {len(raws)} vectors, batch.ids has {count}")
         for at, raw in enumerate(raws):
             given[at][name] = given_vector_of(raw_of(raw, packed), f"{label}[{at}]")
     vectors, documents = _apart(given, "batch.vectors{1}[{0}]")
     payloads: Sequence[msgspec.Raw | msgspec.UnsetType] = [msgspec.UNSET] * count if batch.payloads is None else batch.payloads
     if len(payloads) != count:
-        raise ValueError(f"batch.payloads has {len(payloads)} payloads, batch.ids has {count}")
+        raise BoundError(f"batch.payloads: has {len(payloads)} payloads, batch.ids has {count}")
     ids = encode_ids(batch.ids, "batch.ids[{}]")
     return Upsert(ids, columns_of(vectors), [_payload(raw, at, packed) for at, raw in enumerate(payloads)]), documents
 

@@ -5,6 +5,7 @@ Vectors stay raw in parsed bodies, so that their numbers are parsed directly int
 
 from __future__ import annotations
 
+import re
 import threading
 from binascii import a2b_base64
 from typing import Any, TypeVar, cast
@@ -15,9 +16,11 @@ import simdjson
 
 from gateway.http.errors import BadRequest
 from journal.records import SPARSE, Vector, Vectors
+from payload.errors import BoundError
 
 T = TypeVar("T")
 
+_NESTED = re.compile(rb"\[\s*\[")
 _threads = threading.local()  # a simdjson parser owns its latest result, so each thread needs its own
 
 
@@ -96,14 +99,14 @@ def of_bytes(data: bytes, place: str) -> Vectors:
 def sparse_of(body: SparseBody, place: str) -> Vector:
     """A sparse vector with ascending indices. Raises BadRequest."""
     if len(body.indices) != len(body.values):
-        raise BadRequest(f"{place}: {len(body.indices)} indices and {len(body.values)} values must be as many")
+        raise BoundError(f"{place}: {len(body.indices)} indices and {len(body.values)} values must be as many")
     if any(not 0 <= index < 2**32 for index in body.indices):
         raise BadRequest(f"{place}.indices: must be between 0 and {2**32 - 1}")
     vector = np.empty(len(body.indices), SPARSE)
     order = np.argsort(np.array(body.indices, np.int64), kind="stable")
     vector["index"], vector["value"] = np.array(body.indices, np.int64)[order], float32(body.values)[order]
     if len(vector) and not (np.diff(vector["index"].astype(np.int64)) > 0).all():
-        raise BadRequest(f"{place}.indices: must be unique")
+        raise BoundError(f"{place}.indices: must be unique")
     return vector
 
 
@@ -114,21 +117,28 @@ def float32(numbers: Any) -> Vectors:
 
 
 def _of_list(raw: bytes, place: str) -> Vector:
-    nested = raw[1:64].lstrip()[:1] == b"["
+    nested = _NESTED.match(raw) is not None
     try:
         flat, lengths = _numbers(raw, nested)
     except (ValueError, TypeError, RuntimeError):
         _threads.parser = None  # the error may hold references into the parser
-        raise BadRequest(f"{place}: not a list of numbers, nor of lists of numbers: {shown(raw)}") from None
+        flat, lengths = _long_numbers(raw, nested, place)
     if not len(flat):
-        raise BadRequest(f"Wrong input: {place} is empty")
+        raise BoundError(f"{place}: must not be empty")
     if not nested:
         return flat
     if len(set(lengths)) > 1:
-        raise BadRequest(
-            f"Wrong input: {place}: vectors of one multi-vector have different dimensions: {sorted(set(lengths))[:8]}"
-        )
+        raise BoundError(f"{place}: vectors of one multi-vector have different dimensions: {sorted(set(lengths))[:8]}")
     return flat.reshape(len(lengths), -1)
+
+
+def _long_numbers(raw: bytes, nested: bool, place: str) -> tuple[Vectors, list[int]]:
+    """As `_numbers`, also for integers beyond 64 bits, which the faster parser does not take. Raises BadRequest."""
+    try:
+        rows = msgspec.json.decode(raw, type=list[list[float]]) if nested else [msgspec.json.decode(raw, type=list[float])]
+    except msgspec.MsgspecError:
+        raise BadRequest(f"{place}: not a list of numbers, nor of lists of numbers: {shown(raw)}") from None
+    return float32(np.array([number for row in rows for number in row])), [len(row) for row in rows] if nested else []
 
 
 def _numbers(raw: bytes, nested: bool) -> tuple[Vectors, list[int]]:
@@ -165,6 +175,8 @@ def _of_plain(value: Any, place: str) -> Vector:
 
 def _of_plain_list(value: list[Any], place: str) -> Vector:
     rows = [of_bytes(row, f"{place}[{at}]") if isinstance(row, bytes) else row for at, row in enumerate(value)]
+    if value in ([], [[]]):
+        raise BoundError(f"{place}: must not be empty")
     try:
         array = np.array(rows)
     except ValueError:  # lists of different lengths

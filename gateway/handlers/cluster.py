@@ -6,28 +6,23 @@ shard of every collection.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from hashlib import blake2b
 from typing import Any
 
+from catalog.collection import Collection
+from gateway.dialect.bodies import OptimizationsParams
+from gateway.dialect.builds import OPTIMIZER, builds_of
+from gateway.http.errors import BadRequest
 from gateway.request import ApiRequest, Response
 from gateway.services import Services
 from shard.shards import ShardUnavailable
+from shard.vectors.index import SegmentList
 
 
 async def status(request: ApiRequest, response: Response, services: Services) -> dict[str, str]:
     """Whether this is a cluster in the dialect's sense: it is not."""
     return {"status": "disabled"}
-
-
-async def telemetry(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
-    """A few facts about this node; GET /metrics has the numbers."""
-    node = services.node
-    return {
-        "id": node.name,
-        "app": {"name": "vecraft", "version": node.version, "startup": node.started.isoformat()},
-        "collections": {"number_of_collections": len(services.reads.catalog.collections)},
-        "cluster": {"enabled": False},
-    }
 
 
 async def collection_status(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
@@ -60,19 +55,36 @@ async def shard_keys(request: ApiRequest, response: Response, services: Services
 
 
 async def optimizations(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
-    """How many vectors of a collection wait for a graph."""
+    """The builds of a collection's graphs: those that wait, run, and are done since the node's start."""
+    params: OptimizationsParams = request.params
+    wanted = set(params.parts.split(",")) - {""}
+    if unknown := sorted(wanted - {"queued", "completed", "idle_segments"}):
+        raise BadRequest(f"query string: with {unknown[0][:32]!r} must be of queued, completed, idle_segments")
     collection = await services.reads.find(request, request.path["collection_name"])
-    statuses = await services.reads.statuses(collection)
-    waiting = [status for status in statuses if status.vectors - status.indexed >= status.seal_rows]
-    return {
+    builds = [builds_of(collection, shard, name, one) async for shard, name, one in _segments(services, collection)]
+    queued = [one for part in builds for one in part.queued]
+    idle = [one for part in builds for one in part.idle]
+    told: dict[str, Any] = {
         "summary": {
-            "queued_optimizations": len(waiting),
-            "queued_segments": len(waiting),
-            "queued_points": sum(status.vectors - status.indexed for status in waiting),
-            "idle_segments": sum(status.segments for status in statuses) - len(waiting),
+            "queued_optimizations": len(queued),
+            "queued_segments": len(queued),
+            "queued_points": sum(one["points_count"] for one in queued),
+            "idle_segments": len(idle),
         },
-        "running": [],
+        "running": [one for part in builds for one in part.running],
     }
+    if "queued" in wanted:
+        told["queued"] = [{"optimizer": OPTIMIZER, "segments": [one]} for one in queued]
+    if "completed" in wanted:
+        told["completed"] = [one for part in builds for one in part.done][: params.completed_limit]
+    return told | ({"idle_segments": idle} if "idle_segments" in wanted else {})
+
+
+async def _segments(services: Services, collection: Collection) -> AsyncIterator[tuple[int, str, SegmentList]]:
+    """The segments of each vector name in each served shard."""
+    for shard, names in await services.reads.segments(collection):
+        for name, segments in names.items():
+            yield shard, name, segments
 
 
 async def issues(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:

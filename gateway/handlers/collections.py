@@ -44,7 +44,9 @@ async def create(request: ApiRequest, response: Response, services: Services) ->
 async def update(request: ApiRequest, response: Response, services: Services) -> bool:
     """Changes settings of a collection that do not change the meaning of records in the log."""
     collection = await services.reads.find_or_retry(request, request.path["collection_name"])
-    changes = {} if collection is None else configs.changes(request.body, collection.config)
+    changes: dict[str, Any] = {} if collection is None else configs.changes(request.body, collection.config)
+    if collection is not None:
+        msgspec.structs.replace(collection.config, **changes).validate()
     await services.writes.command(
         request, response, UpdateCollection(request.path["collection_name"], msgspec.json.encode(changes))
     )
@@ -98,9 +100,10 @@ async def _update_queue(node: NodeState, collection: Collection) -> dict[str, An
         lag = await asyncio.wait_for(asyncio.to_thread(node.measured_lag), QUEUE_WAIT_S)
     except TimeoutError:
         return {}
-    homes = {partition for home in collection.homes for partition in node.topics.home_partitions(home)}
+    homes = node.homes(collection)
     waiting = [measured.lag.records for home, measured in lag.items() if home in homes]
-    return {"update_queue": {"length": sum(waiting)}} if waiting else {}
+    # Nothing is ever deferred: what is applied is found, with a graph or without.
+    return {"update_queue": {"length": sum(waiting), "deferred_points": 0}} if waiting else {}
 
 
 async def change_aliases(request: ApiRequest, response: Response, services: Services) -> bool:

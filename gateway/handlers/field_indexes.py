@@ -15,6 +15,7 @@ from gateway.request import ApiRequest, Response
 from gateway.services import Services
 from gateway.writes import APPLY_S
 from journal.records import CreatePayloadIndex, DeletePayloadIndex
+from payload.errors import BoundError
 from payload.paths import steps_of
 from payload.schema import FieldSchema, FieldType, Tokenizer, text_options_error
 
@@ -69,7 +70,7 @@ async def delete_index(request: ApiRequest, response: Response, services: Servic
 def field_schema(body: CreateIndexBody) -> FieldSchema:
     """The schema in a request. Raises BadRequest."""
     if body.field_schema is None:
-        raise BadRequest("field_schema is missing: name a type")
+        raise BoundError("field_schema: is missing, name a type")
     params = body.field_schema if isinstance(body.field_schema, FieldParams) else FieldParams(body.field_schema)
     given = {name: value for name in params.__struct_fields__ if (value := getattr(params, name)) is not None}
     given["type"] = kind = _one_of(FieldType, params.type, "field_schema.type")
@@ -77,9 +78,11 @@ def field_schema(body: CreateIndexBody) -> FieldSchema:
         given["tokenizer"] = _one_of(Tokenizer, params.tokenizer, "field_schema.tokenizer")
     known = _ANY_TYPE | _OPTIONS.get(kind, set())
     if wrong := sorted(given.keys() - known - {"type"}):
-        raise BadRequest(f"field_schema.{wrong[0]} is no option of type {kind}, which has {', '.join(sorted(known))}")
+        raise BoundError(f"field_schema.{wrong[0]}: is no option of type {kind}, which has {', '.join(sorted(known))}")
     if error := text_options_error(params.min_token_len, params.max_token_len, params.stemmer):
-        raise BadRequest(f"field_schema.{error}")
+        raise BoundError(f"field_schema.{error}")
+    if params.lookup is False and params.range is False:
+        raise BoundError("field_schema.lookup: is false, and range too: at least one must be true")
     return FieldSchema(**given)
 
 

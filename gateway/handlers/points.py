@@ -14,7 +14,7 @@ from msgspec import structs
 from catalog.collection import Collection, Consistency
 from gateway.admission.limits import check_added, check_read, check_write
 from gateway.decided import POINTS_PER_STEP
-from gateway.dialect.answers import part_of, point_answer
+from gateway.dialect.answers import part_of, point_answer, vectors_of
 from gateway.dialect.bodies import (
     BulkBody,
     CountBody,
@@ -43,7 +43,8 @@ from journal.records import Delete, PatchPayload, PointOperation, ReplacePayload
 from journal.split import take
 from journal.stamps import NEVER, Version
 from journal.writer import Decided
-from payload.paths import Step, merged, steps_of, without
+from payload.errors import BoundError
+from payload.paths import Step, merged, removed, steps_of
 from query import points
 from query.pinned import Pinned
 from query.search import search
@@ -53,9 +54,6 @@ from shard.filters.where import Where
 from shard.replica import PayloadPart
 
 DEFAULT_PAGE = 10
-MAX_PAGE = 10_000
-"""The largest page, even if more is requested; the next page continues after it."""
-
 QUICK_BYTES = 1 << 20
 """Up to this size of payloads, an answer is built on the event loop."""
 
@@ -91,7 +89,7 @@ async def scroll(request: ApiRequest, response: Response, services: Services) ->
     body: ScrollBody = request.body
     wanted = await services.reads.where(request, body.filter)
     start = b"" if body.offset is None else encode_id(body.offset)
-    limit = min(MAX_PAGE, DEFAULT_PAGE if body.limit is None else body.limit)
+    limit = min(services.reads.max_answer_points, DEFAULT_PAGE if body.limit is None else body.limit)
     pinned = await _pinned(request, response, services)
     if body.order_by is not None:
         if body.offset is not None:
@@ -116,6 +114,7 @@ async def facet(request: ApiRequest, response: Response, services: Services) -> 
     steps_of(body.key)
     pinned = await _pinned(request, response, services)
     counts = await points.facet(pinned, body.key, wanted, DEFAULT_PAGE if body.limit is None else body.limit)
+    services.reads.check_answer(len(counts), "limit")
     return {"hits": [{"value": value, "count": number} for value, number in counts]}
 
 
@@ -128,8 +127,9 @@ async def _pinned(request: ApiRequest, response: Response, services: Services) -
 
 async def _shown(response: Response, services: Services, pinned: Pinned, ids: Sequence[bytes], shown: Shown) -> list[Answer]:
     """The points with these ids, with the requested parts."""
-    with_payload, with_vector = shown.payload_selector(True), shown.vector_selector()
+    with_payload, with_vector = shown.payload_selector(True), vectors_of(shown, pinned.collection)
     fetched = await points.retrieve(pinned, ids, part_of(with_payload), with_vector)
+    services.reads.check_answer(len(fetched), "ids")
     quick = len(fetched) <= QUICK_POINTS and sum(len(point.payload) for point in fetched) <= QUICK_BYTES
     response.is_large = not quick
     return await services.reads.offload(quick, lambda: [point_answer(point, with_payload, with_vector) for point in fetched])
@@ -217,7 +217,7 @@ async def delete_payload(request: ApiRequest, response: Response, services: Serv
     body: DeletePayloadBody = request.body
     paths = [steps_of(key) for key in body.keys]
     if any(len(path) > 1 for path in paths):
-        return await _edit(request, response, services, paths, lambda payload, steps: without(payload, [steps]))
+        return await _edit(request, response, services, paths, removed)
     return await _change(request, response, services, lambda ids: PatchPayload(ids, unset=[str(path[0]) for path in paths]))
 
 
@@ -229,8 +229,6 @@ async def clear_payload(request: ApiRequest, response: Response, services: Servi
 async def update_vectors(request: ApiRequest, response: Response, services: Services) -> UpdateResult:
     """Sets the given vectors of existing points; keeps their other vectors and payload."""
     body: UpdateVectorsBody = request.body
-    if not body.points:
-        raise BadRequest("Wrong input: Empty update request: no points are given")
     collection = await services.reads.find(request, request.path["collection_name"])
     check_write(request, services.rates, collection, body.update_filter)
     quick = len(body.points) <= QUICK_POINTS
@@ -355,7 +353,7 @@ async def _target(request: ApiRequest, services: Services) -> tuple[Collection, 
     if given is not None:
         ids = await services.reads.offload(len(given) <= QUICK_POINTS, partial(_distinct_ids, given, "points[{}]"))
         if not ids:
-            raise BadRequest("Wrong input: Empty update request: no points are given")
+            raise BoundError("points: must name at least one point")
     collection = await services.reads.find(request, request.path["collection_name"])
     check_write(request, services.rates, collection, selector.filter)
     return collection, wanted, ids

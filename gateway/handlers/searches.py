@@ -14,10 +14,20 @@ import msgspec
 import orjson
 
 from gateway.admission.limits import GROUP_SIZE, NEIGHBOURS, SAMPLE, check_read
-from gateway.dialect.answers import hit_answers, part_of, point_answer
+from gateway.dialect.answers import hit_answers, part_of, point_answer, vectors_of
 from gateway.dialect.bodies import Shown, WithPayload, WithVector
 from gateway.dialect.documents import Document, document_of, given_vector_of
-from gateway.dialect.queries import DEFAULT_LIMIT, Translator, corpus_of, is_repeatable, lookups_of, nearest, params_of, window
+from gateway.dialect.queries import (
+    Translator,
+    check_idf,
+    corpus_of,
+    is_repeatable,
+    limit_of,
+    lookups_of,
+    nearest,
+    params_of,
+    window,
+)
 from gateway.dialect.query_bodies import (
     CollectionSearchBody,
     Discover,
@@ -57,6 +67,7 @@ from query.search import page
 from query.stages import Query, Stage
 from shard.contract import name_error
 from shard.ranking.execution import step
+from shard.ranking.rankings import Sample
 from shard.replica import RankedPoints
 
 T = TypeVar("T")
@@ -172,9 +183,12 @@ async def _matrix(request: ApiRequest, response: Response, services: Services) -
     name = body.using or ""
     if error := name_error(pinned.collection, name):
         raise BadRequest(error)
-    sample = SAMPLE if body.sample is None else body.sample
-    limit = NEIGHBOURS if body.limit is None else body.limit
-    return await matrix(pinned, name, body.filter, sample, limit, random.getrandbits(32))
+    sample, limit = (
+        limit_of(default if given is None else given) for given, default in ((body.sample, SAMPLE), (body.limit, NEIGHBOURS))
+    )
+    made = await matrix(pinned, name, body.filter, sample, limit, random.getrandbits(32))
+    services.reads.check_answer(sum(map(len, made.nearest)), "sample")
+    return made
 
 
 async def _begun(request: ApiRequest, response: Response, services: Services, name: str | None = None) -> _Searching:
@@ -194,6 +208,8 @@ class _Searching:
     response: Response
     services: Services
     pinned: Pinned
+    answered: int = 0
+    """The points in the answer so far: a batch has one answer."""
 
     async def remembered(self, answer: Callable[[], Awaitable[Any]]) -> Any:
         """The answer from the cache or from an equal request that is running; otherwise computes and caches it."""
@@ -230,20 +246,24 @@ class _Searching:
         self.pinned.deadline.check()
         return answer
 
+    def window(self, body: QueryBody | SearchBody | RecommendBody | DiscoverBody) -> tuple[int, int]:
+        """The start and the end of the requested hits."""
+        return window(body.offset, body.limit, self.services.reads.max_answer_points)
+
     async def query_answer(self) -> Answer:
         return {"points": await self.query(self.request.body)}
 
     async def query(self, body: QueryBody) -> list[Answer]:
         translator = await self.translator(lookups_of(body))
-        offset, end = window(body.offset, body.limit)
+        offset, end = self.window(body)
         return await self.hits(await translator.stage(body, end), offset, body)
 
     async def search(self, body: SearchBody) -> list[Answer]:
-        offset, end = window(body.offset, body.limit)
+        offset, end = self.window(body)
         return await self.hits(await self.stage(await self.by_vector(body.vector), body, end), offset, body)
 
     async def recommend(self, body: RecommendBody) -> list[Answer]:
-        offset, end = window(body.offset, body.limit)
+        offset, end = self.window(body)
         query, exclude = await self.of_examples(body)
         return await self.hits(await self.stage(query, body, end, exclude), offset, body)
 
@@ -253,7 +273,7 @@ class _Searching:
         return await translator.recommend(given, body.using or "", body.lookup_from)
 
     async def discover(self, body: DiscoverBody) -> list[Answer]:
-        offset, end = window(body.offset, body.limit)
+        offset, end = self.window(body)
         translator = await self.translator(_lookup_name(body.lookup_from))
         using = body.using or ""
         if isinstance(body.target, msgspec.UnsetType) or translator.raw(body.target) in (b"null", b"\xc0"):
@@ -292,17 +312,22 @@ class _Searching:
         """The stage of a search without inner stages."""
         threshold = None if isinstance(body, DiscoverBody) else body.score_threshold
         reads = self.services.reads
+        check_idf(self.pinned.collection, body.params, getattr(query, "name", None))
         wanted = await reads.where(self.request, body.filter)
         corpus = await reads.where(self.request, corpus_of(body.params))
         return Stage(query, limit, wanted, params_of(body.params), threshold, exclude, corpus=corpus)
 
     async def hits(self, stage: Stage, offset: int, shown: Shown) -> list[Answer]:
         """Executes a stage and returns its points from `offset` on."""
+        if isinstance(stage.query, Sample):  # of a random order no part can be left out
+            stage, offset = msgspec.structs.replace(stage, limit=stage.limit - offset), 0
         return await self.shown(await page(self.pinned, stage, offset, self.response.steps), shown)
 
     async def shown(self, ranked: RankedPoints, shown: Shown) -> list[Answer]:
         """Ranked points with their requested parts."""
-        with_payload, with_vector = shown.payload_selector(False), shown.vector_selector()
+        with_payload, with_vector = shown.payload_selector(False), vectors_of(shown, self.pinned.collection)
+        self.answered += len(ranked.ids)
+        self.services.reads.check_answer(self.answered, "limit")
         with step(self.response.steps, "points", points=len(ranked.ids)):
             return await self._shown(ranked, with_payload, with_vector)
 
@@ -317,8 +342,7 @@ class _Searching:
         return await self.services.reads.offload(False, partial(hit_answers, ranked, points, with_payload, with_vector))
 
     async def grouped(self, stage: Stage, body: Grouped) -> Answer:
-        groups = DEFAULT_LIMIT if body.limit is None else body.limit
-        size = GROUP_SIZE if body.group_size is None else body.group_size
+        groups, size = limit_of(body.limit), limit_of(GROUP_SIZE if body.group_size is None else body.group_size)
         ranked, hit_groups = await grouped(self.pinned, stage, body.group_by, groups, size)
         ranked = ranked.since(0, max((hit + 1 for group in hit_groups for hit in group.hits), default=0))
         hits = await self.shown(ranked, body)
@@ -333,10 +357,9 @@ class _Searching:
         """For each group the point of another collection whose id is the group's value."""
         if with_lookup is None:
             return {}
-        wanted = WithLookup(with_lookup) if isinstance(with_lookup, str) else with_lookup
-        shown = Shown(with_payload=wanted.with_payload, with_vector=wanted.with_vectors)
-        with_payload, with_vector = shown.payload_selector(True), shown.vector_selector()
+        wanted = WithLookup(collection=with_lookup) if isinstance(with_lookup, str) else with_lookup
         pinned = await self.services.reads.pin(self.request, self.response, wanted.collection)
+        with_payload, with_vector = wanted.payload_selector(True), vectors_of(wanted, pinned.collection)
         ids = {group.id: id_ for group in groups if (id_ := _id_of_group(group)) is not None}
         by_id: dict[bytes, Point] = {
             point.id: point for point in await retrieve(pinned, list(ids.values()), part_of(with_payload), with_vector)

@@ -12,7 +12,7 @@ from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.handlers.unsupported import REFUSED
-from gateway.health import Status, described
+from gateway.health import described, health_lines
 from gateway.http import metrics, openapi
 from gateway.http.endpoint import Endpoint
 from gateway.http.routes import POINTS, ROUTES, Route
@@ -71,21 +71,33 @@ def _add_pages(app: FastAPI, services: Services) -> None:
 
     @app.api_route("/healthz", methods=["GET", "HEAD"])
     def healthz() -> Response:  # in a thread, because it asks the log
-        components = services.health.look()
-        good = all(component.status is not Status.FAILING for component in components.values())
-        return _probe(good, described(components) | _state(node))
+        good, lines = health_lines(services.health.look())
+        return _probe(good, [f"healthz check {'passed' if good else 'failed'}", *lines])
 
     @app.api_route("/livez", methods=["GET", "HEAD"])
     async def livez() -> Response:
-        return _probe(True, {"live": True})
+        return _probe(True, ["livez check passed"])
 
     @app.api_route("/readyz", methods=["GET", "HEAD"])
     async def readyz() -> Response:
-        return _probe(node.ready(), described(services.health.seen()) | _state(node))
+        ready, quarantined = node.ready(), node.shards.quarantined()
+        return _probe(
+            ready,
+            [
+                f"{'some' if quarantined or not ready else 'all'} shards are {'' if ready and not quarantined else 'not '}ready",
+                *_lines(node),
+            ],
+        )
+
+    @app.api_route("/admin/health", methods=["GET", "HEAD"])
+    def health_page() -> Response:  # in a thread, because it asks the log
+        body = described(services.health.look()) | _state(node)
+        return Response(orjson.dumps(body), media_type="application/json")
 
     @app.api_route("/metrics", methods=["GET", "HEAD"])
-    def metrics_page() -> Response:
-        return Response(metrics.exposition(services), media_type="text/plain; version=0.0.4")
+    def metrics_page(per_collection: bool = False, anonymize: bool = False) -> Response:
+        text = metrics.exposition(services, per_collection, anonymize)
+        return Response(text, media_type="text/plain; version=0.0.4")
 
 
 def _state(node: NodeState) -> dict[str, Any]:
@@ -100,8 +112,18 @@ def _state(node: NodeState) -> dict[str, Any]:
     return state | ({"failure": failure} if failure is not None else {})
 
 
-def _probe(good: bool, body: dict[str, Any]) -> Response:
-    return Response(orjson.dumps(body), 200 if good else 503, media_type="application/json")
+def _lines(node: NodeState) -> list[str]:
+    """What keeps the node, or some of its shards, from being ready."""
+    state = _state(node)
+    lines = [f"shard {one['shard']} of {one['collection']!r}: {one['reason']}" for one in state.get("quarantined", ())]
+    if not state["ready"]:
+        lines.append(f"replayed {state['replayed']} of {state['to_replay']} records")
+    return [*lines, state["failure"]] if "failure" in state else lines
+
+
+def _probe(good: bool, lines: list[str]) -> Response:
+    """A page of plain text: the first line is the answer, the others say why."""
+    return Response("".join(f"{line}\n" for line in lines), 200 if good else 503, media_type="text/plain")
 
 
 def _plain_error(request: Request, error: Exception) -> Response:

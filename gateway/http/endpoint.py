@@ -22,9 +22,11 @@ from starlette.types import Message, Receive, Scope, Send
 from gateway.admission.ids import check_ids
 from gateway.dialect.bodies import Body, SearchReadParams, ignored
 from gateway.dialect.bulk_parser import LARGE_BODY_BYTES
+from gateway.dialect.packed_numbers import check_numbers
 from gateway.dialect.query_bodies import octet_search
 from gateway.dumping import dumped
-from gateway.http.errors import BadRequest, TooLarge, Unavailable, retry_after, status_of
+from gateway.durations import Answered
+from gateway.http.errors import BadRequest, Invalid, TooLarge, Unavailable, bound_error, retry_after, status_of
 from gateway.http.metrics import APPEND_SECONDS, REQUEST_SECONDS
 from gateway.http.routes import Route
 from gateway.request import ApiRequest, Response, number_of
@@ -72,10 +74,15 @@ class Endpoint:
             result = await self._route.handler(request, response, self._services)
             answer = await self._encoded(result, response, started_s)
         except Exception as error:  # known errors have a status; others are defects, and are logged
-            await self._refuse(error, request, response, request_id, started_s, send)
+            status = await self._refuse(error, request, response, request_id, started_s, send)
         else:
-            await _send(send, 200, answer, self._headers(request, response))
-        self._seconds.observe(time.perf_counter() - started_s)
+            status = 200
+            await _send(send, status, answer, self._headers(request, response))
+        seconds = time.perf_counter() - started_s
+        self._seconds.observe(seconds)
+        collection = self._services.reads.catalog.find(scope["path_params"].get("collection_name", ""))
+        answered = Answered(self._route.method, self._route.path, status)
+        self._services.times.add(answered, seconds, None if collection is None else collection.name)
         if request is not None and response is not None and response.acknowledged_s is not None:
             APPEND_SECONDS[request.tier].observe(response.acknowledged_s)
 
@@ -84,7 +91,7 @@ class Endpoint:
     ) -> tuple[ApiRequest, Response]:
         """Parses a request. Raises for an invalid one."""
         params, unknown = _params(scope["query_string"], self._route.params)
-        content_type = headers.get("content-type", "")
+        content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         packed = content_type in _MSGPACK
         if isinstance(params, SearchReadParams):
             if content_type == _OCTETS:
@@ -121,6 +128,8 @@ class Endpoint:
             return self._route.body()
         if self._route.bulk and len(body) > LARGE_BODY_BYTES:
             return None
+        if packed:
+            check_numbers(body)
         parsed = self._unpack(body) if packed else self._decode(body)
         check_ids(parsed, len(body))
         return parsed
@@ -185,7 +194,8 @@ class Endpoint:
         request_id: str,
         started_s: float,
         send: Send,
-    ) -> None:
+    ) -> int:
+        """Answers with an error. Returns its status."""
         status, text, retry_s = status_of(error)
         if isinstance(error, Overloaded):
             self._services.health.overloaded()
@@ -200,6 +210,7 @@ class Endpoint:
         elif response is not None and response.served is not None:  # as a 404 of a point
             headers += self._read_headers(response, response.served)
         await _send(send, status, orjson.dumps(body), headers)
+        return status
 
 
 async def read_body(receive: Receive, headers: dict[str, str]) -> bytes:
@@ -241,12 +252,14 @@ def _params(query: bytes, kind: type) -> tuple[Any, list[str]]:
     for name in _whole_numbers(kind) & pairs.keys():
         if number_of(pairs[name]) is None:
             raise BadRequest(f"query string: {name} {pairs[name][:16]!r} must be a whole number, in ASCII digits")
-    unknown = [name for name in pairs if name not in kind.__struct_fields__] if issubclass(kind, Body) else []
+    unknown = [name for name in pairs if name not in kind.__struct_encode_fields__] if issubclass(kind, Body) else []
     try:
         return msgspec.convert({name: pairs[name] for name in pairs if name not in unknown}, kind, strict=False), [
             name[:MAX_KEY_CHARS] for name in unknown if _PRINTABLE.fullmatch(name)
         ]
     except msgspec.ValidationError as error:
+        if (bound := bound_error(error)) is not None:
+            raise Invalid(f"Validation error in query parameters: [{bound}]") from error
         raise BadRequest(f"query string: {error}".replace(", got `str`", ", got another text")) from error
 
 

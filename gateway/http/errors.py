@@ -3,12 +3,16 @@
 ApiError
 ├── BadRequest      400   names the field and the bound; nothing was written
 ├── NotFound        404
+├── NotAllowed      405   a call of a cluster, and this is none
 ├── Conflict        409
 ├── TooLarge        413
+├── Invalid         422   what was sent can be read, and breaks a bound or lacks a condition; nothing was written
 ├── TooManyRequests 429   a rate limit is exceeded; nothing was read or written
 ├── Unsupported     501   part of the dialect, but not implemented
 ├── Unavailable     503   retry later
 └── InsufficientStorage 507   the request would exceed a memory limit; nothing was written
+
+A BoundError of any floor is an Invalid of the body.
 """
 
 from __future__ import annotations
@@ -19,16 +23,18 @@ import re
 import msgspec
 import orjson
 
-from catalog.errors import InvalidConfig
 from journal.hlc import ClockDriftError
 from journal.log import Definite, Indefinite, Overloaded
 from journal.split import PointTooLarge
+from payload.errors import BoundError
 from query.consistency import NotCaughtUp
 from shard.deadline import DeadlineExceeded
 from shard.shard import ShardClosed
 from shard.shards import ShardUnavailable
 from shard.view import IndexNotBuilt
 
+# How the parser names a bound that a value breaks. A number below zero is no whole number of the dialect, so it does not fit.
+_BOUND = re.compile(r"Expected `\w+` (of length )?([<>]=) (?!0(?: |$))(\S+)(?: - at `\$\.?(.*)`)?")
 _NULL_ONLY = re.compile(r"Expected `null`, got `\w+` - at `\$\.(.+)`")
 
 
@@ -50,12 +56,20 @@ class NotFound(ApiError):
     status = 404
 
 
+class NotAllowed(ApiError):
+    status = 405
+
+
 class Conflict(ApiError):
     status = 409
 
 
 class TooLarge(ApiError):
     status = 413
+
+
+class Invalid(ApiError):
+    status = 422
 
 
 class TooManyRequests(ApiError):
@@ -101,16 +115,33 @@ def _status_of(error: Exception) -> tuple[int, str, float | None]:
             return 503, f"not written: {error}", 1.0
         case Indefinite():
             return 504, f"it is not known whether this was written, retry with the same Idempotency-Key: {error}", None
+        case BoundError():
+            return 422, f"Validation error in JSON body: [{error}]", None
+        case msgspec.MsgspecError() if (bound := bound_error(error)) is not None:
+            return _status_of(bound)
         case msgspec.MsgspecError():
             return 400, f"Format error in JSON body: {_plain(str(error))}", None
         case RecursionError() | orjson.JSONEncodeError():
             return 400, "Format error in JSON body: nested too deep, a number beyond 64 bits, or what JSON does not have", None
         case UnicodeDecodeError():
             return 400, "Format error in JSON body: a text is not UTF-8", None
-        case InvalidConfig() | ClockDriftError() | ValueError():
+        case ClockDriftError() | ValueError():
             return 400, str(error), None
         case _:
             return 500, "internal error: the node's log has it, with the request's id", None
+
+
+_NO_OPTION = re.compile(r"Object contains unknown field `(\w+)` - at `\$\.field_schema`")
+
+
+def bound_error(error: Exception) -> BoundError | None:
+    """The error of the parser, if it found a value of the right form that breaks a bound; else None."""
+    if (option := _NO_OPTION.fullmatch(str(error))) is not None:
+        return BoundError(f"field_schema.{option[1]}: is no option of a payload index")
+    if (match := _BOUND.fullmatch(str(error))) is None:
+        return None
+    verb, side = "have" if match[1] else "be", "least" if match[2] == ">=" else "most"
+    return BoundError(f"{match[4] or 'body'}: must {verb} at {side} {match[3]}{' elements' if match[1] else ''}")
 
 
 def _plain(text: str) -> str:

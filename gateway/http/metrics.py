@@ -1,26 +1,24 @@
 """The Prometheus metrics at `/metrics`; docs/metrics.md lists them. Gauges are computed on each scrape, so they cost nothing in
 between.
 
-Every metric of a node has at most MAX_SERIES series, whatever names callers and producers choose: what comes after the first
-ones is one series more, whose labels are all OTHER.
+`series` bounds the number of series of a metric; `dialect_metrics` has those with the names of the dialect.
 """
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from gateway.health import Status
+from gateway.http import dialect_metrics
+from gateway.http.series import counter, gauge
 from gateway.services import NodeState, Services
 from journal.hlc import millis_of
 from journal.log import TopicPartition
 from journal.topics import TIERS
-
-MAX_SERIES = 1000
-OTHER = "other"
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a line for each series that nobody asks for
 REGISTRY = CollectorRegistry()
@@ -46,51 +44,27 @@ APPEND_SECONDS = [_APPEND_SECONDS.labels(str(tier)) for tier in TIERS]
 
 _PARTITION = ["topic", "partition"]
 
-_Values = Iterable[tuple[Sequence[str], float]]
 
-
-def collected(services: Services) -> Iterator[Metric]:
-    """The metrics that are computed when they are asked for."""
+def collected(services: Services, per_collection: bool, anonymize: bool) -> Iterator[Metric]:
+    """The metrics that are computed when they are asked for; for the parameters see `dialect_metrics`."""
     node, components = services.node, services.health.look()
     reachable = components["journal"].status is not Status.FAILING
     yield from _state(node)
     states = [([name], int(component.status)) for name, component in components.items()]
-    yield _gauge("vecraft_health", "0 ok, 1 starting, 2 degraded, 3 failing.", ["component"], states)
+    yield gauge("vecraft_health", "0 ok, 1 starting, 2 degraded, 3 failing.", ["component"], states)
     yield from _lag(node, reachable)
     yield from _ingest(node, reachable)
     yield from _dead_letters(node)
     yield from _requests(services)
     yield from _shards(node)
     yield from _libraries(node)
-
-
-def _gauge(name: str, text: str, labels: list[str], values: _Values, rest: Callable[[Iterable[float]], float] = sum) -> Metric:
-    """A gauge with labels. `rest` makes one value of those beyond MAX_SERIES."""
-    gauge = GaugeMetricFamily(name, text, labels=labels)
-    for names, value in _bounded(values, rest):
-        gauge.add_metric(names, value)
-    return gauge
-
-
-def _counter(name: str, text: str, labels: list[str], values: _Values) -> Metric:
-    counter = CounterMetricFamily(name, text, labels=labels)
-    for names, value in _bounded(values, sum):
-        counter.add_metric(names, value)
-    return counter
-
-
-def _bounded(values: _Values, rest: Callable[[Iterable[float]], float]) -> _Values:
-    given = list(values)
-    if len(given) <= MAX_SERIES:
-        return given
-    others = [OTHER] * len(given[0][0])
-    return [*given[:MAX_SERIES], (others, rest(value for _, value in given[MAX_SERIES:]))]
+    yield from dialect_metrics.collected(services, reachable, per_collection, anonymize)
 
 
 def _state(node: NodeState) -> Iterator[Metric]:
     """What runs here, whether it is ready, and what it uses of memory, disk and time."""
     build = [([node.version, platform.python_version()], 1)]
-    yield _gauge("vecraft_build_info", "1; the labels say what runs.", ["version", "python"], build)
+    yield gauge("vecraft_build_info", "1; the labels say what runs.", ["version", "python"], build)
     yield GaugeMetricFamily("vecraft_ready", "Whether the node is ready.", int(node.ready()))
     yield GaugeMetricFamily("vecraft_memory_budget_bytes", "Beyond it writes that add data are refused.", node.budget.bytes)
     yield GaugeMetricFamily("vecraft_memory_used_bytes", "Memory that counts against the budget.", node.budget.used())
@@ -110,7 +84,7 @@ def _requests(services: Services) -> Iterator[Metric]:
     yield CounterMetricFamily("vecraft_result_cache_misses", "Searches that the cache did not have.", results.misses)
     rounds = [([outcome], count) for outcome, count in turns.rounds.items()]
     text = "Rounds of writes that depend on what is stored; repeated: some of the points had changed."
-    yield _counter("vecraft_decided_rounds", text, ["outcome"], rounds)
+    yield counter("vecraft_decided_rounds", text, ["outcome"], rounds)
     text = "Writes that have, or wait for, their turn about points."
     yield GaugeMetricFamily("vecraft_decided_waiting", text, turns.waiting)
 
@@ -119,16 +93,16 @@ def _lag(node: NodeState, reachable: bool) -> Iterator[Metric]:
     """The applied offsets and the lag of this node: by partition, and by shard and home partition."""
     applied = node.replayer.applied.get()
     positions = [(_names(p), offset) for p, offset in applied.items()]
-    yield _gauge("vecraft_applied_offset", "Next offset to apply.", _PARTITION, positions)
+    yield gauge("vecraft_applied_offset", "Next offset to apply.", _PARTITION, positions)
     measured = node.measured_lag() if reachable else {}
     reached = float(measured.keys() == applied.keys() and bool(applied))
     yield GaugeMetricFamily(
         "vecraft_journal_reachable", "Whether the journal says where it ends: without, no lag is known.", reached
     )
     ends = [(_names(p), measure.end) for p, measure in measured.items()]
-    yield _gauge("vecraft_end_offset", "Next offset of the log.", _PARTITION, ends)
+    yield gauge("vecraft_end_offset", "Next offset of the log.", _PARTITION, ends)
     states = [(_names(p), measure.state) for p, measure in measured.items()]
-    yield _gauge("vecraft_replay_lag_state", "0 normal, 1 warning, 2 critical, 3 back-pressure.", _PARTITION, states)
+    yield gauge("vecraft_replay_lag_state", "0 normal, 1 warning, 2 critical, 3 back-pressure.", _PARTITION, states)
     shards = [
         (collection.name, shard.number, partition)
         for collection in node.replayer.catalog.view.collections.values()
@@ -139,9 +113,9 @@ def _lag(node: NodeState, reachable: bool) -> Iterator[Metric]:
     for name, text in _MEASURES.items():
         by_partition = {p: getattr(measure.lag, name) for p, measure in measured.items()}
         values = [(_names(p), value) for p, value in by_partition.items()]
-        yield _gauge(f"vecraft_replay_lag_{name}", text, _PARTITION, values)
+        yield gauge(f"vecraft_replay_lag_{name}", text, _PARTITION, values)
         of_shards = [([collection, str(number), *_names(p)], by_partition[p]) for collection, number, p in shards]
-        yield _gauge(f"vecraft_shard_lag_{name}", f"{text} By shard.", ["collection", "shard", *_PARTITION], of_shards, max)
+        yield gauge(f"vecraft_shard_lag_{name}", f"{text} By shard.", ["collection", "shard", *_PARTITION], of_shards, max)
 
 
 _MEASURES = {
@@ -156,30 +130,30 @@ def _shards(node: NodeState) -> Iterator[Metric]:
     """What is in the shards by collection, how far each shard is closed, and which are not served."""
     quarantined = [([q.collection, str(q.number)], 1) for q in node.shards.quarantined().values()]
     text = "Shards that are not served because something failed inside them."
-    yield _gauge("vecraft_quarantined_shards", text, ["collection", "shard"], quarantined)
+    yield gauge("vecraft_quarantined_shards", text, ["collection", "shard"], quarantined)
     shards = [([shard.collection.name, str(shard.number)], shard) for shard in node.shards.all()]
     now_ms, labels = node.clock.physical_ms(), ["collection", "shard"]
     ages = [(names, (now_ms - millis_of(shard.closed())) / 1000) for names, shard in shards if shard.closed()]
     text = "Age of the closed stamp: nothing will be written before it."
-    yield _gauge("vecraft_closed_age_seconds", text, labels, ages, max)
+    yield gauge("vecraft_closed_age_seconds", text, labels, ages, max)
     unsettled = [(names, shard.unsettled()) for names, shard in shards]
-    yield _gauge("vecraft_unsettled_points", "Points whose history waits for the closed stamp to advance.", labels, unsettled)
+    yield gauge("vecraft_unsettled_points", "Points whose history waits for the closed stamp to advance.", labels, unsettled)
     statuses = [
         (collection.name, [shard.status() for shard in node.shards.served(collection.id)])
         for collection in node.replayer.catalog.view.collections.values()
     ]
     for name in ("points", "vectors", "indexed", "segments"):
         counts = [([collection], sum(status[name] for status in of_shards)) for collection, of_shards in statuses]
-        yield _gauge(f"vecraft_{name}", f"Number of {name}, by collection.", ["collection"], counts)
+        yield gauge(f"vecraft_{name}", f"Number of {name}, by collection.", ["collection"], counts)
 
 
 def _ingest(node: NodeState, reachable: bool) -> Iterator[Metric]:
     ingest = node.ingest
     outcomes = [(["written"], ingest.written), (["dead"], ingest.dead)]
-    yield _counter("vecraft_ingest_records", "Records read by the ingest, by outcome.", ["outcome"], outcomes)
+    yield counter("vecraft_ingest_records", "Records read by the ingest, by outcome.", ["outcome"], outcomes)
     lag = [([source, *_names(p)], records) for (source, p), records in node.ingest_lag().items()] if reachable else []
     text = "Records of the ingest that no node has written yet."
-    yield _gauge("vecraft_ingest_lag_records", text, ["source", *_PARTITION], lag)
+    yield gauge("vecraft_ingest_lag_records", text, ["source", *_PARTITION], lag)
 
 
 def _dead_letters(node: NodeState) -> Iterator[Metric]:
@@ -192,9 +166,9 @@ def _dead_letters(node: NodeState) -> Iterator[Metric]:
         ("expirations", "Dead letters that left for their age.", letters.expirations),
     ):
         values = [([collection], counts.get(collection, 0)) for collection in sizes]
-        yield _counter(f"vecraft_dlq_{name}", text, ["collection"], values)
+        yield counter(f"vecraft_dlq_{name}", text, ["collection"], values)
     values = [([collection], size) for collection, size in sizes.items()]
-    yield _gauge("vecraft_dlq_size", "Dead letters, by collection; empty for those of none that exists.", ["collection"], values)
+    yield gauge("vecraft_dlq_size", "Dead letters, by collection; empty for those of none that exists.", ["collection"], values)
     oldest_ms, now_ms = letters.oldest_ms(), node.clock.physical_ms()
     age_s = 0.0 if oldest_ms is None else max(0, now_ms - oldest_ms) / 1000
     yield GaugeMetricFamily("vecraft_dlq_oldest_age_seconds", "Age of the oldest dead letter; 0 without one.", age_s)
@@ -224,26 +198,26 @@ def _libraries(node: NodeState) -> Iterator[Metric]:
         label = "db" if name.startswith("rocksdb_") else "client"
         values = [([part], numbers[name]) for part, numbers in given.items() if name in numbers]
         if values:
-            yield _gauge(f"vecraft_{name}", text, [label], values)
+            yield gauge(f"vecraft_{name}", text, [label], values)
 
 
 def _names(partition: TopicPartition) -> list[str]:
     return [partition.topic, str(partition.partition)]
 
 
-def exposition(services: Services) -> bytes:
+def exposition(services: Services, per_collection: bool = False, anonymize: bool = False) -> bytes:
     """All metrics in the Prometheus text format. Asks the log, so it is not for an event loop."""
-    lines = [line for metric in collected(services) for line in _lines(metric)]
+    lines = [line for metric in collected(services, per_collection, anonymize) for line in _lines(metric)]
     return generate_latest(REGISTRY) + "".join(lines).encode()
 
 
 def _lines(metric: Metric) -> Iterator[str]:
-    """A gauge or counter as text. prometheus_client's writer takes six times as long, which thousands of series make felt."""
+    """A metric as text. prometheus_client's writer takes six times as long, which thousands of series make felt."""
     name = metric.name + ("_total" if metric.type == "counter" else "")
     yield f"# HELP {name} {metric.documentation}\n# TYPE {name} {metric.type}\n"
     for sample in metric.samples:
         labels = ",".join(f'{label}="{value.translate(_ESCAPED)}"' for label, value in sample.labels.items())
-        yield f"{name}{{{labels}}} {float(sample.value)!r}\n" if labels else f"{name} {float(sample.value)!r}\n"
+        yield f"{sample.name}{{{labels}}} {float(sample.value)!r}\n" if labels else f"{sample.name} {float(sample.value)!r}\n"
 
 
 _ESCAPED = str.maketrans({"\\": "\\\\", "\n": "\\n", '"': '\\"'})

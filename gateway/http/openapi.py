@@ -11,11 +11,12 @@ from gateway.http.endpoint import MAX_BODY_BYTES
 from gateway.http.routes import ROUTES, Route
 
 _ERRORS = {
-    "400": "The request is wrong; the text names the field and the bound. Nothing was written.",
+    "400": "The request cannot be read, or does not fit; the text names the field. Nothing was written.",
     "404": "There is no such thing.",
     "408": "The read took longer than its timeout.",
     "409": "It exists already.",
     "413": f"The body is above {MAX_BODY_BYTES} bytes.",
+    "422": "The request can be read, and breaks a bound or lacks a condition; the text names both. Nothing was written.",
     "429": "Too much is in flight; try again after Retry-After seconds. Nothing was written.",
     "503": "The node cannot do this now; try again after Retry-After seconds. Nothing was written.",
     "504": "It is not known whether this was written; retry with the same Idempotency-Key.",

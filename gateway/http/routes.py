@@ -8,7 +8,14 @@ from typing import Any
 from catalog.ingest import SourceConfig
 from gateway.dialect import bodies
 from gateway.dialect import query_bodies as queries
-from gateway.dialect.bodies import DeadLetterParams, ReadParams, SearchReadParams, WriteParams
+from gateway.dialect.bodies import (
+    DeadLetterParams,
+    OptimizationsParams,
+    ReadParams,
+    SearchReadParams,
+    TelemetryParams,
+    WriteParams,
+)
 from gateway.handlers import (
     cluster,
     collections,
@@ -20,6 +27,7 @@ from gateway.handlers import (
     operations,
     points,
     searches,
+    telemetry,
     vector_names,
 )
 from gateway.services import Handler
@@ -102,9 +110,10 @@ ROUTES = (
     Route("DELETE", _VECTOR, vector_names.delete_vector, "collections", None, WriteParams, CATALOG_TIER),
     Route("GET", f"{_C}/cluster", cluster.collection_status, "cluster"),
     Route("GET", f"{_C}/shards", cluster.shard_keys, "cluster"),
-    Route("GET", f"{_C}/optimizations", cluster.optimizations, "cluster"),
+    Route("GET", f"{_C}/optimizations", cluster.optimizations, "cluster", None, OptimizationsParams),
     Route("GET", "/cluster", cluster.status, "cluster"),
-    Route("GET", "/telemetry", cluster.telemetry, "cluster"),
+    Route("GET", "/telemetry", telemetry.telemetry, "cluster", None, TelemetryParams),
+    Route("GET", "/quotas", telemetry.quotas, "cluster"),
     Route("GET", "/issues", cluster.issues, "cluster"),
     Route("DELETE", "/issues", cluster.clear_issues, "cluster"),
     Route("GET", "/operations/{request_id}", operations.show, "operations"),

@@ -20,6 +20,7 @@ from shard.filters.siphash import siphash
 from shard.filters.subjects import (
     Element,
     Filter,
+    FilterBoundError,
     FilterError,
     IndexReader,
     Path,
@@ -242,7 +243,7 @@ def parse_filter(condition: Condition | None) -> Filter | None:
 def _parse(condition: Condition, label: str, depth: int, within: str) -> Filter:
     """`within`: the path prefix, with its dot, of the array elements that the condition applies to; empty for the payload."""
     if depth > MAX_DEPTH:
-        raise FilterError(f"{label[:40]}…: filter is nested deeper than {MAX_DEPTH}")
+        raise FilterBoundError(f"{label[:40]}…: filter is nested deeper than {MAX_DEPTH}")
     given = {
         name
         for name in condition.__struct_fields__
@@ -250,7 +251,7 @@ def _parse(condition: Condition, label: str, depth: int, within: str) -> Filter:
     }
     if condition.key is not UNSET:
         if len(given) != 1 or not given <= {*_ON_FIELDS}:
-            raise FilterError(f"{label}: a condition with key needs exactly one of {', '.join(_ON_FIELDS)}")
+            raise FilterBoundError(f"{label}: a condition with key needs exactly one of {', '.join(_ON_FIELDS)}")
         return _parse_field(condition, _path(condition.key, label, within), label)
     if given <= _CLAUSES:
         return _parse_clauses(condition, label, depth, within)
@@ -267,7 +268,7 @@ def _parse_clauses(condition: Condition, label: str, depth: int, within: str) ->
 
     least = condition.min_should
     if least is not None and least.min_count < 1:
-        raise FilterError(f"{label}.min_should.min_count is {least.min_count}, must be at least 1")
+        raise FilterBoundError(f"{label}.min_should.min_count: is {least.min_count}, must be at least 1")
     inner = least.conditions if least is not None else []
     return Clauses(
         parse_all("must"),
@@ -297,14 +298,14 @@ def _parse_single(condition: Condition, label: str, depth: int, within: str) -> 
         key, full_key = _path(condition.nested.key.removesuffix("[]"), label, within)
         inner = _parse(condition.nested.filter, f"{label}.nested.filter", depth + 1, f"{full_key}[].")
         return NestedTest(key, inner)
-    raise FilterError(f"{label}: this condition needs a key")
+    raise FilterBoundError(f"{label}: this condition needs a key")
 
 
 def _parse_slice(part: Slice, label: str) -> Filter:
     if not 1 <= part.total < 2**64:
-        raise FilterError(f"{label}.total is {part.total}, must be at least 1")
+        raise FilterBoundError(f"{label}.total: is {part.total}, must be at least 1")
     if not 0 <= part.index < part.total:
-        raise FilterError(f"{label}.index is {part.index}, must be between 0 and {part.total - 1}")
+        raise FilterBoundError(f"{label}.index: is {part.index}, must be between 0 and {part.total - 1}")
     return SliceTest(part.total, part.index)
 
 

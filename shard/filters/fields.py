@@ -14,7 +14,7 @@ from payload.geo import MAX_LAT, MAX_LON, Area, Box, Circle, Coordinates, Polygo
 from payload.paths import as_micros, as_number, as_uuid, nodes_at, values_at
 from payload.schema import FieldSchema, FieldType
 from payload.text import Analyzer, analyzer_of
-from shard.filters.subjects import Filter, FilterError, IndexReader, Path, PayloadTest, Selection, Subject
+from shard.filters.subjects import Filter, FilterBoundError, FilterError, IndexReader, Path, PayloadTest, Selection, Subject
 from shard.payload_index import FieldIndex
 
 MAX_RING_POINTS = 10_000
@@ -271,7 +271,7 @@ def parse_range(range_: Range, path: Path, label: str) -> Filter:
     given = {name: bound for name in range_.__struct_fields__ if (bound := getattr(range_, name)) is not None}
     for name, bound in given.items():
         if isinstance(bound, float) and not math.isfinite(bound):
-            raise FilterError(f"{label}.{name} is {bound}, must be a finite number")
+            raise FilterBoundError(f"{label}.{name}: is {bound}, must be a finite number")
     moments = {name: bound for name, bound in given.items() if isinstance(bound, str)}
     if not moments:
         return _parse_numbers(range_, given, path)
@@ -313,7 +313,7 @@ def parse_radius(circle: GeoRadius, path: Path, label: str) -> Filter:
     """Raises FilterError."""
     center = _place(circle.center, f"{label}.center")
     if not 0 <= circle.radius < math.inf:
-        raise FilterError(f"{label}.radius is {circle.radius}, must be at least 0")
+        raise FilterBoundError(f"{label}.radius: is {circle.radius}, must be at least 0")
     return _in_area(path, Circle(center, circle.radius))
 
 
@@ -332,16 +332,16 @@ def _in_area(path: Path, area: Area) -> Filter:
 def _ring(line: GeoLineString, label: str) -> tuple[Coordinates, ...]:
     places = tuple(_place(point, f"{label}.points[{at}]") for at, point in enumerate(line.points))
     if not 4 <= len(places) <= MAX_RING_POINTS:
-        raise FilterError(f"{label} has {len(places)} points, must have 4 to {MAX_RING_POINTS}")
+        raise FilterBoundError(f"{label}: has {len(places)} points, must have 4 to {MAX_RING_POINTS}")
     if places[0] != places[-1]:
-        raise FilterError(f"{label}: the last point must be equal to the first")
+        raise FilterBoundError(f"{label}: the last point must be equal to the first")
     return places
 
 
 def _place(point: GeoPoint, label: str) -> Coordinates:
     for name, value, bound in (("lon", point.lon, MAX_LON), ("lat", point.lat, MAX_LAT)):
         if not abs(value) <= bound:
-            raise FilterError(f"{label}.{name} is {value}, must be between {-bound:g} and {bound:g}")
+            raise FilterBoundError(f"{label}.{name}: is {value}, must be between {-bound:g} and {bound:g}")
     return Coordinates(point.lon, point.lat)
 
 

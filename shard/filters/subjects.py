@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import orjson
 from pyroaring import BitMap
 
+from payload.errors import BoundError
 from payload.schema import FieldSchema
 from shard.deadline import Deadline
 from shard.payload_index import FieldIndex
@@ -22,6 +23,10 @@ from shard.vectors.index import VectorView
 
 class FilterError(ValueError):
     """An invalid filter. The text names the place and the bound."""
+
+
+class FilterBoundError(FilterError, BoundError):
+    """A filter that can be read, and breaks a bound or lacks a condition."""
 
 
 class Subject(Protocol):

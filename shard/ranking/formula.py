@@ -21,6 +21,7 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from journal.ids import decode_id
+from payload.errors import BoundError
 from payload.geo import as_coordinates, distance_m
 from payload.paths import as_micros, as_number, steps_of, values_at
 from payload.remembered import remembered
@@ -41,6 +42,10 @@ _FLOAT32 = struct.Struct("<f")
 
 class FormulaError(ValueError):
     """An invalid formula, or one without a value for a point. The text names the place, the bound and the point."""
+
+
+class FormulaBoundError(FormulaError, BoundError):
+    """A formula that can be read, and breaks a bound."""
 
 
 # The JSON form.
@@ -226,10 +231,10 @@ class _Parser:
     def parse(self, expression: Expression, path: str, depth: int) -> Evaluate:
         """The function of an expression. Raises FormulaError."""
         if depth > MAX_DEPTH:
-            raise FormulaError(f"{path[:40]}…: formula is nested deeper than {MAX_DEPTH}")
+            raise FormulaBoundError(f"{path[:40]}…: formula is nested deeper than {MAX_DEPTH}")
         self._terms += 1
         if self._terms > MAX_TERMS:
-            raise FormulaError(f"{path[:40]}…: formula has more than {MAX_TERMS} terms")
+            raise FormulaBoundError(f"{path[:40]}…: formula has more than {MAX_TERMS} terms")
         if isinstance(expression, str):
             return self._variable(expression, path)
         if isinstance(expression, float | int):
@@ -264,7 +269,8 @@ class _Parser:
         try:
             parsed = parse_filter(condition)
         except ValueError as error:
-            raise FormulaError(f"{path}{str(error).removeprefix('filter')}") from error
+            kind = FormulaBoundError if isinstance(error, BoundError) else FormulaError
+            raise kind(f"{path}{str(error).removeprefix('filter')}") from error
         assert parsed is not None
         self.conditions.append(condition)
         return lambda at: 1.0 if parsed.test(at.candidate) else 0.0
@@ -297,7 +303,7 @@ class _Parser:
     def _geo_distance(self, params: GeoDistance, path: str) -> Evaluate:
         origin = as_coordinates({"lon": params.origin.lon, "lat": params.origin.lat})
         if origin is None:
-            raise FormulaError(f"{path}.origin: lon must be between -180 and 180, lat between -90 and 90")
+            raise FormulaBoundError(f"{path}.origin: lon must be between -180 and 180, lat between -90 and 90")
         read = self._read(params.to, f"{path}.to")
 
         def evaluate(at: Scope) -> float:
@@ -314,23 +320,23 @@ class _Parser:
         scale = 1.0 if params.scale is None else params.scale
         midpoint = 0.5 if params.midpoint is None else params.midpoint
         if not 0 < scale < math.inf:
-            raise FormulaError(f"{path}.scale is {scale:g}, must be above 0")
+            raise FormulaBoundError(f"{path}.scale: is {scale:g}, must be above 0")
         if name == "lin_decay" and not 0 <= midpoint <= 1:
-            raise FormulaError(f"{path}.midpoint is {midpoint:g}, must be between 0 and 1")
+            raise FormulaBoundError(f"{path}.midpoint: is {midpoint:g}, must be between 0 and 1")
         if name != "lin_decay" and not 0 < midpoint < 1:
-            raise FormulaError(f"{path}.midpoint is {midpoint:g}, must be above 0 and below 1")
+            raise FormulaBoundError(f"{path}.midpoint: is {midpoint:g}, must be above 0 and below 1")
         curve = _DECAYS[name]
         return lambda at: curve(abs(x(at) - target(at)) / scale, midpoint)
 
     def _read(self, key: str, path: str) -> Callable[[Scope], Any]:
-        """Reads the value at a path, or its default. An array of one value counts as the value, an empty array as no value."""
+        """Reads the value at a path, or its default. An array of one value counts as the value; null and an empty one as none."""
         _check_key(key, path)
         self.keys.add(key)
         default = self._defaults.get(key)
         spare = default if isinstance(default, list) else [] if default is None else [default]
 
         def read(at: Scope) -> Any:
-            values = values_at(at.candidate.payload, key) or spare
+            values = [value for value in values_at(at.candidate.payload, key) if value is not None] or spare
             if not values:
                 raise FormulaError(f"{path}: {key!r} has no value at {at.point}, and none in defaults")
             return values[0] if len(values) == 1 else values
@@ -349,7 +355,7 @@ def _parse_defaults(defaults: Mapping[str, Any]) -> dict[str | int, Any]:
     for name, value in defaults.items():
         variable = _variable_of(name, "defaults")
         if isinstance(variable, int) and as_number(value) is None:
-            raise FormulaError(f"defaults.{name} is {_shown(value)}, must be a number")
+            raise FormulaBoundError(f"defaults.{name}: is {_shown(value)}, must be a number")
         parsed[variable] = value
     return parsed
 
@@ -376,7 +382,7 @@ def _check_key(key: str, path: str) -> str:
 
 def _constant(value: float, path: str) -> Evaluate:
     if not math.isfinite(value):
-        raise FormulaError(f"{path} is {value:g}, must be a finite number")
+        raise FormulaBoundError(f"{path}: is {value:g}, must be a finite number")
     return lambda _: value
 
 
@@ -398,7 +404,7 @@ def _fold(name: str, operands: Sequence[Evaluate], path: str) -> Evaluate:
     if name == "mult":
         return _lazy_product(operands, path)
     if not operands and name != "sum":
-        raise FormulaError(f"{path} needs at least one expression")
+        raise FormulaBoundError(f"{path}: needs at least one expression")
     operation = _FOLDS[name]
     return lambda at: _apply(operation, [operand(at) for operand in operands], path, at)
 

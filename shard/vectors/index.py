@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
@@ -41,6 +42,33 @@ class ScoredRows(NamedTuple):
 
 
 NOTHING = ScoredRows(np.empty(0, np.int64), np.empty(0, np.float32))
+
+
+MAX_BUILDS = 16
+"""Builds of one index that are remembered."""
+
+
+class SegmentInfo(msgspec.Struct, frozen=True):
+    """A segment: its name, unique in its index, and its number of vectors. `waits`: its graph is not built yet."""
+
+    name: str
+    vectors: int
+    waits: bool = False
+
+
+class BuildInfo(msgspec.Struct, frozen=True):
+    """A build of a segment: the name of the result, empty while it runs or when nothing was left, and its inputs."""
+
+    name: str
+    inputs: list[SegmentInfo]
+
+
+class SegmentList(msgspec.Struct, frozen=True):
+    """The segments of one index, the build that runs, and the latest that are done since the start, at most MAX_BUILDS."""
+
+    segments: list[SegmentInfo]
+    running: BuildInfo | None = None
+    done: list[BuildInfo] = []
 
 
 class RowSet:
@@ -122,6 +150,9 @@ class VectorIndex(Protocol):
     def status(self) -> Mapping[str, int]:
         """Counts for operators: vectors alive, vectors with an index, segments."""
 
+    def segments(self) -> SegmentList:
+        """The segments, and the builds of them."""
+
     def sizes_bytes(self) -> Mapping[str, int]:
         """Bytes by part; the names of mapped files begin with `mapped_`."""
 
@@ -166,6 +197,9 @@ class InMemory(ABC):
 
     def load(self, alive: Rows, next_row: int) -> Rows:
         return alive
+
+    def segments(self) -> SegmentList:
+        return SegmentList([SegmentInfo("memory", self._count - self._dead)])
 
     def plan(self, idle: bool) -> None:
         return None

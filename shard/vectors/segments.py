@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -35,12 +36,16 @@ from shard.vectors.graph import (
 )
 from shard.vectors.index import (
     EPSILON,
+    MAX_BUILDS,
     MAX_DEAD_SHARE,
     MIN_DEAD,
     NOTHING,
+    BuildInfo,
     Rows,
     RowSet,
     ScoredRows,
+    SegmentInfo,
+    SegmentList,
     best,
     closest,
     grown_capacity,
@@ -391,7 +396,9 @@ class DenseIndex:
         self._policy = policy
         self._full: list[Segment] = []
         self._growing = Segment.growing(self._encoding)
-        self._builds = False
+        self._build: BuildInfo | None = None
+        """The build that is planned or running."""
+        self._done: deque[BuildInfo] = deque(maxlen=MAX_BUILDS)
         self._abandoned = False
         self.view = DenseView(self._encoding)
 
@@ -451,10 +458,10 @@ class DenseIndex:
         self._close_if_full(idle)
         if not self._builds_graphs():
             return None
-        inputs = [] if self._builds else self._inputs()
+        inputs = [] if self._build is not None else self._inputs()
         if not inputs:
             return None
-        self._builds = True
+        self._build = BuildInfo("", [_described(segment) for segment in inputs])
         return Build(inputs, [segment.alive_ids() for segment in inputs])
 
     def _close_if_full(self, idle: bool) -> None:
@@ -507,7 +514,7 @@ class DenseIndex:
                 self._run(build)
         finally:
             with self._lock:
-                self._builds = False
+                self._build = None
 
     def abandon(self) -> None:
         """Stops planning builds; the shard is closing or being dropped."""
@@ -525,6 +532,11 @@ class DenseIndex:
             "indexed": sum(view.alive_count for view in views if view.segment.state is SegmentState.SEALED),
             "segments": len(views),
         }
+
+    def segments(self) -> SegmentList:
+        """The segments, those that wait for their graph, and the builds."""
+        with self._lock:
+            return SegmentList([_described(view.segment) for view in self.view.segments], self._build, list(self._done))
 
     def sizes_bytes(self) -> Mapping[str, int]:
         """Bytes by part; the names of mapped files begin with `mapped_`. `growing`: all vectors without files."""
@@ -582,6 +594,8 @@ class DenseIndex:
             if self._abandoned:
                 return
             self._replace(build.inputs, sealed, parts, order)
+            if self._build is not None:
+                self._done.append(BuildInfo("" if sealed is None else sealed.name, self._build.inputs))
         for segment in build.inputs:
             if segment.name:
                 self.store.remove(segment.name)
@@ -595,6 +609,11 @@ class DenseIndex:
             sealed.alive_count = int(np.count_nonzero(alive))
             self._full.append(sealed)
         self.publish()
+
+
+def _described(segment: Segment) -> SegmentInfo:
+    name = segment.name or f"from-row-{segment.rows[0]}"
+    return SegmentInfo(name, segment.alive_count, segment.state is SegmentState.BUILDING)
 
 
 def _take_rows(segment: Segment, rows: Rows, missing: Mask) -> int:

@@ -221,18 +221,20 @@ def test_the_page_shows_each_component_and_is_503_while_one_fails(node: Node, mo
     assert node._services is not None
     health = node._services.health
     with httpx.Client(base_url=node.url, timeout=30) as http:
-        page = http.get("/healthz")
-        assert (page.status_code, page.json()["status"]) == (200, "ok")
-        assert list(page.json()["components"]) == NAMES
-        assert all(set(of) == {"status", "since"} for of in page.json()["components"].values())
+        page = http.get("/admin/health").json()
+        assert (http.get("/healthz").text, page["status"]) == ("healthz check passed\n", "ok")
+        assert list(page["components"]) == NAMES
+        assert all(set(of) == {"status", "since"} for of in page["components"].values())
         monkeypatch.setattr(type(node._services.node), "disk_usage", lambda _: None)
         monkeypatch.setattr("gateway.health.FRESH_S", -1.0)
         failing = http.get("/healthz")
-        assert (failing.status_code, failing.json()["status"]) == (503, "failing")
-        assert failing.json()["components"]["disk"]["cause"] == "the data folder cannot be looked at"
-        ready = http.get("/readyz")
-        assert (ready.status_code, ready.json()["ready"]) == (200, True), "reads are served"
-        assert ready.json()["components"]["disk"]["status"] == "failing"
+        assert (failing.status_code, failing.text.splitlines()[0]) == (503, "healthz check failed")
+        assert failing.text.splitlines()[1].startswith("disk is failing since ")
+        assert failing.text.endswith(": the data folder cannot be looked at\n")
+        assert (http.get("/readyz").status_code, http.get("/readyz").text) == (200, "all shards are ready\n"), "reads are served"
+        page = http.get("/admin/health").json()
+        assert (page["ready"], page["components"]["disk"]["status"]) == (True, "failing")
+        assert page["components"]["disk"]["cause"] == "the data folder cannot be looked at"
         assert 'vecraft_health{component="disk"} 3.0' in http.get("/metrics").text
         monkeypatch.undo()
         monkeypatch.setattr("gateway.health.FRESH_S", -1.0)
@@ -251,8 +253,9 @@ def test_a_write_that_is_refused_for_too_many_that_wait_is_seen(node: Node, monk
         http.put("/collections/c", json={"vectors": {"size": 2, "distance": "Dot"}}).raise_for_status()
         monkeypatch.setattr(node._services.node.journal, "append", refuse)
         assert http.put("/collections/c/points", json={"points": [{"id": 1, "vector": [1, 2]}]}).status_code == 429
-        page = http.get("/healthz")
-    assert (page.status_code, page.json()["components"]["journal"]["status"]) == (200, "degraded")
+        page, told = http.get("/healthz"), http.get("/admin/health").json()
+    assert (page.status_code, told["components"]["journal"]["status"]) == (200, "degraded")
+    assert "journal is degraded since " in page.text
 
 
 def test_its_own_thread_looks_until_it_is_stopped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ def test_a_node_waits_for_kafka(kafka: KafkaServer, server: Server) -> None:
         server.launch()
         assert httpx.get(f"{server.url}/livez").status_code == 200
         answer = httpx.get(f"{server.url}/readyz")
-        assert (answer.status_code, answer.json()["ready"]) == (503, False)
+        assert (answer.status_code, answer.text.splitlines()[0]) == (503, "some shards are not ready")
         write = httpx.put(f"{server.url}/collections/c", json={"vectors": {"size": 4, "distance": "Dot"}}, timeout=30)
         assert write.status_code == 503
         assert write.headers["Retry-After"] == "1"
@@ -69,7 +69,7 @@ def test_a_node_that_loses_kafka_says_so_once_and_when_it_is_back(kafka: KafkaSe
     server.start()
 
     def status() -> str:
-        found: str = httpx.get(f"{server.url}/healthz", timeout=30).json()["components"]["journal"]["status"]
+        found: str = httpx.get(f"{server.url}/admin/health", timeout=30).json()["components"]["journal"]["status"]
         return found
 
     until(lambda: status() == "ok", WAIT_S)
@@ -78,8 +78,8 @@ def test_a_node_that_loses_kafka_says_so_once_and_when_it_is_back(kafka: KafkaSe
         until(lambda: status() == "failing", WAIT_S)
         page = httpx.get(f"{server.url}/healthz", timeout=30)
         assert page.status_code == 503
-        assert page.json()["components"]["journal"]["cause"].startswith("the log cannot be asked: Kafka: ")
-        assert page.json()["components"]["replay"]["status"] == "ok"
+        assert ": the log cannot be asked: Kafka: " in page.text
+        assert "replay is" not in page.text
         assert httpx.get(f"{server.url}/readyz").status_code == 200
         metrics = httpx.get(f"{server.url}/metrics", timeout=30).text
         assert "vecraft_journal_reachable 0.0" in metrics
@@ -99,13 +99,13 @@ def test_a_preset_that_the_cluster_cannot_keep_is_said_once(
     """V1: three copies on one broker. The node waits for more brokers, as it waits for Kafka."""
     server = Server(tmp_path, *flags(kafka, request.node.name), "--preset", "prod").launch()
     try:
-        until(lambda: "failure" in httpx.get(f"{server.url}/readyz").json(), 60)
+        until(lambda: "failure" in httpx.get(f"{server.url}/admin/health").json(), 60)
         answer = httpx.get(f"{server.url}/readyz")
     finally:
         server.kill()
     said = "the preset asks for 3 copies of topic"
-    assert (answer.status_code, said in answer.json()["failure"]) == (503, True)
-    assert "start more brokers, or choose a --preset with fewer copies" in answer.json()["failure"]
+    assert (answer.status_code, said in answer.text) == (503, True)
+    assert "start more brokers, or choose a --preset with fewer copies" in answer.text
     assert sum(said in line for line in server.log) == 1
 
 

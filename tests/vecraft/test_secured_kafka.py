@@ -147,7 +147,7 @@ def test_each_role_has_the_documented_rights_and_no_more(
         capsys.readouterr()
         assert main(["journal", "show", "mine", *flags["reader"]]) == 0
         assert "Upsert 1" in capsys.readouterr().out
-        state = httpx.get(f"{server.url}/healthz").json()
+        state = httpx.get(f"{server.url}/admin/health").json()
         assert (state["kafka"]["state"], "failure" in state) == ("well", False)
     finally:
         server.kill()
@@ -255,8 +255,8 @@ def test_a_node_with_a_mistake_says_so_once_and_waits(kafka: SecuredKafka, write
     bootstrap, config = mistaken(kafka)[mistake]
     server = Server(tmp_path / "node", *on_kafka(bootstrap, "mistaken"), *write(config), "--append-timeout-s", SHORT_S).launch()
     try:
-        until(lambda: "failure" in httpx.get(f"{server.url}/readyz").json(), WAIT_S)
-        state = httpx.get(f"{server.url}/healthz").json()
+        until(lambda: "failure" in httpx.get(f"{server.url}/admin/health").json(), WAIT_S)
+        state = httpx.get(f"{server.url}/admin/health").json()
     finally:
         server.kill()
     cause = f"{bootstrap}: {MISTAKES[mistake]}"
@@ -283,7 +283,7 @@ def test_a_right_that_is_missing_has_its_sentence(kafka: SecuredKafka, admin: Ad
     server = Server(tmp_path / "node", *on_kafka(kafka.sasl, prefix), *write(scram(kafka, "nobody"))).launch()
 
     def failure() -> str:
-        return httpx.get(f"{server.url}/readyz").json().get("failure", "")
+        return httpx.get(f"{server.url}/admin/health").json().get("failure", "")
 
     try:
         until(lambda: failure().startswith(f"Kafka does not allow describing topic {prefix}."), WAIT_S)
@@ -316,7 +316,7 @@ def test_a_password_that_is_changed_while_a_node_runs(
     server = Server(tmp_path / "node", *on_kafka(kafka.sasl, prefix), *write(scram(kafka, "nobody"))).start()
 
     def causes() -> str:
-        return "; ".join(httpx.get(f"{server.url}/healthz").json()["kafka"].get("causes", []))
+        return "; ".join(httpx.get(f"{server.url}/admin/health").json()["kafka"].get("causes", []))
 
     try:
         set_password(admin, "another")

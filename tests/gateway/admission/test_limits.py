@@ -117,6 +117,7 @@ REFUSED: list[tuple[dict[str, Any], Request, str]] = [
     ({"max_collection_vector_size_bytes": 350}, put("", **MORE), "size of the collection's vectors in bytes is"),
     ({"max_collection_payload_size_bytes": 120}, post("payload", points=[1, 2], payload={"x": "y" * 50}), "payloads in bytes"),
     ({"max_payload_index_count": 1}, ("PUT", "/index", {"field_name": "n", "field_schema": "integer"}), "payload indexes is 2"),
+    ({"unindexed_filtering_retrieve": False}, search(filter={"must": {"key": "tag", "match": {"prefix": "a"}}}), '"tag"'),
 ]
 
 
@@ -156,6 +157,59 @@ def test_what_is_within_the_limits_is_done(limited: tuple[httpx.Client, str], st
     method, path, body = request_
     configure(client, name, strict)
     result(client.request(method, f"/collections/{name}{path}", json=body))
+
+
+SCANS: list[tuple[Request, bool]] = [
+    (search(), True),
+    (post("search", vector=VECTOR, limit=1), True),
+    (post("search", vector={"name": "graph", "vector": VECTOR}, limit=1), False),
+    (post("recommend", positive=[1], limit=1), True),
+    (post("query/groups", query=1, group_by="tag"), True),
+    (post("query/batch", searches=[{"query": 1}]), True),
+    (search(using="graph"), False),
+    (search(using="graph", prefetch={"query": VECTOR}), True),
+    (search(prefetch={"query": VECTOR, "using": "graph"}), False),
+    (post("query", query={"order_by": "n"}), False),
+    (post("query", query={"sample": "random"}), False),
+    (post("scroll"), False),
+]
+
+
+@pytest.mark.parametrize("tenants", [False, True])
+@pytest.mark.parametrize(("request_", "is_scan"), SCANS)
+def test_a_full_scan_is_refused_unless_it_is_of_a_tenant(
+    http: httpx.Client, request_: Request, is_scan: bool, tenants: bool
+) -> None:
+    path = f"/collections/{uuid4().hex[:8]}"
+    dense = {"size": 4, "distance": "Dot"}
+    hnsw = {"m": 0} | ({"payload_m": 16} if tenants else {})
+    strict = {"enabled": True, "search_allow_exact": False}
+    vectors = {"": dense | {"hnsw_config": hnsw}, "graph": dense}
+    result(http.put(path, json={"vectors": vectors, "strict_mode_config": strict}))
+    for field, schema in (("tenant", {"type": "keyword", "is_tenant": True}), ("tag", "keyword"), ("n", "integer")):
+        result(http.put(f"{path}/index?wait=true", json={"field_name": field, "field_schema": schema}))
+    point = {"id": 1, "vector": {"": VECTOR, "graph": VECTOR}, "payload": {"tenant": "a"}}
+    result(http.put(f"{path}/points?wait=true", json={"points": [point]}))
+    method, route, body = request_
+    of_tenant, of_tag = ({"must": [{"key": key, "match": {"value": "a"}}]} for key in ("tenant", "tag"))
+
+    def with_filter(condition: Any) -> Any:
+        if "searches" in body:
+            return {"searches": [one | {"filter": condition} for one in body["searches"]]}
+        return body | {"filter": condition}
+
+    for asked, is_refused in (
+        (body, is_scan),
+        (with_filter(of_tag), is_scan),
+        (with_filter({"must": [of_tenant]}), is_scan and not tenants),
+        (with_filter({"should": [of_tenant]}), is_scan),
+    ):
+        answer = http.request(method, path + route, json=asked)
+        assert answer.status_code == (400 if is_refused else 200), answer.text
+        assert not is_refused or "a full scan of vector '' is forbidden" in answer.text
+    result(http.patch(path, json={"strict_mode_config": {"search_allow_exact": True}}))
+    result(http.request(method, path + route, json=body))
+    result(http.delete(path))
 
 
 def test_limits_that_are_not_enabled_hold_nothing(limited: tuple[httpx.Client, str]) -> None:

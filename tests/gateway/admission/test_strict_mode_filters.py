@@ -15,7 +15,8 @@ from shard.filters.conditions import Condition, parse_filter
 from shard.ranking.formula import FormulaBody, parse_formula
 
 INDEXES = {
-    "word": FieldSchema(FieldType.KEYWORD),
+    "word": FieldSchema(FieldType.KEYWORD, prefix=True),
+    "whole": FieldSchema(FieldType.KEYWORD),
     "int": FieldSchema(FieldType.INTEGER),
     "float": FieldSchema(FieldType.FLOAT),
     "bool": FieldSchema(FieldType.BOOL),
@@ -142,6 +143,7 @@ def test_a_filter_that_an_index_answers_is_taken(body: Any, update: bool) -> Non
         (match("text", value="a"), "text", "keyword"),
         (match("text", prefix="a"), "text", "keyword"),
         (match("uuid", substring=UUID), "uuid", "keyword"),
+        (match("whole", prefix="a"), "whole", "keyword with prefix"),
         ({"key": "word", "geo_bounding_box": BOX}, "word", "geo"),
         ({"key": "none", "geo_radius": {"center": {"lon": 0, "lat": 0}, "radius": 1}}, "none", "geo"),
         ({"key": "at", "range": {"gt": 1}}, "at", "integer, float"),

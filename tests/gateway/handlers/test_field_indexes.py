@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import result
+from tests.conftest import refusal, result
 
 SCHEMAS = [
     "geo",
@@ -47,34 +47,34 @@ def test_a_schema_is_given_back_as_it_came(http: httpx.Client, name: str, schema
 @pytest.mark.parametrize(
     ("schema", "text"),
     [
-        (None, "field_schema is missing"),
+        (None, "field_schema: is missing"),
         ("colour", "must be one of keyword, integer, float, bool, datetime, uuid, text, geo"),
         ({"type": "text", "tokenizer": "code"}, "must be one of word, whitespace, prefix, multilingual"),
-        ({"type": "text", "min_token_len": 5, "max_token_len": 4}, "min_token_len is 5, must be at most max_token_len, 4"),
+        ({"type": "text", "min_token_len": 5, "max_token_len": 4}, "min_token_len: is 5, must be at most max_token_len, 4"),
         ({"type": "text", "stopwords": "klingon"}, "stopwords"),
         ({"type": "text", "stemmer": {"type": "snowball"}}, "needs a language"),
-        ({"type": "keyword", "lookup": True}, "field_schema.lookup is no option of type keyword"),
-        ({"type": "integer", "tokenizer": "word"}, "field_schema.tokenizer is no option of type integer"),
+        ({"type": "keyword", "lookup": True}, "field_schema.lookup: is no option of type keyword"),
+        ({"type": "integer", "tokenizer": "word"}, "field_schema.tokenizer: is no option of type integer"),
+        ({"type": "integer", "lookup": False, "range": False}, "at least one must be true"),
         ({"type": "keyword", "nested": "a"}, "nested"),
         ({"type": "text", "scoring": True}, "scoring"),
     ],
 )
 def test_a_schema_that_cannot_be_is_refused(http: httpx.Client, name: str, schema: object, text: str) -> None:
     response = index(http, name, "f", schema)
-    assert response.status_code == 400, response.text
-    assert text in response.json()["status"]["error"]
+    assert text in refusal(response)
 
 
 @pytest.mark.parametrize(
     ("condition", "text"),
     [
-        ({"geo_radius": {"center": {"lon": 181, "lat": 0}, "radius": 1}}, "center.lon is 181.0, must be between -180 and 180"),
-        ({"geo_radius": {"center": {"lon": 0, "lat": 0}, "radius": -1}}, "radius is -1.0, must be at least 0"),
+        ({"geo_radius": {"center": {"lon": 181, "lat": 0}, "radius": 1}}, "center.lon: is 181.0, must be between -180 and 180"),
+        ({"geo_radius": {"center": {"lon": 0, "lat": 0}, "radius": -1}}, "radius: is -1.0, must be at least 0"),
         (
             {"geo_bounding_box": {"top_left": {"lon": 0, "lat": 91}, "bottom_right": {"lon": 0, "lat": 0}}},
-            "top_left.lat is 91.0, must be between -90 and 90",
+            "top_left.lat: is 91.0, must be between -90 and 90",
         ),
-        ({"geo_polygon": {"exterior": {"points": [{"lon": 0, "lat": 0}] * 3}}}, "exterior has 3 points, must have 4 to"),
+        ({"geo_polygon": {"exterior": {"points": [{"lon": 0, "lat": 0}] * 3}}}, "exterior: has 3 points, must have 4 to"),
         (
             {"geo_polygon": {"exterior": {"points": [{"lon": n, "lat": 0} for n in range(4)]}}},
             "exterior: the last point must be equal to the first",
@@ -86,22 +86,20 @@ def test_a_schema_that_cannot_be_is_refused(http: httpx.Client, name: str, schem
                     "interiors": [{"points": [{"lon": 0, "lat": 0}] * 3 + [{"lon": 0, "lat": 99}]}],
                 }
             },
-            "interiors[0].points[3].lat is 99.0",
+            "interiors[0].points[3].lat: is 99.0",
         ),
         ({"match": {"text": "a", "phrase": "b"}}, "exactly one of value, any, except, text, text_any, phrase, prefix, substring"),
     ],
 )
 def test_a_condition_that_means_nothing_is_refused(http: httpx.Client, name: str, condition: dict[str, Any], text: str) -> None:
     response = http.post(f"/collections/{name}/points/count", json={"filter": {"must": [{"key": "k"} | condition]}})
-    assert response.status_code == 400, response.text
-    assert text in response.json()["status"]["error"]
+    assert text in refusal(response)
 
 
 @pytest.mark.parametrize("part", [{"total": 0, "index": 0}, {"total": 2, "index": 2}, {"total": 2, "index": -1}])
 def test_a_slice_that_is_none_is_refused(http: httpx.Client, name: str, part: dict[str, int]) -> None:
     response = http.post(f"/collections/{name}/points/count", json={"filter": {"must": [{"slice": part}]}})
-    assert response.status_code == 400
-    assert "slice" in response.json()["status"]["error"]
+    assert "slice" in refusal(response)
 
 
 def found(http: httpx.Client, name: str, condition: dict[str, Any]) -> list[int]:

@@ -7,7 +7,7 @@ import json
 import httpx
 import pytest
 
-from tests.conftest import result
+from tests.conftest import refusal, result
 
 GOOD = {"id": 1, "vector": [1, 2, 3, 4]}
 DEEP = {"must": []}
@@ -17,7 +17,7 @@ for _ in range(40):
 WRITES = [
     ("wrong dimension", {"points": [{"id": 1, "vector": [1, 2]}]}, 400, "expected dim: 4, got 2"),
     ("mixed dimensions", {"points": [GOOD, {"id": 2, "vector": [1]}]}, 400, "different dimensions"),
-    ("empty vector", {"points": [{"id": 1, "vector": []}]}, 400, "empty"),
+    ("empty vector", {"points": [{"id": 1, "vector": []}]}, 422, "[points[0].vector: must not be empty]"),
     ("unknown vector name", {"points": [{"id": 1, "vector": {"nope": [1, 2, 3, 4]}}]}, 400, "nope"),
     ("too large for float32", {"points": [{"id": 1, "vector": [1e39, 0, 0, 0]}]}, 400, "finite"),
     ("square too large", {"points": [{"id": 1, "vector": [1e20, 1e20, 0, 0]}]}, 400, "finite"),
@@ -28,7 +28,7 @@ WRITES = [
     ("payload no object", {"points": [{"id": 1, "vector": [1, 2, 3, 4], "payload": [1]}]}, 400, "points[0].payload"),
     ("unknown field", {"points": [{"id": 1, "vector": [1, 2, 3, 4], "colour": "red"}]}, 400, "colour"),
     ("neither form", {}, 400, "exactly one of points, batch"),
-    ("batch lengths", {"batch": {"ids": [1, 2], "vectors": [[1, 2, 3, 4]]}}, 400, "batch.ids has 2"),
+    ("batch lengths", {"batch": {"ids": [1, 2], "vectors": [[1, 2, 3, 4]]}}, 422, "batch.ids has 2"),
     ("point too large", {"points": [{"id": 1, "vector": [1, 2, 3, 4], "payload": {"a": "x" * 950_000}}]}, 400, "900"),
 ]
 
@@ -43,9 +43,9 @@ def test_a_bad_upsert_changes_nothing(http: httpx.Client, name: str, body: objec
 
 READS = [
     ("wrong dimension", "search", {"vector": [1], "limit": 1}, "expected dim: 4, got 1"),
-    ("limit too large", "search", {"vector": [1, 2, 3, 4], "limit": 10_001}, "<= 10000"),
-    ("limit too small", "search", {"vector": [1, 2, 3, 4], "limit": 0}, ">= 1"),
-    ("limit and offset", "search", {"vector": [1, 2, 3, 4], "limit": 9_000, "offset": 9_000}, "10000"),
+    ("limit too small", "search", {"vector": [1, 2, 3, 4], "limit": 0}, "JSON body: [limit: must be at least 1]"),
+    ("only a key", "count", {"filter": {"must": [{"key": "a"}]}}, "JSON body: [filter.must[0]: a condition with key needs"),
+    ("nothing positive", "recommend", {"negative": [1], "limit": 1}, "JSON body: [positive: at least one positive"),
     ("limit missing", "search", {"vector": [1, 2, 3, 4]}, "limit"),
     ("filter too deep", "search", {"vector": [1, 2, 3, 4], "limit": 1, "filter": DEEP}, "deeper than 32"),
     ("unknown condition", "count", {"filter": {"must": [{"key": "a", "like": 1}]}}, "like"),
@@ -56,7 +56,7 @@ READS = [
     ("bad path", "count", {"filter": {"must": [{"key": "a[", "match": {"value": 1}}]}}, "path"),
     ("bad id in filter", "count", {"filter": {"must": [{"has_id": [-5]}]}}, "has_id"),
     ("fusion of nothing", "query", {"query": {"fusion": "rrf"}}, "needs a prefetch"),
-    ("prefetch for nothing", "query", {"prefetch": [{"query": [1, 2, 3, 4]}]}, "query is missing"),
+    ("prefetch for nothing", "query", {"prefetch": [{"query": [1, 2, 3, 4]}]}, "query: is missing"),
     ("inference", "query", {"query": {"text": "a word", "model": "some/model"}}, "'some/model' is not offered"),
     ("unknown point", "query", {"query": 77}, "No point with id 77"),
 ]
@@ -65,8 +65,7 @@ READS = [
 @pytest.mark.parametrize(("verb", "body", "text"), [case[1:] for case in READS], ids=[case[0] for case in READS])
 def test_a_bad_read_is_told_so(http: httpx.Client, name: str, verb: str, body: object, text: str) -> None:
     response = http.post(f"/collections/{name}/points/{verb}", json=body)
-    assert 400 <= response.status_code < 500, response.text
-    assert text in response.json()["status"]["error"]
+    assert text in (refusal(response) if response.status_code != 404 else response.text)
 
 
 @pytest.mark.parametrize(
@@ -97,19 +96,17 @@ def test_an_unknown_collection(http: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("config", "text"),
     [
-        ({"vectors": {"size": 0, "distance": "Dot"}}, "vectors.size is 0, must be between 1 and 65536"),
+        ({"vectors": {"size": 0, "distance": "Dot"}}, "vectors.size: must be at least 1"),
         ({"vectors": {"size": 4, "distance": "Far"}}, "distance"),
-        ({"vectors": {"size": 4, "distance": "Dot"}, "shard_number": 65}, "shard_number is 65, must be between 1 and 64"),
-        ({"vectors": {"size": 4, "distance": "Dot"}, "hnsw_config": {"m": 1}}, "hnsw_config.m is 1"),
+        ({"vectors": {"size": 4, "distance": "Dot"}, "shard_number": 65}, "shard_number: is 65, must be between 1 and 64"),
+        ({"vectors": {"size": 4, "distance": "Dot"}, "hnsw_config": {"m": 1}}, "hnsw_config.m: is 1"),
         ({"vectors": {"a/b": {"size": 4, "distance": "Dot"}}}, "a/b"),
         ({"vectors": {"size": 4, "distance": "Dot"}, "quantization_config": {"turbo": {"bits": "bits3"}}}, "turbo.bits"),
         ({"vectors": {"size": 4, "distance": "Dot"}, "consistency": "maybe"}, "maybe"),
     ],
 )
 def test_a_collection_that_cannot_be(http: httpx.Client, config: object, text: str) -> None:
-    response = http.put("/collections/impossible", json=config)
-    assert response.status_code == 400
-    assert text in response.json()["status"]["error"]
+    assert text in refusal(http.put("/collections/impossible", json=config))
     assert result(http.get("/collections/impossible/exists")) == {"exists": False}
 
 

@@ -14,8 +14,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.http import metrics
-from gateway.http.metrics import OTHER
+from gateway.http import series as bounded
 from gateway.http.routes import ROUTES
+from gateway.http.series import OTHER
 from journal import statistics
 from journal.log import TopicPartition
 from tests.conftest import result, start_node, until
@@ -96,7 +97,7 @@ def test_the_documented_metrics_are_those_of_a_node(node: Node) -> None:
 def test_every_metric_has_a_bound_whatever_names_come_from_outside(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     unbounded = exposed(node)
     assert len(series(unbounded["vecraft_points"])) == len(COLLECTIONS)
-    monkeypatch.setattr(metrics, "MAX_SERIES", MOST)
+    monkeypatch.setattr(bounded, "MAX_SERIES", MOST)
     page = exposed(node)
     for name, metric in page.items():
         values = {value for of_series in series(metric) for value in of_series}

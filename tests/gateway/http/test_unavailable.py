@@ -119,7 +119,8 @@ def test_a_failing_shard(node: Node, http: httpx.Client, monkeypatch: pytest.Mon
     ready = http.get("/readyz")
     assert ready.status_code == 200
     reason = "RuntimeError: IO error: no space left"
-    assert ready.json()["quarantined"] == [{"collection": "broken", "shard": 0, "reason": reason}]
+    assert ready.text == f"some shards are not ready\nshard 0 of 'broken': {reason}\n"
+    assert http.get("/admin/health").json()["quarantined"] == [{"collection": "broken", "shard": 0, "reason": reason}]
     assert http.get("/healthz").status_code == 200
     (issue,) = result(http.get("/issues"))["issues"]
     assert reason in issue["description"]
@@ -128,8 +129,8 @@ def test_a_failing_shard(node: Node, http: httpx.Client, monkeypatch: pytest.Mon
     result(http.delete("/collections/sound"))
     assert http.get("/readyz").status_code == 503, "now nothing is served"
     broken = False
-    until(lambda: http.get("/readyz").status_code == 200, WAIT_S)
-    assert "quarantined" not in http.get("/readyz").json()
+    until(lambda: http.get("/readyz").text == "all shards are ready\n", WAIT_S)
+    assert "quarantined" not in http.get("/admin/health").json()
     assert result(http.get("/issues")) == {"issues": []}
     assert result(http.post("/collections/broken/points/count", json={}))["count"] == 1  # type: ignore[index]
     assert "vecraft_quarantined_shards{" not in http.get("/metrics").text
@@ -140,20 +141,17 @@ def test_the_state_of_the_brokers_is_shown_and_does_not_make_a_node_unready(
 ) -> None:
     """A node whose Kafka is away still answers reads. Without brokers there is nothing to show."""
     assert node._services is not None
-    assert "kafka" not in http.get("/readyz").json()
+    assert "kafka" not in http.get("/admin/health").json()
     since = datetime(2026, 1, 1, tzinfo=UTC)
     state = BrokerState(True, since, (), ("one copy on three brokers",))
     monkeypatch.setattr(EmbeddedJournal, "brokers", lambda self: state)
-    ready = http.get("/readyz")
-    assert ready.status_code == 200
+    assert http.get("/readyz").status_code == 200
     shown = {"state": "well", "since": "2026-01-01T00:00:00+00:00", "remarks": ["one copy on three brokers"]}
-    assert ready.json()["kafka"] == shown
+    assert http.get("/admin/health").json()["kafka"] == shown
     state = BrokerState(False, since, ("a:1: it does not answer",), ())
-    for page in ("/readyz", "/healthz"):
-        answer = http.get(page)
-        assert answer.status_code == 200
-        assert answer.json()["kafka"] == {
-            "state": "trouble",
-            "since": "2026-01-01T00:00:00+00:00",
-            "causes": ["a:1: it does not answer"],
-        }
+    assert http.get("/readyz").status_code == http.get("/healthz").status_code == 200
+    assert http.get("/admin/health").json()["kafka"] == {
+        "state": "trouble",
+        "since": "2026-01-01T00:00:00+00:00",
+        "causes": ["a:1: it does not answer"],
+    }

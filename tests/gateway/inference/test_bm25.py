@@ -168,7 +168,7 @@ def test_a_text_without_terms_has_an_empty_vector() -> None:
         ({"stemmer": {"type": "snowball", "language": "basque"}}, "`$.stemmer.language`"),
         ({"min_token_len": -1}, "`$.min_token_len`"),
         ({"max_token_len": 65536}, "`$.max_token_len`"),
-        ({"min_token_len": 3, "max_token_len": 2}, "p.options.min_token_len is 3, must be at most max_token_len, 2"),
+        ({"min_token_len": 3, "max_token_len": 2}, "p.options.min_token_len: is 3, must be at most max_token_len, 2"),
     ],
 )
 def test_wrong_options_are_refused_by_name(options: dict[str, Any], said: str) -> None:

@@ -23,6 +23,11 @@ def query(query: object = None, using: str | None = None, **kwargs: Any) -> Ask:
     return lambda client: client.query_points(ALL, query=query, using=using, **kwargs)
 
 
+def known(*names: str) -> bool:
+    """Whether this version of the client has these models: the questions are also asked by older ones."""
+    return all(hasattr(models, name) for name in names)
+
+
 RANDOM = np.random.default_rng(99)
 EVEN = models.Filter(must=[field("n", range=models.Range(gte=5, lt=40))], must_not=[value("tag", "a")])
 AT = {name: dense(RANDOM) for name in DENSE} | {name: multi(RANDOM) for name in MULTI}

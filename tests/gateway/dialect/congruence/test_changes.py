@@ -56,6 +56,9 @@ CHANGES: dict[str, Callable[[QdrantClient, str], Answer]] = {
     "delete keys": lambda client, name: client.delete_payload(
         name, ["tag", "deep.er", "parts[].kind", "none"], points=ids()[:30]
     ),
+    "delete a key of an element": lambda client, name: client.delete_payload(
+        name, ["parts[0].kind", "parts[1]", "deep.list[0][0]", "tag.x", "maybe[]"], points=ids()[:30]
+    ),
     "delete keys where": lambda client, name: client.delete_payload(name, ["n"], points=SOME),
     "clear": lambda client, name: client.clear_payload(name, points_selector=[1, 2]),
     "clear where": lambda client, name: client.clear_payload(name, points_selector=SOME),

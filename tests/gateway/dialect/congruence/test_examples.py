@@ -7,7 +7,7 @@ from qdrant_client import QdrantClient, models
 
 from tests.gateway.dialect.congruence.comparison import Ask, compare
 from tests.gateway.dialect.congruence.congruent_points import COUNT, DENSE, OTHER, points
-from tests.gateway.dialect.congruence.questions import AT, BACK, EVEN, NAMES, having, query
+from tests.gateway.dialect.congruence.questions import AT, BACK, EVEN, NAMES, having, known, query
 
 
 def examples(name: str) -> dict[str, Ask]:
@@ -47,7 +47,7 @@ def examples(name: str) -> dict[str, Ask]:
         found[f"{strategy.value} elsewhere"] = query(
             models.RecommendQuery(recommend=asked), name, lookup_from=elsewhere, query_filter=EVEN
         )
-    if name in DENSE:
+    if name in DENSE and known("RelevanceFeedbackQuery"):
         judged = [
             models.FeedbackItem(example=item, score=score) for item, score in ((first, 0.9), (BACK[name], 0.2), (third, 0.4))
         ]

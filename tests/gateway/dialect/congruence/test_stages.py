@@ -7,7 +7,7 @@ from qdrant_client import QdrantClient, models
 
 from tests.gateway.dialect.congruence.comparison import compare
 from tests.gateway.dialect.congruence.congruent_points import COUNT
-from tests.gateway.dialect.congruence.questions import AT, EVEN, LISTS, RRF, having, prefetch, query, value
+from tests.gateway.dialect.congruence.questions import AT, EVEN, LISTS, RRF, having, known, prefetch, query, value
 
 DBSF = models.FusionQuery(fusion=models.Fusion.DBSF)
 DEEP = [
@@ -52,9 +52,6 @@ FORMULA = models.FormulaQuery(
 
 STAGES = {
     "rrf": query(RRF, prefetch=LISTS, limit=COUNT),
-    "rrf, k and weights": query(
-        models.RrfQuery(rrf=models.Rrf(k=30, weights=[1.0, 0.3, 2.5, 0.01])), prefetch=LISTS, limit=COUNT
-    ),
     "rrf, threshold": query(RRF, prefetch=LISTS, score_threshold=0.2, limit=COUNT),
     "rrf, filter": query(RRF, prefetch=LISTS, query_filter=EVEN, limit=COUNT),
     "dbsf": query(DBSF, prefetch=LISTS, limit=COUNT),
@@ -77,14 +74,19 @@ STAGES = {
     ),
     "by id of a filter": query(None, query_filter=EVEN, limit=COUNT),
     "by id": query(None, limit=7, offset=3),
-    "corpus": query(AT["rare"], "rare", search_params=models.SearchParams(idf=models.IdfCorpusParams(corpus=EVEN)), limit=COUNT),
     "all of them": query(RRF, prefetch=[models.Prefetch(filter=EVEN, limit=5), prefetch("cos", 5)], limit=COUNT),
-} | {
-    f"mmr {name}": query(
-        models.NearestQuery(nearest=AT[name], mmr=models.Mmr(diversity=0.4, candidates_limit=30)), name, limit=12, offset=2
-    )
-    for name in ("cos", "dot", "euclid", "manhattan", "many", "far", "sparse")
 }
+if known("IdfCorpusParams"):
+    corpus = models.SearchParams(idf=models.IdfCorpusParams(corpus=EVEN))
+    STAGES["corpus"] = query(AT["rare"], "rare", search_params=corpus, limit=COUNT)
+if known("RrfQuery") and "weights" in models.Rrf.model_fields:
+    weighted = models.RrfQuery(rrf=models.Rrf(k=30, weights=[1.0, 0.3, 2.5, 0.01]))
+    STAGES["rrf, k and weights"] = query(weighted, prefetch=LISTS, limit=COUNT)
+if known("Mmr"):
+    mmr = models.Mmr(diversity=0.4, candidates_limit=30)
+    for diverse in ("cos", "dot", "euclid", "manhattan", "many", "far", "sparse"):
+        by_mmr = models.NearestQuery(nearest=AT[diverse], mmr=mmr)
+        STAGES[f"mmr {diverse}"] = query(by_mmr, diverse, limit=12, offset=2)
 
 
 @pytest.mark.parametrize("label", STAGES)
