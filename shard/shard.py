@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 from pyroaring import BitMap
 
-from catalog.collection import Collection, CollectionConfig
+from catalog.collection import Collection, CollectionConfig, Memory
 from journal.log import Entry, TopicPartition
 from journal.records import Record
 from journal.rocksdb import is_damage
@@ -224,6 +224,7 @@ class Shard:
             for name, vectors in self.vectors.items():
                 if isinstance(vectors, DenseIndex):
                     vectors.spec = graph_spec(collection.config, name)
+                    vectors.store.cached = collection.config.vectors[name].memory is Memory.CACHED
             self._publish()
         self.tend()
 
@@ -376,7 +377,8 @@ def _vector_indexes(
         if params.multi:
             indexes[name] = MultiIndex(params.distance, params.size, params.datatype)
         else:
-            store, spec = SegmentStore(folder / str(number)), graph_spec(config, name)
+            store = SegmentStore(folder / str(number), params.memory is Memory.CACHED)
+            spec = graph_spec(config, name)
             indexes[name] = DenseIndex(store, params.distance, params.size, spec, lock, policy)
     return indexes
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from catalog.collection import Consistency, Datatype, Distance
+from catalog.collection import Consistency, Datatype, Distance, Memory
 from gateway.admission.strict_mode import StrictModeBody
 from gateway.log_level import Level
 from journal.ids import ExternalId
@@ -46,11 +46,8 @@ class Body(Struct, forbid_unknown_fields=True, omit_defaults=True):
 # Collections.
 
 
-MemoryPlace = Literal["cold", "cached", "pinned"]
-
-
 class HnswBody(Body):
-    hints = ("full_scan_threshold", "max_indexing_threads", "on_disk", "payload_m", "memory", "inline_storage")
+    hints = ("full_scan_threshold", "max_indexing_threads", "on_disk", "payload_m", "inline_storage")
 
     m: int | None = None
     ef_construct: int | None = None
@@ -58,42 +55,36 @@ class HnswBody(Body):
     max_indexing_threads: int | None = None
     on_disk: bool | None = None
     payload_m: int | None = None
-    memory: MemoryPlace | None = None
+    memory: Memory | None = None
     inline_storage: bool | None = None
 
 
 class ScalarBody(Body):
-    hints = ("always_ram", "memory")
-
     type: Literal["int8"] = "int8"
     quantile: float | None = None
     always_ram: bool | None = None
-    memory: MemoryPlace | None = None
+    memory: Memory | None = None
 
 
 class ProductBody(Body):
-    hints = ("always_ram", "memory")
-
     compression: Literal["x4", "x8", "x16", "x32", "x64"]
     always_ram: bool | None = None
-    memory: MemoryPlace | None = None
+    memory: Memory | None = None
 
 
 class BinaryBody(Body):
-    hints = ("query_encoding", "always_ram", "memory")
+    hints = ("query_encoding",)
 
     encoding: Literal["one_bit", "two_bits", "one_and_half_bits"] | None = None
     query_encoding: Literal["default", "binary", "scalar4bits", "scalar8bits"] | None = None
     always_ram: bool | None = None
-    memory: MemoryPlace | None = None
+    memory: Memory | None = None
 
 
 class TurboBody(Body):
-    hints = ("always_ram", "memory")
-
     bits: Literal["bits1", "bits1_5", "bits2", "bits4"] | None = None
     always_ram: bool | None = None
-    memory: MemoryPlace | None = None
+    memory: Memory | None = None
 
 
 class QuantizationBody(Body):
@@ -110,14 +101,12 @@ class MultivectorBody(Body):
 
 
 class VectorParamsBody(Body):
-    hints = ("on_disk", "memory")
-
     size: int
     distance: Distance
     hnsw_config: HnswBody | None = None
     quantization_config: QuantizationBody | None = None
     on_disk: bool | None = None
-    memory: MemoryPlace | None = None
+    memory: Memory | None = None
     datatype: Datatype | None = None
     multivector_config: MultivectorBody | None = None
 
@@ -125,7 +114,7 @@ class VectorParamsBody(Body):
 class SparseIndexBody(Body):
     full_scan_threshold: int | None = None
     on_disk: bool | None = None
-    memory: MemoryPlace | None = None
+    memory: Memory | None = None
     datatype: Datatype | None = None
 
 
@@ -155,10 +144,10 @@ class WalBody(Body):
 
 
 class PlaceBody(Body):
-    memory: MemoryPlace | None = None
+    memory: Memory | None = None
 
 
-_COLLECTION_HINTS = ("wal_config", "optimizers_config", "on_disk_payload", "payload", "id_tracker")
+_COLLECTION_HINTS = ("wal_config", "optimizers_config", "on_disk_payload")
 
 
 class CreateCollectionBody(Body):
@@ -184,7 +173,7 @@ class CreateCollectionBody(Body):
 
 
 class CollectionParamsBody(Body):
-    hints = ("on_disk_payload", "read_fan_out_factor", "read_fan_out_delay_ms", "payload", "id_tracker")
+    hints = ("on_disk_payload", "read_fan_out_factor", "read_fan_out_delay_ms")
 
     replication_factor: Annotated[int, Meta(ge=1, le=1)] | None = None
     write_consistency_factor: Annotated[int, Meta(ge=1, le=1)] | None = None
@@ -196,12 +185,10 @@ class CollectionParamsBody(Body):
 
 
 class VectorParamsDiff(Body):
-    hints = ("on_disk", "memory")
-
     hnsw_config: HnswBody | None = None
     quantization_config: QuantizationBody | Literal["Disabled"] | None = None
     on_disk: bool | None = None
-    memory: MemoryPlace | None = None
+    memory: Memory | None = None
 
 
 class UpdateCollectionBody(Body):
@@ -243,7 +230,7 @@ class ChangeAliasesBody(Body):
 
 
 class FieldParams(Body):
-    hints = ("is_principal", "is_tenant", "on_disk", "enable_hnsw", "memory")
+    hints = ("is_principal", "is_tenant", "on_disk", "enable_hnsw")
 
     type: str
     tokenizer: str | None = None
@@ -261,7 +248,7 @@ class FieldParams(Body):
     is_tenant: bool | None = None
     on_disk: bool | None = None
     enable_hnsw: bool | None = None
-    memory: Literal["cold", "cached", "pinned"] | None = None
+    memory: Memory | None = None
     nested: None = None
     scoring: None = None
 

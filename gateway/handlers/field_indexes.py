@@ -10,6 +10,7 @@ import msgspec
 
 from gateway.admission.limits import check_index
 from gateway.dialect.bodies import CreateIndexBody, FieldParams
+from gateway.dialect.placements import ALWAYS_IN_MEMORY, placed
 from gateway.http.errors import BadRequest
 from gateway.request import ApiRequest, Response
 from gateway.services import Services
@@ -67,7 +68,7 @@ async def delete_index(request: ApiRequest, response: Response, services: Servic
 
 
 def field_schema(body: CreateIndexBody) -> FieldSchema:
-    """The schema in a request. Raises BadRequest."""
+    """The schema in a request. Raises BadRequest or Unprocessable."""
     if body.field_schema is None:
         raise BadRequest("field_schema is missing: name a type")
     params = body.field_schema if isinstance(body.field_schema, FieldParams) else FieldParams(body.field_schema)
@@ -81,6 +82,7 @@ def field_schema(body: CreateIndexBody) -> FieldSchema:
     low, high = params.min_token_len, params.max_token_len
     if low is not None and high is not None and low > high:
         raise BadRequest(f"field_schema.min_token_len is {low}, must be at most max_token_len, {high}")
+    placed("field_schema", params.memory, ALWAYS_IN_MEMORY)
     if params.stemmer is not None and (params.stemmer.type == "snowball") != (params.stemmer.language is not None):
         raise BadRequest("field_schema.stemmer: type snowball needs a language, and type none takes none")
     return FieldSchema(**given)

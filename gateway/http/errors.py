@@ -58,6 +58,10 @@ class TooLarge(ApiError):
     status = 413
 
 
+class Unprocessable(ApiError):
+    status = 422
+
+
 class TooManyRequests(ApiError):
     status = 429
 

@@ -15,6 +15,7 @@ _ERRORS = {
     "404": "There is no such thing.",
     "408": "The read took longer than its timeout.",
     "409": "It exists already.",
+    "422": "A memory placement that would not be true; the text names the possible ones. Nothing was written.",
     "413": f"The body is above {MAX_BODY_BYTES} bytes.",
     "429": "Too much is in flight; try again after Retry-After seconds. Nothing was written.",
     "503": "The node cannot do this now; try again after Retry-After seconds. Nothing was written.",

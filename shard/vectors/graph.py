@@ -22,6 +22,7 @@ from catalog.collection import (
     Datatype,
     Distance,
     HnswConfig,
+    Memory,
     ProductQuantization,
     Quantization,
     ScalarQuantization,
@@ -129,6 +130,13 @@ class GraphSpec(msgspec.Struct, frozen=True):
     quantization: Quantization | None = None
     datatype: Datatype = Datatype.FLOAT32
 
+    @property
+    def is_pinned(self) -> bool:
+        """Whether the graph and its codes, which are one file, are held in the memory of the process, and not mapped."""
+        codes = self.quantization
+        always_ram = codes is not None and codes.memory is None and bool(codes.always_ram)
+        return always_ram or Memory.PINNED in (self.hnsw.memory, None if codes is None else codes.memory)
+
 
 class _GraphFile(msgspec.Struct):
     """The content of `graph.json`. Files of earlier releases have no `ef` and no `datatype`."""
@@ -198,11 +206,13 @@ class Graph:
 
     @classmethod
     def read(cls, folder: Path) -> Graph:
-        """Opens the graph in `folder`, memory-mapped. Raises RuntimeError, OSError or ValueError if it is damaged."""
-        _read_ahead(folder / "graph.faiss")
+        """Opens the graph in `folder`, memory-mapped unless it is pinned. Raises RuntimeError, OSError or ValueError if it is
+        damaged."""
+        read_ahead(folder / "graph.faiss")
         file = msgspec.json.decode((folder / "graph.json").read_bytes(), type=_GraphFile)
-        index = faiss.read_index(str(folder / "graph.faiss"), faiss.IO_FLAG_MMAP_IFC)
-        return cls(index, GraphSpec(file.hnsw, file.quantization, file.datatype), file.ef)
+        spec = GraphSpec(file.hnsw, file.quantization, file.datatype)
+        index = faiss.read_index(str(folder / "graph.faiss"), 0 if spec.is_pinned else faiss.IO_FLAG_MMAP_IFC)
+        return cls(index, spec, file.ef)
 
     def write(self, folder: Path) -> None:
         """Writes `graph.faiss` and `graph.json`. Raises RuntimeError or OSError."""
@@ -425,9 +435,12 @@ def _measured_factor(codes: FlatCodes, distance: Distance, vectors: Vectors) -> 
     return codes.factor
 
 
-def _read_ahead(path: Path) -> None:
-    """Reads a file into the page cache. FAISS touches every page of a graph when it maps it; after a reboot these page faults
-    take three times as long as reading the file sequentially."""
+def read_ahead(path: Path) -> None:
+    """Reads a file into the page cache. Raises OSError.
+
+    FAISS touches every page of a graph when it maps it; after a reboot these page faults take three times as long as reading the
+    file sequentially.
+    """
     room = bytearray(_READ_BYTES)
     with path.open("rb", buffering=0) as file:
         while file.readinto(room):

@@ -102,7 +102,7 @@ def test_an_unknown_collection(http: httpx.Client) -> None:
         ({"vectors": {"size": 4, "distance": "Dot"}, "shard_number": 65}, "shard_number is 65, must be between 1 and 64"),
         ({"vectors": {"size": 4, "distance": "Dot"}, "hnsw_config": {"m": 1}}, "hnsw_config.m is 1"),
         ({"vectors": {"a/b": {"size": 4, "distance": "Dot"}}}, "a/b"),
-        ({"vectors": {"size": 4, "distance": "Dot"}, "quantization_config": {"turbo": {}}}, "turbo"),
+        ({"vectors": {"size": 4, "distance": "Dot"}, "quantization_config": {"turbo": {"bits": "bits3"}}}, "bits3"),
         ({"vectors": {"size": 4, "distance": "Dot"}, "consistency": "maybe"}, "maybe"),
     ],
 )
