@@ -222,8 +222,9 @@ class Shard:
             self.payload.replace_fields(kept)
             self.collection = collection
             for name, vectors in self.vectors.items():
-                if isinstance(vectors, DenseIndex):
+                if isinstance(vectors, DenseIndex | MultiIndex):
                     vectors.spec = graph_spec(collection.config, name)
+                if isinstance(vectors, DenseIndex):
                     vectors.store.cached = collection.config.vectors[name].memory is Memory.CACHED
             self._publish()
         self.tend()
@@ -375,7 +376,7 @@ def _vector_indexes(
     indexes: dict[str, VectorIndex] = {name: SparseIndex() for name in config.sparse_vectors}
     for number, (name, params) in enumerate(sorted(config.vectors.items())):
         if params.multi:
-            indexes[name] = MultiIndex(params.distance, params.size, params.datatype)
+            indexes[name] = MultiIndex(params.distance, params.size, graph_spec(config, name))
         else:
             store = SegmentStore(folder / str(number), params.memory is Memory.CACHED)
             spec = graph_spec(config, name)
@@ -384,6 +385,6 @@ def _vector_indexes(
 
 
 def graph_spec(config: CollectionConfig, name: str) -> GraphSpec:
-    """How graphs of a dense vector are built: by its own settings, else by the collection's."""
+    """How graphs and codes of a dense vector are built: by its own settings, else by the collection's."""
     params = config.vectors[name]
     return GraphSpec(params.hnsw or config.hnsw, config.quantization_of(name), params.datatype)

@@ -358,6 +358,44 @@ def _breadth_first(index: Any) -> LocalIds:
     return order
 
 
+class ScannedCodes:
+    """The codes that a graph would have, without the graph: a search compares all of them."""
+
+    def __init__(self, index: Any, spec: GraphSpec) -> None:
+        self._index = index
+        self._rotation = Rotation.of(index.d) if _is_rotated(spec, index.metric_type) else None
+        self.spec = spec
+
+    @classmethod
+    def of(cls, vectors: Vectors, distance: Distance, spec: GraphSpec) -> ScannedCodes | None:
+        """The codes of `vectors`, shape (n, d); None where there are none for the distance, and for product quantisation, which
+        FAISS cannot search with a selector. Takes up to 0.05 s for a thousand vectors."""
+        if isinstance(spec.quantization, ProductQuantization):
+            return None
+        inner = _inner(vectors, distance, spec)
+        index = _codes(inner, distance, spec)
+        if index is None and isinstance(spec.quantization, ScalarQuantization) and distance is not Distance.MANHATTAN:
+            index = faiss.IndexScalarQuantizer(inner.shape[1], faiss.ScalarQuantizer.QT_8bit, _METRICS[distance])
+            index.train(inner)
+        if index is None:
+            return None
+        index.add(inner)
+        return cls(index, spec)
+
+    def __len__(self) -> int:
+        return int(self._index.ntotal)
+
+    def size_bytes(self) -> int:
+        return int(self._index.code_size) * len(self)
+
+    def search_each(self, queries: Vectors, limit: int, allowed: Bits | None) -> LocalIds:
+        """The `limit` closest by the codes for each of `queries`, shape (q, d). Shape (q, limit), padded with -1."""
+        queries = np.ascontiguousarray(queries if self._rotation is None else self._rotation.apply(queries), np.float32)
+        parameters = None if allowed is None else faiss.SearchParameters(sel=faiss.IDSelectorBitmap(allowed))
+        _, ids = self._index.search(queries, limit, params=parameters)
+        return ids  # type: ignore[no-any-return]
+
+
 class _CodesFile(msgspec.Struct, frozen=True):
     factor: int
 

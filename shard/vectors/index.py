@@ -168,13 +168,13 @@ class InMemory(ABC):
     def load(self, alive: Rows, next_row: int) -> Rows:
         return alive
 
-    def plan(self, idle: bool) -> None:
+    def plan(self, idle: bool) -> Any | None:
         return None
 
     def store_waiting(self) -> None:
         return
 
-    def run(self, build: None) -> None:
+    def run(self, build: Any) -> None:
         return
 
     def abandon(self) -> None:
