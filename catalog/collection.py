@@ -50,6 +50,14 @@ class Datatype(StrEnum):
     """Codes of four bits per number."""
 
 
+class Memory(StrEnum):
+    """Where data is held: on disk until it is needed, read at the start, or in the memory of the process."""
+
+    COLD = "cold"
+    CACHED = "cached"
+    PINNED = "pinned"
+
+
 class Consistency(StrEnum):
     """The consistency level of a read (V10)."""
 
@@ -68,6 +76,7 @@ class HnswConfig(msgspec.Struct, frozen=True, omit_defaults=True):
 
     m: int = 24
     ef_construct: int = 100
+    memory: Memory | None = None
 
 
 class ScalarQuantization(msgspec.Struct, frozen=True, omit_defaults=True, tag="scalar"):
@@ -75,6 +84,7 @@ class ScalarQuantization(msgspec.Struct, frozen=True, omit_defaults=True, tag="s
 
     quantile: float | None = None
     always_ram: bool | None = None
+    memory: Memory | None = None
 
 
 class ProductQuantization(msgspec.Struct, frozen=True, omit_defaults=True, tag="product"):
@@ -82,6 +92,7 @@ class ProductQuantization(msgspec.Struct, frozen=True, omit_defaults=True, tag="
 
     compression: Literal["x4", "x8", "x16", "x32", "x64"] = "x16"
     always_ram: bool | None = None
+    memory: Memory | None = None
 
 
 class BinaryQuantization(msgspec.Struct, frozen=True, omit_defaults=True, tag="binary"):
@@ -90,6 +101,7 @@ class BinaryQuantization(msgspec.Struct, frozen=True, omit_defaults=True, tag="b
     encoding: Literal["one_bit", "two_bits", "one_and_half_bits"] | None = None
     query_encoding: Literal["default", "binary", "scalar4bits", "scalar8bits"] | None = None
     always_ram: bool | None = None
+    memory: Memory | None = None
 
 
 class TurboQuantization(msgspec.Struct, frozen=True, omit_defaults=True, tag="turbo"):
@@ -97,6 +109,7 @@ class TurboQuantization(msgspec.Struct, frozen=True, omit_defaults=True, tag="tu
 
     bits: Literal["bits1", "bits1_5", "bits2", "bits4"] = "bits4"
     always_ram: bool | None = None
+    memory: Memory | None = None
 
 
 Quantization = ScalarQuantization | ProductQuantization | BinaryQuantization | TurboQuantization
@@ -115,6 +128,7 @@ class VectorParams(msgspec.Struct, frozen=True, omit_defaults=True):
     quantization: Quantization | None = None
     kept: dict[str, Any] = {}
     datatype: Datatype = Datatype.FLOAT32
+    memory: Memory | None = None
 
 
 class SparseParams(msgspec.Struct, frozen=True, omit_defaults=True):

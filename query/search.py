@@ -173,11 +173,10 @@ class _Search:
         return _cut(merged, stage, lower_is_closer=not closer_first)
 
     def may_walk(self, stage: Stage) -> bool:
-        """Whether graphs may be searched for a stage."""
+        """Whether a stage may be searched by graphs or codes."""
         if stage.inner or stage.diversity or stage.params.exact or not isinstance(stage.query, Nearest):
             return False
-        params = self._pinned.collection.config.vectors.get(stage.query.name)
-        return params is not None and not params.multi
+        return stage.query.name in self._pinned.collection.config.vectors
 
     def closer_first(self, stage: Stage) -> bool:
         """Whether a higher score is a better one."""

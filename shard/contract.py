@@ -111,7 +111,7 @@ def _check_dense(collection: Collection, column: VectorColumn) -> None:
     # The sum of squares must also fit into float32, or scores would not be finite.
     if not np.isfinite(np.einsum("ij,ij->i", vectors, vectors)).all():
         raise ValueError(f"vector has values that are not finite, or too large for float32{_of(column.name)}")
-    if params.datatype is Datatype.FLOAT16 and params.distance is not Distance.COSINE and np.abs(vectors).max() > MAX_HALF:
+    if params.datatype is Datatype.FLOAT16 and params.distance is not Distance.COSINE and (np.abs(vectors) > MAX_HALF).any():
         raise ValueError(f"vector has values above {MAX_HALF:g}, the bound of float16{_of(column.name)}")
 
 

@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 from pyroaring import BitMap
 
-from catalog.collection import Collection, CollectionConfig, VectorParams, vector_name
+from catalog.collection import Collection, CollectionConfig, Memory, VectorParams, vector_name
 from journal.log import Entry, TopicPartition
 from journal.records import Record
 from journal.rocksdb import is_damage
@@ -235,8 +235,10 @@ class Shard:
         before, self.store.formats = self.vectors, _vector_formats(self.collection)
         self.vectors = {key: before.get(key) or self._new_index(self.collection, key) for key in self.store.formats}
         for key, vectors in self.vectors.items():
-            if isinstance(vectors, DenseIndex):
+            if isinstance(vectors, DenseIndex | MultiIndex):
                 vectors.spec = graph_spec(self.collection.config, vector_name(key))
+            if isinstance(vectors, DenseIndex):
+                vectors.store.cached = _is_cached(self.collection, key)
         if gone := before.keys() - self.vectors.keys():
             for key in gone:
                 before[key].abandon()
@@ -247,8 +249,8 @@ class Shard:
         if params is None:
             return SparseIndex()
         if params.multi:
-            return MultiIndex(params.distance, params.size, params.datatype)
-        store = SegmentStore(self._folder / SEGMENTS / _folder_name(key))
+            return MultiIndex(params.distance, params.size, graph_spec(collection.config, name))
+        store = SegmentStore(self._folder / SEGMENTS / _folder_name(key), _is_cached(collection, key))
         return DenseIndex(store, params.distance, params.size, graph_spec(collection.config, name), self.lock, self.policy)
 
     def _remove_segments(self) -> None:
@@ -407,12 +409,16 @@ def _vector_format(params: VectorParams | None) -> VectorFormat:
     return VectorFormat(Encoding(params.datatype, params.distance, params.size), params.multi)
 
 
+def _is_cached(collection: Collection, key: str) -> bool:
+    return collection.config.vectors[vector_name(key)].memory is Memory.CACHED
+
+
 def _folder_name(key: str) -> str:
     """The folder of the segments of a vector. Keys may have more characters, and other ones, than the names of files."""
     return blake2b(key.encode(), digest_size=8).hexdigest()
 
 
 def graph_spec(config: CollectionConfig, name: str) -> GraphSpec:
-    """How graphs of a dense vector are built: by its own settings, else by the collection's."""
+    """How graphs and codes of a dense vector are built: by its own settings, else by the collection's."""
     params = config.vectors[name]
     return GraphSpec(params.hnsw or config.hnsw, config.quantization_of(name), params.datatype)

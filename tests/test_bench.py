@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 import pytest
 
-from bench import document, kafka, scaling
+from bench import datatypes, document, kafka, scaling
 from bench.__main__ import main
 from bench.client import in_threads
 from bench.data import NOISE, Clusters, Filter, Fresh, K, complete, generate, recall, truth_of
@@ -48,6 +48,22 @@ def test_a_small_run_reports_every_figure(
     assert float(lines["recall@10 with ties"][2]) > 0.9
     assert "repeated queries (cache hits), 4 clients" in lines
     assert "= the replay, one after the other" in lines
+
+
+@pytest.mark.slow
+def test_every_datatype_says_what_it_takes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for variants in ("VARIANTS", "MULTI_VARIANTS"):
+        monkeypatch.setattr(datatypes, variants, {name: datatypes.VARIANTS[name] for name in ("float16", "uint8")})
+    file = tmp_path / "benchmarks.md"
+    assert main(["datatypes", "--data", "generated", "--vectors", "1200", "--write", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert out.strip() in file.read_text()
+    lines = [cells for line in out.splitlines() if (cells := _cells(line))]
+    assert [cells[1] for cells in lines if cells[0] == "float16"] == ["768", "768"]
+    assert [cells[1] for cells in lines if cells[0] == "uint8"] == ["384", "384"]
+    assert all(float(cells[5]) > 0.9 for cells in lines if cells[0] == "float16")
 
 
 def _cells(line: str) -> list[str]:

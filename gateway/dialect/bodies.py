@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from catalog.collection import Consistency, Datatype, Distance
+from catalog.collection import Consistency, Datatype, Distance, Memory
 from catalog.ingest import MAX_PARTITIONS
 from gateway.admission.strict_mode import StrictModeBody
 from gateway.log_level import Level
@@ -55,11 +55,8 @@ class Body(Struct, forbid_unknown_fields=True, omit_defaults=True):
 # Collections.
 
 
-MemoryPlace = Literal["cold", "cached", "pinned"]
-
-
 class HnswBody(Body):
-    hints = ("full_scan_threshold", "max_indexing_threads", "on_disk", "payload_m", "memory", "inline_storage")
+    hints = ("full_scan_threshold", "max_indexing_threads", "on_disk", "payload_m", "inline_storage")
 
     m: Whole | None = None
     ef_construct: Annotated[int, Meta(ge=4, le=MAX_WHOLE)] | None = None
@@ -67,42 +64,36 @@ class HnswBody(Body):
     max_indexing_threads: Whole | None = None
     on_disk: bool | None = None
     payload_m: Whole | None = None
-    memory: MemoryPlace | None = None
+    memory: Memory | None = None
     inline_storage: bool | None = None
 
 
 class ScalarBody(Body):
-    hints = ("always_ram", "memory")
-
     type: Literal["int8"] = "int8"
     quantile: Annotated[float, Meta(ge=0.5, le=1)] | None = None
     always_ram: bool | None = None
-    memory: MemoryPlace | None = None
+    memory: Memory | None = None
 
 
 class ProductBody(Body):
-    hints = ("always_ram", "memory")
-
     compression: Literal["x4", "x8", "x16", "x32", "x64"]
     always_ram: bool | None = None
-    memory: MemoryPlace | None = None
+    memory: Memory | None = None
 
 
 class BinaryBody(Body):
-    hints = ("query_encoding", "always_ram", "memory")
+    hints = ("query_encoding",)
 
     encoding: Literal["one_bit", "two_bits", "one_and_half_bits"] | None = None
     query_encoding: Literal["default", "binary", "scalar4bits", "scalar8bits"] | None = None
     always_ram: bool | None = None
-    memory: MemoryPlace | None = None
+    memory: Memory | None = None
 
 
 class TurboBody(Body):
-    hints = ("always_ram", "memory")
-
     bits: Literal["bits1", "bits1_5", "bits2", "bits4"] | None = None
     always_ram: bool | None = None
-    memory: MemoryPlace | None = None
+    memory: Memory | None = None
 
 
 class QuantizationBody(Body):
@@ -119,14 +110,12 @@ class MultivectorBody(Body):
 
 
 class VectorParamsBody(Body):
-    hints = ("on_disk", "memory")
-
     size: Positive
     distance: Distance
     hnsw_config: HnswBody | None = None
     quantization_config: QuantizationBody | None = None
     on_disk: bool | None = None
-    memory: MemoryPlace | None = None
+    memory: Memory | None = None
     datatype: Datatype | None = None
     multivector_config: MultivectorBody | None = None
 
@@ -134,7 +123,7 @@ class VectorParamsBody(Body):
 class SparseIndexBody(Body):
     full_scan_threshold: Whole | None = None
     on_disk: bool | None = None
-    memory: MemoryPlace | None = None
+    memory: Memory | None = None
     datatype: Datatype | None = None
 
 
@@ -178,10 +167,10 @@ class WalBody(Body):
 
 
 class PlaceBody(Body):
-    memory: MemoryPlace | None = None
+    memory: Memory | None = None
 
 
-_COLLECTION_HINTS = ("wal_config", "optimizers_config", "on_disk_payload", "payload", "id_tracker")
+_COLLECTION_HINTS = ("wal_config", "optimizers_config", "on_disk_payload")
 
 
 class CreateCollectionBody(Body):
@@ -207,7 +196,7 @@ class CreateCollectionBody(Body):
 
 
 class CollectionParamsBody(Body):
-    hints = ("on_disk_payload", "read_fan_out_factor", "read_fan_out_delay_ms", "payload", "id_tracker")
+    hints = ("on_disk_payload", "read_fan_out_factor", "read_fan_out_delay_ms")
 
     replication_factor: Annotated[int, Meta(ge=1, le=1)] | None = None
     write_consistency_factor: Annotated[int, Meta(ge=1, le=1)] | None = None
@@ -219,12 +208,10 @@ class CollectionParamsBody(Body):
 
 
 class VectorParamsDiff(Body):
-    hints = ("on_disk", "memory")
-
     hnsw_config: HnswBody | None = None
     quantization_config: QuantizationBody | Literal["Disabled"] | None = None
     on_disk: bool | None = None
-    memory: MemoryPlace | None = None
+    memory: Memory | None = None
 
 
 class UpdateCollectionBody(Body):
@@ -266,7 +253,7 @@ class ChangeAliasesBody(Body):
 
 
 class FieldParams(Body):
-    hints = ("is_principal", "is_tenant", "on_disk", "enable_hnsw", "memory")
+    hints = ("is_principal", "is_tenant", "on_disk", "enable_hnsw")
 
     type: str
     tokenizer: str | None = None
@@ -284,7 +271,7 @@ class FieldParams(Body):
     is_tenant: bool | None = None
     on_disk: bool | None = None
     enable_hnsw: bool | None = None
-    memory: Literal["cold", "cached", "pinned"] | None = None
+    memory: Memory | None = None
     nested: None = None
     scoring: None = None
 

@@ -14,6 +14,7 @@ from catalog.collection import (
     Datatype,
     Distance,
     HnswConfig,
+    Memory,
     NewVector,
     ProductQuantization,
     Quantization,
@@ -26,6 +27,7 @@ from catalog.strict_mode import StrictMode
 from gateway.dialect.bodies import (
     BinaryBody,
     Body,
+    CollectionParamsBody,
     CreateCollectionBody,
     HnswBody,
     ProductBody,
@@ -38,6 +40,7 @@ from gateway.dialect.bodies import (
     VectorParamsBody,
     VectorParamsDiff,
 )
+from gateway.dialect.placements import ALWAYS_IN_MEMORY, GRAPH, MULTI_VECTORS, PAYLOAD, VECTORS, placed
 from gateway.http.errors import BadRequest, bound_error
 from payload.errors import BoundError
 from shard.contract import MAX_DEPTH, depth_of
@@ -49,18 +52,19 @@ DEFAULT_SHARDS = 1
 
 
 def created(body: CreateCollectionBody) -> CollectionConfig:
-    """The configuration of a new collection. Raises BadRequest."""
+    """The configuration of a new collection. Raises BadRequest or BoundError."""
     default = CollectionConfig()
+    _check_places(body)
     return CollectionConfig(
         vectors={name: _vector_params(name, params) for name, params in given_vectors(body).items()},
         shard_number=DEFAULT_SHARDS if body.shard_number is None else body.shard_number,
-        hnsw=_hnsw(body.hnsw_config, default.hnsw),
+        hnsw=_hnsw("hnsw_config", body.hnsw_config, default.hnsw),
         consistency=body.consistency or default.consistency,
-        sparse_vectors={name: _sparse_params(params) for name, params in (body.sparse_vectors or {}).items()},
+        sparse_vectors={name: _sparse_params(name, params) for name, params in (body.sparse_vectors or {}).items()},
         quantization=_quantization("quantization_config", body.quantization_config),
         strict_mode=None if body.strict_mode_config is None else StrictMode().updated(body.strict_mode_config),
         metadata=_metadata(body),
-        kept=_kept(body, CreateCollectionBody.hints) | _nested("hnsw_config", _kept(body.hnsw_config, _HNSW_KEPT)),
+        kept=_kept(body, (*CreateCollectionBody.hints, *_PLACED)) | _nested("hnsw_config", _kept(body.hnsw_config, _HNSW_KEPT)),
     )
 
 
@@ -83,10 +87,11 @@ def new_vector(name: str, body: VectorNameBody) -> NewVector:
 
 
 def changes(body: UpdateCollectionBody, config: CollectionConfig) -> dict[str, object]:
-    """The settings that a request changes, with their new values merged into the current ones."""
+    """The settings that a request changes, with their new values merged into the current ones. Raises BadRequest or
+    BoundError."""
     changed: dict[str, object] = {}
     if body.hnsw_config is not None:
-        changed["hnsw"] = _hnsw(body.hnsw_config, config.hnsw)
+        changed["hnsw"] = _hnsw("hnsw_config", body.hnsw_config, config.hnsw)
     if body.consistency is not None:
         changed["consistency"] = body.consistency
     if body.quantization_config is not None:
@@ -104,7 +109,8 @@ def changes(body: UpdateCollectionBody, config: CollectionConfig) -> dict[str, o
         }
     kept = _kept(body, UpdateCollectionBody.hints) | _nested("hnsw_config", _kept(body.hnsw_config, _HNSW_KEPT))
     if body.params is not None:
-        kept |= _kept(body.params, body.params.hints)
+        _check_places(body.params)
+        kept |= _kept(body.params, (*body.params.hints, *_PLACED))
     if kept:
         changed["kept"] = _merged(config.kept, kept)
     return changed
@@ -125,10 +131,10 @@ def described(collection: Collection) -> dict[str, Any]:
     params |= {name: kept[name] for name in _PARAMS_KEPT if name in kept}
     if config.sparse_vectors:
         params["sparse_vectors"] = {name: _described_sparse(sparse) for name, sparse in config.sparse_vectors.items()}
-    hnsw = {"m": config.hnsw.m, "ef_construct": config.hnsw.ef_construct, "full_scan_threshold": DEFAULT_POLICY.seal_rows}
+    hnsw = _described_hnsw(config.hnsw) | {"full_scan_threshold": DEFAULT_POLICY.seal_rows}
     description: dict[str, Any] = {
         "params": params,
-        "hnsw_config": hnsw | {"max_indexing_threads": 0, "on_disk": False} | kept.get("hnsw_config", {}),
+        "hnsw_config": hnsw | {"max_indexing_threads": 0, "on_disk": False} | _without_unused(kept.get("hnsw_config", {})),
         "optimizer_config": _OPTIMIZER | kept.get("optimizers_config", {}),
         "wal_config": _WAL | kept.get("wal_config", {}),
         "consistency": config.consistency.value,
@@ -141,6 +147,7 @@ def described(collection: Collection) -> dict[str, Any]:
 
 
 _PARAMS_KEPT = ("on_disk_payload", "read_fan_out_factor", "read_fan_out_delay_ms", "payload", "id_tracker")
+_PLACED = ("payload", "id_tracker")
 _OPTIMIZER = {
     "deleted_threshold": DEFAULT_POLICY.max_dead_share,
     "vacuum_min_vector_number": DEFAULT_POLICY.seal_rows_idle,
@@ -176,21 +183,43 @@ def _vector_params(name: str, params: VectorParamsBody) -> VectorParams:
     return VectorParams(
         params.size,
         params.distance,
-        None if params.hnsw_config is None else _hnsw(params.hnsw_config, HnswConfig()),
+        None if params.hnsw_config is None else _hnsw(f"{_label(name)}.hnsw_config", params.hnsw_config, HnswConfig()),
         params.multivector_config is not None,
         _quantization(f"{_label(name)}.quantization_config", params.quantization_config),
-        _kept(params, params.hints) | _nested("hnsw_config", _kept(params.hnsw_config, _HNSW_KEPT)),
+        _kept(params, ("on_disk",)) | _nested("hnsw_config", _kept(params.hnsw_config, _HNSW_KEPT)),
         params.datatype or Datatype.FLOAT32,
+        _memory(_label(name), params, params.multivector_config is not None),
     )
 
 
-def _sparse_params(body: SparseParamsBody) -> SparseParams:
+def _memory(label: str, body: VectorParamsBody | VectorParamsDiff, multi: bool) -> Memory | None:
+    """The placement of vectors; that of `on_disk` where `memory` is not given. Multi-vectors are in memory in any case."""
+    if body.memory is None and body.on_disk is not None and not multi:
+        return Memory.COLD if body.on_disk else Memory.CACHED
+    return placed(label, body.memory, MULTI_VECTORS if multi else VECTORS)
+
+
+def _check_places(body: CreateCollectionBody | CollectionParamsBody) -> None:
+    if body.payload is not None:
+        placed("payload", body.payload.memory, PAYLOAD)
+    if body.id_tracker is not None:
+        placed("id_tracker", body.id_tracker.memory, ALWAYS_IN_MEMORY)
+
+
+def _check_sparse_place(name: str, body: SparseParamsBody) -> None:
+    if body.index is not None:
+        placed(f"sparse_vectors.{name}.index", body.index.memory, ALWAYS_IN_MEMORY)
+
+
+def _sparse_params(name: str, body: SparseParamsBody) -> SparseParams:
+    _check_sparse_place(name, body)
     return SparseParams(body.modifier == "idf", _kept(body, body.hints))
 
 
 def _changed_sparse(name: str, body: SparseParamsBody, config: CollectionConfig) -> SparseParams:
     if name not in config.sparse_vectors:
         raise BadRequest(f"Wrong input: Not existing vector name error: {name}")
+    _check_sparse_place(name, body)
     params = config.sparse_vectors[name]
     idf = params.idf if body.modifier is None else body.modifier == "idf"
     return SparseParams(idf, _merged(params.kept, _kept(body, body.hints)))
@@ -200,18 +229,23 @@ def _changed_vector(name: str, diff: VectorParamsDiff, config: CollectionConfig)
     if name not in config.vectors:
         raise BadRequest(f"Wrong input: Not existing vector name error: {name}")
     params = config.vectors[name]
-    kept = _kept(diff, diff.hints) | _nested("hnsw_config", _kept(diff.hnsw_config, _HNSW_KEPT))
-    params = msgspec.structs.replace(params, kept=_merged(params.kept, kept))
+    kept = _kept(diff, ("on_disk",)) | _nested("hnsw_config", _kept(diff.hnsw_config, _HNSW_KEPT))
+    memory = _memory(_label(name), diff, params.multi) or params.memory
+    params = msgspec.structs.replace(params, kept=_merged(params.kept, kept), memory=memory)
     if diff.hnsw_config is not None:
-        params = msgspec.structs.replace(params, hnsw=_hnsw(diff.hnsw_config, params.hnsw or config.hnsw))
+        params = msgspec.structs.replace(
+            params, hnsw=_hnsw(f"{_label(name)}.hnsw_config", diff.hnsw_config, params.hnsw or config.hnsw)
+        )
     if diff.quantization_config is not None:
         label = f"vectors.{name}.quantization_config"
         params = msgspec.structs.replace(params, quantization=_changed_quantization(label, diff.quantization_config))
     return params
 
 
-def _hnsw(body: HnswBody | None, default: HnswConfig) -> HnswConfig:
-    given = {} if body is None else {"m": body.m, "ef_construct": body.ef_construct}
+def _hnsw(label: str, body: HnswBody | None, default: HnswConfig) -> HnswConfig:
+    if body is None:
+        return default
+    given = {"m": body.m, "ef_construct": body.ef_construct, "memory": placed(label, body.memory, GRAPH)}
     return msgspec.structs.replace(default, **{name: value for name, value in given.items() if value is not None})
 
 
@@ -224,28 +258,39 @@ def _quantization(label: str, body: QuantizationBody | None) -> Quantization | N
         return None
     match [kind for kind in (body.scalar, body.product, body.binary, body.turbo) if kind is not None]:
         case [ScalarBody() as scalar]:
-            return ScalarQuantization(scalar.quantile, scalar.always_ram)
+            return ScalarQuantization(scalar.quantile, scalar.always_ram, placed(f"{label}.scalar", scalar.memory, GRAPH))
         case [ProductBody() as product]:
-            return ProductQuantization(product.compression, product.always_ram)
+            memory = placed(f"{label}.product", product.memory, GRAPH)
+            return ProductQuantization(product.compression, product.always_ram, memory)
         case [BinaryBody() as binary]:
-            return BinaryQuantization(binary.encoding, binary.query_encoding, binary.always_ram)
+            memory = placed(f"{label}.binary", binary.memory, GRAPH)
+            return BinaryQuantization(binary.encoding, binary.query_encoding, binary.always_ram, memory)
         case [TurboBody() as turbo]:
-            return TurboQuantization(turbo.bits or "bits4", turbo.always_ram)
+            return TurboQuantization(turbo.bits or "bits4", turbo.always_ram, placed(f"{label}.turbo", turbo.memory, GRAPH))
     raise BadRequest(f"{label} needs exactly one of scalar, product, binary, turbo")
 
 
 def _described_vector(params: VectorParams) -> dict[str, Any]:
-    description: dict[str, Any] = {"size": params.size, "distance": params.distance.value} | params.kept
-    description.pop("datatype", None)  # what earlier releases were given, and did not use
+    description: dict[str, Any] = {"size": params.size, "distance": params.distance.value} | _without_unused(params.kept)
     if params.datatype is not Datatype.FLOAT32:
         description["datatype"] = params.datatype.value
+    if params.memory is not None:
+        description["memory"] = params.memory.value
     if params.hnsw is not None:
-        description["hnsw_config"] = {"m": params.hnsw.m, "ef_construct": params.hnsw.ef_construct} | params.kept.get(
-            "hnsw_config", {}
-        )
+        description["hnsw_config"] = _described_hnsw(params.hnsw) | _without_unused(params.kept.get("hnsw_config", {}))
     if params.quantization is not None:
         description["quantization_config"] = _described_quantization(params.quantization)
     return description | ({"multivector_config": {"comparator": "max_sim"}} if params.multi else {})
+
+
+def _without_unused(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the settings that earlier releases kept and did not use, and that would have an effect now."""
+    return {name: value for name, value in kept.items() if name not in ("datatype", "memory")}
+
+
+def _described_hnsw(hnsw: HnswConfig) -> dict[str, Any]:
+    described: dict[str, Any] = {"m": hnsw.m, "ef_construct": hnsw.ef_construct}
+    return described if hnsw.memory is None else described | {"memory": hnsw.memory.value}
 
 
 def _described_sparse(params: SparseParams) -> dict[str, Any]:

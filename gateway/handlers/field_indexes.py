@@ -10,6 +10,7 @@ import msgspec
 
 from gateway.admission.limits import check_index
 from gateway.dialect.bodies import CreateIndexBody, FieldParams
+from gateway.dialect.placements import ALWAYS_IN_MEMORY, placed
 from gateway.http.errors import BadRequest
 from gateway.request import ApiRequest, Response
 from gateway.services import Services
@@ -68,7 +69,7 @@ async def delete_index(request: ApiRequest, response: Response, services: Servic
 
 
 def field_schema(body: CreateIndexBody) -> FieldSchema:
-    """The schema in a request. Raises BadRequest."""
+    """The schema in a request. Raises BadRequest or BoundError."""
     if body.field_schema is None:
         raise BoundError("field_schema: is missing, name a type")
     params = body.field_schema if isinstance(body.field_schema, FieldParams) else FieldParams(body.field_schema)
@@ -83,6 +84,7 @@ def field_schema(body: CreateIndexBody) -> FieldSchema:
         raise BoundError(f"field_schema.{error}")
     if params.lookup is False and params.range is False:
         raise BoundError("field_schema.lookup: is false, and range too: at least one must be true")
+    placed("field_schema", params.memory, ALWAYS_IN_MEMORY)
     return FieldSchema(**given)
 
 

@@ -26,6 +26,7 @@ from shard.ranking.rankings import ById, Nearest, OrderBy, Ranking, Sample, Sear
 from shard.store import NO_ROW
 from shard.vectors.graph import CodeUse
 from shard.vectors.index import RowSet, ScoredRows, VectorView, closest
+from shard.vectors.multi import MultiView
 from shard.vectors.segments import DenseView
 from shard.view import ROWS_PER_STEP, ShardView
 
@@ -61,7 +62,7 @@ class RankedRows(NamedTuple):
 class Plan(NamedTuple):
     """The method of a search by one vector, and its cost in floats of a scan."""
 
-    method: Literal["scan", "graph"]
+    method: Literal["scan", "graph", "codes"]
     floats: int
 
 
@@ -84,7 +85,10 @@ def _timed(steps: Steps, facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def planned(index: VectorView, by: Nearest, limit: int, params: SearchParams, rows: RowSet | None) -> Plan:
     """The plan of a search of `rows`, or of all."""
     size = index.size() if rows is None else len(rows)
-    if params.exact or params.ignore_codes or not isinstance(index, DenseView) or (rows is not None and size <= EXACT_BELOW):
+    exact = params.exact or params.ignore_codes or (rows is not None and size <= EXACT_BELOW)
+    if isinstance(index, MultiView) and index.is_coded and not exact:
+        return Plan("codes", index.search_floats(by.vector))
+    if exact or not isinstance(index, DenseView):
         return Plan("scan", index.scan_floats(by.vector, rows))
     return Plan("graph", WALK_COST * index.search_floats(limit, params.ef, _use(params)))
 
@@ -185,13 +189,16 @@ def _nearest(
         facts["plan"] = plan.method
         if plan.method == "scan":
             return index.scan(by.vector, limit, rows, deadline), False
-        assert isinstance(index, DenseView)
         use = _use(params)
-        if steps is not None:
-            facts["ef"] = index.widths(wide, params.ef, rows, use)
-        candidates = index.search(by.vector, wide, params.ef, rows, use)
+        if isinstance(index, MultiView):
+            candidates = index.search(by.vector, wide, None, rows, use, deadline)
+        else:
+            assert isinstance(index, DenseView)
+            if steps is not None:
+                facts["ef"] = index.widths(wide, params.ef, rows, use)
+            candidates = index.search(by.vector, wide, params.ef, rows, use)
         if len(candidates.rows) < min(wide, size):
-            facts["plan"] = "graph, then scan"
+            facts["plan"] = f"{plan.method}, then scan"
             return index.scan(by.vector, limit, rows, deadline), False
         return candidates, True
 

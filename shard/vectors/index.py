@@ -201,13 +201,13 @@ class InMemory(ABC):
     def segments(self) -> SegmentList:
         return SegmentList([SegmentInfo("memory", self._count - self._dead)])
 
-    def plan(self, idle: bool) -> None:
+    def plan(self, idle: bool) -> Any | None:
         return None
 
     def store_waiting(self) -> None:
         return
 
-    def run(self, build: None) -> None:
+    def run(self, build: Any) -> None:
         return
 
     def abandon(self) -> None:

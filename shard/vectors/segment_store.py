@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from journal.records import Vectors
 from shard.files import sync
-from shard.vectors.graph import FlatCodes, Graph
+from shard.vectors.graph import FlatCodes, Graph, read_ahead
 from shard.vectors.index import Rows
 
 _FILE_ERRORS = (OSError, ValueError, RuntimeError, EOFError, msgspec.MsgspecError)
@@ -55,9 +55,13 @@ class StoredSegment(NamedTuple):
 
 
 class SegmentStore:
-    """Segments in folders `<name>` below `folder`. Names sort in the order of creation. Thread-safe."""
+    """Segments in folders `<name>` below `folder`. Names sort in the order of creation. Thread-safe.
 
-    def __init__(self, folder: Path) -> None:
+    `cached`: the vectors of a segment are read into the page cache when it is opened.
+    """
+
+    def __init__(self, folder: Path, cached: bool = False) -> None:
+        self.cached = cached
         self._folder = folder
         self._naming = threading.Lock()
 
@@ -75,6 +79,8 @@ class SegmentStore:
             if sum(size for size, _ in sums.values()) <= CHECKED_AT_ONCE_BYTES:
                 self.check(name)
             index = (FlatCodes if name.endswith(_WAITING) else Graph).read(folder)
+            if self.cached:
+                read_ahead(folder / "vectors.npy")
             segment = StoredSegment(name, _mapped(folder / "rows.npy"), _mapped(folder / "vectors.npy"), index)
         except _FILE_ERRORS as error:
             raise DamagedSegment(f"{folder}: {error}") from error

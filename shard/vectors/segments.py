@@ -543,12 +543,15 @@ class DenseIndex:
         segments = [view.segment for view in self.view.segments]
         stored, others = [s for s in segments if s.name], [s for s in segments if not s.name]
         graphs = [segment.graph for segment in stored if segment.graph is not None]
+        mapped, pinned = ([graph for graph in graphs if graph.spec.is_pinned is wanted] for wanted in (False, True))
         orders = [segment.by_row for segment in stored if segment.by_row is not None]
         return {
             "growing": sum(segment.vectors.nbytes + segment.rows.nbytes for segment in others),
             "mapped_vectors": sum(segment.vectors.nbytes for segment in stored),
-            "mapped_codes": sum(graph.code_bytes() for graph in graphs),
-            "mapped_links": sum(graph.link_bytes() for graph in graphs),
+            "mapped_codes": sum(graph.code_bytes() for graph in mapped),
+            "mapped_links": sum(graph.link_bytes() for graph in mapped),
+            "pinned_codes": sum(graph.code_bytes() for graph in pinned),
+            "pinned_links": sum(graph.link_bytes() for graph in pinned),
             "mapped_rows": sum(segment.rows.nbytes for segment in stored),
             "rows": sum(order.rows.nbytes + order.local_ids.nbytes for order in orders),
         }

@@ -1,4 +1,4 @@
-"""`?explain=true` tells how wide the graphs were searched (V11)."""
+"""`?explain=true` tells what was searched, and how wide the graphs (V11)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from catalog.collection import Collection, CollectionConfig, Distance, VectorParams
+from catalog.collection import Collection, CollectionConfig, Distance, TurboQuantization, VectorParams
 from journal.hlc import stamp_at
 from journal.ids import encode_id
 from journal.log import Entry, TopicPartition
@@ -38,4 +38,30 @@ def test_explain_tells_the_width_that_was_used(tmp_path: Path, params: SearchPar
     now(search(pinned([shard]), Stage(Nearest("", np.ones(8, np.float32)), 10, params=params), steps))
     (step,) = [step for step in steps if step["step"] == "search"]
     assert (step["plan"], step["ef"]) == ("graph", [ef])
+    shard.close()
+
+
+@pytest.mark.parametrize(
+    ("params", "plan"),
+    [
+        (SearchParams(), "codes"),
+        (SearchParams(exact=True), "scan"),
+        (SearchParams(ignore_codes=True), "scan"),
+    ],
+)
+def test_codes_of_multi_vectors_are_searched_unless_the_search_is_exact(tmp_path: Path, params: SearchParams, plan: str) -> None:
+    """All plans give the same scores; a filter with few matches compares these."""
+    config = CollectionConfig({"": VectorParams(8, Distance.COSINE, multi=True)}, quantization=TurboQuantization())
+    shard = Shard(tmp_path, Collection("c", 0, config, [[0 for _ in TIERS]]), 0, TOPICS, Limits(), lambda task: task())
+    vectors = list(np.random.default_rng(1).standard_normal((1_000, 2, 8), np.float32))
+    operation = Upsert([encode_id(number) for number in range(1_000)], [VectorColumn.of_each("", vectors)], [b"{}"] * 1_000)
+    shard.apply([(Entry(HOME, 0, 1000, None, b"", ()), Record(stamp_at(1000), operation, 0))])
+    shard.tend(idle=True)
+    steps: Steps = []
+    query = vectors[7] / np.linalg.norm(vectors[7], axis=1, keepdims=True)
+    found = now(search(pinned([shard]), Stage(Nearest("", query), 10, params=params), steps))
+    (step,) = [step for step in steps if step["step"] == "search"]
+    assert step["plan"] == plan
+    assert found.ids[0] == encode_id(7)
+    assert found.scores[0] == pytest.approx(2, abs=1e-5)
     shard.close()

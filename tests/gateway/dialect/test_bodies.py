@@ -161,7 +161,7 @@ def test_what_changes_nothing_is_named(http: httpx.Client) -> None:
         return set(response.headers.get("x-vecraft-ignored", "").split(", "))
 
     path = f"/collections/hints-{uuid4().hex[:8]}"
-    assert ignored(http.put(path, json=CREATED)) == {"on_disk", "payload_m", "index", "always_ram", "optimizers_config"}
+    assert ignored(http.put(path, json=CREATED)) == {"payload_m", "index", "optimizers_config"}
     index = {"field_name": "t", "field_schema": {"type": "keyword", "is_tenant": True}}
     assert ignored(http.put(f"{path}/index", json=index)) == {"is_tenant"}
     query = {"query": [1, 2, 3, 4], "using": "x", "params": {"exact": True, "indexed_only": True}}

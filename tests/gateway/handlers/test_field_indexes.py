@@ -15,7 +15,7 @@ SCHEMAS = [
     {"type": "keyword", "is_tenant": True, "on_disk": True, "prefix": True},
     {"type": "integer", "lookup": True, "range": False, "is_principal": True},
     {"type": "float", "is_principal": False, "enable_hnsw": False},
-    {"type": "datetime", "is_principal": True, "memory": "cold"},
+    {"type": "datetime", "is_principal": True, "memory": "pinned"},
     {"type": "uuid", "is_tenant": True},
     {"type": "bool", "on_disk": False},
     {"type": "geo", "on_disk": True},

@@ -174,7 +174,7 @@ def test_files_of_another_datatype_are_not_taken(tmp_path: Path) -> None:
 def test_multi_vectors_are_stored_and_scored_alike(datatype: Datatype, distance: Distance) -> None:
     encoding = Encoding(datatype, distance, 24)
     vectors, query = written(24, 3 * COUNT), written(25, 2)[:, :24]
-    index = MultiIndex(distance, 24, datatype)
+    index = MultiIndex(distance, 24, GraphSpec(datatype=datatype))
     index.add(np.arange(COUNT), np.split(encoding.encode(vectors), COUNT))
     index.publish()
     assert index._vectors.nbytes == len(index._vectors) * encoding.dtype.itemsize * encoding.width
