@@ -151,7 +151,7 @@ def empty(path: Path) -> None:
 
 
 WAYS: list[Callable[[Path], None]] = [flip, cut, empty, Path.unlink]
-KINDS = ["*.sst", "*.log", "MANIFEST-*", "CURRENT", "IDENTITY", "OPTIONS-*", "rocksdict-config.json"]
+KINDS = ["*.sst", "*.log", "MANIFEST-*", "CURRENT", "IDENTITY", "rocksdict-config.json"]
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
@@ -214,7 +214,7 @@ def test_missing_logs_of_the_state_are_not_served_as_if_nothing_had_happened(
     node.replayer.open()
     for number in range(3):  # a new write-ahead log each time, which the rows need
         (shard,) = node.shards.of(0)
-        shard.store._tables["meta"].flush()
+        shard.store._tables["default"].flush()
         node.write("c", range(COUNT + number, COUNT + number + 1))
         node.settle()
     expected = node.all()
