@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gateway.admission.budget import Budget
+from gateway.admission.descriptors import Descriptors
 from gateway.admission.strict_mode import Rates
 from gateway.decided import DecidedWrites
 from gateway.health import Health
@@ -54,6 +55,7 @@ class NodeState:
     ingest: Ingest
     shards: Shards
     budget: Budget
+    descriptors: Descriptors
     data_dir: Path
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     stopping: threading.Event = field(default_factory=threading.Event)

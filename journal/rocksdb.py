@@ -8,6 +8,9 @@ from tempfile import TemporaryDirectory
 
 from rocksdict import Options, Rdict, Snapshot
 
+MAX_OPEN_FILES = 256
+"""Files with data that one database keeps open, some 16 GB of it. Others are opened when they are read."""
+
 _OPTIONS_FILE = """\
 [Version]
   rocksdb_version=9.8.4
@@ -31,6 +34,8 @@ def base_options() -> Options:
         options, _ = Options.load_latest(folder)
     options.create_if_missing(True)
     options.set_keep_log_file_num(2)
+    options.set_max_open_files(MAX_OPEN_FILES)
+    options.set_table_cache_num_shard_bits(2)  # so few files would be spread unevenly over the default of 64 shards
     return options
 
 

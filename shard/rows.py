@@ -1,8 +1,8 @@
 """The id and version of each row, in memory: every hit needs them, and a read from RocksDB can take longer than the search.
 
 Rows are stored in chunks of bytes, copy-on-write: new rows are written to parts of a chunk that no view reads yet, and a chunk is
-copied before a version in it changes. So views never change. A chunk begins small and is copied into one of twice the size when it
-is full, so that a shard of a few points takes little memory.
+copied before a version in it changes. So views never change. A chunk begins small, since most shards may have few points, and is
+copied into a larger one when it is full.
 """
 
 from __future__ import annotations

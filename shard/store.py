@@ -405,7 +405,8 @@ class StoreView:
 
     def find(self, point_ids: Iterable[bytes]) -> list[Row]:
         """The live points among these ids, in their order."""
-        numbers = [_decode_point(data).row for point_id in point_ids if (data := _get(self._state, _POINT + point_id)) is not None]
+        found = (_get(self._state, _POINT + point_id) for point_id in point_ids)
+        numbers = [_decode_point(data).row for data in found if data is not None]
         return self.rows(number for number in numbers if number != NO_ROW)
 
     def rows(self, numbers: Iterable[int]) -> list[Row]:
