@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-PEERS, SCALING = "Beside its peers", "As it grows"
+PEERS, SCALING, COLLECTIONS = "Beside its peers", "As it grows", "Many collections"
 """Titles of the sections, in order."""
 
 _HEAD = """# Benchmarks
 
-Written by `python -m bench --write` and `python -m bench scaling --write`; nothing here is typed by hand. Higher is better
-where a line says ↑, lower where it says ↓.
+Written by `python -m bench`, `python -m bench scaling` and `python -m bench collections` with `--write`; nothing here is typed by
+hand. Higher is better where a line says ↑, lower where it says ↓.
 """
 
 
@@ -19,7 +19,7 @@ def write(file: Path, title: str, text: str) -> None:
     """Replaces one section of the file; keeps the others."""
     sections = _sections(file.read_text()) if file.exists() else {}
     sections[title] = text.strip()
-    parts = [f"## {title}\n\n{sections[title]}\n" for title in (PEERS, SCALING) if title in sections]
+    parts = [f"## {title}\n\n{sections[title]}\n" for title in (PEERS, SCALING, COLLECTIONS) if title in sections]
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("\n".join([_HEAD, *parts]))
 

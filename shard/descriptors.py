@@ -12,9 +12,9 @@ import resource
 import sys
 
 PER_SHARD = 12
-"""What a small shard takes at most; nine after a start, eleven until then. RocksDB keeps open its own log, the lock, the manifest,
-the write-ahead log, two folders (four when they are new), and a file of each family. A full segment takes two more, and growing
-data up to `journal.rocksdb.MAX_OPEN_FILES`."""
+"""What a small shard takes at most; mostly nine to eleven. RocksDB keeps its own log, the lock, the manifest, the write-ahead
+log, two folders (four when they are new), and files of each family open. A full segment takes two more, and growing data up to
+`journal.rocksdb.MAX_OPEN_FILES`."""
 
 SPARE_SHARE = 0.05
 MIN_SPARE = 32
