@@ -12,8 +12,8 @@ import resource
 import sys
 
 PER_SHARD = 12
-"""What a small shard takes at most; mostly nine to eleven. RocksDB keeps its own log, the lock, the manifest, the write-ahead
-log, two folders (four when they are new), and files of each family open. A full segment takes two more, and growing data up to
+"""What a small shard takes at most. RocksDB keeps its own log, the lock, the manifest, the write-ahead log and two folders open,
+four when they are new; then come files of each family. A full segment takes two more, and growing data up to
 `journal.rocksdb.MAX_OPEN_FILES`."""
 
 SPARE_SHARE = 0.05

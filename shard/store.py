@@ -56,6 +56,14 @@ MAX_WAL_BYTES = 64 << 20
 flushed its part of it; without this bound the logs can grow to four times all write buffers before a rarely written family
 flushes."""
 
+SMALL_BYTES = 4 << 20
+"""Up to this much memory of rows, which each family takes by the megabyte, stays in the write-ahead log when a store is closed.
+Writing the rows to files would take longer than reading the log at the next start, and these files need descriptors."""
+
+MAX_LOGS = 8
+"""The bound of write-ahead logs that are kept when a store is opened. Each start begins a new one."""
+
+_UNWRITTEN = "rocksdb.cur-size-all-mem-tables"
 _FAMILIES = ("default", "rows", "vectors")
 _NEXT_ROW, _ALIVE = b"row", b"alive"
 _POINT, _HISTORY, _BATCH, _TOUCHED_FROM, _UNSETTLED = b"i", b"h", b"b", b"from", b"u"
@@ -223,6 +231,9 @@ class Store:
         self._state: Any = self._tables["default"]
         self._rows: Any = self._tables["rows"]
         self._vectors: Any = self._tables["vectors"]
+        if len(glob("*.log", root_dir=path)) > MAX_LOGS:
+            for table in self._tables.values():
+                table.flush()
 
     def write(self, changes: Changes) -> None:
         """Writes all changes atomically. Not synced: what is lost in a power loss is replayed from the log."""
@@ -386,11 +397,17 @@ class Store:
 
         Errors are logged: what cannot be written, for example because the disk is full, is replayed from the log.
         """
+        try:
+            if sum(table.property_int_value(_UNWRITTEN) or 0 for table in self._tables.values()) <= SMALL_BYTES:
+                self._db.cancel_all_background(True)  # so that closing does not write them to files
+        except Exception as error:  # RocksDB's errors have no class of their own
+            log.warning("closing %s: %s", self._path, error)
         for handle in (*self._tables.values(), self._db):
             try:
                 handle.close()
-            except Exception as error:  # RocksDB's errors have no class of their own
-                log.warning("closing %s: %s", self._path, error)
+            except Exception as error:
+                if not str(error).startswith("Shutdown in progress"):
+                    log.warning("closing %s: %s", self._path, error)
         self.families.clear()
 
 
@@ -486,7 +503,7 @@ def _options(cache: Cache, write_buffer_bytes: int, max_wal_bytes: int) -> Optio
     table = BlockBasedOptions()
     table.set_block_cache(cache)
     table.set_bloom_filter(10, False)
-    options = base_options()
+    options = base_options(keeps_logs=True)
     options.create_missing_column_families(True)
     options.set_block_based_table_factory(table)
     options.set_write_buffer_size(write_buffer_bytes)

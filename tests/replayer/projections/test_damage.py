@@ -237,6 +237,33 @@ def test_missing_logs_of_the_state_are_not_served_as_if_nothing_had_happened(
         node.close()
 
 
+def test_an_older_log_of_the_state_may_be_damaged(folder: Path, killed: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
+    """I3: the logs of several starts are kept. What comes after the damage is replayed, also when the node is killed again."""
+    for number in range(3):
+        node = Kept(folder)
+        node.replayer.open()
+        node.settle()
+        node.heal()
+        node.write("c", range(COUNT + 10 * number, COUNT + 10 * (number + 1)))
+        node.settle()
+        expected = node.all()
+        assert len(expected["c"]) == COUNT + 10 * (number + 1)
+        folder = tmp_path / f"killed{number}"
+        copy_alive(tmp_path / "node" if number == 0 else tmp_path / f"killed{number - 1}", folder)
+        node.close()
+        logs = sorted((folder / "state" / "0" / "0" / "rows").glob("*.log"))
+        assert len(logs) > 1
+        flip(logs[0])
+    node = Kept(folder)
+    try:
+        node.replayer.open()
+        node.settle()
+        node.heal()
+        assert node.all() == expected
+    finally:
+        node.close()
+
+
 def test_a_log_whose_end_is_lost_is_not_accepted_in_silence(folder: Path, killed: tuple[Path, dict[str, object]]) -> None:
     """I2: the state still has what the log has lost. It is kept, nothing is served from it, and no offset is given out twice."""
     (folder / "log" / "ends").unlink()
