@@ -30,7 +30,7 @@ _DAMAGE = ("Corruption:", "IO error: No such file")
 def base_options(keeps_logs: bool = False) -> Options:
     """Options for raw bytes, with `create_if_missing`, under which missing write-ahead logs are an error when opening.
 
-    `keeps_logs`: what is read from write-ahead logs when opening stays in them, until memory is full. Else it is written to files.
+    `keeps_logs`: what is read from write-ahead logs when opening stays in them until memory is full, and is not written to files.
     """
     with TemporaryDirectory() as folder:
         (Path(folder) / "OPTIONS-000001").write_text(_OPTIONS_FILE.format(keeps_logs=str(keeps_logs).lower()))
