@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 import pytest
 
-from bench import document, kafka, scaling
+from bench import collections, document, kafka, scaling
 from bench.__main__ import main
 from bench.client import in_threads
 from bench.data import NOISE, Clusters, Filter, Fresh, K, complete, generate, recall, truth_of
@@ -48,6 +48,17 @@ def test_a_small_run_reports_every_figure(
     assert float(lines["recall@10 with ties"][2]) > 0.9
     assert "repeated queries (cache hits), 4 clients" in lines
     assert "= the replay, one after the other" in lines
+
+
+@pytest.mark.slow
+def test_a_small_run_of_many_collections_reports_every_figure(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "benchmarks.md"
+    assert main(["collections", "--numbers", "2", "--idle-seconds", "0.1", "--write", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert f"## {document.COLLECTIONS}\n\n{out.strip()}" in file.read_text()
+    figures = {cells[0]: cells[2] for line in out.splitlines() if len(cells := _cells(line)) == 3}
+    for row in collections.ROWS:
+        assert float(figures[row.label].replace(",", "")) >= 0, row.label
 
 
 def _cells(line: str) -> list[str]:
