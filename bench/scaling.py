@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -198,21 +198,26 @@ def _searches(target: VecraftServer, clusters: Clusters, truths: Truths, seconds
 
 def render(figures: dict[int, Figures], notes: Sequence[str]) -> str:
     """The report as Markdown, without a title."""
-    sizes = list(figures)
     conditions = [
         f"data: generated, overlapping clusters of about 100 vectors, {DIMENSIONS} dimensions; an empty database for each size",
         description(),
         f"1 client; k = {K}; no timed search repeats a query (noise of {NOISE:g}); recall over {QUERIES} queries, exact truth",
         *notes,
     ]
+    return "\n".join([*(f"- {line}" for line in conditions), "", *growth_table(ROWS, figures)])
+
+
+def growth_table(rows: Sequence[Row], figures: Mapping[int, Figures]) -> list[str]:
+    """The lines of a table of the figures by size, and of their growth from each size to the next."""
+    sizes = list(figures)
     steps = list(pairwise(sizes))
     head = ["", "", *(f"{size:,}" for size in sizes), *(f"{more:,} / {less:,}" for less, more in steps)]
     body = []
-    for row in ROWS:
+    for row in rows:
         values = [figures[size].get(row.key) for size in sizes]
         growth = [_growth(figures[less].get(row.key), figures[more].get(row.key)) for less, more in steps]
         body.append([row.label, f"{row.unit} {row.better}".strip(), *map(number, values), *growth])
-    return "\n".join([*(f"- {line}" for line in conditions), "", *table(head, body)])
+    return table(head, body)
 
 
 def _growth(less: float | None, more: float | None) -> str:

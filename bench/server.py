@@ -44,6 +44,11 @@ class ServerProcess(Watched):
     def output(self) -> str:
         return self._log.read_text(errors="replace")
 
+    def kill(self) -> None:
+        """Ends it with SIGKILL."""
+        self._process.kill()
+        self._process.wait()
+
     def stop(self) -> None:
         self._process.terminate()
         try:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from catalog.collection import Collection
 from catalog.ingest import IngestSource
 from gateway.admission.budget import Budget
+from gateway.admission.descriptors import Descriptors
 from gateway.admission.strict_mode import Rates
 from gateway.decided import DecidedWrites
 from gateway.durations import AnswerTimes
@@ -59,6 +60,7 @@ class NodeState:
     ingest: IngestSources
     shards: Shards
     budget: Budget
+    descriptors: Descriptors
     data_dir: Path
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     stopping: threading.Event = field(default_factory=threading.Event)

@@ -8,29 +8,38 @@ from tempfile import TemporaryDirectory
 
 from rocksdict import Options, Rdict, Snapshot
 
+MAX_OPEN_FILES = 256
+"""Files with data that one database keeps open, some 16 GB of it. Others are opened when they are read."""
+
 _OPTIONS_FILE = """\
 [Version]
   rocksdb_version=9.8.4
   options_file_version=1.1
 [DBOptions]
   track_and_verify_wals_in_manifest=true
+  avoid_flush_during_recovery={keeps_logs}
 [CFOptions "default"]
 [TableOptions/BlockBasedTable "default"]
 """
-"""rocksdict has no method for this option, but it reads RocksDB's option files. Without it, RocksDB opens as if nothing had
-happened when write-ahead logs are missing."""
+"""rocksdict has no methods for these options, but it reads RocksDB's option files. Without the first, RocksDB opens as if nothing
+had happened when write-ahead logs are missing."""
 
 _DAMAGE = ("Corruption:", "IO error: No such file")
 
 
-def base_options() -> Options:
-    """Options for raw bytes, with `create_if_missing`, under which missing write-ahead logs are an error when opening."""
+def base_options(keeps_logs: bool = False) -> Options:
+    """Options for raw bytes, with `create_if_missing`, under which missing write-ahead logs are an error when opening.
+
+    `keeps_logs`: what is read from write-ahead logs when opening stays in them until memory is full, and is not written to files.
+    """
     with TemporaryDirectory() as folder:
-        (Path(folder) / "OPTIONS-000001").write_text(_OPTIONS_FILE)
+        (Path(folder) / "OPTIONS-000001").write_text(_OPTIONS_FILE.format(keeps_logs=str(keeps_logs).lower()))
         (Path(folder) / "rocksdict-config.json").write_text('{"raw_mode": true, "prefix_extractors": {}}')
         options, _ = Options.load_latest(folder)
     options.create_if_missing(True)
     options.set_keep_log_file_num(2)
+    options.set_max_open_files(MAX_OPEN_FILES)
+    options.set_table_cache_num_shard_bits(2)  # so few files would be spread unevenly over the default of 64 shards
     return options
 
 

@@ -25,6 +25,7 @@ from pyroaring import BitMap
 
 from payload.schema import FieldSchema
 from shard.checkpoint_file import AliveRows, Damaged, FieldRows, Head, Part, RowChunk, read, write
+from shard.descriptors import is_shortage
 from shard.files import sync
 from shard.payload_index import FieldIndex, index_payload
 from shard.rows import RowTable
@@ -115,6 +116,8 @@ class Checkpoint:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, IndexError, msgspec.MsgspecError) as error:
+            if is_shortage(error):
+                raise
             log.warning("the checkpoint %s is not used, all rows are read: %s", self._path, error)
             self._path.unlink()
             sync(self._path.parent)

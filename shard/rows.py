@@ -1,7 +1,8 @@
 """The id and version of each row, in memory: every hit needs them, and a read from RocksDB can take longer than the search.
 
 Rows are stored in chunks of bytes, copy-on-write: new rows are written to parts of a chunk that no view reads yet, and a chunk is
-copied before a version in it changes. So views never change.
+copied before a version in it changes. So views never change. A chunk begins small, since most shards may have few points, and is
+copied into a larger one when it is full.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from pyroaring import BitMap
 from journal.stamps import Version
 
 CHUNK_ROWS = 1 << 14
+FIRST_ROWS = 1 << 6
+"""The size of a new chunk; a power of two, as CHUNK_ROWS."""
+
 SHORT_ID_BYTES = 17
 """The size of numbers and UUIDs; longer ids are read from RocksDB."""
 
@@ -62,7 +66,7 @@ class RowsView:
         """The first bytes of ids in a chunk, as numbers in the order of the ids; zero for long ids."""
         chunk = self._chunks[number]
         assert chunk is not None, "a row that is alive is in a chunk"
-        table = np.frombuffer(chunk, np.uint8).reshape(CHUNK_ROWS, _ROW_BYTES)
+        table = np.frombuffer(chunk, np.uint8).reshape(-1, _ROW_BYTES)
         heads: NDArray[np.uint64] = np.ascontiguousarray(table[at, _ID_AT : _ID_AT + 8]).view(">u8").ravel().astype(np.uint64)
         return np.where(table[at, _ID_AT - 1] > 0, heads + np.uint64(1), np.uint64(0))
 
@@ -87,13 +91,12 @@ class RowTable:
 
     def put(self, row: int, id_: bytes, version: Version) -> None:
         """Adds a row; its number must be above all others."""
-        number = row // CHUNK_ROWS
+        number, at = row // CHUNK_ROWS, row % CHUNK_ROWS * _ROW_BYTES
         self._make_room(number)
         chunk = self._chunks[number]
-        if chunk is None:
-            chunk = self._chunks[number] = bytearray(CHUNK_ROWS * _ROW_BYTES)
+        if chunk is None or at >= len(chunk):
+            chunk = self._chunks[number] = _grown(chunk or bytearray(), at + _ROW_BYTES)
         shown = id_ if len(id_) <= SHORT_ID_BYTES else b""
-        at = row % CHUNK_ROWS * _ROW_BYTES
         chunk[at : at + _ID_AT + len(shown)] = _HEAD.pack(version, len(shown)) + shown
         self._alive[number] += 1
 
@@ -119,7 +122,7 @@ class RowTable:
 
     def restore(self, number: int, chunk: bytearray) -> None:
         """Adds a chunk from a checkpoint; after all chunks, call `keep`. Raises ValueError for a wrong size."""
-        if len(chunk) != CHUNK_ROWS * _ROW_BYTES:
+        if not 0 < len(chunk) <= CHUNK_ROWS * _ROW_BYTES or len(chunk) % _ROW_BYTES:
             raise ValueError(f"a chunk of {len(chunk)} bytes")
         self._make_room(number)
         self._chunks[number] = chunk
@@ -141,3 +144,13 @@ class RowTable:
         while number >= len(self._chunks):
             self._chunks.append(None)
             self._alive.append(0)
+
+
+def _grown(chunk: bytearray, least_bytes: int) -> bytearray:
+    """A copy of a chunk with at least that size."""
+    size = FIRST_ROWS * _ROW_BYTES
+    while size < least_bytes:
+        size *= 2
+    grown = bytearray(size)
+    grown[: len(chunk)] = chunk
+    return grown

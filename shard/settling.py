@@ -70,12 +70,12 @@ class Settling:
 
     def _settle(self, due: list[tuple[Version, bytes]]) -> None:
         store = self._shard.store
-        changes = Changes(store)
+        changes, history = Changes(store), store.history_keys(point_id for _, point_id in due)
         for version, point_id in due:
             point, row = store.point(point_id)
             if max(point.version(), point.decided) > version:  # it waits a second time, for its later version
                 changes.delete_unsettled(version, point_id)
             else:
-                changes.put_settled(version, point_id, point, row)
+                changes.put_settled(version, point_id, point, row, history[point_id])
         store.write(changes)
         self.waiting -= len(due)

@@ -21,6 +21,7 @@ from journal.rocksdb import is_damage
 from journal.statistics import of_rocksdb
 from journal.topics import Topics
 from shard.batch import Limits
+from shard.descriptors import OutOfDescriptors, check_room
 from shard.shard import Background, Shard
 from shard.vectors.segment_policy import DEFAULT_POLICY, SegmentPolicy
 
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 _IDENTITY = "identity"
 """A file that names the log and the collection: after a log is restored or replaced, an id may mean another collection."""
 
-STATE_FORMAT = 3
+STATE_FORMAT = 4
 """What is stored in another format is removed, and replayed from the log."""
 
 FIRST_DELAY_S = 1.0
@@ -214,6 +215,7 @@ class Shards:
 
     def _opened(self, collection: Collection, number: int, failures: int) -> Shard | Quarantine:
         try:
+            check_room()
             self._claim_folder(collection)
             return self._new_shard(collection, number)
         except Exception as error:  # RocksDB's errors have no class of their own
@@ -265,12 +267,16 @@ _UNREADABLE = (ValueError, LookupError, msgspec.MsgspecError)
 """Raised when what is stored makes no sense."""
 
 
+_PLAIN = (LogFault, OutOfDescriptors)
+"""Errors whose text says all."""
+
+
 def _quarantine(collection: Collection, number: int, error: Exception, failures: int, remedy: Remedy) -> Quarantine:
-    what = "" if isinstance(error, LogFault) or is_damage(error) else f"{type(error).__name__}: "
+    what = "" if isinstance(error, _PLAIN) or is_damage(error) else f"{type(error).__name__}: "
     quarantine = Quarantine(collection.name, number, f"{what}{error}"[:MAX_REASON_CHARS], failures + 1, remedy)
     is_first = failures == 0
     level = logging.ERROR if is_first else logging.DEBUG  # once when it begins, not at each attempt
-    trace = is_first and not isinstance(error, LogFault)
+    trace = is_first and not isinstance(error, _PLAIN)
     text = "shard %d of collection %s is in quarantine, %s: %s"
     log.log(level, text, number, collection.name, remedy.value, quarantine.reason, exc_info=trace)
     _forget_frames(error)

@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 import pytest
 
-from bench import datatypes, document, kafka, scaling
+from bench import collections, datatypes, document, kafka, scaling
 from bench.__main__ import main
 from bench.client import in_threads
 from bench.data import NOISE, Clusters, Filter, Fresh, K, complete, generate, recall, truth_of
@@ -64,6 +64,17 @@ def test_every_datatype_says_what_it_takes(
     assert [cells[1] for cells in lines if cells[0] == "float16"] == ["768", "768"]
     assert [cells[1] for cells in lines if cells[0] == "uint8"] == ["384", "384"]
     assert all(float(cells[5]) > 0.9 for cells in lines if cells[0] == "float16")
+
+
+@pytest.mark.slow
+def test_a_small_run_of_many_collections_reports_every_figure(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "benchmarks.md"
+    assert main(["collections", "--numbers", "2", "--idle-seconds", "0.1", "--write", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert f"## {document.COLLECTIONS}\n\n{out.strip()}" in file.read_text()
+    figures = {cells[0]: cells[2] for line in out.splitlines() if len(cells := _cells(line)) == 3}
+    for row in collections.ROWS:
+        assert float(figures[row.label].replace(",", "")) >= 0, row.label
 
 
 def _cells(line: str) -> list[str]:

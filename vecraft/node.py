@@ -18,7 +18,7 @@ import uvloop
 
 from gateway.closing import keep_closing
 from gateway.http.app import create_app
-from gateway.http.connection import KEEP_ALIVE_S, RESERVED_CONNECTIONS, Connection, Door
+from gateway.http.connection import KEEP_ALIVE_S, Connection, Door, connections_of_loop
 from gateway.reads import MakeReplica, local_replica
 from gateway.services import Services
 from vecraft.heap import keep_heap_small
@@ -33,8 +33,6 @@ STOP_WITHIN_S = 9.0
 """Then the process ends, whatever still runs. It loses as much as by SIGKILL: nothing that was acknowledged."""
 PROGRESS_EVERY_S = 2.0
 READY_CHECK_S = 0.05
-MAX_CONNECTIONS = 1000
-"""Connections of one event loop."""
 SWITCH_INTERVAL_S = 0.0005
 """With Python's default of 5 ms, a search would wait that long for the replay thread."""
 
@@ -169,10 +167,12 @@ class ServingThread:
 
 def _server_config(services: Services, loops: int) -> uvicorn.Config:
     """The configuration of one of `loops` event loops."""
+    door = Door(connections_of_loop(loops))
+    services.node.descriptors.doors.append(door)
     return uvicorn.Config(
         create_app(services),
         loop="none",
-        http=partial(Connection, Door(connections_of_loop(loops))),  # type: ignore[arg-type]
+        http=partial(Connection, door),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
         log_config=None,
@@ -181,12 +181,6 @@ def _server_config(services: Services, loops: int) -> uvicorn.Config:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=DRAIN_S,
     )
-
-
-def connections_of_loop(loops: int) -> int:
-    """The bound of connections of each of `loops` event loops. Half of the process's file descriptors are left to storage."""
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(1, min(MAX_CONNECTIONS, files // 2 // loops - RESERVED_CONNECTIONS))
 
 
 def _bound_socket(host: str, port: int) -> socket.socket:

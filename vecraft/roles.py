@@ -16,10 +16,12 @@ from pathlib import Path
 
 from catalog.ingest import IngestSource
 from gateway.admission.budget import budget_of
+from gateway.admission.descriptors import Descriptors
 from gateway.barriers import Barriers
 from gateway.decided import DecidedWrites
 from gateway.dialect.bulk_parser import BulkParser
 from gateway.health import Health
+from gateway.http.connection import RESERVED_CONNECTIONS, connections_of_loop
 from gateway.inference.models import Models, NoModels, models_in
 from gateway.inference.service import Inference
 from gateway.reads import MakeReplica, ReadService, ReadTimeouts
@@ -150,6 +152,7 @@ class Roles:
     def _gateway(self, settings: Settings, make_replica: MakeReplica) -> Services:
         executor = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="pool")
         budget = budget_of(settings.memory_budget_mb, trim_heap)
+        loops = settings.serving_threads
         gate = Gate(self.journal, self.topics, self.replayer.applied, settings.read_timeout_s)
         node = NodeState(
             settings.node,
@@ -161,6 +164,7 @@ class Roles:
             self.ingest,
             self.shards,
             budget,
+            Descriptors(loops * (connections_of_loop(loops) + RESERVED_CONNECTIONS)),
             settings.data_dir,
         )
         timeouts = ReadTimeouts(settings.read_timeout_s, settings.search_timeout_s)

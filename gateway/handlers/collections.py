@@ -34,6 +34,8 @@ async def create(request: ApiRequest, response: Response, services: Services) ->
     config.validate()
     check_name("collection", request.path["collection_name"])
     await services.reads.catch_up_catalog(request)
+    if services.reads.catalog.find(request.path["collection_name"]) is None:
+        services.node.descriptors.check(config.shard_number, len(services.node.shards.quarantined()))
     homes = choose_homes(services.reads.catalog, config.shard_number)
     await services.writes.command(
         request, response, CreateCollection(request.path["collection_name"], msgspec.json.encode(config), homes)

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gateway.http.endpoint import MAX_BODY_BYTES, refuse
+from shard import descriptors
 
 HEAD_S = 10.0
 """The time for the head of a request: from the connection, or from the first byte of a later request on it."""
@@ -36,11 +37,19 @@ MAX_HEAD_BYTES = 64 << 10
 
 MAX_URL_BYTES = 16 << 10
 
+MAX_CONNECTIONS = 1000
+"""Connections of one event loop."""
+
 RESERVED_CONNECTIONS = 32
 """Connections of a loop beyond its bound. They get answers from operators' pages, and 503 from others."""
 
 _OPEN = re.compile(rb"/(?:healthz|livez|readyz|metrics|(?:v1/)?admin/[^?]*)(?:\?.*)?", re.DOTALL)
 """The URLs that are answered when all connections are taken."""
+
+
+def connections_of_loop(loops: int) -> int:
+    """The bound of connections of each of `loops` event loops. Half of the process's file descriptors are left to storage."""
+    return max(1, min(MAX_CONNECTIONS, descriptors.limit() // 2 // loops - RESERVED_CONNECTIONS))
 
 
 class Door:
@@ -56,6 +65,10 @@ class Door:
         self._waiting: dict[Connection, None] = {}
         """Those without a request in progress, in the order in which they began to wait."""
         self._sweep: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        """How many connections are open."""
+        return len(self._open)
 
     def enter(self, connection: Connection) -> None:
         """Takes a new connection."""

@@ -10,7 +10,7 @@ ApiError
 ├── TooManyRequests 429   a rate limit is exceeded; nothing was read or written
 ├── Unsupported     501   part of the dialect, but not implemented
 ├── Unavailable     503   retry later
-└── InsufficientStorage 507   the request would exceed a memory limit; nothing was written
+└── InsufficientStorage 507   the request would exceed a limit of memory or files; nothing was written
 
 A BoundError of any floor is an Invalid of the body.
 """

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from journal.records import Vectors
+from shard.descriptors import is_shortage
 from shard.files import sync
 from shard.vectors.graph import FlatCodes, Graph, read_ahead
 from shard.vectors.index import Rows
@@ -70,7 +71,7 @@ class SegmentStore:
         return sorted((path.name for path in self._folder.glob("*")), reverse=True)
 
     def open(self, name: str) -> StoredSegment:
-        """The segment of that name. Raises DamagedSegment."""
+        """The segment of that name. Raises DamagedSegment, or the error when no file descriptor is free."""
         folder = self._folder / name
         if folder.suffix:
             raise DamagedSegment(f"{folder} was never finished")
@@ -83,6 +84,8 @@ class SegmentStore:
                 read_ahead(folder / "vectors.npy")
             segment = StoredSegment(name, _mapped(folder / "rows.npy"), _mapped(folder / "vectors.npy"), index)
         except _FILE_ERRORS as error:
+            if is_shortage(error):
+                raise
             raise DamagedSegment(f"{folder}: {error}") from error
         if not len(segment.rows) == len(segment.vectors) == len(index) > 0:
             raise DamagedSegment(f"{folder}: {len(segment.rows)} rows, {len(segment.vectors)} vectors, {len(index)} in the index")
@@ -147,6 +150,8 @@ def _sums(folder: Path) -> dict[str, tuple[int, int]]:
             if (found := (folder / file).stat().st_size) != size:
                 raise DamagedSegment(f"{folder / file} has {found} bytes, {size} were written")
     except (OSError, msgspec.MsgspecError) as error:
+        if is_shortage(error):
+            raise
         raise DamagedSegment(f"{folder}: {error}") from error
     return sums
 

@@ -10,7 +10,7 @@ import pytest
 import shard.store
 from catalog.collection import Datatype, Distance
 from journal.log import TopicPartition
-from shard.store import Changes, Progress, Store, VectorFormat
+from shard.store import MAX_LOGS, SMALL_BYTES, Changes, Progress, Store, VectorFormat
 from shard.vectors.datatypes import Encoding
 
 KIB = 1 << 10
@@ -32,3 +32,30 @@ def test_write_ahead_logs_are_bounded_when_a_family_hardly_changes(tmp_path: Pat
     store.close()
     assert written > 16 << 20
     assert logs < 3 << 20
+
+
+def test_a_small_store_stays_in_its_logs_and_those_are_bounded(tmp_path: Path) -> None:
+    """Each start begins a log; without a bound a node that is started often would keep and read all of them."""
+    most = 0
+    for row in range(2 * MAX_LOGS):
+        store = Store(tmp_path, {"": VectorFormat()})
+        assert sorted(number for number, _ in store.existing_vectors(range(row + 1))) == list(range(row))
+        changes = Changes(store)
+        changes.put_vectors(row, {"": np.zeros(2, np.float32)})
+        store.write(changes)
+        store.close()
+        most = max(most, len(list(tmp_path.glob("*.log"))))
+        if row < MAX_LOGS - 1:
+            assert not list(tmp_path.glob("*.sst"))
+    assert 1 < most <= MAX_LOGS + 1
+
+
+def test_a_store_that_is_not_small_is_written_to_files_when_it_is_closed(tmp_path: Path) -> None:
+    """Else each start would read it all from the log."""
+    store = Store(tmp_path, {"": VectorFormat()})
+    changes = Changes(store)
+    changes.put_vectors(0, {"": np.zeros(SMALL_BYTES // 4, np.float32)})
+    store.write(changes)
+    store.close()
+    assert list(tmp_path.glob("*.sst"))
+    assert sum(path.stat().st_size for path in tmp_path.glob("*.log")) == 0

@@ -13,6 +13,7 @@ import pytest
 
 from gateway.http import connection
 from gateway.http.connection import Door
+from shard import descriptors
 from tests.conftest import start_node, until
 from vecraft import node as vecraft_node
 
@@ -35,7 +36,7 @@ def hasty(tmp_path_factory: pytest.TempPathFactory, doors: list[Door]) -> Iterat
         patch.setattr(connection, "SILENCE_S", 0.8)
         patch.setattr(connection, "SWEEP_S", 0.05)
         patch.setattr(connection, "RESERVED_CONNECTIONS", 3)
-        patch.setattr(vecraft_node, "MAX_CONNECTIONS", MOST)
+        patch.setattr(connection, "MAX_CONNECTIONS", MOST)
         patch.setattr(vecraft_node, "Door", lambda most: doors.append(Door(most)) or doors[-1])
         node, thread = start_node(tmp_path_factory.mktemp("node"), serving_threads=1)
         httpx.put(f"{node.url}/collections/c", json={"vectors": {"size": 2, "distance": "Dot"}}).raise_for_status()
@@ -204,7 +205,7 @@ def test_operators_are_answered_when_all_connections_are_taken(
 
 
 def test_connections_leave_half_of_the_file_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vecraft_node.resource, "getrlimit", lambda what: (1024, 1024))
-    assert 2 * (vecraft_node.connections_of_loop(2) + connection.RESERVED_CONNECTIONS) <= 512
-    monkeypatch.setattr(vecraft_node.resource, "getrlimit", lambda what: (1 << 20, 1 << 20))
-    assert vecraft_node.connections_of_loop(2) == vecraft_node.MAX_CONNECTIONS
+    monkeypatch.setattr(descriptors, "limit", lambda: 1024)
+    assert 2 * (connection.connections_of_loop(2) + connection.RESERVED_CONNECTIONS) <= 512
+    monkeypatch.setattr(descriptors, "limit", lambda: 1 << 20)
+    assert connection.connections_of_loop(2) == connection.MAX_CONNECTIONS

@@ -151,7 +151,7 @@ def empty(path: Path) -> None:
 
 
 WAYS: list[Callable[[Path], None]] = [flip, cut, empty, Path.unlink]
-KINDS = ["*.sst", "*.log", "MANIFEST-*", "CURRENT", "IDENTITY", "OPTIONS-*", "rocksdict-config.json"]
+KINDS = ["*.sst", "*.log", "MANIFEST-*", "CURRENT", "IDENTITY", "rocksdict-config.json"]
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
@@ -214,7 +214,7 @@ def test_missing_logs_of_the_state_are_not_served_as_if_nothing_had_happened(
     node.replayer.open()
     for number in range(3):  # a new write-ahead log each time, which the rows need
         (shard,) = node.shards.of(0)
-        shard.store._tables["meta"].flush()
+        shard.store._tables["default"].flush()
         node.write("c", range(COUNT + number, COUNT + number + 1))
         node.settle()
     expected = node.all()
@@ -231,6 +231,33 @@ def test_missing_logs_of_the_state_are_not_served_as_if_nothing_had_happened(
     try:
         node.replayer.open()
         assert node.shards.quarantined()
+        node.heal()
+        assert node.all() == expected
+    finally:
+        node.close()
+
+
+def test_an_older_log_of_the_state_may_be_damaged(folder: Path, killed: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
+    """I3: the logs of several starts are kept. What comes after the damage is replayed, also when the node is killed again."""
+    for number in range(3):
+        node = Kept(folder)
+        node.replayer.open()
+        node.settle()
+        node.heal()
+        node.write("c", range(COUNT + 10 * number, COUNT + 10 * (number + 1)))
+        node.settle()
+        expected = node.all()
+        assert len(expected["c"]) == COUNT + 10 * (number + 1)
+        folder = tmp_path / f"killed{number}"
+        copy_alive(tmp_path / "node" if number == 0 else tmp_path / f"killed{number - 1}", folder)
+        node.close()
+        logs = sorted((folder / "state" / "0" / "0" / "rows").glob("*.log"))
+        assert len(logs) > 1
+        flip(logs[0])
+    node = Kept(folder)
+    try:
+        node.replayer.open()
+        node.settle()
         node.heal()
         assert node.all() == expected
     finally:
