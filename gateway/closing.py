@@ -28,8 +28,10 @@ async def keep_closing(node: NodeState, writes: WriteService) -> None:
         if not node.ready():
             continue
         for shard in node.shards.all():
+            if shard.unsettled() <= UNSETTLED:
+                continue
             behind_s = (node.clock.physical_ms() - millis_of(shard.closed())) / 1000
-            if shard.unsettled() > UNSETTLED and behind_s > CHECK_EVERY_S:  # another node may have closed it
+            if behind_s > CHECK_EVERY_S:  # another node may have closed it
                 try:
                     await writes.write_barriers(shard.collection, shard.number, list(TIERS))
                     failures.succeeded("shards are closed again")
