@@ -375,9 +375,9 @@ class ScannedCodes:
         self.spec = spec
 
     @classmethod
-    def of(cls, vectors: Vectors, distance: Distance, spec: GraphSpec) -> ScannedCodes | None:
-        """The codes of `vectors`, shape (n, d); None where there are none for the distance, and for product quantisation, which
-        FAISS cannot search with a selector. Takes up to 0.05 s for a thousand vectors."""
+    def trained(cls, vectors: Vectors, distance: Distance, spec: GraphSpec) -> ScannedCodes | None:
+        """No codes yet, trained on some of the vectors, shape (n, d); None where there are none for the distance, and for product
+        quantisation, which FAISS cannot search with a selector."""
         if isinstance(spec.quantization, ProductQuantization):
             return None
         inner = _inner(vectors, distance, spec)
@@ -385,10 +385,11 @@ class ScannedCodes:
         if index is None and isinstance(spec.quantization, ScalarQuantization) and distance is not Distance.MANHATTAN:
             index = faiss.IndexScalarQuantizer(inner.shape[1], faiss.ScalarQuantizer.QT_8bit, _METRICS[distance])
             index.train(inner)
-        if index is None:
-            return None
-        index.add(inner)
-        return cls(index, spec)
+        return None if index is None else cls(index, spec)
+
+    def add(self, vectors: Vectors) -> None:
+        """Adds vectors, shape (n, d). Takes up to 0.05 s for a thousand."""
+        self._index.add(vectors if self._rotation is None else self._rotation.apply(vectors))
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
@@ -547,13 +548,13 @@ def _codes(vectors: Vectors, distance: Distance, spec: GraphSpec) -> Any | None:
             )
         case None if spec.datatype is Datatype.TURBO4:
             codes = _four_bits(size, distance)
-        case ProductQuantization(compression=compression) if len(vectors) >= PQ_TRAINED:
+        case ProductQuantization(compression=compression) if len(vectors) >= TRAINED:
             codes = faiss.IndexPQ(size, _parts(size, compression), 8, metric)
             codes.pq.cp.niter = PQ_ROUNDS
         case _:
             return None
     chance = np.random.default_rng(len(vectors))
-    codes.train(vectors[np.sort(chance.permutation(len(vectors))[:PQ_TRAINED])])
+    codes.train(vectors[np.sort(chance.permutation(len(vectors))[:TRAINED])])
     return codes
 
 
@@ -565,7 +566,7 @@ def _four_bits(size: int, distance: Distance) -> Any:
     return faiss.IndexRaBitQ(size, _METRICS[distance], 4)
 
 
-PQ_TRAINED = 10_000
+TRAINED = 10_000
 PQ_ROUNDS = 8
 """Training vectors of the code books, and iterations of k-means; more improve little and take minutes."""
 

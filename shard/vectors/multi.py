@@ -18,7 +18,7 @@ from catalog.collection import Distance
 from journal.records import Vector, Vectors
 from shard.deadline import NEVER, Deadline
 from shard.vectors.datatypes import Encoded, Encoding
-from shard.vectors.graph import DEFAULT_USE, CodeUse, GraphSpec, ScannedCodes, bits_of, similarities
+from shard.vectors.graph import DEFAULT_USE, TRAINED, CodeUse, GraphSpec, ScannedCodes, bits_of, similarities
 from shard.vectors.index import InMemory, Rows, RowSet, ScoredRows, closest, finite, grown_capacity, reallocated
 
 CHUNK_VECTORS = 16_384
@@ -46,9 +46,9 @@ class Coded(NamedTuple):
 
 
 class CodesBuild(NamedTuple):
-    """Planned codes: of these vectors, which belong to so many points."""
+    """Planned codes: of the first `vectors` of an array, which belong to so many points."""
 
-    vectors: Encoded
+    vectors: int
     points: int
     spec: GraphSpec
     generation: int
@@ -195,29 +195,37 @@ class MultiIndex(InMemory):
         starts, rows, alive = self._starts[: count + 1], self._rows[:count], self._alive[:count]
         self.view = MultiView(self._encoding, self._vectors, starts, rows, alive, coded)
 
-    def plan(self, idle: bool) -> CodesBuild | None:
-        """Codes for all vectors, when half as many more have none, or when there are others than the settings want."""
+    def plan(self, idle: bool) -> tuple[CodesBuild, Encoded] | None:
+        """Codes for all vectors, and these, when half as many more have none, or when there are others than the settings want."""
         if self.spec.quantization is None:
             self._coded = None
         if self.spec.quantization is None or self._builds or self._abandoned:
             return None
         latest, total = self._latest, int(self._starts[self._count])
         is_valid = latest is not None and (latest.generation, latest.spec) == (self._generation, self.spec)
-        done = len(latest.vectors) if latest is not None and is_valid else 0
+        done = latest.vectors if latest is not None and is_valid else 0
         if total - done < max(CODED_WHEN_IDLE if idle else CODED_VECTORS, done // 2):
             return None
         self._builds = True
-        self._latest = CodesBuild(self._vectors[:total], self._count, self.spec, self._generation)
-        return self._latest
+        self._latest = CodesBuild(total, self._count, self.spec, self._generation)
+        return self._latest, self._vectors[:total]
 
-    def run(self, build: CodesBuild) -> None:
+    def run(self, planned: tuple[CodesBuild, Encoded]) -> None:
+        build, vectors = planned
         try:
             if not self._abandoned:
-                compared = self._encoding.compared(build.vectors)
-                codes = ScannedCodes.of(compared, self._encoding.distance, build.spec)
+                codes = self._codes_of(vectors, build.spec)
                 self._coded = None if codes is None else Coded(codes, build.points, build.generation)
         finally:
             self._builds = False
+
+    def _codes_of(self, vectors: Encoded, spec: GraphSpec) -> ScannedCodes | None:
+        sample = np.sort(np.random.default_rng(len(vectors)).permutation(len(vectors))[:TRAINED])
+        codes = ScannedCodes.trained(self._encoding.compared(vectors[sample]), self._encoding.distance, spec)
+        if codes is not None:
+            for _, some in self._encoding.parts(vectors):
+                codes.add(some)
+        return codes
 
     def abandon(self) -> None:
         self._abandoned = True
