@@ -240,8 +240,8 @@ class Ingest:
     def step(self, timeout_s: float) -> int:
         """Polls once, writes the changes and commits. Returns the number of entries polled.
 
-        When the source was changed it joins the group again, and drops what was polled: this is not committed, so it is read again
-        where the source says so now.
+        When the source was changed it joins the group again, and drops what was polled: this is not committed, so it is read
+        again where the source says so now.
         """
         assert self._member is not None, "open() comes first"
         if self._current() != self.source:
