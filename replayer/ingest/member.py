@@ -162,7 +162,7 @@ class Ingest:
                 while not self._stopping.is_set():
                     self.step(RETRY_DELAY_S if self.failure else IDLE_POLL_S)
                     self.failure = self.failing_ms = None
-                    self._failures.succeeded(f"{self._what} goes on")
+                    self._failures.succeeded(f"the {self._what} goes on")
             except Exception as error:  # offsets are committed only after the writes, so a restart is always safe
                 self._failures.failed(f"{self._what} stopped, trying again every {RETRY_DELAY_S:g} s", error)
                 self._note(error)
