@@ -322,7 +322,7 @@ class World:
             one, other = self.random.sample(self.nodes, 2)
             one.lose_share()
             if not (other.ingesting or other.writer._lock.locked()):  # a node has one thread that ingests
-                if self.random.random() < 0.5:
+                if self.random.random() < 0.5 and not other.replaying:  # and one that replays
                     self._move_back(self.random.randrange(INGEST_PARTITIONS), other)
                     other.step()
                 other.ingest_step()
