@@ -137,6 +137,8 @@ PROBE_S = (0.5, 1.0, 1.5)
 """How long a probe waits for an answer, and again while it has none and no reason either."""
 FATAL_RETRY_S = 5.0
 """Pause before another producer is tried when one after the other fails for the same reason, such as a right that is missing."""
+MAX_GROUPS = 64
+"""Groups for which this client commits: more than there are sources of the ingest."""
 MANY_BROKERS = 3
 """Enough for the copies of every preset."""
 
@@ -601,10 +603,14 @@ class KafkaJournal:
             raise self._error(error, f"use of group {group}")
 
     def _group(self, group: str) -> Consumer:
+        """The consumer that commits for a group. The one that was used longest ago leaves: that of a source that is gone."""
         with self._groups_lock:
-            if group not in self._groups:
-                self._groups[group] = Consumer(self._consumer_settings("committer", group))
-            return self._groups[group]
+            consumer = self._groups.pop(group, None) or Consumer(self._consumer_settings("committer", group))
+            self._groups[group] = consumer
+            unused = self._groups.pop(next(iter(self._groups))) if len(self._groups) > MAX_GROUPS else None
+        if unused is not None:
+            unused.close()
+        return consumer
 
     def _drive_callbacks(self) -> None:
         """Waits in librdkafka for delivery reports; uses no CPU while there are none."""

@@ -194,7 +194,7 @@ class WriteBatch:
         Within an epoch, the ingester writes the records of one source log to one partition in offset order and without gaps.
         After a restart it begins at or below the last acknowledged offset. So everything below the highest offset seen here was
         applied already, whichever ingester wrote it again. With a new epoch the offsets begin anew, as an operator has decided;
-        then nothing of an earlier one is applied, which an ingester may still have in hand.
+        then nothing of an earlier one is applied, which an ingester may still write late.
         """
         progress = self.progress[partition]
         epoch = progress.epochs.get(ingested.log, 0)

@@ -8,6 +8,7 @@ usage() {
 grant-acls.sh --bootstrap-server ADDRESS [option]... ROLE PRINCIPAL [ROLE PRINCIPAL]...
 
   --command-config FILE  how kafka-acls connects, in Java's terms
+  --source TOPIC         a topic of others that nodes read as a source of the ingest; as often as there are such topics
   --prefix PREFIX        first part of the topics' names, as --topic-prefix of the nodes (default: vecraft)
   --tool PATH            Kafka's tool (default: kafka-acls.sh)
 
@@ -25,17 +26,18 @@ fail() {
     exit 2
 }
 
-prefix=vecraft tool=kafka-acls.sh bootstrap='' config=() roles=()
+prefix=vecraft tool=kafka-acls.sh bootstrap='' config=() sources=() roles=()
 while (($#)); do
     case $1 in
         --help) usage; exit 0 ;;
-        --bootstrap-server | --command-config | --prefix | --tool | --node | --operator | --reader | --producer | --dashboard)
+        --bootstrap-server | --command-config | --source | --prefix | --tool | --node | --operator | --reader | --producer | --dashboard)
             (($# > 1)) || fail "$1 needs a value" ;;
         *) fail "$1 is no option, see --help" ;;
     esac
     case $1 in
         --bootstrap-server) bootstrap=$2 ;;
         --command-config) config=(--command-config "$2") ;;
+        --source) sources+=(--topic "$2") ;;
         --prefix) prefix=$2 ;;
         --tool) tool=$2 ;;
         *) roles+=("${1#--}" "$2") ;;
@@ -60,7 +62,9 @@ grant() { # role, principal
         node)
             allow "$2" Read,Write,DescribeConfigs "${topics[@]}"
             allow "$2" Delete --topic "$prefix.dead-letters" # the right to cut it, where letters are too old
+            ((${#sources[@]} == 0)) || allow "$2" Read "${sources[@]}"
             allow "$2" Read --group "$prefix.ingest"
+            allow "$2" Read --group "$prefix.ingest." --resource-pattern-type prefixed # and the name of a source
             allow "$2" Read --group "$prefix.replayer." --resource-pattern-type prefixed # and the name of the node
             ;;
         operator) allow "$2" Create,Describe,DescribeConfigs "${topics[@]}" ;;
@@ -71,6 +75,7 @@ grant() { # role, principal
         producer) allow "$2" Write --topic "$prefix.ingest" ;;
         dashboard)
             allow "$2" Describe "${topics[@]}" --group "$prefix.ingest"
+            allow "$2" Describe --group "$prefix.ingest." --resource-pattern-type prefixed
             allow "$2" Describe --group "$prefix.replayer." --resource-pattern-type prefixed
             ;;
     esac

@@ -59,7 +59,12 @@ def mapped_change(entry: Entry, config: SourceConfig, registry: SchemaRegistry) 
 def _decoded(data: bytes, schema_id: bytes | None, registry: SchemaRegistry) -> Any:
     """A key or a value as plain Python, as JSON would have it."""
     schema, body = unframed(data, schema_id, registry)
-    return orjson.loads(body) if schema is None else avro_fields(schema, body)
+    if schema is not None:
+        return avro_fields(schema, body)
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"neither Avro with a known schema nor JSON: {error}") from error
 
 
 def _of_json(value: Any, key: bytes | None, mapping: FieldMapping) -> PointOperation:

@@ -162,7 +162,7 @@ class Ingest:
                 while not self._stopping.is_set():
                     self.step(RETRY_DELAY_S if self.failure else IDLE_POLL_S)
                     self.failure = self.failing_ms = None
-                    self._failures.succeeded(f"{self._what} goes on")
+                    self._failures.succeeded(f"the {self._what} goes on")
             except Exception as error:  # offsets are committed only after the writes, so a restart is always safe
                 self._failures.failed(f"{self._what} stopped, trying again every {RETRY_DELAY_S:g} s", error)
                 self._note(error)
@@ -238,12 +238,18 @@ class Ingest:
         return begins
 
     def step(self, timeout_s: float) -> int:
-        """Polls once, writes the changes and commits. Returns the number of entries polled."""
+        """Polls once, writes the changes and commits. Returns the number of entries polled.
+
+        When the source was changed it joins the group again, and drops what was polled: this is not committed, so it is read
+        again where the source says so now.
+        """
         assert self._member is not None, "open() comes first"
         if self._current() != self.source:
             self.close()
             self.open()
         batch = self._member.poll(timeout_s)
+        if self._current() != self.source:  # while it waited, which may be long
+            return len(batch.entries)
         self._check_order(batch.entries)
         changes, burials = self._checked_changes(batch.entries)
         if burials:

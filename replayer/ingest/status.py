@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from catalog.ingest import IngestSource
-from journal.log import Journal, TopicPartition
+from journal.log import Definite, Journal, TopicPartition
 from journal.topics import Topics
 from replayer.ingest.member import Failure, Ingest, group_of, position_of, topic_of
 
@@ -72,10 +72,11 @@ def status_of(journal: Journal, topics: Topics, source: IngestSource, member: In
     """The status of a source, asked of the log; `member` is that of this node, `node`. Raises JournalError."""
     group = group_of(topics, source)
     owners = journal.members(group)
-    partitions = [
-        _partition_status(source, partition, standing, owners, member, node)
-        for partition, standing in standings(journal, topics, source).items()
-    ]
+    try:
+        found = standings(journal, topics, source)
+    except Definite:  # this node may not see the topic: the failure of its member says so
+        found = {}
+    partitions = [_partition_status(source, partition, standing, owners, member, node) for partition, standing in found.items()]
     states = [each.state for each in partitions]
     is_failing = member is not None and member.failing_ms is not None
     last_failure = None if member is None else member.last_failure

@@ -239,3 +239,15 @@ def test_a_broker_that_is_not_there_is_told_once(caplog: pytest.LogCaptureFixtur
         assert journal.brokers().since == since
     assert [record.getMessage() for record in caplog.records] == [f"Kafka: {journal.brokers().causes[0]}"]
     journal.close()
+
+
+def test_consumers_of_groups_that_are_not_used_are_closed(
+    journal: KafkaJournal, partition: TopicPartition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I11: sources of the ingest come and go, each with a group of its own."""
+    monkeypatch.setattr("journal.kafka.MAX_GROUPS", 2)
+    write(journal, partition, b"x")
+    for number in range(4):
+        journal.commit(f"{partition.topic}-{number}", {partition: 1})
+        assert journal.committed(f"{partition.topic}-0", [partition]) == {partition: 1}
+    assert set(journal._groups) == {f"{partition.topic}-0", f"{partition.topic}-3"}

@@ -74,6 +74,7 @@ def expected_state(entries: list[Entry], reach: Reach, topics: Topics, limits: L
     times: dict[tuple[object, ...], int] = {}
     keys: dict[tuple[object, ...], int] = {}
     origins: set[tuple[object, ...]] = set()
+    epochs: dict[tuple[object, ...], int] = {}
     for entry in seen:
         record = _admissible(entry, limits)
         if record is None or entry.partition == topics.system_partition or not _allowed(record, entry, catalog, topics, limits):
@@ -106,7 +107,7 @@ def expected_state(entries: list[Entry], reach: Reach, topics: Topics, limits: L
         if not isinstance(record.operation, POINT_OPERATIONS):
             continue
         if record.ingested is not None:
-            record = _once(record, origins, line, again)
+            record = _once(record, origins, epochs, line, again)
         if record.collection in writes:
             version = (stamp, topics.tier_of(entry.partition.topic), entry.partition.partition, entry.offset)
             writes[record.collection].append((version, entry, record))
@@ -115,16 +116,26 @@ def expected_state(entries: list[Entry], reach: Reach, topics: Topics, limits: L
     return expected
 
 
-def _once(record: Record, origins: set[tuple[object, ...]], line: object, again: Callable[..., bool]) -> Record:
-    """The record less the points that came from a place, or bear a key, that was seen before."""
+def _once(
+    record: Record,
+    origins: set[tuple[object, ...]],
+    epochs: dict[tuple[object, ...], int],
+    line: object,
+    again: Callable[..., bool],
+) -> Record:
+    """The record less the points that came from a place, or bear a key, that was seen before; all but since the last move."""
     assert record.ingested is not None
-    kept = []
+    kept: list[int] = []
+    epoch = record.ingested.epoch
+    if epoch < epochs.get((line, record.ingested.log), 0):
+        return msgspec.structs.replace(record, operation=take(record.operation, kept))
+    epochs[line, record.ingested.log] = epoch
     for index, offset in enumerate(record.ingested.offsets):
-        origin = (line, record.ingested.log, offset)
+        origin = (line, record.ingested.log, epoch, offset)
         if origin not in origins:
             origins.add(origin)
             key = record.ingested.keys[index] if record.ingested.keys else ""
-            if not key or not again(record.operation.ids[index], key):
+            if not key or not again(record.operation.ids[index], key, epoch):
                 kept.append(index)
     return msgspec.structs.replace(record, operation=take(record.operation, kept))
 

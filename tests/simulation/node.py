@@ -39,6 +39,7 @@ class Node:
         return pinned_shards(self.shards.of(collection.id), encoding=self.world.random.random() < 0.5)
 
     def start(self) -> None:
+        self.replaying = True
         self.tasks: list[Callable[[], None]] = []
         self.clock = Clock(lambda: self.world.now_ms + self.skew_ms)
         self.writer = Writer(self.world.journal, TOPICS, self.clock)
@@ -69,9 +70,12 @@ class Node:
         )
         while True:
             try:
-                return self.replayer.open()
+                self.replayer.open()
             except (Definite, Indefinite):
                 self.replayer.close()  # as `Replayer.run` does, before it begins again
+            else:
+                break
+        self.replaying = False
 
     def crash(self) -> None:
         """Everything in memory is gone. RocksDB's files and the checkpoints stay as the last write left them."""
@@ -136,12 +140,15 @@ class Node:
 
     def step(self) -> bool:
         """One replay step, in which the process may die around any write to RocksDB."""
+        self.replaying = True
         try:
             return self.replayer.step(0) > 0
         except (Crash, Definite, Indefinite):
             self.crash()
             self.start()
             return True
+        finally:
+            self.replaying = False
 
     def catch_up(self) -> None:
         """Reads to the end of the log, and does all that is left to do."""

@@ -19,9 +19,19 @@ import msgspec
 import shard.checkpoint
 from catalog.catalog import choose_homes
 from catalog.collection import Collection, CollectionConfig, Distance, VectorParams
+from catalog.ingest import DEFAULT_SOURCE
 from journal.log import Definite, Indefinite, Positions, TopicPartition
 from journal.memory import AppendFault, MemoryReader
-from journal.records import CreateCollection, CreatePayloadIndex, DeleteCollection, DeletePayloadIndex
+from journal.records import (
+    CatalogOperation,
+    ControlIngest,
+    CreateCollection,
+    CreatePayloadIndex,
+    DeleteCollection,
+    DeletePayloadIndex,
+    IngestPosition,
+    MoveIngest,
+)
 from journal.stamps import NEVER
 from journal.topics import INGEST_PARTITIONS, TIERS
 from journal.writer import Decided, Destination, Origin, Receipt
@@ -65,7 +75,7 @@ class World:
             [self._write] * 8 + [self._decide] * 8 + [self._barriers] * 2 + [self._step] * 8 + [self._pass_time] * 3
             + [self._build] * 3 + [self._check_one] * 2 + [self._catalog_command] * 2
             + [self._crash, self._redeliver, self._poison, self._jump_clock, self._wipe, self._damage, self._restart]
-            + [self._produce] * 5 + [self._ingest] * 3 + [self._checkpoint] * 3
+            + [self._produce] * 5 + [self._ingest] * 3 + [self._checkpoint] * 3 + [self._control_ingest]
         )  # fmt: skip
         self._create("red")
         while not any(self.journal.end_offsets([TOPICS.system_partition]).values()):
@@ -98,9 +108,13 @@ class World:
         self.now_ms += 120_000
         for node in self.nodes:
             node.skew_ms = 0
+        self._command(ControlIngest(DEFAULT_SOURCE, "resume"), self.nodes[0])
+        for node in self.nodes:
             node.catch_up()
+        idle = 0
         for _ in range(1_000):
-            if not any([node.ingest_step() for node in self.nodes]):  # noqa: C419 (each is to do its share)
+            idle = 0 if any([node.ingest_step() for node in self.nodes]) else idle + 1  # noqa: C419 (each is to do its share)
+            if idle > len(self.nodes):  # one that joins again changes the shares of the others
                 break
             for node in self.nodes:
                 node.catch_up()
@@ -206,6 +220,27 @@ class World:
     def _ingest(self) -> None:
         self.random.choice(self.nodes).ingest_step()
 
+    def _control_ingest(self) -> None:
+        """Operators pause and resume partitions, or have them read again."""
+        partition, node = self.random.randrange(INGEST_PARTITIONS), self.random.choice(self.nodes)
+        match self.random.randrange(4):
+            case 0:
+                self._command(ControlIngest(DEFAULT_SOURCE, "pause", [partition]), node)
+            case 1:
+                self._command(ControlIngest(DEFAULT_SOURCE, "resume"), node)
+            case _:
+                self._move_back(partition, node)
+
+    def _move_back(self, number: int, node: Node) -> None:
+        partition = TopicPartition(TOPICS.ingest, number)
+        committed = self.journal.committed(self.nodes[0].ingest.group, [partition]).get(partition, 0)
+        position = IngestPosition(number, self.random.randint(0, committed))
+        self._command(MoveIngest(DEFAULT_SOURCE, TOPICS.ingest, [position]), node)
+
+    def _command(self, operation: CatalogOperation, node: Node) -> None:
+        origin = self._origin()
+        self._expect(origin, lambda: node.writer.write_catalog(operation, origin))
+
     def _step(self) -> None:
         node = self.random.choice(self.nodes)
         for _ in range(self.random.randint(1, 5)):
@@ -287,6 +322,9 @@ class World:
             one, other = self.random.sample(self.nodes, 2)
             one.lose_share()
             if not (other.ingesting or other.writer._lock.locked()):  # a node has one thread that ingests
+                if self.random.random() < 0.5 and not other.replaying:  # and one that replays
+                    self._move_back(self.random.randrange(INGEST_PARTITIONS), other)
+                    other.step()
                 other.ingest_step()
             self._interrupted = False
         if self.random.random() >= self.fault_rate:

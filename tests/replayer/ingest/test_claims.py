@@ -124,6 +124,7 @@ def make_anew(rig: IngestRig) -> str:
     """Deletes the ingest topic and creates it again, under the running replica; gives its identity."""
     for partition in rig.journal.partitions(TOPICS.ingest):
         rig.journal._logs[partition].clear()
+        rig.journal.commit(rig.ingest.group, {partition: 0})
     identity = f"{TOPICS.ingest}:anew"
     rig.journal.identities = lambda topics: {  # type: ignore[method-assign]
         topic: identity if topic == TOPICS.ingest else topic for topic in topics
