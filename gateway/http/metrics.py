@@ -7,12 +7,12 @@ between.
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from gateway.health import Status
+from gateway.health import Component, Status
 from gateway.http import dialect_metrics
 from gateway.http.series import counter, gauge
 from gateway.services import NodeState, Services
@@ -46,9 +46,19 @@ _PARTITION = ["topic", "partition"]
 
 
 def collected(services: Services, per_collection: bool, anonymize: bool) -> Iterator[Metric]:
-    """The metrics that are computed when they are asked for; for the parameters see `dialect_metrics`."""
-    node, components = services.node, services.health.look()
+    """The metrics that are computed when they are asked for; for the parameters see `dialect_metrics`.
+
+    Those of the project name collections and topics, so `anonymize` leaves them out.
+    """
+    components = services.health.look()
     reachable = components["journal"].status is not Status.FAILING
+    if not anonymize:
+        yield from _of_project(services, components, reachable)
+    yield from dialect_metrics.collected(services, reachable, per_collection, anonymize)
+
+
+def _of_project(services: Services, components: Mapping[str, Component], reachable: bool) -> Iterator[Metric]:
+    node = services.node
     yield from _state(node)
     states = [([name], int(component.status)) for name, component in components.items()]
     yield gauge("vecraft_health", "0 ok, 1 starting, 2 degraded, 3 failing.", ["component"], states)
@@ -58,7 +68,6 @@ def collected(services: Services, per_collection: bool, anonymize: bool) -> Iter
     yield from _requests(services)
     yield from _shards(node)
     yield from _libraries(node)
-    yield from dialect_metrics.collected(services, reachable, per_collection, anonymize)
 
 
 def _state(node: NodeState) -> Iterator[Metric]:
