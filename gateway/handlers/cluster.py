@@ -7,12 +7,14 @@ shard of every collection.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any
 
 from catalog.collection import Collection
 from gateway.dialect.bodies import OptimizationsParams
 from gateway.dialect.builds import OPTIMIZER, builds_of
+from gateway.health import Status
 from gateway.http.errors import BadRequest
 from gateway.request import ApiRequest, Response
 from gateway.services import Services
@@ -89,12 +91,16 @@ async def _segments(services: Services, collection: Collection) -> AsyncIterator
 
 async def issues(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
     """The issues that the server has detected: the shards in quarantine."""
+    node, seen = services.node, services.health.seen().get("shards")
+    since_ms = node.clock.physical_ms() if seen is None or seen.status is Status.OK else seen.since_ms
     return {
         "issues": [
             {
                 "id": f"quarantine/{quarantine.collection}/{quarantine.number}",
                 "description": str(ShardUnavailable(quarantine)),
                 "solution": "remove the cause, for example a full disk; the shard is then served again by itself",
+                "timestamp": datetime.fromtimestamp(since_ms / 1000, UTC).isoformat(),
+                "related_collection": quarantine.collection,
             }
             for quarantine in services.node.shards.quarantined().values()
         ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -134,18 +134,19 @@ async def _collection(reads: ReadService, collection: Collection, params: Teleme
     told: Answer = {"id": name} | ({} if params.anonymize else {"config": described})
     if params.details_level < SHARDS:
         return told
-    shards = [_shard(number, status) for number, status in enumerate(statuses)]
+    named = anonymous if params.anonymize else str
+    shards = [_shard(number, status, named) for number, status in enumerate(statuses)]
     return told | {"shards": shards, "transfers": [], "resharding": []}
 
 
-def _shard(number: int, status: ShardStatus) -> Answer:
+def _shard(number: int, status: ShardStatus, named: Callable[[str], str]) -> Answer:
     local = {
         "variant_name": "local",
         "status": "yellow" if status.vectors - status.indexed >= status.seal_rows else "green",
         "total_optimized_points": status.indexed,
         "num_points": status.points,
         "num_vectors": status.vectors,
-        "num_vectors_by_name": status.vectors_by_name,
+        "num_vectors_by_name": {named(name): count for name, count in status.vectors_by_name.items()},
     }
     return {"id": number, "local": local, "remote": [], "replicate_states": {}}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -12,6 +12,8 @@ from gateway.handlers.telemetry import NAME, anonymous, memory_bytes
 from gateway.http import series
 from gateway.http.series import counter, gauge
 from gateway.services import NodeState, Services
+from journal.log import TopicPartition
+from replayer.lag import Measured
 
 _MEMORY = {
     "active_bytes": "Taken from the system by the C library's allocator.",
@@ -22,18 +24,23 @@ _MEMORY = {
 }
 
 
-def collected(services: Services, reachable: bool, per_collection: bool, anonymize: bool) -> Iterator[Metric]:
-    """`per_collection`: answers are told by collection. `anonymize`: without the names of collections and vectors."""
+def collected(
+    services: Services, lags: Mapping[TopicPartition, Measured], per_collection: bool, anonymize: bool
+) -> Iterator[Metric]:
+    """`lags`: of the replay, as far as they are known.
+
+    `per_collection`: answers are told by collection. `anonymize`: without the names of collections and vectors.
+    """
     yield gauge("app_info", "1; the labels say what runs.", ["name", "version"], [([NAME, services.node.version], 1)])
     yield GaugeMetricFamily("app_status_recovery_mode", "Always 0.", 0)
     yield GaugeMetricFamily("cluster_enabled", "Always 0: nodes share nothing but the log.", 0)
-    yield from _collections(services.node, reachable, anonymize)
+    yield from _collections(services.node, lags, anonymize)
     yield from _answers(services, per_collection, anonymize)
     for name, value in (memory_bytes() or {}).items():
         yield GaugeMetricFamily(f"memory_{name}", _MEMORY[name], value)
 
 
-def _collections(node: NodeState, reachable: bool, anonymize: bool) -> Iterator[Metric]:
+def _collections(node: NodeState, lags: Mapping[TopicPartition, Measured], anonymize: bool) -> Iterator[Metric]:
     named = anonymous if anonymize else str
     collections = list(node.replayer.catalog.view.collections.values())
     statuses = [
@@ -49,10 +56,7 @@ def _collections(node: NodeState, reachable: bool, anonymize: bool) -> Iterator[
     yield gauge("collection_points", "Number of points, by collection.", ["id"], points)
     yield gauge("collection_vectors", "Number of vectors, by collection and vector.", ["collection", "vector"], vectors)
     yield GaugeMetricFamily("collections_vector_total", "Number of vectors.", sum(count for _, count in vectors))
-    waiting = node.measured_lag() if reachable else {}
-    queues = [
-        ([named(one.name)], sum(waiting[home].lag.records for home in node.homes(one) if home in waiting)) for one in collections
-    ]
+    queues = [([named(one.name)], sum(lags[home].lag.records for home in node.homes(one) if home in lags)) for one in collections]
     yield gauge("collection_update_queue_length", "Records that are not applied, by collection.", ["id"], queues)
     running = [
         (

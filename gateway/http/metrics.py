@@ -7,18 +7,19 @@ between.
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from gateway.health import Status
+from gateway.health import Component, Status
 from gateway.http import dialect_metrics
 from gateway.http.series import counter, gauge
 from gateway.services import NodeState, Services
 from journal.hlc import millis_of
 from journal.log import TopicPartition
 from journal.topics import TIERS
+from replayer.lag import Measured
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a line for each series that nobody asks for
 REGISTRY = CollectorRegistry()
@@ -42,23 +43,36 @@ _APPEND_SECONDS = Histogram(
 APPEND_SECONDS = [_APPEND_SECONDS.labels(str(tier)) for tier in TIERS]
 """By tier."""
 
+Lags = Mapping[TopicPartition, Measured]
+"""The lag of the replay by partition; empty when the log cannot be asked."""
+
 _PARTITION = ["topic", "partition"]
 
 
 def collected(services: Services, per_collection: bool, anonymize: bool) -> Iterator[Metric]:
-    """The metrics that are computed when they are asked for; for the parameters see `dialect_metrics`."""
-    node, components = services.node, services.health.look()
+    """The metrics that are computed when they are asked for; for the parameters see `dialect_metrics`.
+
+    Those of the project name collections and topics, so `anonymize` leaves them out.
+    """
+    components = services.health.look()
     reachable = components["journal"].status is not Status.FAILING
+    measured = services.node.measured_lag() if reachable else {}
+    if not anonymize:
+        yield from _of_project(services, components, measured)
+    yield from dialect_metrics.collected(services, measured, per_collection, anonymize)
+
+
+def _of_project(services: Services, components: Mapping[str, Component], measured: Lags) -> Iterator[Metric]:
+    node = services.node
     yield from _state(node)
     states = [([name], int(component.status)) for name, component in components.items()]
     yield gauge("vecraft_health", "0 ok, 1 starting, 2 degraded, 3 failing.", ["component"], states)
-    yield from _lag(node, reachable)
-    yield from _ingest(node, reachable)
+    yield from _lag(node, measured)
+    yield from _ingest(node, components["journal"].status is not Status.FAILING)
     yield from _dead_letters(node)
     yield from _requests(services)
     yield from _shards(node)
     yield from _libraries(node)
-    yield from dialect_metrics.collected(services, reachable, per_collection, anonymize)
 
 
 def _state(node: NodeState) -> Iterator[Metric]:
@@ -89,12 +103,11 @@ def _requests(services: Services) -> Iterator[Metric]:
     yield GaugeMetricFamily("vecraft_decided_waiting", text, turns.waiting)
 
 
-def _lag(node: NodeState, reachable: bool) -> Iterator[Metric]:
+def _lag(node: NodeState, measured: Lags) -> Iterator[Metric]:
     """The applied offsets and the lag of this node: by partition, and by shard and home partition."""
     applied = node.replayer.applied.get()
     positions = [(_names(p), offset) for p, offset in applied.items()]
     yield gauge("vecraft_applied_offset", "Next offset to apply.", _PARTITION, positions)
-    measured = node.measured_lag() if reachable else {}
     reached = float(measured.keys() == applied.keys() and bool(applied))
     yield GaugeMetricFamily(
         "vecraft_journal_reachable", "Whether the journal says where it ends: without, no lag is known.", reached

@@ -99,7 +99,7 @@ def test_a_preset_that_the_cluster_cannot_keep_is_said_once(
     """V1: three copies on one broker. The node waits for more brokers, as it waits for Kafka."""
     server = Server(tmp_path, *flags(kafka, request.node.name), "--preset", "prod").launch()
     try:
-        until(lambda: "failure" in httpx.get(f"{server.url}/admin/health").json(), 60)
+        until(lambda: "the preset asks" in httpx.get(f"{server.url}/readyz").text, 60)
         answer = httpx.get(f"{server.url}/readyz")
     finally:
         server.kill()

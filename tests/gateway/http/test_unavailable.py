@@ -124,6 +124,8 @@ def test_a_failing_shard(node: Node, http: httpx.Client, monkeypatch: pytest.Mon
     assert http.get("/healthz").status_code == 200
     (issue,) = result(http.get("/issues"))["issues"]
     assert reason in issue["description"]
+    assert issue["related_collection"] == "broken"
+    assert datetime.fromisoformat(issue["timestamp"]) <= datetime.now(UTC)
     assert 'vecraft_quarantined_shards{collection="broken",shard="0"} 1.0' in http.get("/metrics").text
     assert http.get("/admin/memory").status_code == http.get("/v1/admin/lag").status_code == 200
     result(http.delete("/collections/sound"))

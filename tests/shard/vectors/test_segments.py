@@ -14,7 +14,7 @@ from pyroaring import BitMap
 
 from catalog.collection import Distance, HnswConfig
 from shard.vectors.graph import CodeUse, FlatCodes, Graph, GraphSpec
-from shard.vectors.index import RowSet
+from shard.vectors.index import MAX_BUILDS, BuildInfo, RowSet, SegmentInfo, SegmentList
 from shard.vectors.segment_policy import DEFAULT_POLICY, SegmentPolicy
 from shard.vectors.segment_store import SegmentStore, StoredSegment
 from shard.vectors.segments import DenseIndex, SegmentState
@@ -76,6 +76,29 @@ def test_rows_that_die_while_a_graph_is_built_stay_dead(tmp_path: Path) -> None:
     found = vectors.view.search(data[7], 300, 400)
     assert sorted(found.rows) == [row for row in range(300) if row not in (5, 7, 250)]
     assert vectors.status() == {"vectors": 297, "indexed": 297, "segments": 1}
+
+
+def test_segments_and_builds_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits, what is built, and the latest that is done; a build of nothing leaves nothing."""
+    data = unit(np.random.default_rng(1).normal(size=(300, SIZE)))
+    vectors = index(tmp_path, policy=SMALL)
+    vectors.add(np.arange(200), data[:200])
+    vectors.add(np.arange(200, 300), data[200:])
+    vectors.publish()
+    full, growing = SegmentInfo("from-row-0", 200, True), SegmentInfo("from-row-200", 100)
+    assert vectors.segments() == SegmentList([full, growing])
+    build = vectors.plan(False)
+    assert build is not None
+    assert vectors.segments() == SegmentList([full, growing], BuildInfo("", [full]))
+    vectors.run(build)
+    sealed = vectors.segment_names()[0]
+    assert vectors.segments() == SegmentList([SegmentInfo(sealed, 200), growing], None, [BuildInfo(sealed, [full])])
+    vectors.kill(np.arange(200))
+    vectors.publish()
+    build_all(vectors)
+    assert vectors.segments().done[-1] == BuildInfo("", [SegmentInfo(sealed, 0)])
+    vectors._done.extend(vectors._done[0] for _ in range(2 * MAX_BUILDS))
+    assert len(vectors.segments().done) == MAX_BUILDS
 
 
 def test_a_view_does_not_find_rows_by_codes_that_were_added_after_it(tmp_path: Path) -> None:

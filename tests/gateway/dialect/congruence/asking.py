@@ -1,7 +1,7 @@
 """Asks a node all questions of this package that have one answer, with whatever version of the client is installed.
 
-`python -m tests.gateway.dialect.congruence.asking URL` prints the version and the answers by label, as JSON. The points are
-there already.
+`python -m tests.gateway.dialect.congruence.asking URL` prints the version and the answers by label, as JSON.
+The points are there already.
 """
 
 from __future__ import annotations
