@@ -71,7 +71,7 @@ def test_a_node_at_its_limit_refuses_collections_and_goes_on(tmp_path: Path) -> 
     assert len(names) > 10
     server = limited(tmp_path, 160).start()
     with httpx.Client(base_url=server.url, timeout=30) as http:
-        quarantined = {each["collection"] for each in http.get("/readyz").json()["quarantined"]}
+        quarantined = {each["collection"] for each in http.get("/admin/health").json()["quarantined"]}
         served = set(names) - quarantined
         assert served
         assert quarantined

@@ -121,7 +121,7 @@ def test_a_source_that_fails_says_so_and_goes_on_after_a_restart(
     result(http.put(f"{SOURCES}/shop", json=SHOP))
     until(lambda: shown(http, "shop")["state"] == "FAILED", WAIT_S)
     assert shown(http, "shop")["last_failure"]["text"] == "no answer from there"
-    assert http.get("/healthz").json()["components"]["ingest"]["status"] == "failing"
+    assert http.get("/admin/health").json()["components"]["ingest"]["status"] == "failing"
     assert shown(http)["state"] == "RUNNING"
     monkeypatch.undo()
     result(http.post(f"{SOURCES}/shop/restart"))
