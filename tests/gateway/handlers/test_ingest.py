@@ -132,7 +132,7 @@ def test_a_source_that_fails_says_so_and_goes_on_after_a_restart(
 
 BAD: list[tuple[str, str, object, int, str]] = [
     ("POST", "default/pause", {"partitions": [9]}, 400, "partitions: topic vecraft.ingest has no partition 9, only 0 to 5"),
-    ("POST", "default/pause", {"partitions": []}, 400, "length >= 1"),
+    ("POST", "default/pause", {"partitions": []}, 422, "at least 1"),
     ("POST", "default/pause", {"partitions": [-1]}, 400, ">= 0"),
     ("POST", "default/pause", {"partition": 1}, 400, "unknown field `partition`"),
     ("POST", "none/pause", {}, 404, "ingest source `none` doesn't exist"),
@@ -142,14 +142,14 @@ BAD: list[tuple[str, str, object, int, str]] = [
     ("POST", "default/move", {"to": 10**9}, 400, "to: offset 1000000000 must be between 0 and"),
     ("POST", "default/move", {"to": -1}, 400, ">= 0"),
     ("POST", "default/move", {"to": "noon"}, 400, "to 'noon' must be an offset, earliest, latest, or a time"),
-    ("PUT", "default", SHOP, 400, "source 'default' is always there"),
-    ("PUT", "a.b", SHOP, 400, "source name 'a.b' must have 1 to 64 characters"),
+    ("PUT", "default", SHOP, 422, "source 'default' is always there"),
+    ("PUT", "a.b", SHOP, 422, "source name 'a.b' must have 1 to 64 characters"),
     ("PUT", "s", SHOP | {"topic": "vecraft.tier0"}, 400, "topic 'vecraft.tier0' is one of the database's own"),
     ("PUT", "s", SHOP | {"topic": "other"}, 400, "the embedded journal has no topics of others, sources need Kafka"),
     ("PUT", "s", SHOP | {"collection": "none"}, 404, "Collection `none` doesn't exist"),
     ("PUT", "s", SHOP | {"format": "xml"}, 400, "Invalid enum value 'xml'"),
-    ("PUT", "s", SHOP | {"tier": 4}, 400, "tier 4 must be between 0 and 3"),
-    ("PUT", "s", SHOP | {"mapping": {"vector": "a["}}, 400, "mapping.vector: key 'a[' is not a path"),
+    ("PUT", "s", SHOP | {"tier": 4}, 422, "tier 4 must be between 0 and 3"),
+    ("PUT", "s", SHOP | {"mapping": {"vector": "a["}}, 422, "mapping.vector: key 'a[' is not a path"),
     ("DELETE", "default", None, 400, "cannot be changed or deleted"),
     ("DELETE", "none", None, 404, "ingest source `none` doesn't exist"),
 ]
