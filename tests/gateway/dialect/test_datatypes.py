@@ -26,7 +26,15 @@ def vectors() -> list[list[float]]:
 
 @pytest.mark.parametrize("multi", [False, True], ids=["dense", "multi"])
 @pytest.mark.parametrize("datatype", ["float16", "uint8", "turbo4"])
-@pytest.mark.parametrize("distance", list(models.Distance))
+@pytest.mark.parametrize(
+    "distance",
+    [
+        models.Distance.COSINE,
+        models.Distance.EUCLID,
+        pytest.param(models.Distance.DOT, marks=pytest.mark.slow),
+        pytest.param(models.Distance.MANHATTAN, marks=pytest.mark.slow),
+    ],
+)
 def test_every_datatype_answers_by_what_it_stores(
     client: QdrantClient, distance: models.Distance, datatype: str, multi: bool
 ) -> None:

@@ -23,13 +23,13 @@ from shard.vectors.multi import MultiIndex
 
 POINTS, SIZE = 1_200, 64
 TURBO = GraphSpec(HnswConfig(), TurboQuantization("bits2"))
-KINDS: list[tuple[Quantization, float]] = [
-    (TurboQuantization("bits4"), SIZE // 2 + 32),
-    (TurboQuantization("bits2"), SIZE // 4 + 32),
-    (TurboQuantization("bits1_5"), SIZE * 3 // 16 + 16),
-    (TurboQuantization("bits1"), SIZE // 8 + 16),
-    (BinaryQuantization(), SIZE // 8 + 16),
-    (ScalarQuantization(), SIZE),
+KINDS = [
+    pytest.param(TurboQuantization("bits4"), SIZE // 2 + 32),
+    pytest.param(TurboQuantization("bits2"), SIZE // 4 + 32, marks=pytest.mark.slow),
+    pytest.param(TurboQuantization("bits1_5"), SIZE * 3 // 16 + 16),
+    pytest.param(TurboQuantization("bits1"), SIZE // 8 + 16, marks=pytest.mark.slow),
+    pytest.param(BinaryQuantization(), SIZE // 8 + 16, marks=pytest.mark.slow),
+    pytest.param(ScalarQuantization(), SIZE),
 ]
 
 
@@ -84,7 +84,7 @@ def test_codes_are_small_and_find_what_they_should(quantization: Quantization, m
 
 
 @pytest.mark.parametrize("datatype", Datatype)
-@pytest.mark.parametrize("distance", [Distance.DOT, Distance.EUCLID])
+@pytest.mark.parametrize("distance", [pytest.param(Distance.DOT, marks=pytest.mark.slow), Distance.EUCLID])
 def test_every_datatype_can_be_quantised(datatype: Datatype, distance: Distance) -> None:
     vectors = [np.abs(each) * 255 for each in several(POINTS, 1)]
     index = built(GraphSpec(HnswConfig(), TurboQuantization(), datatype), distance, vectors)

@@ -71,7 +71,7 @@ def code_bytes(folder: Path) -> float:
         pytest.param(ProductQuantization("x4"), SIZE, 0.95, marks=pytest.mark.slow),
         (ProductQuantization("x16"), SIZE // 4, 0.85),
         pytest.param(TurboQuantization("bits1"), SIZE // 8 + 16, 0.85, marks=pytest.mark.slow),
-        (TurboQuantization("bits1_5"), SIZE * 3 // 16 + 16, 0.88),
+        pytest.param(TurboQuantization("bits1_5"), SIZE * 3 // 16 + 16, 0.88, marks=pytest.mark.slow),
         pytest.param(TurboQuantization("bits2"), SIZE // 4 + 32, 0.9, marks=pytest.mark.slow),
         (TurboQuantization("bits4"), SIZE // 2 + 32, 0.95),
     ],
