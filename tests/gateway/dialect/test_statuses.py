@@ -182,7 +182,7 @@ def test_the_number_of_points_in_an_answer_is_bounded(tmp_path: Any) -> None:
     node, thread = start_node(tmp_path, max_answer_points=5)
     with httpx.Client(base_url=node.url, timeout=30) as http:
         result(http.put("/collections/c", json={"vectors": PLAIN}))
-        points = [{"id": n, "vector": [n, 1, 0, 0], "payload": {"n": n}} for n in range(1, 11)]
+        points = [{"id": n, "vector": [n, 1, 0, 0], "payload": {"n": n, "many": [*range(6)]}} for n in range(1, 11)]
         result(http.put("/collections/c/points?wait=true", json={"points": points}))
         path, five = "/collections/c/points", {"vector": ONE, "limit": 5}
         assert len(result(http.post(f"{path}/search", json=five))) == 5  # type: ignore[arg-type]
@@ -192,6 +192,7 @@ def test_the_number_of_points_in_an_answer_is_bounded(tmp_path: Any) -> None:
             http.post(f"{path}/search/batch", json={"searches": [five, {**five, "limit": 1}]}),
             http.post(f"{path}/query", json={"limit": 10**9}),
             http.post(f"{path}/search/groups", json={"vector": ONE, "group_by": "n", "limit": 6}),
+            http.post(f"{path}/search/groups", json={"vector": ONE, "group_by": "many", "limit": 6, "group_size": 1}),
             http.post(path, json={"ids": [1, 2, 3, 4, 5, 6]}),
             http.post(f"{path}/search/matrix/pairs", json={"sample": 10, "limit": 9}),
             http.post("/collections/c/facet", json={"key": "n"}),
