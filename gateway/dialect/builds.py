@@ -51,5 +51,5 @@ def _build(place: str, build: BuildInfo, status: str) -> Answer:
 
 
 def _uuid(place: str, name: str) -> str:
-    """Names a segment of the cluster's log; the same as long as the segment is there."""
+    """The identity of a segment, the same as long as the segment is there."""
     return str(uuid5(NAMESPACE_OID, f"{place}/{name}"))

@@ -344,6 +344,7 @@ class _Searching:
     async def grouped(self, stage: Stage, body: Grouped) -> Answer:
         groups, size = limit_of(body.limit), limit_of(GROUP_SIZE if body.group_size is None else body.group_size)
         ranked, hit_groups = await grouped(self.pinned, stage, body.group_by, groups, size)
+        self.services.reads.check_answer(sum(len(group.hits) for group in hit_groups), "group_size")
         ranked = ranked.since(0, max((hit + 1 for group in hit_groups for hit in group.hits), default=0))
         hits = await self.shown(ranked, body)
         lookup = await self._lookup(hit_groups, body.with_lookup)

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -58,6 +59,7 @@ def create_app(services: Services) -> ASGIApp:
     document = openapi.document(TITLE, node.version)
     app.openapi = lambda: document  # type: ignore[method-assign]
     app.add_exception_handler(HTTPException, _plain_error)
+    app.add_exception_handler(RequestValidationError, _wrong_parameters)
     return HotPath(app, endpoints)
 
 
@@ -80,14 +82,9 @@ def _add_pages(app: FastAPI, services: Services) -> None:
 
     @app.api_route("/readyz", methods=["GET", "HEAD"])
     async def readyz() -> Response:
-        ready, quarantined = node.ready(), node.shards.quarantined()
-        return _probe(
-            ready,
-            [
-                f"{'some' if quarantined or not ready else 'all'} shards are {'' if ready and not quarantined else 'not '}ready",
-                *_lines(node),
-            ],
-        )
+        ready = node.ready()
+        are_all = ready and not node.shards.quarantined()
+        return _probe(ready, ["all shards are ready" if are_all else "some shards are not ready", *_lines(node)])
 
     @app.api_route("/admin/health", methods=["GET", "HEAD"])
     def health_page() -> Response:  # in a thread, because it asks the log
@@ -124,6 +121,14 @@ def _lines(node: NodeState) -> list[str]:
 def _probe(good: bool, lines: list[str]) -> Response:
     """A page of plain text: the first line is the answer, the others say why."""
     return Response("".join(f"{line}\n" for line in lines), 200 if good else 503, media_type="text/plain")
+
+
+def _wrong_parameters(request: Request, error: Exception) -> Response:
+    """Parameters of a page that cannot be read, in the dialect's form."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    text = f"Validation error in query parameters: [{first['loc'][-1]}: {first['msg']}]"
+    return Response(orjson.dumps({"status": {"error": text}, "time": 0.0}), 422, media_type="application/json")
 
 
 def _plain_error(request: Request, error: Exception) -> Response:

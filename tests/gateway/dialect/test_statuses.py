@@ -29,28 +29,43 @@ READS = {
 }
 
 
+@pytest.fixture(scope="module")
+def shared(node_url: str) -> Iterator[str]:
+    """A collection of named vectors, for tests that change nothing; with ten points, of which the tenth has no vector."""
+    with httpx.Client(base_url=node_url, timeout=30) as http:
+        path = made(http)
+        result(http.put(f"{path}/index?wait=true", json={"field_name": "n", "field_schema": "integer"}))
+        yield path
+        result(http.delete(path))
+
+
 @pytest.fixture
 def named(http: httpx.Client) -> Iterator[str]:
-    """A collection of named vectors, with ten points; the tenth has no vector."""
-    path = f"/collections/n{uuid4().hex[:8]}"
-    result(http.put(path, json=NAMED))
-    points = [{"id": n, "vector": {"a": [n, 1, 0, 0]} if n < 10 else {}, "payload": {"g": n % 2, "n": n}} for n in range(1, 11)]
-    result(http.put(f"{path}/points?wait=true", json={"points": points}))
+    """Another one, for a test that changes it."""
+    path = made(http)
     yield path
     result(http.delete(path))
 
 
+def made(http: httpx.Client) -> str:
+    path = f"/collections/n{uuid4().hex[:8]}"
+    result(http.put(path, json=NAMED))
+    points = [{"id": n, "vector": {"a": [n, 1, 0, 0]} if n < 10 else {}, "payload": {"g": n % 2, "n": n}} for n in range(1, 11)]
+    result(http.put(f"{path}/points?wait=true", json={"points": points}))
+    return path
+
+
 @pytest.mark.parametrize("path", READS)
-def test_a_vector_name_that_does_not_exist_is_refused_in_every_with_vector(http: httpx.Client, named: str, path: str) -> None:
+def test_a_vector_name_that_does_not_exist_is_refused_in_every_with_vector(http: httpx.Client, shared: str, path: str) -> None:
     body = READS[path]
     for key in ("with_vector", "with_vectors"):
-        assert "Not existing vector name error: absent" in refusal(http.post(named + path, json={**body, key: ["a", "absent"]}))
-        assert result(http.post(named + path, json={**body, key: ["a"]}))
+        assert "Not existing vector name error: absent" in refusal(http.post(shared + path, json={**body, key: ["a", "absent"]}))
+        assert result(http.post(shared + path, json={**body, key: ["a"]}))
     if f"{path}/batch" in ("/points/query/batch", "/points/search/batch", "/points/recommend/batch", "/points/discover/batch"):
-        assert "absent" in refusal(http.post(f"{named}{path}/batch", json={"searches": [body, {**body, **ABSENT}]}))
+        assert "absent" in refusal(http.post(f"{shared}{path}/batch", json={"searches": [body, {**body, **ABSENT}]}))
     if path.endswith("/groups"):
-        lookup = {"with_lookup": {"collection": named.split("/")[-1], **ABSENT}}
-        assert "absent" in refusal(http.post(named + path, json={**body, **lookup}))
+        lookup = {"with_lookup": {"collection": shared.split("/")[-1], **ABSENT}}
+        assert "absent" in refusal(http.post(shared + path, json={**body, **lookup}))
 
 
 CHANGES: dict[tuple[str, str], dict[str, Any]] = {
@@ -87,8 +102,8 @@ def test_unknown_ids_are_404_after_the_known_ones_are_changed(http: httpx.Client
         ("/points/recommend", {"positive": [1], "using": "a", "limit": 1, "lookup_from": {"collection": "nowhere"}}),
     ],
 )
-def test_what_is_not_there_is_404(http: httpx.Client, named: str, path: str, body: Any) -> None:
-    answer = http.post(named + path, json=body)
+def test_what_is_not_there_is_404(http: httpx.Client, shared: str, path: str, body: Any) -> None:
+    answer = http.post(shared + path, json=body)
     assert answer.status_code == 404, answer.text
     assert "Not found" in answer.text
 
@@ -113,23 +128,22 @@ def test_what_is_not_there_is_404(http: httpx.Client, named: str, path: str, bod
         (400, {"query": ONE, "using": "a", "lookup_from": {"collection": "", "vector": "absent"}}, "absent"),
     ],
 )
-def test_bounds_and_combinations(http: httpx.Client, named: str, status: int, body: Any, said: str) -> None:
-    result(http.put(f"{named}/index?wait=true", json={"field_name": "n", "field_schema": "integer"}))
+def test_bounds_and_combinations(http: httpx.Client, shared: str, status: int, body: Any, said: str) -> None:
     if "lookup_from" in body:
-        body = {"query": 1, "using": "a", "lookup_from": {"collection": named.split("/")[-1], "vector": "absent"}}
-    answer = http.post(f"{named}/points/query", json=body)
+        body = {"query": 1, "using": "a", "lookup_from": {"collection": shared.split("/")[-1], "vector": "absent"}}
+    answer = http.post(f"{shared}/points/query", json=body)
     assert said in refusal(answer)
     assert answer.status_code == status
 
 
 @pytest.mark.parametrize("vector", [{"a": {}}, {"s": {}}, {"many": []}, {"many": [[]]}, {"a": []}, {}])
-def test_vectors_that_are_none_are_refused_in_an_update(http: httpx.Client, named: str, vector: Any) -> None:
+def test_vectors_that_are_none_are_refused_in_an_update(http: httpx.Client, shared: str, vector: Any) -> None:
     for body in ({"points": [{"id": 1, "vector": vector}]},) if vector else ():
-        refusal(http.put(f"{named}/points?wait=true", json=body))
-    before = result(http.get(f"{named}/points/1"))
-    refusal(http.put(f"{named}/points/vectors?wait=true", json={"points": [{"id": 1, "vector": vector}]}))
-    assert result(http.get(f"{named}/points/1")) == before
-    refusal(http.post(f"{named}/points/vectors/delete", json={"points": [1], "vector": []}))
+        refusal(http.put(f"{shared}/points?wait=true", json=body))
+    before = result(http.get(f"{shared}/points/1"))
+    refusal(http.put(f"{shared}/points/vectors?wait=true", json={"points": [{"id": 1, "vector": vector}]}))
+    assert result(http.get(f"{shared}/points/1")) == before
+    refusal(http.post(f"{shared}/points/vectors/delete", json={"points": [1], "vector": []}))
 
 
 @pytest.mark.parametrize("form", [{"many": [[ONE, ONE], [ONE]]}, [[ONE, ONE], [ONE]]], ids=["named", "unnamed"])
@@ -163,18 +177,18 @@ def test_integers_of_any_length_are_numbers_whatever_spaces_stand_between(http: 
 
 
 @pytest.mark.parametrize("path", ["/points/query", "/points/search", "/points/scroll", "/points/recommend", "/points/discover"])
-def test_a_limit_or_offset_above_the_number_of_points_is_no_error(http: httpx.Client, named: str, path: str) -> None:
+def test_a_limit_or_offset_above_the_number_of_points_is_no_error(http: httpx.Client, shared: str, path: str) -> None:
     body = {**READS[path], "limit": 2**64}
-    answer = result(http.post(named + path, json=body))
+    answer = result(http.post(shared + path, json=body))
     hits = answer["points"] if isinstance(answer, dict) else answer
     assert len(hits) in (8, 9, 10), "without examples, and those that have no vector"  # type: ignore[arg-type]
     if path != "/points/scroll":
-        beyond = result(http.post(named + path, json={**body, "offset": 10**12}))
+        beyond = result(http.post(shared + path, json={**body, "offset": 10**12}))
         assert beyond in ([], {"points": []})
         prefetch = {"prefetch": {**READS["/points/query"], "limit": 2**64}, "query": {"fusion": "rrf"}, "limit": 3}
-        assert len(result(http.post(f"{named}/points/query", json=prefetch))["points"]) == 3  # type: ignore[index]
+        assert len(result(http.post(f"{shared}/points/query", json=prefetch))["points"]) == 3  # type: ignore[index]
     diverse = {"query": {"nearest": ONE, "mmr": {}}, "using": "a", "limit": 10**9}
-    assert len(result(http.post(f"{named}/points/query", json=diverse))["points"]) == 9  # type: ignore[index]
+    assert len(result(http.post(f"{shared}/points/query", json=diverse))["points"]) == 9  # type: ignore[index]
 
 
 def test_the_number_of_points_in_an_answer_is_bounded(tmp_path: Any) -> None:
@@ -182,7 +196,7 @@ def test_the_number_of_points_in_an_answer_is_bounded(tmp_path: Any) -> None:
     node, thread = start_node(tmp_path, max_answer_points=5)
     with httpx.Client(base_url=node.url, timeout=30) as http:
         result(http.put("/collections/c", json={"vectors": PLAIN}))
-        points = [{"id": n, "vector": [n, 1, 0, 0], "payload": {"n": n}} for n in range(1, 11)]
+        points = [{"id": n, "vector": [n, 1, 0, 0], "payload": {"n": n, "many": [*range(6)]}} for n in range(1, 11)]
         result(http.put("/collections/c/points?wait=true", json={"points": points}))
         path, five = "/collections/c/points", {"vector": ONE, "limit": 5}
         assert len(result(http.post(f"{path}/search", json=five))) == 5  # type: ignore[arg-type]
@@ -192,6 +206,7 @@ def test_the_number_of_points_in_an_answer_is_bounded(tmp_path: Any) -> None:
             http.post(f"{path}/search/batch", json={"searches": [five, {**five, "limit": 1}]}),
             http.post(f"{path}/query", json={"limit": 10**9}),
             http.post(f"{path}/search/groups", json={"vector": ONE, "group_by": "n", "limit": 6}),
+            http.post(f"{path}/search/groups", json={"vector": ONE, "group_by": "many", "limit": 6, "group_size": 1}),
             http.post(path, json={"ids": [1, 2, 3, 4, 5, 6]}),
             http.post(f"{path}/search/matrix/pairs", json={"sample": 10, "limit": 9}),
             http.post("/collections/c/facet", json={"key": "n"}),
@@ -204,10 +219,10 @@ def test_the_number_of_points_in_an_answer_is_bounded(tmp_path: Any) -> None:
     thread.join(START_S)
 
 
-def test_a_sample_with_an_offset_has_as_many_points_as_asked_for(http: httpx.Client, named: str) -> None:
+def test_a_sample_with_an_offset_has_as_many_points_as_asked_for(http: httpx.Client, shared: str) -> None:
     for offset, limit, count in ((0, 4, 4), (9, 4, 4), (100, 10, 10)):
         body = {"query": {"sample": "random"}, "limit": limit, "offset": offset}
-        assert len(result(http.post(f"{named}/points/query", json=body))["points"]) == count  # type: ignore[index]
+        assert len(result(http.post(f"{shared}/points/query", json=body))["points"]) == count  # type: ignore[index]
 
 
 def test_a_null_takes_the_default_of_a_formula(http: httpx.Client, named: str) -> None:
@@ -219,12 +234,12 @@ def test_a_null_takes_the_default_of_a_formula(http: httpx.Client, named: str) -
     assert scores == {3: 5} | dict.fromkeys((1, 2, 4, 5, 6, 7, 8, 9), 2)
 
 
-def test_group_lookups_take_vectors_under_both_names(http: httpx.Client, named: str) -> None:
-    collection = named.split("/")[-1]
+def test_group_lookups_take_vectors_under_both_names(http: httpx.Client, shared: str) -> None:
+    collection = shared.split("/")[-1]
     for key, wanted, shown in (("with_vectors", True, True), ("with_vector", ["a"], True), ("with_vector", False, False)):
         lookup = {"collection": collection, "with_payload": True, key: wanted}
         body = {"query": ONE, "using": "a", "group_by": "n", "with_lookup": lookup, "limit": 1}
-        (group,) = result(http.post(f"{named}/points/query/groups", json=body))["groups"]  # type: ignore[index]
+        (group,) = result(http.post(f"{shared}/points/query/groups", json=body))["groups"]  # type: ignore[index]
         assert group["lookup"]["payload"]["n"] == group["id"]
         assert ("vector" in group["lookup"]) == shown
 
@@ -331,7 +346,7 @@ def test_a_leap_second_is_a_moment(http: httpx.Client, named: str) -> None:
         {"type": "text", "min_token_len": 4, "max_token_len": 2},
     ],
 )
-def test_conflicting_or_unknown_options_of_an_index_are_422(http: httpx.Client, named: str, schema: Any) -> None:
-    answer = http.put(f"{named}/index?wait=true", json={"field_name": "f", "field_schema": schema})
+def test_conflicting_or_unknown_options_of_an_index_are_422(http: httpx.Client, shared: str, schema: Any) -> None:
+    answer = http.put(f"{shared}/index?wait=true", json={"field_name": "f", "field_schema": schema})
     assert answer.status_code == 422
     assert "field_schema." in refusal(answer)

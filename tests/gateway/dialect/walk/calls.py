@@ -150,7 +150,11 @@ CALLS: dict[Operation, list[Call]] = {
         *ok(None, query="anonymize=true&details_level=10"),
         *refused(400, None, query="details_level=some"),
     ],
-    ("GET", "/metrics"): [*ok(None), *ok(None, query="anonymize=true&per_collection=true&timeout=5")],
+    ("GET", "/metrics"): [
+        *ok(None),
+        *ok(None, query="anonymize=true&per_collection=true&timeout=5"),
+        *refused(422, None, query="anonymize=some"),
+    ],
     ("GET", "/healthz"): ok(None),
     ("GET", "/livez"): ok(None),
     ("GET", "/readyz"): ok(None),
