@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import chain
-from math import isfinite
 from typing import Any
 
 import msgspec
@@ -41,7 +40,7 @@ def prepare(collection: Collection, name: str, vector: Vector) -> Vector:
     if name in config.sparse_vectors:
         if vector.dtype != SPARSE:
             raise QueryError(f"Wrong input: vector {name!r} is sparse: give indices and values")
-        if not np.isfinite(vector["value"] @ vector["value"]):
+        if not np.isfinite(vector["value"]).all():
             raise QueryError("query vector has values that are not finite, or too large for float32")
         return np.sort(vector, order="index")  # the rounding of a sum depends on its order
     size = 0 if vector.dtype == SPARSE else vector.shape[-1]
@@ -52,8 +51,7 @@ def prepare(collection: Collection, name: str, vector: Vector) -> Vector:
         vector = vector[np.newaxis] if vector.ndim == 1 else vector
     elif vector.ndim != 1:
         raise QueryError(f"Wrong input: vector {name!r} is not a multi-vector: give one list of numbers")
-    square = float(np.vdot(vector, vector))
-    if not isfinite(square):
+    if not np.isfinite(vector).all():
         raise QueryError("query vector has values that are not finite, or too large for float32")
     if not normalises(params.datatype, params.distance):
         return vector

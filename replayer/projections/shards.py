@@ -51,6 +51,9 @@ CATCH_UPS = 2
 
 CATCH_UP_POLL_S = 0.05
 CATCH_UP_RECORDS = 1000
+PASS_S, PASSED_RECORDS = 30.0, 1_000
+"""A shard's stored position is advanced past records of other shards every PASS_S, or after so many records."""
+
 FIRST_TIERS = 2
 """The first tiers are separate passes, applied before all others; the remaining tiers are one pass."""
 
@@ -154,6 +157,7 @@ class ShardsProjection(Projection):
         self._applied = applied
         self._now_ms = now_ms
         self._monotonic_s = monotonic_s
+        self._pass_at_s = 0.0
         self._waiting: dict[TopicPartition, _Waiting] = {}
         self._retries: dict[tuple[int, int], _Retry] = {}
         self._catch_ups: dict[tuple[int, int], _CatchUp] = {}
@@ -377,10 +381,18 @@ class ShardsProjection(Projection):
         return min(due_s, default=IDLE_POLL_S)
 
     def before_commit(self, applied: Positions) -> None:
-        """Advances the stored positions of shards past entries of other shards, so that a restart skips them."""
+        """Advances the stored positions of shards past entries of other shards, so that a restart skips them.
+
+        A position may lag behind a little, since a write to every shard for each record of another one would cost more than
+        reading some records again.
+        """
         self._known.note_catalog(applied[self._topics.system_partition])
+        now_s = self._monotonic_s()
+        most = PASSED_RECORDS if now_s < self._pass_at_s else 0
+        if not most:
+            self._pass_at_s = now_s + PASS_S
         for shard in self._shards.all():
-            lagging = {p: applied[p] for p in shard.home_partitions() if shard.progress(p).offset < applied[p]}
+            lagging = {p: applied[p] for p in shard.home_partitions() if applied[p] - shard.progress(p).offset > most}
             if lagging:
                 with self._quarantine_on_failure(shard):
                     shard.pass_over(lagging)

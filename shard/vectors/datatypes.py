@@ -123,7 +123,8 @@ class Encoding(NamedTuple):
     def products(self, encoded: Encoded, query: Vectors) -> Vectors:
         """The dot product of each vector with a `compared_query`, as a matrix product. Shape (n,)."""
         if self.datatype is Datatype.FLOAT32:
-            return encoded @ query
+            with np.errstate(over="ignore", invalid="ignore"):
+                return encoded @ query
         products = np.empty(len(encoded), np.float32)
         for start, some in self.parts(encoded):
             products[start : start + len(some)] = some @ query

@@ -41,6 +41,8 @@ Bits = NDArray[np.uint8]
 
 LocalIds = NDArray[np.int64]
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 _HALF_LIMIT = 60_000.0
 """The largest float16 is 65,504; vectors with values above _HALF_LIMIT get float32 codes."""
 
@@ -93,7 +95,8 @@ def exact_scores(distance: Distance, vectors: Vectors, query: Vectors) -> Vector
 def scores_at(distance: Distance, vectors: Vectors, query: Vectors, at: LocalIds) -> Vectors:
     """`exact_scores` of the vectors with the local ids `at`; does not copy the vectors if FAISS supports the distance."""
     if distance not in _BY_INDEX:
-        return np.abs(vectors[at] - query).sum(axis=1)  # type: ignore[no-any-return]
+        with np.errstate(over="ignore"):
+            return np.minimum(np.abs(vectors[at] - query).sum(axis=1), np.float32(_LARGEST))  # type: ignore[no-any-return]
     scores = np.empty(len(at), np.float32)
     if not len(at):
         return scores
@@ -102,15 +105,16 @@ def scores_at(distance: Distance, vectors: Vectors, query: Vectors, at: LocalIds
     query = np.ascontiguousarray(query, np.float32)
     by_index = _BY_INDEX[distance]
     by_index(*map(faiss.swig_ptr, (scores, query, vectors, at)), vectors.shape[1], 1, len(at))
-    return _roots(scores, vectors, query, at) if distance is Distance.EUCLID else scores
+    scores = np.sqrt(scores) if distance is Distance.EUCLID else scores
+    if len(far := np.flatnonzero(~np.isfinite(scores))):
+        scores[far] = _wide_scores(distance, vectors[at[far]].astype(np.float64), query.astype(np.float64))
+    return scores
 
 
-def _roots(squares: Vectors, vectors: Vectors, query: Vectors, at: LocalIds) -> Vectors:
-    """Euclidean distances from their squares, some of which may be too large for float32."""
-    roots: Vectors = np.sqrt(squares)
-    if len(far := np.flatnonzero(np.isinf(roots))):
-        roots[far] = np.linalg.norm(vectors[at[far]].astype(np.float64) - query, axis=1)
-    return roots
+def _wide_scores(distance: Distance, vectors: NDArray[np.float64], query: NDArray[np.float64]) -> Vectors:
+    """The scores of vectors whose squares or products are too large for float32."""
+    wide = np.linalg.norm(vectors - query, axis=1) if distance is Distance.EUCLID else (vectors * query).sum(axis=1)
+    return np.clip(wide, -_LARGEST, _LARGEST).astype(np.float32)  # type: ignore[no-any-return]
 
 
 def similarities(distance: Distance, vectors: Vectors, query: Vectors) -> Vectors:
@@ -329,7 +333,8 @@ def _worst_neighbours(distance: Distance, vectors: Vectors, queries: Vectors) ->
     if distance.higher_is_closer:
         best: Vectors = np.empty((len(queries), 0), np.float32)
         for start in range(0, len(vectors), _CHUNK):  # as matrix products, four times faster than FAISS
-            best = np.hstack([best, queries @ vectors[start : start + _CHUNK].T])
+            with np.errstate(over="ignore", invalid="ignore"):
+                best = np.hstack([best, queries @ vectors[start : start + _CHUNK].T])
             best = np.partition(best, best.shape[1] - count, axis=1)[:, -count:]
         worst = best.min(axis=1)
     else:

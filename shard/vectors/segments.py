@@ -294,6 +294,8 @@ class DenseView(NamedTuple):
         products = self.encoding.products(segment.vectors[: view.end], query) if scan is None else scan.products(query)
         if view.alive is not None:
             products = products[alive]
+        if not np.isfinite(products).all():  # some are too large for float32
+            return closest(self.distance, self._compare_one(view, query, rows, deadline), limit)
         # Products are rounded in another way in the last rows, so they only choose; see `exact_scores`.
         length = 1.0
         if self.distance is Distance.DOT:

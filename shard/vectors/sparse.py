@@ -7,6 +7,7 @@ score per point. Always exact. Postings are append-only; a view ignores postings
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from pyroaring import BitMap
 from catalog.collection import Distance
 from journal.records import Vector, Vectors
 from shard.deadline import NEVER, Deadline
-from shard.vectors.index import InMemory, Rows, RowSet, ScoredRows, closest, reallocated
+from shard.vectors.index import InMemory, Rows, RowSet, ScoredRows, closest, finite, reallocated
 
 Ordinals = NDArray[np.uint32]
 """The ordinal of a point is its number in insertion order."""
@@ -64,19 +65,27 @@ class SparseView:
 
     def compare(self, example: Vector, rows: RowSet | None = None, deadline: Deadline = NEVER) -> ScoredRows:
         """The score of each row that has an index in common with the example; other rows are left out."""
-        scores = np.zeros(self._end, np.float32)
+        sums, shares = self._sums(example, np.float32, deadline)
+        if rows is not None:
+            shares &= self._among(rows)
+        at = np.flatnonzero(shares)
+        scores = sums[at]
+        if not np.isfinite(scores).all():  # some products are too large for float32
+            scores = np.where(np.isfinite(scores), scores, finite(self._sums(example, np.float64, deadline)[0][at]))
+        return ScoredRows(self._rows[at], scores)
+
+    def _sums(self, example: Vector, dtype: Any, deadline: Deadline) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """The score of each point, and which points are alive and have an index in common with the example."""
+        sums = np.zeros(self._end, dtype)
         shares = np.zeros(self._end, np.bool_)
         for index, value in example.tolist():
             deadline.check()
             if (posting := self._postings.get(index)) is not None:
                 ordinals, values = posting.below(self._end)
-                scores[ordinals] += np.float32(value) * values
+                with np.errstate(over="ignore", invalid="ignore"):
+                    sums[ordinals] += dtype(value) * values
                 shares[ordinals] = True
-        shares &= self._alive
-        if rows is not None:
-            shares &= self._among(rows)
-        at = np.flatnonzero(shares)
-        return ScoredRows(self._rows[at], scores[at])
+        return sums, shares & self._alive
 
     def scan(self, query: Vector, limit: int, rows: RowSet | None = None, deadline: Deadline = NEVER) -> ScoredRows:
         return closest(self.distance, self.compare(query, rows, deadline), limit)

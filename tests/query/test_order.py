@@ -221,21 +221,34 @@ def test_vectors_of_any_length_have_a_direction(make: Open, length: float) -> No
     assert now(search(read, Stage(Nearest(DENSE, query), 1))).scores.tolist() == [1.0]
 
 
-@pytest.mark.parametrize("distance", [Distance.DOT, Distance.EUCLID, Distance.MANHATTAN])
-def test_no_score_is_infinite(make: Open, distance: Distance) -> None:
-    far = np.array([1.8e19, 0], np.float32)
-    config = CollectionConfig({DENSE: VectorParams(2, distance), MULTI: VectorParams(2, distance, multi=True)})
-    vectors = {DENSE: [far, -far], MULTI: [np.stack([far]), np.stack([-far])]}
-    read = make(config, vectors)
-    found = now(search(read, Stage(Nearest(DENSE, far), 2))).scores
-    if distance is not Distance.DOT:
-        assert sorted(found.tolist()) == pytest.approx([0, 3.6e19])
+LARGE = [1.8e19, 1e20, 2.0**64 - 1, 3e38]
+
+
+@pytest.mark.parametrize("distance", Distance)
+@pytest.mark.parametrize("large", LARGE)
+def test_no_score_is_infinite(make: Open, distance: Distance, large: float) -> None:
+    """However large the numbers of vectors are, with and without graphs, by one vector, by several and by terms."""
+    far = np.array([large, -large], np.float32)
+    names = {DENSE: VectorParams(2, distance), MULTI: VectorParams(2, distance, multi=True)}
+    config = CollectionConfig(names, sparse_vectors={SPARSE_NAME: SparseParams()})
+    some = list(RANDOM.normal(size=(300, 2)).astype(np.float32))
+    dense = [far, -far, np.array([large, large], np.float32), *some]
+    terms = [np.array([(1, vector[0]), (2, vector[1])], SPARSE) for vector in dense]
+    read = make(config, {DENSE: dense, MULTI: [np.stack([vector]) for vector in dense], SPARSE_NAME: terms})
+    far = prepare(read.collection, DENSE, far)
+    if distance is Distance.EUCLID and large == LARGE[0]:
+        found = scores(now(search(read, Stage(Nearest(DENSE, far), 303, params=EXACT))))
+        assert found[encode_id(1)] == pytest.approx(2 * np.sqrt(2) * large)
     many = [far] * 9
     for query in (
         Nearest(DENSE, far),
         SumScores(DENSE, many, []),
         SumScores(DENSE, [], many),
         SumScores(DENSE, many, [-far] * 9),
+        Nearest(MULTI, np.stack(many)),
+        Nearest(SPARSE_NAME, np.array([(1, large), (2, -large)], SPARSE)),
     ):
-        assert np.isfinite(now(search(read, Stage(query, 2))).scores).all()
-    assert np.isfinite(now(search(read, Stage(Nearest(MULTI, np.stack(many)), 2))).scores).all()
+        for params in (EXACT, SearchParams()):
+            found_scores = now(search(read, Stage(query, 303, params=params))).scores
+            assert len(found_scores) == 303
+            assert np.isfinite(found_scores).all()
