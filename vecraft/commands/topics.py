@@ -69,7 +69,7 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _adopt(settings: Settings, confirmed: bool) -> int:
-    from vecraft.recovery import adopt
+    from vecraft.adoption import adopt
 
     try:
         adopt(settings, confirmed)
