@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from journal.log import Journal, TopicPartition
+from journal.log import Journal, TopicPartition, Unfit
 from journal.topics import Topics
 from replayer.known_log import KnownLog
 from replayer.log_check import LogCheck, ShardPartition
@@ -90,6 +90,13 @@ class _Adoption:
         committed = self.journal.committed(f"{self.topics.prefix}.ingest", partitions)
         return sum(ends[p] - max(starts[p], committed.get(p, 0)) for p in partitions)
 
+    def unfit(self) -> Iterator[str]:
+        """Why a node would refuse the topics as they are."""
+        try:
+            self.journal.ensure_topics({topic: spec for topic, spec in self.topics.all().items() if topic in self.present})
+        except Unfit as error:
+            yield f"a node would refuse this log: {error}"
+
     def why_not_kept(self) -> list[str]:
         """Why this log is no copy of the one that the state was made from, as far as it goes; empty when it is one."""
         if self.check is None or not self.known.known.topics or not self.held:
@@ -153,7 +160,7 @@ def adopt(settings: Settings, confirmed: bool) -> None:
         faults = [] if adoption.check is None else adoption.check.faults()
         for held in adoption.held:
             print(held.unreadable or f"the state holds {held.points} points of collection {held.stored.name}")
-        _print([*adoption.about_topics(), *adoption.about_records(), *adoption.ahead()])
+        _print([*adoption.about_topics(), *adoption.about_records(), *adoption.ahead(), *adoption.unfit()])
         reasons = adoption.why_not_kept()
         if faults:
             _print(f"this log must not be served: {fault}" for fault in faults)
