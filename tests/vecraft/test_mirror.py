@@ -71,10 +71,11 @@ class Mirror:
 
 
 def put(url: str, name: str, numbers: range, text: str) -> None:
-    """Writes each of these points, in a tier that depends on its number and the text."""
-    for number in numbers:
-        points = [{"id": number, "vector": [1, number], "payload": {"text": text}}]
-        headers = {"X-Vecraft-Tier": str((number + len(text)) % 4)}
+    """Writes these points, one of four in each tier; which one depends on the text."""
+    for tier in range(4):
+        chosen = [number for number in numbers if (number + len(text)) % 4 == tier]
+        points = [{"id": number, "vector": [1, number], "payload": {"text": text}} for number in chosen]
+        headers = {"X-Vecraft-Tier": str(tier)}
         result(httpx.put(f"{url}/collections/{name}/points?wait=true", json={"points": points}, headers=headers, timeout=WAIT_S))
 
 
