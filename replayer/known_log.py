@@ -58,7 +58,7 @@ class KnownLog:
     @property
     def identity(self) -> str:
         """A short text that tells this log from every other."""
-        return blake2b("".join(self.known.topics.values()).encode(), digest_size=8).hexdigest()
+        return _identity(self.known.topics)
 
     @property
     def owner(self) -> str:
@@ -99,6 +99,14 @@ class KnownLog:
         if present != self.known.topics:
             self.write(msgspec.structs.replace(self.known, topics=present))
 
+    def identity_in(self, journal: Journal) -> str:
+        """The identity that this log would have if it were that of `journal`."""
+        return _identity(journal.identities(self._topics))
+
+    def adopt(self, journal: Journal) -> None:
+        """Notes the topics of `journal`, which all exist, as this node's log: they hold a copy of it."""
+        self.write(msgspec.structs.replace(self.known, topics=journal.identities(self._topics), accepted={}))
+
     def note_catalog(self, position: int) -> None:
         """Notes how far the catalog is read."""
         if position > self.known.catalog:
@@ -115,6 +123,10 @@ class KnownLog:
         unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(known)))
         unfinished.rename(self._path)
         self.known = known
+
+
+def _identity(topics: Mapping[str, str]) -> str:
+    return blake2b("".join(topics.values()).encode(), digest_size=8).hexdigest()
 
 
 def _named(topics: Sequence[str]) -> str:

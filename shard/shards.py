@@ -238,7 +238,7 @@ class Shards:
     def _claim_folder(self, collection: Collection) -> None:
         """Creates the collection's folder. State of another log, of another collection, or in another format is removed."""
         folder = self._folder_of(collection.id)
-        identity = f"{STATE_FORMAT} {self.log} {collection.name} {collection.created_ms}"
+        identity = _identity(self.log, collection.name, collection.created_ms)
         if (folder / _IDENTITY).is_file() and (folder / _IDENTITY).read_text(errors="replace") == identity:
             return
         if not self.served(collection.id):
@@ -290,13 +290,36 @@ def _forget_frames(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-def stored_collection(folder: Path) -> str:
-    """The name of the collection whose state is in `folder`; "?" when it is not known."""
+class StoredCollection(NamedTuple):
+    """What the folder of a collection's state says: the identity of its log, the collection's name, and when it was created."""
+
+    log: str = ""
+    name: str = "?"
+    created_ms: int = -1
+
+
+def stored_collection(folder: Path) -> StoredCollection:
+    """The collection whose state is in `folder`; without an identity when that is not known, or in another format."""
     try:
         identity = (folder / _IDENTITY).read_text(errors="replace")
-    except FileNotFoundError:
-        return "?"
-    return identity.split(" ", 2)[2].rpartition(" ")[0] if identity.count(" ") > 2 else "?"
+        stored_format, log_, rest = identity.split(" ", 2)
+        name, created_ms = rest.rsplit(" ", 1)
+        found = StoredCollection(log_, name, int(created_ms))
+    except (FileNotFoundError, ValueError):
+        return StoredCollection()
+    return found if stored_format == str(STATE_FORMAT) else found._replace(log="")
+
+
+def move_to_log(folder: Path, identity: str) -> None:
+    """Notes that the state in `folder`, of a collection, is also that of the log with this identity: a copy of its own."""
+    stored = stored_collection(folder)
+    unfinished = folder / f"{_IDENTITY}.tmp"
+    unfinished.write_text(_identity(identity, stored.name, stored.created_ms))
+    unfinished.rename(folder / _IDENTITY)
+
+
+def _identity(log_: str, name: str, created_ms: int) -> str:
+    return f"{STATE_FORMAT} {log_} {name} {created_ms}"
 
 
 class AppliedPositions:

@@ -1,6 +1,6 @@
-"""`vecraft journal repair` and `vecraft topics adopt`: what an operator decides when a log has lost records, or is another one.
+"""`vecraft journal repair`: what an operator decides when a log has lost records.
 
-Both say first what would happen, and change nothing until they are told to. The node must be stopped.
+It says first what would happen, and changes nothing until it is told to. The node must be stopped.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from journal.topics import Topics
 from replayer.known_log import KnownLog
 from replayer.repair import Loss, Repair
 from shard.batch import Limits
-from shard.shards import stored_collection
-from shard.store import Store
 from vecraft.commands import CommandError
 from vecraft.roles import journal_folder, open_journal, wall_clock_ms
 from vecraft.settings import Settings
@@ -32,13 +30,13 @@ def repair(settings: Settings, write_back: bool, accept_loss: bool) -> None:
     if not state.is_dir():
         raise CommandError(f"there is no state in {state}, so nothing is known of what the log has lost")
     limits = Limits(settings.max_drift_ms, settings.max_lateness_ms, settings.idempotency_window_s * 1000)
-    journal = _opened(settings, accept_ends=write_back or accept_loss)
+    journal = opened(settings, accept_ends=write_back or accept_loss)
     try:
         KnownLog(state, topics).check(journal)
         with tempfile.TemporaryDirectory(dir=settings.data_dir, prefix="repair-") as scratch:
             work = Repair(journal, topics, limits, state, Path(scratch), wall_clock_ms)
             try:
-                work.replay(_Progress())
+                work.replay(ProgressLines("replaying"))
                 losses = work.losses()
                 _print(losses)
                 if write_back and losses:
@@ -64,73 +62,21 @@ def _print(losses: list[Loss]) -> None:
             print(f"  {len(loss.extra)} deleted points: --write-back writes them to the log, --accept-loss goes on without them")
 
 
-class _Progress:
-    """Prints how far the replay is, every PROGRESS_EVERY_S."""
+class ProgressLines:
+    """Prints how far a long work is, every PROGRESS_EVERY_S."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str) -> None:
+        self._what = what
         self._next_s = time.monotonic() + PROGRESS_EVERY_S
 
     def __call__(self, done: int, total: int) -> None:
         if total and time.monotonic() > self._next_s:
-            print(f"replaying: {done} of {total} records", file=sys.stderr)
+            print(f"{self._what}: {done} of {total} records", file=sys.stderr)
             self._next_s = time.monotonic() + PROGRESS_EVERY_S
 
 
-def adopt(settings: Settings, confirmed: bool) -> None:
-    """Prints how the log differs from the one that this node knows, and what its state holds. If `confirmed`, creates missing
-    topics and puts the state aside, so that the node goes on with this log.
-    """
-    topics = Topics(settings.topic_prefix, settings.preset)
-    state = settings.data_dir / "state"
-    known = KnownLog(state, topics).known
-    journal = _opened(settings, accept_ends=confirmed)
-    try:
-        present = journal.identities(list(topics.all()))
-        for topic in topics.all():
-            if topic not in present:
-                print(f"topic {topic} is missing: it would be created")
-            elif topic in known.topics:
-                print(f"topic {topic} is {'the same' if present[topic] == known.topics[topic] else 'another one'}")
-        if topics.system in present:
-            end = journal.end_offsets([topics.system_partition])[topics.system_partition]
-            print(f"the catalog has {end} records; this node has read {known.catalog}")
-        for line in _held(state):
-            print(line)
-        if not confirmed:
-            print("\nwith --yes the state is put aside and this log is replayed: what only the state holds is lost")
-            return
-        journal.ensure_topics(topics.all())
-        if state.is_dir():
-            aside = state.with_name(f"state.before-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}")
-            state.rename(aside)
-            print(f"\nthe state is put aside in {aside}; remove it when it is not needed any more")
-    finally:
-        journal.close()
-
-
-def _held(state: Path) -> list[str]:
-    """A line about each collection that the state holds."""
-    lines = []
-    for folder in sorted(state.glob("[0-9]*")):
-        name = stored_collection(folder)
-        try:
-            points = sum(_points(shard / "rows") for shard in folder.glob("[0-9]*"))
-        except Exception as error:  # RocksDB's errors have no class of their own
-            lines.append(f"the state of collection {name} cannot be read: {error}")
-        else:
-            lines.append(f"the state holds {points} points of collection {name}")
-    return lines
-
-
-def _points(folder: Path) -> int:
-    store = Store(folder, {})
-    try:
-        return store.alive()
-    finally:
-        store.close()
-
-
-def _opened(settings: Settings, accept_ends: bool) -> Journal:
+def opened(settings: Settings, accept_ends: bool) -> Journal:
+    """The journal of the settings; that of Kafka when there is no embedded one. Raises CommandError while a node has it open."""
     folder = journal_folder(settings)
     if settings.journal == "kafka" or not (folder / "CURRENT").is_file():
         return open_journal(settings.model_copy(update={"journal": "kafka"}))

@@ -11,6 +11,9 @@ import httpx
 import numpy as np
 import pytest
 
+from journal.embedded import EmbeddedJournal
+from journal.log import TopicPartition
+from journal.topics import Topics
 from tests.conftest import result, start_node, until
 from tests.server import Server
 from vecraft.cli import main
@@ -120,3 +123,37 @@ def test_another_log_is_adopted_only_when_that_is_said(tmp_path: Path, capsys: p
     assert len(list(tmp_path.glob("state.before-*"))) == 1
     node.stop()
     thread.join(15)
+
+
+def test_a_log_with_records_twice_is_not_adopted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a tool leaves a copy that was killed, and copied again what it had not committed. Nothing is changed."""
+    node, thread = start_node(tmp_path)
+    result(httpx.put(f"{node.url}/collections/c", json={"vectors": {"size": 2, "distance": "Dot"}}))
+    for number in range(3):
+        points = [{"id": 1, "vector": [1, number]}]
+        result(httpx.put(f"{node.url}/collections/c/points?wait=true", json={"points": points}))
+    node.stop()
+    thread.join(15)
+    adopt = ["topics", "adopt", "--data-dir", str(tmp_path)]
+    assert main(adopt) == 0
+    assert "with --yes the state is kept" in capsys.readouterr().out
+    home = repeat_first_record(tmp_path / "journal")
+    assert main(adopt) == 0
+    assert f"must not be served: {home}: 1 records are there twice, the first again at 3" in capsys.readouterr().out
+    assert main([*adopt, "--yes"]) == 1
+    assert "nothing was changed" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"journal", "state"}
+
+
+def repeat_first_record(folder: Path) -> TopicPartition:
+    """Appends the first record of tier 1 again. Returns its partition."""
+    topics = Topics()
+    journal = EmbeddedJournal(folder)
+    journal.ensure_topics(topics.all())
+    (home,) = (p for p, end in journal.end_offsets(topics.data_partitions()).items() if end)
+    reader = journal.reader()
+    reader.assign({home: 0})
+    journal.append(home, reader.poll(5, 1).entries[0].value).result()
+    reader.close()
+    journal.close()
+    return home

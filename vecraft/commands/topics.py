@@ -40,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_settings(parser, SHOWN)
         parser.set_defaults(journal="kafka")  # there are no topics elsewhere
     text = "go on with a log that is not the one this node knows; the node must be stopped"
-    adopt = actions.add_parser("adopt", help=text, description=f"{text.capitalize()}. Without --yes says what would be lost.")
+    adopt = actions.add_parser(
+        "adopt", help=text, description=f"{text.capitalize()}. Without --yes says what it is, and what would be lost."
+    )
     adopt.add_argument("--yes", action="store_true", help="do it")
     add_settings(adopt, ("data_dir", "journal", *SHOWN))
 
@@ -69,7 +71,7 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _adopt(settings: Settings, confirmed: bool) -> int:
-    from vecraft.recovery import adopt
+    from vecraft.adoption import adopt
 
     try:
         adopt(settings, confirmed)
