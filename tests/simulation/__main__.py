@@ -1,8 +1,9 @@
-"""`python -m tests.simulation SEEDS [FIRST]`: runs that many seeds and stops at the first that fails."""
+"""`python -m tests.simulation SEEDS [FIRST]`: runs that many seeds on all cores, and stops at the first that fails."""
 
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import shutil
 import sys
 import tempfile
@@ -34,5 +35,6 @@ if __name__ == "__main__":
     logging.disable()  # the faults are meant
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     first = int(sys.argv[2]) if len(sys.argv) > 2 else 0
-    for number in tqdm(range(first, first + count), unit="seed"):
-        run_seed(number)
+    with multiprocessing.Pool() as pool:
+        for _ in tqdm(pool.imap_unordered(run_seed, range(first, first + count)), total=count, unit="seed"):
+            pass

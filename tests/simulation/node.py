@@ -17,11 +17,15 @@ from replayer.ingest.member import Ingest
 from replayer.projections.dead_letters import DeadLetters
 from replayer.replayer import Replayer
 from tests.reading import pinned as pinned_shards
-from tests.simulation.faults import Crash, ShardFault, SimulatedShards
+from tests.simulation.faults import Crash, KeptStores, ShardFault, SimulatedShards
 from tests.simulation.setting import LIMITS, TOPICS
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
+
+
+KEPT_RATE = 0.9
+"""How many restarts keep their RocksDBs open."""
 
 
 class Node:
@@ -32,6 +36,7 @@ class Node:
         self.name = name
         self.folder = folder
         self.skew_ms = world.random.choice((0, 0, -3000, 100, 400))
+        self.stores = KeptStores()
         self.start()
 
     def pinned(self, collection: Collection) -> Pinned:
@@ -83,8 +88,10 @@ class Node:
         """A clean end: what changed goes into checkpoints. It does not die on the way: `crash` is for that."""
         rates = self.world.crash_rate, self.world.shard_fault_rate
         self.world.crash_rate = self.world.shard_fault_rate = 0.0
+        self.stores.keeping = self.world.random.random() < KEPT_RATE
         self.ingest.close()
         self.replayer.close()
+        self.stores.keeping = False
         self.world.crash_rate, self.world.shard_fault_rate = rates
 
     def checkpoint(self) -> None:

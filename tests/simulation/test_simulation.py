@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 
-from tests.simulation.__main__ import run_seed
+from tests.simulation.__main__ import ACTIONS, run_seed
+from tests.simulation.world import World
 
 SEEDS = 200
 QUICK_SEEDS = 20
@@ -24,3 +26,21 @@ def test_histories(first: int) -> None:
             run_seed(seed)
     finally:
         logging.disable(logging.NOTSET)
+
+
+def test_a_seed_is_a_whole_history(tmp_path: Path) -> None:
+    """N5: two runs of a seed make the same choices, write the same log, and end with the next choice the same."""
+    logging.disable()
+    try:
+        assert history(tmp_path / "once") == history(tmp_path / "again")
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def history(folder: Path) -> tuple[object, float]:
+    world = World(19, folder)
+    try:
+        world.run(ACTIONS)
+    finally:
+        world.close()
+    return world.journal._logs, world.random.random()

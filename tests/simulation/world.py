@@ -78,6 +78,7 @@ class World:
     def close(self) -> None:
         for node in self.nodes:
             node.crash()
+            node.stores.close(node.folder)
 
     def settle(self) -> None:
         """No more faults: every node reaches the end, and its answers are those of the log; then once more from nothing (I1)."""
@@ -241,9 +242,11 @@ class World:
         node = node or self.random.choice(self.nodes)
         node.crash()
         if self.random.random() < 0.5:
+            node.stores.close(node.folder)
             shutil.rmtree(node.folder, ignore_errors=True)
         else:
             for removed in node.folder.glob(f"*/*/{self.random.choice(('segments', 'rows'))}"):
+                node.stores.close(removed)
                 shutil.rmtree(removed)
         node.start()
 
@@ -251,7 +254,10 @@ class World:
         """A file of the state is changed, cut short or emptied while the node is down."""
         node = self.random.choice(self.nodes)
         node.crash()
-        files = sorted(path for path in node.folder.glob("*/*/*/**/*") if path.is_file() and path.stat().st_size)
+        shards = sorted(node.folder.glob("*/*/"))
+        shard = self.random.choice(shards) if shards else node.folder
+        node.stores.close(shard)
+        files = sorted(path for path in shard.glob("*/**/*") if path.is_file() and path.stat().st_size)
         if files:
             damaged = self.random.choice(files)
             data = bytearray(damaged.read_bytes())
