@@ -15,7 +15,6 @@ from journal.memory import MemoryJournal, MemoryReader
 from shard.shard import Shard
 from shard.shards import Shards
 from shard.store import Changes, Store, VectorFormats
-from tests.simulation.checks import check_node
 from tests.simulation.setting import LIMITS, POLICY, TOPICS
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ class SimulatedShards(Shards):
             self._may_fail("before the write")
             write(changes)
             if 0.5 < fate < 0.6:  # a read between the write and its publication sees the moment before
-                check_node(self._node, published=False)
+                world.check_unpublished(self._node)
             if fate > 1 - world.crash_rate:
                 raise Crash("after the write")
             self._may_fail("after the write")

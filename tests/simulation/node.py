@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from catalog.collection import Collection
 from journal.hlc import Clock
-from journal.log import Definite, Indefinite, TopicPartition
+from journal.log import Definite, Indefinite, TopicPartition, Unfit
 from journal.records import Record
 from journal.registry import SchemaRegistry
 from journal.writer import Writer
@@ -45,11 +45,12 @@ class Node:
 
     def start(self) -> None:
         self.tasks: list[Callable[[], None]] = []
+        self.journal = self.world.connect()
         self.clock = Clock(lambda: self.world.now_ms + self.skew_ms)
-        self.writer = Writer(self.world.journal, TOPICS, self.clock)
+        self.writer = Writer(self.journal, TOPICS, self.clock)
         self.shards = SimulatedShards(self)
         self.replayer = Replayer(
-            self.world.journal,
+            self.journal,
             TOPICS,
             self.clock,
             self.shards,
@@ -62,7 +63,7 @@ class Node:
         self.lost_share = False
         self.ingesting = False
         self.ingest = Ingest(
-            self.world.journal,
+            self.journal,
             TOPICS,
             self.writer,
             SchemaRegistry(),
@@ -75,6 +76,8 @@ class Node:
         while True:
             try:
                 return self.replayer.open()
+            except Unfit:
+                raise
             except (Definite, Indefinite):
                 self.replayer.close()  # as `Replayer.run` does, before it begins again
 
@@ -161,7 +164,7 @@ class Node:
                     self.work(self.tasks.pop(0))
                 self.world.now_ms += 20_000  # until claims are too late, and shards are tried again
         assert not self.shards.quarantined()
-        ends = self.world.journal.end_offsets([TOPICS.system_partition, *TOPICS.data_partitions()])
+        ends = self.journal.end_offsets([TOPICS.system_partition, *TOPICS.data_partitions()])
         assert self.replayer.applied.covers(ends)
         while self.tasks:
             self.tasks.pop(0)()

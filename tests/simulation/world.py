@@ -19,7 +19,7 @@ import msgspec
 import shard.checkpoint
 from catalog.catalog import choose_homes
 from catalog.collection import Collection, CollectionConfig, Distance, VectorParams
-from journal.log import Definite, Indefinite, Positions, TopicPartition
+from journal.log import Definite, Indefinite, Journal, Positions, TopicPartition
 from journal.memory import AppendFault, MemoryReader
 from journal.records import CreateCollection, CreatePayloadIndex, DeleteCollection, DeletePayloadIndex
 from journal.stamps import NEVER
@@ -40,6 +40,8 @@ from tests.simulation.writes import any_config, any_foreign_record, any_operatio
 class World:
     """Two nodes, one log, and a client that remembers what was acknowledged."""
 
+    ACTIONS = 120
+
     def __init__(self, seed: int, folder: Path) -> None:
         self.seed = seed
         self.random = random.Random(seed)
@@ -58,8 +60,16 @@ class World:
         self.number = 0
         self._interrupted = False
 
-    def run(self, actions: int) -> None:
-        """Lives through `actions` random events, then lets everything settle and checks it all."""
+    def connect(self) -> Journal:
+        """The log as a process opens it."""
+        return self.journal
+
+    def check_unpublished(self, node: Node) -> None:
+        """Called between a write to RocksDB and its publication."""
+        check_node(node, published=False)
+
+    def run(self) -> None:
+        """Lives through its random events, then lets everything settle and checks it all."""
         shard.checkpoint.ROWS, shard.checkpoint.ROWS_QUIET = 40, 1
         choices = (
             [self._write] * 8 + [self._decide] * 8 + [self._barriers] * 2 + [self._step] * 8 + [self._pass_time] * 3
@@ -71,7 +81,7 @@ class World:
         while not any(self.journal.end_offsets([TOPICS.system_partition]).values()):
             self._create("red")
         self._create_ingested()
-        for _ in range(actions):
+        for _ in range(self.ACTIONS):
             self.random.choice(choices)()
         self.settle()
 
