@@ -14,11 +14,12 @@ from journal.records import Delete, Ingested
 from journal.topics import shard_of
 from query import points
 from replayer.ingest import claims
-from shard.batch import Limits
+from shard.batch import MAX_INGEST_LOGS, Limits
 from shard.shards import Shards
 from tests.reading import now, pinned
 from tests.replayer.ingest.ingest_rig import SHARDS, IngestRig
-from tests.replayer.rig import TOPICS, replayer_on
+from tests.replayer.rig import HOME, TOPICS, Rig, replayer_on
+from tests.replayer.rig import upsert as upsert_of
 
 TIER2 = [TopicPartition(TOPICS.tier(2), homes[2]) for homes in SHARDS]
 
@@ -117,3 +118,18 @@ def test_replaying_asks_little(rig: IngestRig, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(claims.IngestClaims, "_appended_ms", counted)
     assert len(late_replica(rig, tmp_path / "late")) == 60
     assert asked == 1
+
+
+def test_claims_of_ever_new_logs_do_not_grow_what_a_shard_remembers(tmp_path: Path) -> None:
+    """I11: those that were used last are kept, so what is in use stays exactly once."""
+    rig = Rig(tmp_path)
+    for number in range(MAX_INGEST_LOGS + 50):
+        for log in ("in use", f"log{number}"):
+            rig.append(rig.record(Delete([encode_id(number)]), ingested=Ingested(log, [number])))
+    (shard,) = rig.shards.of(0)
+    known = shard.progress(HOME).ingested
+    assert len(known) == MAX_INGEST_LOGS
+    assert known["in use"] == MAX_INGEST_LOGS + 50
+    rig.append(rig.record(upsert_of(1, 2), ingested=Ingested("in use", [0])))
+    assert rig.ids() == []
+    rig.replayer.close()
