@@ -35,6 +35,7 @@ from shard.store import Row
 from shard.view import ShardView
 
 POINTS_PER_WRITE = 500
+BARRIERS_AT_ONCE = 500
 WRITE_TIMEOUT_S = 30.0
 GROUP = "repair"
 POLL_S = 0.1
@@ -173,17 +174,37 @@ class Repair:
     def write_back(self, losses: Sequence[Loss]) -> int:
         """Writes to the log what it has lost. Returns the number of points. Raises JournalError; it may then be repeated."""
         writer = Writer(self._journal, self._topics, self._clock)
+        for loss in losses:
+            self._fill_up(loss, writer)
         count = 0
         for loss in losses:
-            kept = self._kept.find(loss.collection.id, loss.number)
-            assert kept is not None
-            position = self._replayer.catalog.view.position
-            destination = Destination("", loss.collection.id, position, loss.collection.homes)
-            for operation in _operations(kept.view, loss):
-                origin = Origin(f"repair-{loss.collection.id}-{loss.number}", principal="vecraft journal repair")
-                acknowledged(writer.write_points(destination, [operation], loss.tier, origin), WRITE_TIMEOUT_S)
+            for operation in _operations(self._kept_of(loss).view, loss):
+                written = writer.write_points(self._destination(loss), [operation], loss.tier, _origin(loss))
+                acknowledged(written, WRITE_TIMEOUT_S)
                 count += len(operation.ids)
         return count
+
+    def _fill_up(self, loss: Loss, writer: Writer) -> None:
+        """Appends barriers, which change nothing, in place of records that are lost at the end of a partition.
+
+        So what is written next gets offsets that other nodes have not applied, although they may have applied the lost records.
+        """
+        kept = self._kept_of(loss)
+        for partition in kept.home_partitions():
+            (offset, stamp, *_), tier = msgspec.structs.astuple(kept.progress(partition)), self._topics.tier_of(partition.topic)
+            self._clock.seed(stamp)
+            while (missing := offset - self._journal.end_offsets([partition])[partition]) > 0:
+                some = range(min(missing, BARRIERS_AT_ONCE))
+                for written in [writer.write_barriers(self._destination(loss), loss.number, [tier], _origin(loss)) for _ in some]:
+                    acknowledged(written, WRITE_TIMEOUT_S)
+
+    def _kept_of(self, loss: Loss) -> Shard:
+        kept = self._kept.find(loss.collection.id, loss.number)
+        assert kept is not None
+        return kept
+
+    def _destination(self, loss: Loss) -> Destination:
+        return Destination("", loss.collection.id, self._replayer.catalog.view.position, loss.collection.homes)
 
     def accept(self, losses: Sequence[Loss]) -> None:
         """Removes the state of the shards, so that they are replayed, and accepts that the log lacks what it lacks now."""
@@ -209,7 +230,11 @@ def _points(view: ShardView) -> Iterator[Row]:
 def _is_same(kept: ShardView, row: Row, fresh: ShardView, other: Row) -> bool:
     vectors, others = kept.vectors_of(row.row), fresh.vectors_of(other.row)
     same = vectors.keys() == others.keys() and all(vectors[name].tobytes() == others[name].tobytes() for name in vectors)
-    return same and row.payload == other.payload
+    return same and row.payload == other.payload and row.version == other.version  # another node may have this version
+
+
+def _origin(loss: Loss) -> Origin:
+    return Origin(f"repair-{loss.collection.id}-{loss.number}", principal="vecraft journal repair")
 
 
 def _operations(view: ShardView, loss: Loss) -> Iterator[PointOperation]:

@@ -1,6 +1,7 @@
-"""`python -m tests.simulation SEEDS [FIRST [log]]`: runs that many seeds on all cores, and stops at the first that fails.
+"""`python -m tests.simulation SEEDS [FIRST [KIND]]`: runs that many seeds on all cores, and stops at the first that fails.
 
-With `log` it is the log that comes to harm (`log_world.py`), else all else (`world.py`).
+KIND says what comes to harm: `log`, the embedded log (`log_world.py`); `shared-log`, one that two nodes share
+(`shared_log_world.py`); without it everything else (`world.py`).
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from tests.simulation.log_world import LogWorld
+from tests.simulation.shared_log_world import SharedLogWorld
 from tests.simulation.world import World
 
-WORLDS = {"": World, "log": LogWorld}
+WORLDS = {"": World, "log": LogWorld, "shared-log": SharedLogWorld}
 MEMORY = Path("/dev/shm")
 """Crashes here are of processes, not of disks: files may lie in memory, where there is such a place."""
 

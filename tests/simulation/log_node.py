@@ -89,3 +89,11 @@ class LogNode(Node):
             return False
         held = self.shards.quarantined().values()
         return bool(self.replayer._paused or any(shard.remedy is not Remedy.OPERATOR for shard in held))
+
+    def look_at_the_log(self) -> None:
+        """As `Replayer.watch` does every two seconds."""
+        if not self.refusal:
+            try:
+                self.replayer.check_log()
+            except Unfit as error:
+                self._refuse(error)

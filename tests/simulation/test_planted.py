@@ -80,17 +80,29 @@ def compares_with_an_old_state(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Repair, "_catch_up", lambda self, kept: None)
 
 
+def gives_offsets_out_again(patch: pytest.MonkeyPatch) -> None:
+    """A repair writes back where another node believes to have read already."""
+    patch.setattr(Repair, "_fill_up", lambda self, loss, writer: None)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "plant", [reads_what_was_changed, forgets_the_ends, compares_with_an_old_state], ids=lambda plant: plant.__name__
+    ("plant", "kind"),
+    [
+        (reads_what_was_changed, "log"),
+        (forgets_the_ends, "log"),
+        (compares_with_an_old_state, "log"),
+        (gives_offsets_out_again, "shared-log"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
 )
 def test_a_planted_fault_of_the_log_is_found(
-    plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+    plant: Callable[[pytest.MonkeyPatch], None], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """I1, I2"""
     plant(monkeypatch)
     with pytest.raises(AssertionError, match="repeat with"):
-        run_seeds(LOG_SEEDS, "log")
+        run_seeds(LOG_SEEDS, kind)
 
 
 def run_seeds(count: int = SEEDS, kind: str = "") -> None:

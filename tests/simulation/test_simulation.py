@@ -13,7 +13,7 @@ from tests.simulation.world import World
 
 SEEDS = 200
 QUICK_SEEDS = 20
-LOG_SEEDS, QUICK_LOG_SEEDS = 60, 5
+LOG_SEEDS, QUICK_LOG_SEEDS = 60, 3
 CHUNK = 10
 
 
@@ -34,12 +34,13 @@ def test_histories(first: int) -> None:
     "first",
     [pytest.param(first, marks=[pytest.mark.slow] if first else []) for first in range(0, LOG_SEEDS, QUICK_LOG_SEEDS)],
 )
-def test_a_log_that_comes_to_harm(first: int) -> None:
+@pytest.mark.parametrize("kind", ["log", "shared-log"])
+def test_a_log_that_comes_to_harm(first: int, kind: str) -> None:
     """I1, I2: what is lost is named, and what a repair promises is there."""
     logging.disable()
     try:
         for seed in range(first, first + QUICK_LOG_SEEDS):
-            run_seed(seed, "log")
+            run_seed(seed, kind)
     finally:
         logging.disable(logging.NOTSET)
 
