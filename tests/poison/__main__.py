@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 
 from journal.kafka import KafkaJournal
-from journal.log import Journal, JournalError
+from journal.log import Journal
 from journal.topics import Topics
 from tests.conftest import result, start_node, until
 from tests.kafka_server import kafka_or_skip
@@ -128,31 +128,35 @@ def _rss_mb(pid: str) -> int:
 def embedded(folder: Path) -> Iterator[tuple[str, str, Journal, Topics]]:
     """A node of this process, and the log below it."""
     node, thread = start_node(folder)
-    yield node.url, "self", node._services.node.journal, Topics("vecraft")
-    node.stop()
-    thread.join(60)
+    try:
+        yield node.url, "self", node._services.node.journal, Topics("vecraft")
+    finally:
+        node.stop()
+        thread.join(60)
 
 
 @contextmanager
 def on_a_broker(folder: Path) -> Iterator[tuple[str, str, Journal, Topics]]:
     """A node as a process of its own on a real Kafka."""
     kafka = kafka_or_skip(folder / "kafka")
-    server = Server(folder / "node", *on_kafka(kafka.bootstrap, "poison")).start()
-    journal = KafkaJournal(kafka.bootstrap)
-    yield server.url, str(server.pid), journal, Topics("poison")
-    journal.close()
-    server.terminate()
-    kafka.stop()
+    server = Server(folder / "node", *on_kafka(kafka.bootstrap, "poison"))
+    journal, topics = KafkaJournal(kafka.bootstrap), Topics("poison")
+    try:
+        server.start()
+        journal.ensure_topics(topics.all())
+        yield server.url, str(server.pid), journal, topics
+    finally:
+        journal.close()
+        server.terminate()
+        kafka.stop()
 
 
 def append(journal: Journal, waiting: deque[Any], poison: Poison) -> None:
     """Appends poison, and waits for an earlier one when too much is in flight."""
     while len(waiting) >= IN_FLIGHT:
         waiting.popleft().result(TIMEOUT_S)
-    try:
-        waiting.append(journal.append(*poison))
-    except JournalError as error:
-        print(f"not appended: {error}")
+    time_ms = time.time_ns() // 1_000_000 if poison.sets_time else None
+    waiting.append(journal.append(*poison[:4], time_ms=time_ms))
 
 
 def run(count: int, url: str, pid: str, journal: Journal, topics: Topics) -> None:

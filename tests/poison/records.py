@@ -52,6 +52,8 @@ class Poison(NamedTuple):
     value: bytes
     key: bytes | None
     headers: Headers
+    sets_time: bool
+    """Whether the topic is one where the producer sets the time."""
 
 
 class PoisonCabinet:
@@ -76,7 +78,8 @@ class PoisonCabinet:
             partition = choose.choice(self._partitions)
             value = self._value(partition)
             if partition != self._topics.system_partition or not _makes_a_collection(value):
-                return Poison(partition, value, choose.choice((None, b"", b"0/0", choose.randbytes(20))), self._headers())
+                key = choose.choice((None, b"", b"0/0", choose.randbytes(20)))
+                return Poison(partition, value, key, self._headers(), not self._topics.all()[partition.topic].log_times)
 
     def _value(self, partition: TopicPartition) -> bytes:
         choose = self._choose
