@@ -26,6 +26,7 @@ from journal.writer import Destination, Origin, Writer
 from replayer.known_log import KnownLog
 from replayer.loop import bounds_of
 from replayer.projections.dead_letters import DeadLetters
+from replayer.projections.shards import ALL_OFFSETS
 from replayer.replayer import Replayer
 from replayer.verdicts import Accepted
 from shard.batch import Limits
@@ -66,7 +67,9 @@ class Repair:
         self._clock = Clock(now_ms, limits.max_drift_ms)
         partitions = [topics.system_partition, *topics.data_partitions(), topics.dead_letter_partition]
         self._bounds = bounds_of(journal, partitions)
-        known = msgspec.structs.replace(self._known.known, accepted=_names(self._bounds.ends), catalog=0)
+        known = msgspec.structs.replace(
+            self._known.known, accepted=dict.fromkeys(_names(self._bounds.ends), ALL_OFFSETS), catalog=0
+        )
         KnownLog(scratch, topics).write(known)
         self._fresh = Shards(scratch, topics, limits, _nothing, checkpoints=_nothing)
         group = f"{topics.prefix}.{GROUP}"

@@ -209,7 +209,7 @@ class Store:
         path.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._formats = formats
-        options = _options(_cache)
+        options = _options(_cache, WRITE_BUFFER_BYTES, MAX_WAL_BYTES)
         self._db = Rdict(str(path), options, column_families=dict.fromkeys(_FAMILIES, options))
         self.families: dict[str, ColumnFamily] = {name: self._db.get_column_family_handle(name) for name in _FAMILIES}
         self._tables = {name: self._db.get_column_family(name) for name in _FAMILIES}
@@ -462,7 +462,7 @@ def _get(snapshot: Snapshot, key: bytes) -> Any:
 
 
 @lru_cache(1)
-def _options(cache: Cache) -> Options:
+def _options(cache: Cache, write_buffer_bytes: int, max_wal_bytes: int) -> Options:
     """The same for every shard, because making them takes as long as a fifth of opening one."""
     table = BlockBasedOptions()
     table.set_block_cache(cache)
@@ -470,7 +470,7 @@ def _options(cache: Cache) -> Options:
     options = base_options()
     options.create_missing_column_families(True)
     options.set_block_based_table_factory(table)
-    options.set_write_buffer_size(WRITE_BUFFER_BYTES)
-    options.set_max_total_wal_size(MAX_WAL_BYTES)
+    options.set_write_buffer_size(write_buffer_bytes)
+    options.set_max_total_wal_size(max_wal_bytes)
     options.set_max_file_opening_threads(1)  # starting the default of 16 takes longer than opening a shard's few files
     return options

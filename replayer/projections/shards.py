@@ -79,6 +79,7 @@ class _Fault(NamedTuple):
 
 
 ALL_OFFSETS = 2**63
+"""As what is accepted of a partition: nothing needs to be there, as for the scratch state of a repair."""
 
 
 class _Opened(NamedTuple):
@@ -195,6 +196,8 @@ class ShardsProjection(Projection):
         for shard in self._shards.all():
             self._compare(shard, bounds)
         for partition, reason in self._journal.refusals().items():
+            if self._known.accepted(partition) >= ALL_OFFSETS:
+                continue
             self._faults[partition] = _Fault(ALL_OFFSETS, reason)
         self._hold_affected()
 

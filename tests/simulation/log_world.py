@@ -361,6 +361,7 @@ class LogWorld:
         self.node.stores.close(self.folder)
         settings = Settings(data_dir=self.folder, topic_prefix=TOPICS.prefix, idempotency_window_s=60)
         with patch("vecraft.recovery.wall_clock_ms", lambda: self.now_ms), contextlib.redirect_stdout(self.said):
+            repair(settings, False, False)
             repair(settings, writes_back, not writes_back)
 
     def _begin_anew(self) -> None:
