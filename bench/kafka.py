@@ -287,7 +287,7 @@ class Profile:
         ("poll: fetch, and wait for it", KafkaReader, "poll"),
         ("judge: decode Avro", codec, "decode"),
         ("judge: the contract", verdicts, "contract_error"),
-        ("judge: drift, catalog position, home", ShardsProjection, "_judge"),
+        ("judge: drift, catalog position, home", ShardsProjection, "judge"),
         ("apply: stage and join", WriteBatch, "join"),
         ("apply: look the points up (RocksDB read)", Store, "point"),
         ("apply: encode what changes", WriteBatch, "changes"),

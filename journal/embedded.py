@@ -76,6 +76,8 @@ _CHAINED = b"\x01"
 _DIGEST_BYTES = 16
 _NO_DIGEST = bytes(_DIGEST_BYTES)
 _ENDS = msgspec.json.Decoder(dict[str, int])
+_UNDECODABLE = (msgspec.MsgspecError, ValueError, TypeError)
+"""Raised when what is stored is no entry."""
 
 
 class _Stored(NamedTuple):
@@ -86,10 +88,13 @@ class _Stored(NamedTuple):
     body: bytes
 
     def is_changed(self, before: bytes | None, key: bytes) -> bool:
-        """Whether the entry is not the one that was written after an entry with the digest `before`, if that is known."""
-        if before is None or self.digest == _NO_DIGEST:
+        """Whether the entry is not the one that was written after an entry with the digest `before`.
+
+        It counts as changed, too, when `before` is None because the entry before it is missing: nobody can tell then.
+        """
+        if self.digest == _NO_DIGEST:
             return False
-        return self.digest != _digest(before, key, self.body)
+        return before is None or self.digest != _digest(before, key, self.body)
 
 
 class _End(NamedTuple):
@@ -148,7 +153,7 @@ class EmbeddedJournal:
         self._groups = LocalGroups(self, self._commit)
         self._ends: dict[TopicPartition, _End] = {}
         self._refused: dict[TopicPartition, str] = {}
-        self._next_ends_s = 0.0
+        self._next_ends_s, self._is_noted = 0.0, True
         self._time_ms = 0
         if accept_ends:
             (path / "ends").unlink(missing_ok=True)
@@ -233,8 +238,8 @@ class EmbeddedJournal:
         for partition, offset in positions.items():
             check_trim(partition, offset, self.end_offsets([partition])[partition])
             if offset > (start := self._start(partition)):
-                last = self._stored_at(partition, offset - 1)
-                batch.put(_start_key(partition), offset.to_bytes(8, "big") + (last.digest if last else _NO_DIGEST))
+                digest = self.digest_before(partition, offset) or _NO_DIGEST
+                batch.put(_start_key(partition), offset.to_bytes(8, "big") + digest)
                 batch.delete_range(_entry_key(partition, start), _entry_key(partition, offset))
         self._db.write(batch)
 
@@ -296,10 +301,10 @@ class EmbeddedJournal:
         }
 
     def _appended_ms(self, partition: TopicPartition, offset: int) -> int:
-        stored = self._stored_at(partition, offset)
-        if stored is None:
+        value = self._db.get(key := _entry_key(partition, offset))
+        if value is None:
             raise _missing(partition, offset, offset + 1)
-        return stored.entry.time_ms
+        return _stored(partition, key, value).entry.time_ms
 
     @property
     def failure(self) -> Exception | None:
@@ -355,36 +360,34 @@ class EmbeddedJournal:
     def _open_topic(self, topic: str, count: int) -> None:
         for index in range(count):
             partition = TopicPartition(topic, index)
-            last = self._last_stored(partition)
-            end = _End(last.entry.offset + 1, last.digest) if last else self._end_of_empty(partition)
+            end, time_ms = self._stored_end(partition)
             with self._appended:
                 self._ends[partition] = end
-                self._time_ms = max(self._time_ms, last.entry.time_ms if last else 0)
+                self._time_ms = max(self._time_ms, time_ms)
                 if (missing := self._noted.get(str(partition), 0)) > end.offset:
                     self.refuse(partition, lost_end(partition, end.offset, missing))
 
-    def _end_of_empty(self, partition: TopicPartition) -> _End:
-        return _End(self._start(partition), self._digest_at_start(partition))
-
-    def _last_stored(self, partition: TopicPartition) -> _Stored | None:
+    def _stored_end(self, partition: TopicPartition) -> tuple[_End, int]:
+        """The end of a partition and the append time of its last entry, 0 without one. That entry may be damaged: who reads it
+        finds that."""
         entries = self._db.iter()
         entries.seek_for_prev(_entry_key(partition, 2**64 - 1))
         if not entries.valid() or not entries.key().startswith(_entry_prefix(partition)):
             entries.status()
-            return None
-        return _stored(partition, entries.key(), entries.value())
-
-    def _stored_at(self, partition: TopicPartition, offset: int) -> _Stored | None:
-        key = _entry_key(partition, offset)
-        value = self._db.get(key)
-        return None if value is None else _stored(partition, key, value)
+            return _End(self._start(partition), self._digest_at_start(partition)), 0
+        key, value = entries.key(), entries.value()
+        end = _End(_offset_of(key) + 1, _digest_of(value))
+        try:
+            return end, _stored(partition, key, value).entry.time_ms
+        except _UNDECODABLE:
+            return end, 0
 
     def digest_before(self, partition: TopicPartition, offset: int) -> bytes | None:
         """The digest of the entry before `offset`; None when that entry is not there."""
         if offset == self._start(partition):
             return self._digest_at_start(partition)
-        before = self._stored_at(partition, offset - 1)
-        return None if before is None else before.digest
+        before = self._db.get(_entry_key(partition, offset - 1))
+        return None if before is None else _digest_of(before)
 
     def _digest_at_start(self, partition: TopicPartition) -> bytes:
         return (self._db.get(_start_key(partition)) or b"")[8:] or _NO_DIGEST
@@ -393,7 +396,7 @@ class EmbeddedJournal:
         """The ends of the partitions as they were noted last; none when the file is missing or damaged."""
         try:
             return _ENDS.decode((self._path / "ends").read_bytes())
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, *_UNDECODABLE):
             return {}
 
     def _note_ends(self) -> None:
@@ -403,6 +406,7 @@ class EmbeddedJournal:
         with contextlib.suppress(OSError):  # as when the disk is full; the next one is written a second later
             unfinished.write_bytes(msgspec.json.encode(self._noted))
             unfinished.rename(self._path / "ends")
+        self._is_noted = True
         self._next_ends_s = time.monotonic() + ENDS_EVERY_S
 
     def _commit_groups(self) -> None:
@@ -417,6 +421,7 @@ class EmbeddedJournal:
                 self._ends |= ends
                 self._waiting_bytes -= sum(len(waiting.value) for waiting in group)
                 self._wake(reader for reader in self._readers if reader.is_ready())
+            self._is_noted = False
             for waiting, appended in zip(group, acknowledged, strict=True):
                 waiting.future.set_result(appended)
             if time.monotonic() > self._next_ends_s:
@@ -428,9 +433,17 @@ class EmbeddedJournal:
             reader.changed.notify_all()
 
     def _next_group(self) -> list[_Waiting]:
-        """Waits for appends and takes those that fit into one commit; empty when the journal is closing and none is left."""
+        """Waits for appends and takes those that fit into one commit; empty when the journal is closing and none is left.
+
+        When none comes for a while, the ends are noted first: the next append may be a long time away.
+        """
         with self._appended:
-            self._appended.wait_for(lambda: self._waiting or self._closing)
+            due_s = None if self._is_noted else max(0.0, self._next_ends_s - time.monotonic())
+            has_work = self._appended.wait_for(self._has_work, due_s)
+        if not has_work:
+            self._note_ends()
+        with self._appended:
+            self._appended.wait_for(self._has_work)
             size = count = 0
             for waiting in self._waiting:
                 if count and size + len(waiting.value) > GROUP_BYTES:
@@ -438,6 +451,9 @@ class EmbeddedJournal:
                 size, count = size + len(waiting.value), count + 1
             group, self._waiting = self._waiting[:count], self._waiting[count:]
             return group
+
+    def _has_work(self) -> bool:
+        return bool(self._waiting) or self._closing
 
     def _write(self, group: list[_Waiting]) -> tuple[list[Appended], dict[TopicPartition, _End]]:
         batch = WriteBatch(raw_mode=True)
@@ -579,7 +595,7 @@ class EmbeddedReader:
         except JournalError:
             raise
         except Exception as error:  # RocksDB's errors have no class of their own
-            if is_damage(error) or isinstance(error, msgspec.MsgspecError | ValueError):
+            if is_damage(error) or isinstance(error, _UNDECODABLE):
                 raise Damaged(partition, at, at + 1, str(error)) from error
             raise JournalError(f"the journal cannot be read: {error}") from error
         if at < end:
@@ -594,12 +610,20 @@ class EmbeddedReader:
 
 
 def _stored(partition: TopicPartition, key: bytes, value: bytes) -> _Stored:
-    is_chained = value[:1] == _CHAINED
-    digest = value[1 : 1 + _DIGEST_BYTES] if is_chained else _NO_DIGEST
-    body = value[1 + _DIGEST_BYTES :] if is_chained else value
+    """Raises what is in _UNDECODABLE when the value is damaged."""
+    body = value[1 + _DIGEST_BYTES :] if value[:1] == _CHAINED else value
     time_ms, record_key, record, headers = msgspec.msgpack.decode(body)
-    offset = int.from_bytes(key[-8:], "big")
-    return _Stored(Entry(partition, offset, time_ms, record_key, record, tuple(map(tuple, headers))), digest, body)
+    entry = Entry(partition, _offset_of(key), time_ms, record_key, record, tuple(map(tuple, headers)))
+    return _Stored(entry, _digest_of(value), body)
+
+
+def _offset_of(key: bytes) -> int:
+    return int.from_bytes(key[-8:], "big")
+
+
+def _digest_of(value: bytes) -> bytes:
+    """The digest that is stored with an entry, also of a damaged one."""
+    return value[1 : 1 + _DIGEST_BYTES].ljust(_DIGEST_BYTES, b"\x00") if value[:1] == _CHAINED else _NO_DIGEST
 
 
 def _digest(before: bytes, key: bytes, body: bytes) -> bytes:

@@ -52,7 +52,7 @@ class KnownLog:
     def _read(self) -> Known:
         try:
             return msgspec.json.decode(self._path.read_bytes(), type=Known)
-        except (FileNotFoundError, msgspec.MsgspecError):  # damaged: as for a node without state
+        except (FileNotFoundError, ValueError, msgspec.MsgspecError):  # damaged: as for a node without state
             return Known()
 
     @property
@@ -90,6 +90,8 @@ class KnownLog:
 
     def note(self, journal: Journal, ends: Positions) -> None:
         """Notes the topics, which all exist, as this node's log. Raises LogChanged when the catalog has lost its end."""
+        if (lost := journal.refusals().get(self._system)) is not None:  # the log itself knows, also when this node has no state
+            raise LogChanged(f"{lost}; {REMEDY}")
         if self.known.catalog > (end := ends[self._system]):
             raise LogChanged(f"{lost_end(self._system, end, self.known.catalog)}; {REMEDY}")
         present = journal.identities(self._topics)

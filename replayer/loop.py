@@ -68,7 +68,7 @@ class Projection(Protocol):
         """
 
     def skip(self, damage: Damaged) -> None:
-        """Called when records of a partition of this projection cannot be read. The loop goes on after them."""
+        """Called when records of a partition of this projection cannot be read. The loop goes on after them if it returns."""
         return
 
     def end_step(self) -> Positions:
@@ -216,7 +216,17 @@ class Loop:
         try:
             self.step(timeout_s)
         except Damaged as damage:
-            self._skip(damage)
+            self.skip(damage)
+
+    def skip(self, damage: Damaged) -> None:
+        """Goes on after records that cannot be read. Raises Damaged when nothing can go on without them."""
+        assert self._reader is not None
+        partition = damage.partition
+        projection, _ = self._passes[self._pass_of[partition]]
+        projection.skip(damage)
+        self._next[partition] = damage.next_offset
+        self.applied.advance({partition: damage.next_offset})
+        self._reader.assign({p: offset for p, offset in self._next.items() if p not in self._paused})
 
     def step(self, timeout_s: float) -> int:
         """Polls once and applies the entries. Returns their number."""
@@ -266,16 +276,6 @@ class Loop:
     def _check_refusal(self) -> None:
         if self.refusal is not None:
             raise self.refusal
-
-    def _skip(self, damage: Damaged) -> None:
-        """Goes on after records that cannot be read."""
-        assert self._reader is not None
-        partition = damage.partition
-        projection, _ = self._passes[self._pass_of[partition]]
-        projection.skip(damage)
-        self._next[partition] = damage.next_offset
-        self.applied.advance({partition: damage.next_offset})
-        self._reader.assign({p: offset for p, offset in self._next.items() if p not in self._paused})
 
     def _pause(self, paused: Positions) -> None:
         """Pauses exactly the partitions in `paused`. A resumed one is read from the offset at which it was paused."""

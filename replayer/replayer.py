@@ -66,6 +66,7 @@ class Replayer(Loop):
             self._known,
         )
         of_shards.wake = self.wake
+        self.judge = of_shards.judge
         of_letters = DeadLettersProjection(journal, topics, letters, lambda: self.catalog.view.collections, now_ms)
         super().__init__(journal, topics.all(), group, [self._catalog, of_shards, of_letters], applied, stopping, monotonic_s)
 

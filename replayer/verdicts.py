@@ -67,6 +67,9 @@ class NeedsIngest(NamedTuple):
     entry: Entry
 
 
+MAX_LOG_CHARS = 512
+"""Bound of the name of a log of origin; the names of topics have up to 249 characters."""
+
 Verdict = Accepted | Dropped | Refused | NeedsCatalog | NeedsIngest
 
 
@@ -95,7 +98,12 @@ def judge(entry: Entry, catalog: Catalog, topics: Topics, limits: Limits) -> Ver
     if not 0 <= record.shard < len(homes) or homes[record.shard][tier] != entry.partition.partition:
         return Refused(f"shard {record.shard} of collection {collection.name!r} is not at home in this partition", record)
     if not isinstance(operation, POINT_OPERATIONS):
-        return Accepted(record)
+        is_plain = record.ingested is None and record.expected is None
+        return (
+            Accepted(record)
+            if is_plain
+            else Refused(f"{type(operation).__name__} has no points with origins or conditions", record)
+        )
     known = collection.known_at(position)
     if breach := contract_error(known, operation):
         return Refused(breach, record)
@@ -166,6 +174,8 @@ def _condition_error(record: Record, ids: Sequence[bytes]) -> str | None:
 
 def _ingested_error(ingested: Ingested, count: int) -> str | None:
     """Why the source offsets and keys of a record are invalid; None when they are valid."""
+    if len(ingested.log) > MAX_LOG_CHARS:
+        return f"the log of origin has a name of {len(ingested.log)} characters, the bound is {MAX_LOG_CHARS}"
     offsets = ingested.offsets
     if len(offsets) != count or len(ingested.keys) not in (0, count):
         return f"origins are given for {len(offsets)} and keys for {len(ingested.keys)} of {count} points"

@@ -38,6 +38,11 @@ if TYPE_CHECKING:
     from shard.shard import Shard
 
 
+MAX_INGEST_LOGS = 100
+"""Logs of foreign producers of which a home partition's position is kept; the one that was used longest ago leaves. There is one
+for each partition of each ingest topic that there ever was."""
+
+
 class Limits(NamedTuple):
     """Limits that decide what is applied; they must be equal on all replicas, or the replicas would differ."""
 
@@ -204,9 +209,10 @@ class WriteBatch:
         indexes = [index for index, offset in enumerate(ingested.offsets) if offset >= seen]
         if not indexes:
             return None
-        progress.ingested = progress.ingested | {ingested.log: ingested.offsets[-1] + 1}
-        if ingested.epoch:
-            progress.epochs = progress.epochs | {ingested.log: ingested.epoch}
+        others = [(log, offset) for log, offset in progress.ingested.items() if log != ingested.log]
+        progress.ingested = dict([*others[1 - MAX_INGEST_LOGS :], (ingested.log, ingested.offsets[-1] + 1)])
+        epochs = progress.epochs | ({ingested.log: ingested.epoch} if ingested.epoch else {})
+        progress.epochs = {log: epoch for log, epoch in epochs.items() if log in progress.ingested}
         if ingested.keys:
             kind = f"i{ingested.epoch}" if ingested.epoch else "i"
             indexes = [

@@ -38,11 +38,12 @@ def repair(settings: Settings, write_back: bool, accept_loss: bool) -> None:
             try:
                 work.replay(ProgressLines("replaying"))
                 losses = work.losses()
-                _print(losses)
+                _print(losses, list(journal.refusals().values()))
                 if write_back and losses:
                     print(f"{work.write_back(losses)} points are written to the log")
-                if (write_back or accept_loss) and losses:
+                if write_back or accept_loss:
                     work.accept(losses)
+                if (write_back or accept_loss) and losses:
                     print("the state of these shards is removed; it is replayed from the log when the node starts")
             finally:
                 work.close()
@@ -50,11 +51,13 @@ def repair(settings: Settings, write_back: bool, accept_loss: bool) -> None:
         journal.close()
 
 
-def _print(losses: list[Loss]) -> None:
+def _print(losses: list[Loss], lost_ends: list[str]) -> None:
+    for lost in lost_ends:
+        print(f"{lost}; --accept-loss goes on without what no state holds")
     if not losses:
         print("the log holds all that this node's state was made from")
     for loss in losses:
-        print(f"collection {loss.collection.name}, shard {loss.number}: {loss.partition}: {loss.reason}")
+        print(f"collection {loss.collection.name}, shard {loss.number}: {'; '.join(loss.reasons)}")
         if loss.missing is None or loss.extra is None:
             print("  the state needs them itself: --accept-loss goes on without them")
         else:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from catalog.catalog import Catalog, CatalogView
-from journal.log import Entry, Journal, JournalError, Positions, TopicPartition
+from journal.log import Damaged, Entry, Journal, JournalError, Positions, TopicPartition
 from journal.records import CatalogOperation, Record
 from journal.topics import Topics
 from replayer.loop import LogBounds, Projection
@@ -68,6 +68,10 @@ class CatalogProjection(Projection):
             reader.close()
         self.catalog = catalog
         return {self._system: catalog.view.position}
+
+    def skip(self, damage: Damaged) -> None:
+        """Raises the damage: what every later record means depends on all commands before it."""
+        raise damage
 
     def apply(self, entries: Sequence[Entry]) -> Positions:
         for entry in entries:

@@ -82,6 +82,7 @@ class _Fault(NamedTuple):
 
 
 ALL_OFFSETS = 2**63
+"""As what is accepted of a partition: nothing needs to be there, as for the scratch state of a repair."""
 
 
 class _Opened(NamedTuple):
@@ -199,6 +200,8 @@ class ShardsProjection(Projection):
         for shard in self._shards.all():
             self._compare(shard, bounds)
         for partition, reason in self._journal.refusals().items():
+            if self._known.accepted(partition) >= ALL_OFFSETS:
+                continue
             self._faults[partition] = _Fault(ALL_OFFSETS, reason)
         self._hold_affected()
 
@@ -280,7 +283,7 @@ class ShardsProjection(Projection):
         for entry in entries:
             if entry.partition in waiting:
                 continue
-            match self._judge(entry):
+            match self.judge(entry):
                 case Accepted(record):
                     accepted.append((entry, record))
                 case Refused() as verdict:
@@ -301,7 +304,8 @@ class ShardsProjection(Projection):
         self._waiting |= waiting
         return {partition: where.offset for partition, where in waiting.items()}
 
-    def _judge(self, entry: Entry) -> Verdict:
+    def judge(self, entry: Entry) -> Verdict:
+        """The verdict on an entry of a data topic, by the catalog and the ingest topic as they are now. Raises JournalError."""
         verdict = judge(entry, self._catalog.catalog, self._topics, self._limits)
         if isinstance(verdict, NeedsCatalog) and self._never_came(verdict):
             return claim_failed(verdict.record)
@@ -504,7 +508,7 @@ class ShardsProjection(Projection):
         self._reading.succeeded("shards read their missing entries again")
         records = []
         for entry in entries:  # refused ones got their dead letter when they were first read
-            verdict = self._judge(entry)
+            verdict = self.judge(entry)
             if isinstance(verdict, Accepted) and (verdict.record.collection, verdict.record.shard) == key:
                 records.append((entry, verdict.record))
         if records:

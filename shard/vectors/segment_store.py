@@ -149,7 +149,7 @@ def _sums(folder: Path) -> dict[str, tuple[int, int]]:
         for file, (size, _) in sums.items():
             if (found := (folder / file).stat().st_size) != size:
                 raise DamagedSegment(f"{folder / file} has {found} bytes, {size} were written")
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, ValueError, msgspec.MsgspecError) as error:
         if is_shortage(error):
             raise
         raise DamagedSegment(f"{folder}: {error}") from error

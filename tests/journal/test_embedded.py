@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from rocksdict import Rdict
 
 import schemas
-from journal.embedded import EmbeddedJournal
-from journal.log import Definite, Journal, Overloaded, TopicPartition, TopicSpec
+from journal.embedded import EmbeddedJournal, _entry_key, _options
+from journal.log import Damaged, Definite, Journal, Overloaded, TopicPartition, TopicSpec
+from tests.conftest import until
 from tests.journal.contract import DurableContract, OwnClockContract
 from tests.journal.entries import read, values, write
 from tests.journal.waits import WAIT_S, in_thread
@@ -261,6 +263,75 @@ def test_damage_in_the_middle_is_an_error(tmp_path: Path) -> None:
     wal.write_bytes(data)
     with pytest.raises(Exception, match="Corruption"):
         EmbeddedJournal(tmp_path)
+
+
+def written_and_closed(folder: Path) -> None:
+    """A journal that holds five records."""
+    journal = EmbeddedJournal(folder)
+    journal.ensure_topics({"t": TopicSpec(1)})
+    write(journal, ONE, *(b"%d" % n * 50 for n in range(5)))
+    journal.close()
+
+
+def readable(journal: Journal) -> dict[int, bytes]:
+    """What can be read, by offset."""
+    reader, found, at = journal.reader(), dict[int, bytes](), 0
+    while at < journal.end_offsets([ONE])[ONE]:
+        reader.assign({ONE: at})
+        try:
+            entries, positions = reader.poll(0)
+        except Damaged as damage:
+            at = damage.next_offset
+        else:
+            found |= {entry.offset: entry.value for entry in entries}
+            at = positions[ONE]
+    return found
+
+
+def test_a_changed_record_behind_a_missing_one_is_not_believed(tmp_path: Path) -> None:
+    """I2: its digest follows from the one that is missing."""
+    written_and_closed(tmp_path)
+    db = Rdict(str(tmp_path), _options())
+    key = _entry_key(ONE, 2)
+    del db[_entry_key(ONE, 1)]
+    db[key] = db[key].replace(b"2" * 50, b"3" * 50)
+    db.close()
+    journal = EmbeddedJournal(tmp_path)
+    assert readable(journal) == {n: b"%d" % n * 50 for n in (0, 3, 4)}
+    journal.close()
+
+
+@pytest.mark.parametrize("value", [b"", b"\x01", b"\x01" + bytes(40), b"\xc1"])
+def test_a_last_record_that_is_damaged_does_not_keep_the_log_shut(tmp_path: Path, value: bytes) -> None:
+    """I2: the others can be read and appended to, and it is named when it is read."""
+    written_and_closed(tmp_path)
+    db = Rdict(str(tmp_path), _options())
+    db[_entry_key(ONE, 4)] = value
+    db.close()
+    journal = EmbeddedJournal(tmp_path)
+    assert write(journal, ONE, b"after")[0].offset == 5
+    assert readable(journal) == {n: b"%d" % n * 50 for n in range(4)} | {5: b"after"}
+    journal.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"\xff": 1}', b"[1]"])
+def test_a_damaged_note_of_the_ends_does_not_keep_the_log_shut(tmp_path: Path, content: bytes) -> None:
+    written_and_closed(tmp_path)
+    (tmp_path / "ends").write_bytes(content)
+    journal = EmbeddedJournal(tmp_path)
+    assert journal.refusals() == {}
+    assert len(readable(journal)) == 5
+    journal.close()
+
+
+def test_the_last_end_is_noted_although_no_more_comes(tmp_path: Path) -> None:
+    """I2: what is lost before the next append is found, too."""
+    journal = EmbeddedJournal(tmp_path)
+    journal.ensure_topics({"t": TopicSpec(1)})
+    for n in range(3):
+        write(journal, ONE, b"%d" % n)
+    until(lambda: b'"t/0":3' in (tmp_path / "ends").read_bytes(), WAIT_S)
+    journal.close()
 
 
 def test_closing_finishes_what_waits(tmp_path: Path, gate: Gate) -> None:

@@ -13,6 +13,7 @@ from journal.hlc import stamp_at
 from journal.ids import encode_id
 from journal.log import Entry, TopicPartition
 from journal.records import (
+    Barrier,
     CatalogOperation,
     CreateCollection,
     DeleteCollection,
@@ -20,6 +21,7 @@ from journal.records import (
     Operation,
     PatchPayload,
     Record,
+    RequestResult,
     VectorColumn,
 )
 from journal.topics import Topics
@@ -80,6 +82,11 @@ BAD = {
     "origins": (encoded(GOOD, ingested=Ingested("log", [1, 2])), "origins are given for 2"),
     "keys": (encoded(GOOD, ingested=Ingested("log", [1], ["a", "b"])), "keys for 2 of 1 points"),
     "order of origins": (encoded(TWO_POINTS, ingested=Ingested("log", [2, 1])), "do not ascend from 0"),
+    "name of the origin": (encoded(GOOD, ingested=Ingested("x" * 513, [1])), "513 characters, the bound is 512"),
+    "barrier with origin": (encoded(Barrier(), ingested=Ingested("log", [])), "Barrier has no points with origins or conditions"),
+    "barrier with condition": (encoded(Barrier(), expected=[]), "Barrier has no points with origins or conditions"),
+    "result with origin": (encoded(RequestResult(b"{}"), ingested=Ingested("log", [1])), "RequestResult has no points"),
+    "result with condition": (encoded(RequestResult(b"{}"), expected=[1]), "RequestResult has no points"),
     "negative origin": (encoded(GOOD, ingested=Ingested("log", [-1])), "do not ascend from 0"),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -150,9 +151,13 @@ def _catalog(entries: list[Entry], limits: Limits) -> Catalog:
     return catalog
 
 
+_decoded = lru_cache(10_000)(codec.decode)
+"""Each check reads the whole log again."""
+
+
 def _admissible(entry: Entry, limits: Limits) -> Record | None:
     try:
-        record = codec.decode(entry.value)
+        record = _decoded(entry.value)
     except codec.DecodeError:
         return None
     too_far = record.hlc - (entry.time_ms << COUNTER_BITS) >= (limits.max_drift_ms + 1) << COUNTER_BITS

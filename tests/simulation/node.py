@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from catalog.collection import Collection
 from journal.hlc import Clock
-from journal.log import Definite, Indefinite, TopicPartition
+from journal.log import Definite, Indefinite, TopicPartition, Unfit
 from journal.records import Record
 from journal.registry import SchemaRegistry
 from journal.writer import Writer
@@ -17,11 +17,15 @@ from replayer.ingest.member import Ingest
 from replayer.projections.dead_letters import DeadLetters
 from replayer.replayer import Replayer
 from tests.reading import pinned as pinned_shards
-from tests.simulation.faults import Crash, ShardFault, SimulatedShards
+from tests.simulation.faults import Crash, KeptStores, ShardFault, SimulatedShards
 from tests.simulation.setting import LIMITS, TOPICS
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
+
+
+KEPT_RATE = 0.9
+"""How many restarts keep their RocksDBs open."""
 
 
 class Node:
@@ -32,6 +36,7 @@ class Node:
         self.name = name
         self.folder = folder
         self.skew_ms = world.random.choice((0, 0, -3000, 100, 400))
+        self.stores = KeptStores()
         self.start()
 
     def pinned(self, collection: Collection) -> Pinned:
@@ -41,11 +46,12 @@ class Node:
     def start(self) -> None:
         self.replaying = True
         self.tasks: list[Callable[[], None]] = []
+        self.journal = self.world.connect()
         self.clock = Clock(lambda: self.world.now_ms + self.skew_ms)
-        self.writer = Writer(self.world.journal, TOPICS, self.clock)
+        self.writer = Writer(self.journal, TOPICS, self.clock)
         self.shards = SimulatedShards(self)
         self.replayer = Replayer(
-            self.world.journal,
+            self.journal,
             TOPICS,
             self.clock,
             self.shards,
@@ -58,7 +64,7 @@ class Node:
         self.lost_share = False
         self.ingesting = False
         self.ingest = Ingest(
-            self.world.journal,
+            self.journal,
             TOPICS,
             self.writer,
             SchemaRegistry(),
@@ -71,6 +77,8 @@ class Node:
         while True:
             try:
                 self.replayer.open()
+            except Unfit:
+                raise
             except (Definite, Indefinite):
                 self.replayer.close()  # as `Replayer.run` does, before it begins again
             else:
@@ -87,8 +95,10 @@ class Node:
         """A clean end: what changed goes into checkpoints. It does not die on the way: `crash` is for that."""
         rates = self.world.crash_rate, self.world.shard_fault_rate
         self.world.crash_rate = self.world.shard_fault_rate = 0.0
+        self.stores.keeping = self.world.random.random() < KEPT_RATE
         self.ingest.close()
         self.replayer.close()
+        self.stores.keeping = False
         self.world.crash_rate, self.world.shard_fault_rate = rates
 
     def checkpoint(self) -> None:
@@ -161,7 +171,7 @@ class Node:
                     self.work(self.tasks.pop(0))
                 self.world.now_ms += 20_000  # until claims are too late, and shards are tried again
         assert not self.shards.quarantined()
-        ends = self.world.journal.end_offsets([TOPICS.system_partition, *TOPICS.data_partitions()])
+        ends = self.journal.end_offsets([TOPICS.system_partition, *TOPICS.data_partitions()])
         assert self.replayer.applied.covers(ends)
         while self.tasks:
             self.tasks.pop(0)()

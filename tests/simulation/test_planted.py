@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from journal.embedded import EmbeddedJournal, _Stored
 from journal.stamps import MAX_VERSION, NEVER
+from replayer.repair import Repair
 from shard.batch import WriteBatch
 from shard.decisions import Attempt
 from shard.settling import Settling, _Mark
@@ -15,6 +17,7 @@ from shard.shard import Shard
 from tests.simulation.__main__ import run_seed
 
 SEEDS = 60
+LOG_SEEDS = 300
 
 
 def decides_on_what_it_has(patch: pytest.MonkeyPatch) -> None:
@@ -62,6 +65,46 @@ def test_a_planted_fault_is_found(plant: Callable[[pytest.MonkeyPatch], None], m
         run_seeds()
 
 
-def run_seeds() -> None:
-    for seed in range(SEEDS):
-        run_seed(seed)
+def reads_what_was_changed(patch: pytest.MonkeyPatch) -> None:
+    """The log does not compare what it reads with its digest."""
+    patch.setattr(_Stored, "is_changed", lambda self, before, key: False)
+
+
+def forgets_the_ends(patch: pytest.MonkeyPatch) -> None:
+    """The log does not compare its ends with those that it has noted."""
+    patch.setattr(EmbeddedJournal, "_noted_ends", lambda self: {})
+
+
+def compares_with_an_old_state(patch: pytest.MonkeyPatch) -> None:
+    """A repair takes what the state has not applied yet for what the log has lost the opposite of."""
+    patch.setattr(Repair, "_catch_up", lambda self, kept: None)
+
+
+def gives_offsets_out_again(patch: pytest.MonkeyPatch) -> None:
+    """A repair writes back where another node believes to have read already."""
+    patch.setattr(Repair, "_fill_up", lambda self, loss, writer: None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("plant", "kind"),
+    [
+        (reads_what_was_changed, "log"),
+        (forgets_the_ends, "log"),
+        (compares_with_an_old_state, "log"),
+        (gives_offsets_out_again, "shared-log"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_planted_fault_of_the_log_is_found(
+    plant: Callable[[pytest.MonkeyPatch], None], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I1, I2"""
+    plant(monkeypatch)
+    with pytest.raises(AssertionError, match="repeat with"):
+        run_seeds(LOG_SEEDS, kind)
+
+
+def run_seeds(count: int = SEEDS, kind: str = "") -> None:
+    for seed in range(count):
+        run_seed(seed, kind)

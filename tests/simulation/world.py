@@ -20,7 +20,7 @@ import shard.checkpoint
 from catalog.catalog import choose_homes
 from catalog.collection import Collection, CollectionConfig, Distance, VectorParams
 from catalog.ingest import DEFAULT_SOURCE
-from journal.log import Definite, Indefinite, Positions, TopicPartition
+from journal.log import Definite, Indefinite, Journal, Positions, TopicPartition
 from journal.memory import AppendFault, MemoryReader
 from journal.records import (
     CatalogOperation,
@@ -50,6 +50,8 @@ from tests.simulation.writes import any_config, any_foreign_record, any_operatio
 class World:
     """Two nodes, one log, and a client that remembers what was acknowledged."""
 
+    ACTIONS = 120
+
     def __init__(self, seed: int, folder: Path) -> None:
         self.seed = seed
         self.random = random.Random(seed)
@@ -68,8 +70,16 @@ class World:
         self.number = 0
         self._interrupted = False
 
-    def run(self, actions: int) -> None:
-        """Lives through `actions` random events, then lets everything settle and checks it all."""
+    def connect(self) -> Journal:
+        """The log as a process opens it."""
+        return self.journal
+
+    def check_unpublished(self, node: Node) -> None:
+        """Called between a write to RocksDB and its publication."""
+        check_node(node, published=False)
+
+    def run(self) -> None:
+        """Lives through its random events, then lets everything settle and checks it all."""
         shard.checkpoint.ROWS, shard.checkpoint.ROWS_QUIET = 40, 1
         choices = (
             [self._write] * 8 + [self._decide] * 8 + [self._barriers] * 2 + [self._step] * 8 + [self._pass_time] * 3
@@ -81,13 +91,14 @@ class World:
         while not any(self.journal.end_offsets([TOPICS.system_partition]).values()):
             self._create("red")
         self._create_ingested()
-        for _ in range(actions):
+        for _ in range(self.ACTIONS):
             self.random.choice(choices)()
         self.settle()
 
     def close(self) -> None:
         for node in self.nodes:
             node.crash()
+            node.stores.close(node.folder)
 
     def settle(self) -> None:
         """No more faults: every node reaches the end, and its answers are those of the log; then once more from nothing (I1)."""
@@ -276,9 +287,11 @@ class World:
         node = node or self.random.choice(self.nodes)
         node.crash()
         if self.random.random() < 0.5:
+            node.stores.close(node.folder)
             shutil.rmtree(node.folder, ignore_errors=True)
         else:
             for removed in node.folder.glob(f"*/*/{self.random.choice(('segments', 'rows'))}"):
+                node.stores.close(removed)
                 shutil.rmtree(removed)
         node.start()
 
@@ -286,7 +299,10 @@ class World:
         """A file of the state is changed, cut short or emptied while the node is down."""
         node = self.random.choice(self.nodes)
         node.crash()
-        files = sorted(path for path in node.folder.glob("*/*/*/**/*") if path.is_file() and path.stat().st_size)
+        shards = sorted(node.folder.glob("*/*/"))
+        shard = self.random.choice(shards) if shards else node.folder
+        node.stores.close(shard)
+        files = sorted(path for path in shard.glob("*/**/*") if path.is_file() and path.stat().st_size)
         if files:
             damaged = self.random.choice(files)
             data = bytearray(damaged.read_bytes())

@@ -10,8 +10,9 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from rocksdict import Rdict
 
-from journal.embedded import EmbeddedJournal
+from journal.embedded import EmbeddedJournal, _entry_key, _options
 from journal.log import TopicPartition
 from journal.topics import Topics
 from tests.conftest import result, start_node, until
@@ -85,6 +86,34 @@ def test_what_the_state_still_knows_is_written_back(
     thread.join(15)
     assert main(["journal", "repair", "--data-dir", str(folder)]) == 0
     assert "the log holds all that this node's state was made from" in capsys.readouterr().out
+
+
+def test_a_hole_in_the_log_is_filled_from_the_state(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """I2: writes that came after it stay as they are, also those that the state had not applied."""
+    node, thread = start_node(tmp_path)
+    written(node.url)
+    shutil.copytree(tmp_path / "state", tmp_path / "state.earlier", ignore=shutil.ignore_patterns("LOCK"))
+    later = {"points": [{"id": 7, "vector": [9] * 8, "payload": {"n": "later"}}]}
+    result(httpx.put(f"{node.url}/collections/plain/points?wait=true", json=later, headers={"X-Vecraft-Tier": "0"}))
+    before = everything(node.url)
+    node.stop()
+    thread.join(15)
+    shutil.rmtree(tmp_path / "state")
+    (tmp_path / "state.earlier").rename(tmp_path / "state")
+    log = Rdict(str(tmp_path / "journal"), _options())
+    removed = [_entry_key(TopicPartition("vecraft.tier1", partition), 2) for partition in (0, 1)]
+    assert all(key in log for key in removed)
+    for key in removed:
+        del log[key]
+    log.close()
+    assert main(["journal", "repair", "--data-dir", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "collection rich, shard 0: the log is damaged at vecraft.tier1/0/2: 1 records are missing" in said
+    assert main(["journal", "repair", "--data-dir", str(tmp_path), "--write-back"]) == 0
+    node, thread = start_node(tmp_path)
+    assert everything(node.url) == before
+    node.stop()
+    thread.join(15)
 
 
 def test_a_loss_is_accepted(shortened: tuple[Path, dict[str, list[Any]]], capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,11 +15,12 @@ from journal.topics import shard_of
 from query import points
 from replayer.ingest import claims
 from replayer.ingest.claims import IngestClaims
-from shard.batch import Limits
+from shard.batch import MAX_INGEST_LOGS, Limits
 from shard.shards import Shards
 from tests.reading import now, pinned
 from tests.replayer.ingest.ingest_rig import SHARDS, IngestRig
-from tests.replayer.rig import TOPICS, replayer_on
+from tests.replayer.rig import HOME, TOPICS, Rig, replayer_on
+from tests.replayer.rig import upsert as upsert_of
 
 TIER2 = [TopicPartition(TOPICS.tier(2), homes[2]) for homes in SHARDS]
 
@@ -185,3 +186,18 @@ def test_partitions_that_are_added_are_checked(rig: IngestRig) -> None:
     rig.journal._logs[TopicPartition(TOPICS.ingest, 7)] = []
     forge(rig, 1, 2**40, f"{TOPICS.ingest}/7")
     assert len(rig.dead_letters()) == 2
+
+
+def test_claims_of_ever_new_logs_do_not_grow_what_a_shard_remembers(tmp_path: Path) -> None:
+    """I11: those that were used last are kept, so what is in use stays exactly once."""
+    rig = Rig(tmp_path)
+    for number in range(MAX_INGEST_LOGS + 50):
+        for log in ("in use", f"log{number}"):
+            rig.append(rig.record(Delete([encode_id(number)]), ingested=Ingested(log, [number])))
+    (shard,) = rig.shards.of(0)
+    known = shard.progress(HOME).ingested
+    assert len(known) == MAX_INGEST_LOGS
+    assert known["in use"] == MAX_INGEST_LOGS + 50
+    rig.append(rig.record(upsert_of(1, 2), ingested=Ingested("in use", [0])))
+    assert rig.ids() == []
+    rig.replayer.close()
