@@ -176,9 +176,12 @@ class Repair:
 
     def write_back(self, losses: Sequence[Loss]) -> int:
         """Writes to the log what it has lost. Returns the number of points. Raises JournalError; it may then be repeated."""
-        writer = Writer(self._journal, self._topics, self._clock)
         for loss in losses:
-            self._fill_up(loss, writer)
+            for partition in self._kept_of(loss).home_partitions():
+                self._clock.seed(self._kept_of(loss).progress(partition).stamp)
+        for partition in self._topics.data_partitions():
+            self._fill_up(partition, losses)
+        writer = Writer(self._journal, self._topics, self._clock)
         count = 0
         for loss in losses:
             for operation in _operations(self._kept_of(loss).view, loss):
@@ -187,19 +190,38 @@ class Repair:
                 count += len(operation.ids)
         return count
 
-    def _fill_up(self, loss: Loss, writer: Writer) -> None:
+    def _fill_up(self, partition: TopicPartition, losses: Sequence[Loss]) -> None:
         """Appends barriers, which change nothing, in place of records that are lost at the end of a partition.
 
         So what is written next gets offsets that other nodes have not applied, although they may have applied the lost records.
+        And a shard gets the stamp of its last lost record, so that a later record has one stamp on all nodes.
         """
-        kept = self._kept_of(loss)
-        for partition in kept.home_partitions():
-            (offset, stamp, *_), tier = msgspec.structs.astuple(kept.progress(partition)), self._topics.tier_of(partition.topic)
-            self._clock.seed(stamp)
-            while (missing := offset - self._journal.end_offsets([partition])[partition]) > 0:
-                some = range(min(missing, BARRIERS_AT_ONCE))
-                for written in [writer.write_barriers(self._destination(loss), loss.number, [tier], _origin(loss)) for _ in some]:
-                    acknowledged(written, WRITE_TIMEOUT_S)
+        held = [
+            (loss, kept.progress(partition)) for loss in losses if partition in (kept := self._kept_of(loss)).home_partitions()
+        ]
+        missing = max((progress.offset for _, progress in held), default=0) - self._journal.end_offsets([partition])[partition]
+        if missing <= 0:
+            return
+        behind = [(loss, progress.stamp) for loss, progress in held if progress.stamp > self._fresh_stamp(loss, partition)]
+        for loss, stamp in behind[1:]:
+            self._write_barriers(partition, loss, stamp, 1)
+        loss, stamp = behind[0] if behind else (held[0][0], held[0][1].stamp)
+        self._write_barriers(partition, loss, stamp, missing - len(behind[1:]))
+
+    def _fresh_stamp(self, loss: Loss, partition: TopicPartition) -> int:
+        fresh = self._fresh.find(loss.collection.id, loss.number)
+        assert fresh is not None, "it was replayed"
+        return fresh.progress(partition).stamp
+
+    def _write_barriers(self, partition: TopicPartition, loss: Loss, stamp: int, count: int) -> None:
+        """Writes barriers of a shard to its home partition; the last one has this stamp."""
+        clock = Clock(lambda: 0)
+        clock.seed(stamp - count)
+        writer, tier = Writer(self._journal, self._topics, clock), self._topics.tier_of(partition.topic)
+        for start in range(0, count, BARRIERS_AT_ONCE):
+            some = range(start, min(count, start + BARRIERS_AT_ONCE))
+            for written in [writer.write_barriers(self._destination(loss), loss.number, [tier], _origin(loss)) for _ in some]:
+                acknowledged(written, WRITE_TIMEOUT_S)
 
     def _kept_of(self, loss: Loss) -> Shard:
         kept = self._kept.find(loss.collection.id, loss.number)

@@ -31,7 +31,8 @@ from tests.simulation.log_node import LogNode
 from tests.simulation.model import expected_state
 from tests.simulation.setting import COLLECTIONS, LIMITS, START_MS, TOPICS
 from tests.simulation.writes import any_config, any_operation
-from vecraft.recovery import adopt, repair
+from vecraft.adoption import adopt
+from vecraft.recovery import repair
 from vecraft.settings import Settings
 
 TRUTH = [TOPICS.system_partition, *TOPICS.data_partitions()]
@@ -230,8 +231,15 @@ class SharedLogWorld:
 
     def _command(self, node: LogNode, act) -> None:  # type: ignore[no-untyped-def]
         settings = Settings(data_dir=node.folder.parent, topic_prefix=TOPICS.prefix, idempotency_window_s=60)
-        opened = patch("vecraft.recovery._opened", lambda settings, accept_ends: self.connect())
-        with opened, patch("vecraft.recovery.wall_clock_ms", lambda: self.now_ms), contextlib.redirect_stdout(self.said):
+        opened = [
+            patch(f"vecraft.{module}.opened", lambda settings, accept_ends: self.connect()) for module in ("recovery", "adoption")
+        ]
+        with (
+            opened[0],
+            opened[1],
+            patch("vecraft.recovery.wall_clock_ms", lambda: self.now_ms),
+            contextlib.redirect_stdout(self.said),
+        ):
             act(settings)
 
     def _remove_state(self, node: LogNode) -> None:
@@ -257,6 +265,8 @@ class SharedLogWorld:
             node.start()
             assert not node.refusal, node.refusal
         self._settle()
+        if any(node.shards.quarantined() for node in self.nodes):  # the log is a part of what the state holds, which is kept
+            self._repair([], writes_back=False)
         self._check(self._entries())
 
     # What must hold.
