@@ -13,6 +13,7 @@ from journal.ids import encode_id
 from journal.log import Definite, TopicPartition, TopicSpec
 from journal.records import Delete, DeleteIngestSource, PutIngestSource
 from journal.registry import SchemaRegistry
+from journal.topics import shard_of
 from replayer.ingest.member import Ingest
 from replayer.ingest.sources import IngestSources
 from replayer.ingest.status import State, status_of
@@ -99,6 +100,7 @@ def test_a_topic_that_may_not_be_seen_is_a_failure_of_its_source_alone(rig: Inge
 def test_members_come_and_go_with_the_sources_of_the_catalog(rig: IngestRig) -> None:
     """And what a source has counted stays counted when it is gone."""
     rig.ingest.close()
+    others = set(threading.enumerate())  # nodes of other tests may still run
     made: list[str] = []
     changed = threading.Event()
 
@@ -135,10 +137,8 @@ def test_members_come_and_go_with_the_sources_of_the_catalog(rig: IngestRig) -> 
     running.join(WAIT_S)
     assert not running.is_alive()
     assert (sources.written, sources.failure, sources.group) == (2, None, "v.ingest")
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ingest-")]
+    assert not [thread for thread in set(threading.enumerate()) - others if thread.name.startswith("ingest-")]
 
 
 def _shard(number: int) -> int:
-    from journal.topics import shard_of
-
     return shard_of(encode_id(number), 2)
