@@ -218,8 +218,8 @@ CALLS: dict[Operation, list[Call]] = {
         Call(404, NEW_VECTORS["new"], "", "absent", {"vector_name": "new"}),
     ],
     ("DELETE", f"{C}/vectors/{{vector_name}}"): [
-        *(Call(200, None, "wait=true", "rich", {"vector_name": name}) for name in NEW_VECTORS),
-        Call(400, None, "", "rich", {"vector_name": "new"}),
+        *(Call(200, None, "wait=true", "rich", {"vector_name": name}) for name in ("spare", "spare terms")),
+        Call(400, None, "", "rich", {"vector_name": "spare"}),
         Call(404, None, "", "absent", {"vector_name": "new"}),
     ],
     ("DELETE", f"{C}/index/{{field_name}}"): [
