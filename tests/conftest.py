@@ -15,9 +15,12 @@ import pytest
 
 from gateway.dialect import configs
 from gateway.reads import MakeReplica, local_replica
+from shard.ranking import execution
 from tests.kafka_server import KafkaServer, kafka_or_skip
 from vecraft.node import Node
 from vecraft.settings import load_settings
+
+SCANNED_FLOATS, execution.SCAN_FLOATS = execution.SCAN_FLOATS, 0  # tests walk through graphs of few points, too
 
 START_S = 30
 READY_S = 120

@@ -416,7 +416,7 @@ class CountBody(Body):
 
 
 class FacetBody(Body):
-    key: str
+    key: Annotated[str, Meta(min_length=1)]
     limit: Limit | None = None
     filter: Condition | None = None
     exact: bool | None = None

@@ -135,7 +135,7 @@ def described(collection: Collection) -> dict[str, Any]:
     description: dict[str, Any] = {
         "params": params,
         "hnsw_config": hnsw | {"max_indexing_threads": 0, "on_disk": False} | _without_unused(kept.get("hnsw_config", {})),
-        "optimizer_config": _OPTIMIZER | kept.get("optimizers_config", {}),
+        "optimizer_config": _described_optimizer(kept.get("optimizers_config", {})),
         "wal_config": _WAL | kept.get("wal_config", {}),
         "consistency": config.consistency.value,
     }
@@ -156,6 +156,11 @@ _OPTIMIZER = {
     "flush_interval_sec": 1,
 }
 _WAL = {"wal_capacity_mb": 1, "wal_segments_ahead": 0}
+
+
+def _described_optimizer(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """The dialect takes "auto" as a number of threads, and shows it as null."""
+    return _OPTIMIZER | {name: None if value == "auto" else value for name, value in kept.items()}
 
 
 def _metadata(body: CreateCollectionBody | UpdateCollectionBody) -> dict[str, Any]:

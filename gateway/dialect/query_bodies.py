@@ -226,7 +226,7 @@ class WithLookup(Shown, kw_only=True):
 class Grouped(Ranked, kw_only=True):
     """The base of all grouped searches."""
 
-    group_by: str
+    group_by: Annotated[str, Meta(min_length=1)]
     group_size: Limit | None = None
     limit: Limit | None = None
     with_lookup: str | WithLookup | None = None

@@ -33,6 +33,9 @@ from shard.view import ROWS_PER_STEP, ShardView
 EXACT_BELOW = 10_000
 """Up to this many matches of a filter are scanned."""
 
+SCAN_FLOATS = 1_000_000
+"""A scan of up to this many floats takes no longer than a walk through a graph, and is exact."""
+
 QUICK_FLOATS = 8_000_000
 """A scan of this many floats, in all shards together, takes about a millisecond; a search with a higher cost is not quick."""
 
@@ -41,7 +44,7 @@ WALK_COST = 3
 
 QUICK_LIMIT = 100
 
-LEAST_BREADTH = 16
+LEAST_BREADTH = 64
 
 KEY_COST = 4
 """The cost of reading the next key in id order, in rows that are sorted by their ids."""
@@ -90,7 +93,8 @@ def planned(index: VectorView, by: Nearest, limit: int, params: SearchParams, ro
         return Plan("codes", index.search_floats(by.vector))
     if exact or not isinstance(index, DenseView):
         return Plan("scan", index.scan_floats(by.vector, rows))
-    return Plan("graph", WALK_COST * index.search_floats(limit, params.ef, _use(params)))
+    scan = Plan("scan", index.scan_floats(by.vector, rows))
+    return scan if scan.floats <= SCAN_FLOATS else Plan("graph", WALK_COST * index.search_floats(limit, params.ef, _use(params)))
 
 
 def breadth(limit: int) -> int:

@@ -43,6 +43,9 @@ LocalIds = NDArray[np.int64]
 
 _LARGEST = float(np.finfo(np.float32).max)
 
+_LEAST_SQUARE = 1e-30
+"""Below it a float32 loses precision, and then becomes zero."""
+
 _HALF_LIMIT = 60_000.0
 """The largest float16 is 65,504; vectors with values above _HALF_LIMIT get float32 codes."""
 
@@ -105,14 +108,17 @@ def scores_at(distance: Distance, vectors: Vectors, query: Vectors, at: LocalIds
     query = np.ascontiguousarray(query, np.float32)
     by_index = _BY_INDEX[distance]
     by_index(*map(faiss.swig_ptr, (scores, query, vectors, at)), vectors.shape[1], 1, len(at))
-    scores = np.sqrt(scores) if distance is Distance.EUCLID else scores
-    if len(far := np.flatnonzero(~np.isfinite(scores))):
-        scores[far] = _wide_scores(distance, vectors[at[far]].astype(np.float64), query.astype(np.float64))
+    inexact = ~np.isfinite(scores)
+    if distance is Distance.EUCLID:
+        inexact |= scores < _LEAST_SQUARE
+        scores = np.sqrt(scores)
+    if len(wide := np.flatnonzero(inexact)):
+        scores[wide] = _wide_scores(distance, vectors[at[wide]].astype(np.float64), query.astype(np.float64))
     return scores
 
 
 def _wide_scores(distance: Distance, vectors: NDArray[np.float64], query: NDArray[np.float64]) -> Vectors:
-    """The scores of vectors whose squares or products are too large for float32."""
+    """The scores of vectors whose squares or products are too large or too small for float32."""
     wide = np.linalg.norm(vectors - query, axis=1) if distance is Distance.EUCLID else (vectors * query).sum(axis=1)
     return np.clip(wide, -_LARGEST, _LARGEST).astype(np.float32)  # type: ignore[no-any-return]
 

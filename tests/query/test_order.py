@@ -213,6 +213,19 @@ def test_groups_over_a_prefetch_have_its_points_and_scores(make: Open) -> None:
         assert scores(ranked) == scores(now(search(read, stage)))
 
 
+def test_small_distances_are_told_apart(make: Open) -> None:
+    """Their squares have no place in a float32."""
+    lengths = [3e-23, 1e-30, 2e-23, 0, 1e-25, 1e-16, 1e-40]
+    dense = [np.array([length, 0], np.float32) for length in lengths]
+    names = {DENSE: VectorParams(2, Distance.EUCLID), MULTI: VectorParams(2, Distance.EUCLID, multi=True)}
+    read = make(CollectionConfig(names), {DENSE: dense, MULTI: [vector[np.newaxis] for vector in dense]})
+    zero = np.zeros(2, np.float32)
+    for query in (Nearest(DENSE, zero), Nearest(MULTI, zero[np.newaxis])):
+        found = now(search(read, Stage(query, 7)))
+        assert numbers(found) == [3, 6, 1, 4, 2, 0, 5]
+        assert found.scores.tolist() == pytest.approx(sorted(lengths), rel=1e-5, abs=1e-45)
+
+
 @pytest.mark.parametrize("length", [1e-45, 1e-38, 3e-23, 1.0, 1e18])
 def test_vectors_of_any_length_have_a_direction(make: Open, length: float) -> None:
     config = CollectionConfig({DENSE: VectorParams(2, Distance.COSINE)})

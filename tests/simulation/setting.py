@@ -5,7 +5,10 @@ from __future__ import annotations
 from journal.ids import encode_id
 from journal.topics import Topics
 from shard.batch import Limits
+from shard.ranking import execution
 from shard.vectors.segment_policy import SegmentPolicy
+
+execution.SCAN_FLOATS, execution.LEAST_BREADTH = 0, 1  # walks through graphs of few points, too
 
 TOPICS = Topics("sim")
 LIMITS = Limits(idempotency_window_ms=60_000)

@@ -174,6 +174,7 @@ CALLS: dict[Operation, list[Call]] = {
     ],
     ("PATCH", C): [
         *ok(
+            {"optimizers_config": {"max_optimization_threads": "auto"}},
             {"optimizers_config": {"indexing_threshold": 10}, "hnsw_config": {"m": 8}, "metadata": {"k": 1}},
             {"vectors": {"": {"hnsw_config": {"m": 10}, "quantization_config": {"product": {"compression": "x16"}}}}},
             {"quantization_config": "Disabled", "params": {"on_disk_payload": True, "read_fan_out_factor": 1}},
