@@ -51,6 +51,12 @@ class Durations:
 ByAnswer = Mapping[Answered, Durations]
 
 
+def _of(known: dict[Answered, Durations], answered: Answered) -> Durations:
+    if (durations := known.get(answered)) is None:
+        durations = known[answered] = Durations()
+    return durations
+
+
 class AnswerTimes:
     """The durations of all answers of the node. Thread-safe."""
 
@@ -64,9 +70,9 @@ class AnswerTimes:
         """Counts an answer; `collection` is the one that it is about, None for none that exists."""
         with self._lock:
             now = self._now()
-            self._all.setdefault(answered, Durations()).add(seconds, now)
+            _of(self._all, answered).add(seconds, now)
             if collection is not None and (collection in self._of or len(self._of) < MAX_COLLECTIONS):
-                self._of.setdefault(collection, {}).setdefault(answered, Durations()).add(seconds, now)
+                _of(self._of.setdefault(collection, {}), answered).add(seconds, now)
 
     def all(self) -> ByAnswer:
         """Of the whole node."""

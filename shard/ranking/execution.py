@@ -44,7 +44,7 @@ WALK_COST = 3
 
 QUICK_LIMIT = 100
 
-LEAST_BREADTH = 64
+LEAST_BREADTH = 16
 
 KEY_COST = 4
 """The cost of reading the next key in id order, in rows that are sorted by their ids."""
@@ -217,14 +217,15 @@ def _by_examples(
 def _cut(view: ShardView, candidates: ScoredRows, limit: int, higher_first: bool) -> RankedRows:
     """The first `limit` of rows that are ordered by score; rows with equal scores are ordered by id."""
     rows, scores = candidates
-    if len(scores) < 2 or not (scores[1:] == scores[:-1]).any():
-        return RankedRows(rows[:limit].tolist(), scores[:limit])
-    if len(scores) > limit:
-        last = scores[limit - 1]
+    if len(scores) > limit and scores[limit] != (last := scores[limit - 1]):
+        rows, scores = rows[:limit], scores[:limit]
+    elif len(scores) > limit:
         begin, end = int(np.argmax(scores == last)), len(scores) - int(np.argmax(scores[::-1] == last))
         tied = view.known.first_by_id(np.sort(rows[begin:end]), limit - begin)
         rows = np.concatenate([rows[:begin], tied])
         scores = np.concatenate([scores[:begin], np.full(len(tied), last)])
+    if len(scores) < 2 or not (scores[1:] == scores[:-1]).any():
+        return RankedRows(rows.tolist(), scores)
     keys = view.ids(rows.tolist())[0]
     sign = -1 if higher_first else 1
     order = sorted(range(len(rows)), key=lambda at: (sign * scores[at], keys[at]))[:limit]

@@ -263,6 +263,9 @@ def normalised(vectors: Vectors) -> Vectors:
     axis does not depend on the number of rows.
     """
     wide = vectors.astype(np.float64)
+    if len(wide) == 1:  # as below, and faster: most queries are one vector
+        square = float(np.square(wide[0]).sum())
+        return vectors if square == 0 or abs(square - 1) <= 2 * EPSILON else (wide / np.sqrt(square)).astype(np.float32)
     squares = np.square(wide).sum(axis=1)
     squares[(squares == 0) | (np.abs(squares - 1) <= 2 * EPSILON)] = 1
     unit: Vectors = (wide / np.sqrt(squares)[:, np.newaxis]).astype(np.float32)

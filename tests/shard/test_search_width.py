@@ -43,9 +43,9 @@ def step_of_search(folder: Path, params: SearchParams) -> dict[str, Any]:
     return step
 
 
-@pytest.mark.parametrize(("params", "ef"), [(SearchParams(), 90), (SearchParams(ef=99), 99), (SearchParams(ef=1), 90)])
+@pytest.mark.parametrize(("params", "ef"), [(SearchParams(), 88), (SearchParams(ef=99), 99), (SearchParams(ef=1), 30)])
 def test_explain_tells_the_width_that_was_used(tmp_path: Path, params: SearchParams, ef: int) -> None:
-    """It is at least what a limit of 64 needs: so the answers to smaller limits are the beginning of those to larger ones."""
+    """It is at least what a limit of 16 needs: so the answers to smaller limits are the beginning of those to larger ones."""
     step = step_of_search(tmp_path, params)
     assert (step["plan"], step["ef"]) == ("graph", [ef])
 
