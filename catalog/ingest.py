@@ -63,6 +63,8 @@ class SourceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
         """Raises InvalidConfig, with a text that names the field and the bound."""
         if not _TOPIC.fullmatch(self.topic) or self.topic in (".", ".."):
             raise InvalidConfig(f"topic {self.topic[:64]!r} must have 1 to 249 characters of A-Z a-z 0-9 . _ -")
+        if self.topic.startswith("__"):  # commits of the source itself would be new records there
+            raise InvalidConfig(f"topic {self.topic[:64]!r} is one of Kafka's own")
         check_name("collection", self.collection)
         if self.tier not in TIERS:
             raise InvalidConfig(f"tier {self.tier} must be between {TIERS[0]} and {TIERS[-1]}")

@@ -61,4 +61,4 @@ def is_damage(error: Exception) -> bool:
 
     RocksDB's errors have no class of their own, only texts.
     """
-    return str(error).startswith(_DAMAGE)
+    return str(error).startswith(_DAMAGE) or "Is a directory" in str(error)

@@ -263,7 +263,7 @@ class Shards:
         self._quarantined = left | mine
 
 
-_UNREADABLE = (ValueError, LookupError, msgspec.MsgspecError)
+_UNREADABLE = (ValueError, LookupError, msgspec.MsgspecError, IsADirectoryError, NotADirectoryError)
 """Raised when what is stored makes no sense."""
 
 

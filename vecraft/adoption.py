@@ -209,6 +209,8 @@ def _held(state: Path, topics: Topics) -> Iterator[_Held]:
                 points += alive
                 applied |= {ShardPartition(int(folder.name), int(shard.name), p): found for p, found in progress.items()}
         except Exception as error:  # RocksDB's errors have no class of their own
+            if "lock" in str(error).lower():
+                raise CommandError(f"the state in {state} is in use, stop the node first: {error}") from error
             yield _Held(folder, stored, 0, {}, f"the state of collection {stored.name} cannot be read: {error}")
         else:
             yield _Held(folder, stored, points, applied, "")

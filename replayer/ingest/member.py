@@ -20,6 +20,7 @@ the records of one.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -51,6 +52,8 @@ from replayer.ingest.mapping import mapped_change
 from replayer.projections.dead_letters import Burial, bury
 from shard.contract import contract_error
 from shard.shards import AppliedPositions
+
+log = logging.getLogger(__name__)
 
 IDLE_POLL_S = 30.0
 RETRY_DELAY_S = 1.0
@@ -255,6 +258,8 @@ class Ingest:
         if burials:
             self._check_log()  # in another log, good records look wrong
             bury(self._journal, self._topics, burials, self._now_ms())
+            for entry, reason, *_ in burials:
+                log.warning("dead letter: %s/%d: %s", entry.partition, entry.offset, reason)
         self._write(self._lanes(changes))
         self.written += len(batch.entries) - len(burials)
         self.dead += len(burials)

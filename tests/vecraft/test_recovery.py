@@ -15,6 +15,7 @@ from rocksdict import Rdict
 from journal.embedded import EmbeddedJournal, _entry_key, _options
 from journal.log import TopicPartition
 from journal.topics import Topics
+from shard.store import Store
 from tests.conftest import result, start_node, until
 from tests.server import Server
 from vecraft.cli import main
@@ -186,3 +187,16 @@ def repeat_first_record(folder: Path) -> TopicPartition:
     reader.close()
     journal.close()
     return home
+
+
+def test_a_state_that_a_node_uses_is_not_put_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    node, thread = start_node(tmp_path)
+    httpx.put(f"{node.url}/collections/c", json={"vectors": {"size": 2, "distance": "Dot"}}).raise_for_status()
+    node.stop()
+    thread.join(15)
+    (rows,) = (tmp_path / "state").glob("*/*/rows")
+    used = Store(rows, {})
+    assert main(["topics", "adopt", "--yes", "--data-dir", str(tmp_path)]) == 1
+    assert "is in use, stop the node first" in capsys.readouterr().err
+    used.close()
+    assert rows.is_dir()

@@ -145,6 +145,7 @@ BAD: list[tuple[str, str, object, int, str]] = [
     ("PUT", "default", SHOP, 422, "source 'default' is always there"),
     ("PUT", "a.b", SHOP, 422, "source name 'a.b' must have 1 to 64 characters"),
     ("PUT", "s", SHOP | {"topic": "vecraft.tier0"}, 400, "topic 'vecraft.tier0' is one of the database's own"),
+    ("PUT", "s", SHOP | {"topic": "__consumer_offsets"}, 422, "topic '__consumer_offsets' is one of Kafka's own"),
     ("PUT", "s", SHOP | {"topic": "other"}, 400, "the embedded journal has no topics of others, sources need Kafka"),
     ("PUT", "s", SHOP | {"collection": "none"}, 404, "Collection `none` doesn't exist"),
     ("PUT", "s", SHOP | {"format": "xml"}, 400, "Invalid enum value 'xml'"),

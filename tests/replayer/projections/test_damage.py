@@ -150,7 +150,12 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-WAYS: list[Callable[[Path], None]] = [flip, cut, empty, Path.unlink]
+def make_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+WAYS: list[Callable[[Path], None]] = [flip, cut, empty, Path.unlink, make_folder]
 KINDS = ["*.sst", "*.log", "MANIFEST-*", "CURRENT", "IDENTITY", "rocksdict-config.json"]
 
 
