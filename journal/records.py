@@ -288,11 +288,19 @@ class Record(msgspec.Struct, frozen=True):
     attempt: int = 0
 
 
+def _shown(point_id: bytes) -> str:
+    """An id for people, also one that a foreign producer has made up."""
+    try:
+        return repr(decode_id(point_id))
+    except ValueError:
+        return f"0x{point_id[:32].hex()}, which is no id"
+
+
 def describe(operation: Operation) -> str:
     """A short description for people: kind, first ids, number of points."""
     name = type(operation).__name__
     if isinstance(operation, POINT_OPERATIONS):
-        shown = ", ".join(repr(decode_id(i)) for i in operation.ids[:3])
+        shown = ", ".join(_shown(id_) for id_ in operation.ids[:3])
         more = f", … {len(operation.ids)} points" if len(operation.ids) > 3 else ""
         return f"{name} {shown}{more}"
     if isinstance(operation, Barrier | RequestResult):

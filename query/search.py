@@ -81,7 +81,7 @@ async def page(pinned: Pinned, stage: Stage, offset: int, steps: Steps | None = 
     limit = LEAST_BREADTH
     while limit < stage.limit:
         narrow = await query.ranked(msgspec.structs.replace(stage, limit=limit))
-        if not narrow.walked and not listed.ids:  # exact, so the wider ones are, too
+        if not narrow.walked:  # the plan is to compare all, whatever the limit
             return ranked.since(offset)
         listed = _extended(listed, narrow, limit)
         limit *= 2

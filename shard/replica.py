@@ -33,8 +33,8 @@ class RankedPoints(msgspec.Struct):
     """Points in the order of a ranking, as columns of equal length.
 
     `scores` are float32, as the dialect shows them; `versions` are of the latest write to each point. `values` are the sort keys
-    of an order or a sample. `steps` is the trace of the execution, if `explain` was set. `walked`: they were found approximately,
-    by graphs.
+    of an order or a sample. `steps` is the trace of the execution, if `explain` was set. `walked`: by a plan that finds
+    them approximately, maybe not for this limit.
     """
 
     ids: list[bytes]

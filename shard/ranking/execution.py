@@ -53,7 +53,7 @@ KEY_COST = 4
 class RankedRows(NamedTuple):
     """Rows in the order of a ranking, their scores (float32), and for an order or a sample their sort keys.
 
-    `walked`: graphs found them, approximately.
+    `walked`: by a plan that finds them approximately, maybe not for this limit.
     """
 
     rows: list[int]
@@ -181,7 +181,7 @@ def _nearest(
     plan: Plan | None,
     steps: Steps | None,
 ) -> tuple[ScoredRows, bool]:
-    """The `ranking.limit` + `more` closest rows, and whether graphs found them.
+    """The `ranking.limit` + `more` closest rows, and whether the plan is an approximate one.
 
     Also those that tie with the last of them; from graphs, those of the whole breadth.
     """
@@ -203,7 +203,7 @@ def _nearest(
             candidates = index.search(by.vector, wide, params.ef, rows, use)
         if len(candidates.rows) < min(wide, size):
             facts["plan"] = f"{plan.method}, then scan"
-            return index.scan(by.vector, limit, rows, deadline), False
+            candidates = index.scan(by.vector, limit, rows, deadline)
         return candidates, True
 
 

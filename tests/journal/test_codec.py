@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import schemas
 from journal.codec import HEADER_BYTES, MAGIC, DecodeError, Unstamped, decode, encode
 from journal.hlc import MAX_STAMP
-from journal.records import CATALOG_OPERATIONS, SHARD_OPERATIONS, Delete, Operation, Record
+from journal.records import CATALOG_OPERATIONS, SHARD_OPERATIONS, Delete, Operation, Record, describe
 from tests.journal.golden.generate import GOLDEN, SAMPLES, plain, record, write
 from tests.journal.operations import records
 
@@ -120,3 +120,8 @@ def test_a_stamp_given_last_makes_the_bytes_that_the_schema_says(sent: Record) -
     fastavro.schemaless_writer(whole, fastavro.parse_schema(schemas.load(schemas.RECORD_SCHEMAS[-1])), body)
     unstamped = Unstamped(msgspec.structs.replace(sent, hlc=1))
     assert unstamped.stamped(sent.hlc) == HEADER + whole.getvalue()
+
+
+@pytest.mark.parametrize("point_id", [b"", b"\x00", b"\x02\xff", b"\x09abc"])
+def test_a_record_with_what_is_no_id_can_be_shown(point_id: bytes) -> None:
+    assert describe(Delete([point_id])) == f"Delete 0x{point_id.hex()}, which is no id"
