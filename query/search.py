@@ -21,7 +21,7 @@ from query.fusion import fuse
 from query.pinned import Pinned, abandon
 from query.stages import Fusion, Stage
 from shard.contract import vector_error
-from shard.ranking.execution import LEAST_BREADTH, Steps, step
+from shard.ranking.execution import Steps, breadth, step
 from shard.ranking.formula import Formula
 from shard.ranking.rankings import ById, Nearest, OrderBy, Ranking, Sample
 from shard.replica import Answer, RankedPoints
@@ -78,7 +78,7 @@ async def page(pinned: Pinned, stage: Stage, offset: int, steps: Steps | None = 
     if not offset or not query.may_walk(stage):
         return ranked.since(offset)
     listed = RankedPoints([], np.empty(0, np.float32), [])
-    limit = LEAST_BREADTH
+    limit = breadth(1)
     while limit < stage.limit:
         narrow = await query.ranked(msgspec.structs.replace(stage, limit=limit))
         if not narrow.walked:  # the plan is to compare all, whatever the limit

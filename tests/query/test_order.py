@@ -25,6 +25,7 @@ from query.stages import Diversity, Fusion, Stage
 from shard.batch import Limits
 from shard.filters.conditions import Condition
 from shard.filters.where import where
+from shard.ranking import execution
 from shard.ranking.formula import Formula
 from shard.ranking.rankings import Nearest, SearchParams, SumScores
 from shard.replica import RankedPoints
@@ -177,9 +178,10 @@ def test_pages_of_a_fusion_are_in_the_order_of_their_ids(make: Open) -> None:
 
 @pytest.mark.parametrize("shards", [1, 3])
 @pytest.mark.parametrize("size", [7, 50])
-def test_pages_through_graphs_have_each_point_once(make: Open, size: int, shards: int) -> None:
+def test_pages_through_graphs_have_each_point_once(monkeypatch: pytest.MonkeyPatch, make: Open, size: int, shards: int) -> None:
     """Also those that a narrow walk has missed."""
-    vectors = list(RANDOM.normal(size=(COUNT, 64)).astype(np.float32))
+    monkeypatch.setattr(execution, "LEAST_BREADTH", 16)
+    vectors = list(np.random.default_rng(300).normal(size=(COUNT, 64)).astype(np.float32))
     read = make(CollectionConfig({DENSE: VectorParams(64, Distance.DOT)}), {DENSE: vectors}, shards)
     for seed in range(3):
         query = Nearest(DENSE, np.random.default_rng(seed).normal(size=64).astype(np.float32))

@@ -130,6 +130,7 @@ def test_a_loss_is_accepted(shortened: tuple[Path, dict[str, list[Any]]], capsys
     thread.join(15)
 
 
+@pytest.mark.slow
 def test_another_log_is_adopted_only_when_that_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The journal was removed, and the state was not: nothing of it is served, and nothing of it is removed in silence."""
     node, thread = start_node(tmp_path)

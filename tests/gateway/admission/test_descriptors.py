@@ -56,6 +56,7 @@ def system_end(http: httpx.Client) -> str:
     return found[1]
 
 
+@pytest.mark.slow
 def test_a_node_at_its_limit_refuses_collections_and_goes_on(tmp_path: Path) -> None:
     """At the door, before anything is written. With an even lower limit later, it serves the shards for which there is room."""
     names: list[str] = []

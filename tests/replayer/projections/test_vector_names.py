@@ -171,7 +171,7 @@ def run(folder: Path, given_steps: list[Any]) -> tuple[Any, Any]:
     return live_state
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(steps, max_size=25))
 def test_replicas_that_learn_of_names_at_different_times_end_with_the_same_points(given_steps: list[Any]) -> None:
     with TemporaryDirectory() as folder:
