@@ -75,15 +75,12 @@ async def page(pinned: Pinned, stage: Stage, offset: int, steps: Steps | None = 
     """
     query = _Search(pinned, steps)
     ranked = await query.ranked(stage)
-    if not offset or not query.may_walk(stage):
+    if not offset or not ranked.walked or stage.inner or stage.diversity:
         return ranked.since(offset)
     listed = RankedPoints([], np.empty(0, np.float32), [])
     limit = breadth(1)
     while limit < stage.limit:
-        narrow = await query.ranked(msgspec.structs.replace(stage, limit=limit))
-        if not narrow.walked:  # the plan is to compare all, whatever the limit
-            return ranked.since(offset)
-        listed = _extended(listed, narrow, limit)
+        listed = _extended(listed, await query.ranked(msgspec.structs.replace(stage, limit=limit)), limit)
         limit *= 2
     listed = _extended(listed, ranked, stage.limit).since(offset)
     sign = -1 if query.closer_first(stage) else 1
@@ -169,12 +166,6 @@ class _Search:
         if isinstance(stage.query, Sample):
             merged.values = None  # only needed for the merge
         return _cut(merged, stage, lower_is_closer=not closer_first)
-
-    def may_walk(self, stage: Stage) -> bool:
-        """Whether a stage may be searched by graphs or codes."""
-        if stage.inner or stage.diversity or stage.params.exact or not isinstance(stage.query, Nearest):
-            return False
-        return stage.query.name in self._pinned.collection.config.vectors
 
     def closer_first(self, stage: Stage) -> bool:
         """Whether a higher score is a better one."""
