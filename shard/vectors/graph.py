@@ -29,6 +29,7 @@ from catalog.collection import (
     TurboQuantization,
 )
 from journal.records import Vectors
+from shard.vectors.index import LARGEST, finite
 from shard.vectors.turbo import Rotation
 
 faiss: Any = _faiss  # its stubs lack the search parameters and the numpy signatures
@@ -40,8 +41,6 @@ Bits = NDArray[np.uint8]
 """A mask as packed bits, eight vectors per byte."""
 
 LocalIds = NDArray[np.int64]
-
-_LARGEST = float(np.finfo(np.float32).max)
 
 _LEAST_SQUARE = 1e-30
 """Below it a float32 loses precision, and then becomes zero."""
@@ -99,7 +98,7 @@ def scores_at(distance: Distance, vectors: Vectors, query: Vectors, at: LocalIds
     """`exact_scores` of the vectors with the local ids `at`; does not copy the vectors if FAISS supports the distance."""
     if distance not in _BY_INDEX:
         with np.errstate(over="ignore"):
-            return np.minimum(np.abs(vectors[at] - query).sum(axis=1), np.float32(_LARGEST))  # type: ignore[no-any-return]
+            return np.minimum(np.abs(vectors[at] - query).sum(axis=1), np.float32(LARGEST))  # type: ignore[no-any-return]
     scores = np.empty(len(at), np.float32)
     if not len(at):
         return scores
@@ -120,7 +119,7 @@ def scores_at(distance: Distance, vectors: Vectors, query: Vectors, at: LocalIds
 def _wide_scores(distance: Distance, vectors: NDArray[np.float64], query: NDArray[np.float64]) -> Vectors:
     """The scores of vectors whose squares or products are too large or too small for float32."""
     wide = np.linalg.norm(vectors - query, axis=1) if distance is Distance.EUCLID else (vectors * query).sum(axis=1)
-    return np.clip(wide, -_LARGEST, _LARGEST).astype(np.float32)  # type: ignore[no-any-return]
+    return finite(wide)
 
 
 def similarities(distance: Distance, vectors: Vectors, query: Vectors) -> Vectors:
