@@ -49,7 +49,17 @@ DAY_MS = 24 * 3600 * 1000
 MAX_OUTCOMES = 1_000
 """Number of outcomes kept for the writers of commands; the oldest are dropped."""
 
-UPDATABLE = ("hnsw", "consistency", "quantization", "strict_mode", "metadata", "kept", "vectors", "sparse_vectors")
+UPDATABLE = (
+    "hnsw",
+    "consistency",
+    "quantization",
+    "strict_mode",
+    "metadata",
+    "kept",
+    "vectors",
+    "sparse_vectors",
+    "history_retention_s",
+)
 """Settings whose change does not affect how existing records are interpreted."""
 
 

@@ -21,6 +21,7 @@ MAX_REMOVED_VECTORS = 1_000
 """How many vectors can be removed from a collection: records of the log may name each of them."""
 
 MAX_FIELDS = 256
+MAX_RETENTION_S = 10 * 366 * 24 * 3600
 MAX_NAME_CHARS = 255
 _KEY_MARK = "\0"  # stands in no name
 _NAME = re.compile(r'[^\x00-\x1f/\\<>:"|?*]+')
@@ -155,7 +156,10 @@ class RemovedVector(msgspec.Struct, frozen=True):
 
 
 class CollectionConfig(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The configuration of a collection, as a client may set it. The default vector has the name ""."""
+    """The configuration of a collection, as a client may set it. The default vector has the name "".
+
+    `history_retention_s`: how long earlier states of points are kept, in seconds; None as the node's settings say.
+    """
 
     vectors: dict[str, VectorParams] = {}
     shard_number: int = 1
@@ -166,11 +170,14 @@ class CollectionConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     strict_mode: StrictMode | None = None
     metadata: dict[str, Any] = {}
     kept: dict[str, Any] = {}
+    history_retention_s: int | None = None
 
     def validate(self) -> None:
         """Raises InvalidConfig, which names the field and its bound."""
         _bound("shard_number", self.shard_number, 1, MAX_SHARDS)
         _bound("number of vectors", len(self.vectors) + len(self.sparse_vectors), 0, MAX_VECTOR_NAMES)
+        if self.history_retention_s is not None:
+            _bound("history_retention_s", self.history_retention_s, 0, MAX_RETENTION_S)
         _check_hnsw("hnsw_config", self.hnsw)
         _check_quantization("quantization_config", self.quantization)
         if self.strict_mode is not None:
@@ -210,7 +217,8 @@ class Collection(msgspec.Struct, frozen=True):
     """A collection in the catalog. `id` is the offset of its creation in the system topic, `created_ms` the append time.
 
     `since` has the catalog position from which on writers know a vector, for vectors that were added later; `removed` has those
-    that were removed. A record means the vectors that its writer knew, at the record's catalog position.
+    that were removed. A record means the vectors that its writer knew, at the record's catalog position. `tags` has stamps by name:
+    the states of these instants are kept longer than the retention.
     """
 
     name: str
@@ -221,6 +229,7 @@ class Collection(msgspec.Struct, frozen=True):
     created_ms: int = 0
     since: dict[str, int] = {}
     removed: list[RemovedVector] = []
+    tags: dict[str, int] = {}
 
     @property
     def vectors_since(self) -> int:

@@ -12,7 +12,7 @@ from catalog.collection import Collection
 from journal.log import Positions, TopicPartition
 from journal.topics import shard_of
 from shard.deadline import Deadline
-from shard.replica import Answer, Lease, Pool, Replica
+from shard.replica import Answer, AsOf, Lease, Pool, Replica
 
 T = TypeVar("T")
 
@@ -91,14 +91,17 @@ async def pin(
     work_s: float,
     pool: Pool[Any] | None = None,
     clock: Callable[[], float] = time.monotonic,
+    as_of: AsOf | None = None,
 ) -> Pinned:
     """Takes leases on all shards of a collection, each on a view in which everything below `positions` is applied.
+
+    With `as_of`, on the shards as they were; `collection` is the collection as it was then.
 
     Waits for these positions for `wait_s` at most; from then on the request has `work_s`. Raises NotCaughtUp. Answers of many
     points are put together in `pool`.
     """
     asked = Deadline(wait_s + work_s, clock)
-    leases = await all_of((replica.read(positions, wait_s) for replica in replicas), asked)
+    leases = await all_of((replica.read(positions, wait_s, as_of) for replica in replicas), asked)
     return Pinned(collection, leases, Deadline(work_s, clock), pool)
 
 

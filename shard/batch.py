@@ -32,7 +32,8 @@ from journal.stamps import Version, next_stamp, tier_of, version_of
 from shard.decisions import Attempt, Decision
 from shard.history import Condition, Write, current_write, fold, holds
 from shard.join import PointState
-from shard.store import NO_ROW, Changes, Progress
+from shard.past import timeline
+from shard.store import NO_ROW, Changes, PastState, Progress
 
 if TYPE_CHECKING:
     from shard.shard import Shard
@@ -44,11 +45,15 @@ for each partition of each ingest topic that there ever was."""
 
 
 class Limits(NamedTuple):
-    """Limits that decide what is applied; they must be equal on all replicas, or the replicas would differ."""
+    """Limits that decide what is applied; they must be equal on all replicas, or the replicas would differ.
+
+    `history_ms`: how long earlier states are kept, unless the collection says otherwise. It decides only what can be read.
+    """
 
     max_drift_ms: int = 500
     max_lateness_ms: int = 10_000
     idempotency_window_ms: int = 24 * 3600 * 1000
+    history_ms: int = 24 * 3600 * 1000
 
 
 class Applied(NamedTuple):
@@ -61,7 +66,7 @@ class Applied(NamedTuple):
 class ChangedPoint:
     """A point that a batch writes to: its state before and after."""
 
-    __slots__ = ("is_changed", "new_vectors", "old_payload", "old_row", "point", "point_id")
+    __slots__ = ("is_changed", "is_late", "new_vectors", "old_payload", "old_row", "past", "point", "point_id")
 
     def __init__(self, point_id: bytes, point: PointState, row: int) -> None:
         self.point_id = point_id
@@ -70,6 +75,10 @@ class ChangedPoint:
         self.old_payload = point.payload
         self.new_vectors = False
         self.is_changed = False
+        self.is_late = False
+        """Whether a write came that is earlier than the state before, so that the past of the point must be computed anew."""
+        self.past: list[PastState] = []
+        """The states that the batch ended, if no write is late."""
 
 
 class WriteBatch:
@@ -86,6 +95,10 @@ class WriteBatch:
         self._removed: list[tuple[int, bytes]] = []
         self._inserted: list[tuple[int, ChangedPoint]] = []
         self._updated: list[tuple[int, ChangedPoint]] = []
+        self._past: list[tuple[int, PastState]] = []
+        self._past_removed: list[int] = []
+        self._stamps: dict[int, tuple[list[int], list[int]]] = {}
+        self._kept_since = 0
         self.progress: dict[TopicPartition, Progress] = {}
         self.touched: list[int] = []
         """The rows that the batch created, ended, or changed the payload of."""
@@ -102,6 +115,9 @@ class WriteBatch:
         stamp = next_stamp(record.hlc, before.stamp, time_ms, limits.max_lateness_ms)
         self.progress[entry.partition] = Progress(entry.offset + 1, stamp, time_ms, before.ingested, before.epochs)
         tier = self._shard._topics.tier_of(entry.partition.topic)
+        offsets, stamps = self._stamps.setdefault(tier, ([], []))
+        offsets.append(entry.offset)
+        stamps.append(stamp)
         operation = self._new_part(entry, record, tier, stamp)
         if operation is not None:
             self._apply_operation(version_of(stamp, tier), operation, self._conditions(entry, record, tier, stamp))
@@ -110,6 +126,8 @@ class WriteBatch:
     def changes(self) -> Changes:
         """Step 2: everything that the batch writes to RocksDB, including the next offsets."""
         for point_id, changed in self._points.items():
+            if changed.is_late or changed.past:
+                self._write_past(point_id, changed)
             if changed.is_changed:
                 self._write_point(point_id, changed)
             writes = self._history.get(point_id, {})
@@ -127,9 +145,15 @@ class WriteBatch:
             self._changes.put_attempt(tier, key, attempt, attempt.stamp + window)
         for partition, progress in self.progress.items():
             self._changes.put_progress(partition, progress)
+        for tier, (offsets, stamps) in self._stamps.items():
+            self._changes.put_stamps(tier, offsets, stamps)
+        if not self._shard.keeps_history:
+            self._kept_since = max(progress.stamp for progress in self.progress.values())
+            self._changes.put_kept_since(self._kept_since)
         self._changes.put_next_row(self._shard._next_row)
-        self._changes.put_alive(len(self._shard.alive) + len(self._inserted) - len(self._removed))
-        self.touched = [row for row, _ in (*self._removed, *self._inserted, *self._updated)]
+        alive = len(self._shard.alive) + len(self._inserted) - len(self._removed)
+        self._changes.put_counts(alive, len(self._shard.past.rows) + len(self._past) - len(self._past_removed))
+        self.touched = [row for row, _ in (*self._removed, *self._inserted, *self._updated, *self._past)] + self._past_removed
         if self.touched:
             self._changes.put_touched(self._shard.checkpoint.batch + 1, self.touched)
         return self._changes
@@ -154,6 +178,8 @@ class WriteBatch:
                 vectors.add(np.array([row for row, _ in inserted], np.int64), [vector for _, vector in inserted])
             if ended:
                 vectors.kill(np.array(ended, np.int64))
+        shard.past.change(shard.rows, self._past, self._past_removed)
+        shard.past.kept_since = max(shard.past.kept_since, self._kept_since)
 
     def _new_part(self, entry: Entry, record: Record, tier: int, stamp: int) -> ShardOperation | None:
         """The part of a record's operation that was not applied before; None when nothing is left."""
@@ -262,6 +288,9 @@ class WriteBatch:
                 changed = self._points[point_id] = ChangedPoint(point_id, *self._shard.store.point(point_id))
             if conditions is not None:
                 write = msgspec.structs.replace(write, condition=conditions[at])
+            if version < changed.point.version() or version < changed.point.decided:
+                changed.is_late = True
+                self._keep_current(point_id, changed.point)  # it may be joined without being kept
             if version < changed.point.decided:
                 self._fold(point_id, changed, version, write)
             elif write.condition is None:
@@ -276,7 +305,10 @@ class WriteBatch:
         point = changed.point
         if not write.is_full or version > point.full:
             self._keep_current(point_id, point)
+        before = self._state(point_id, point, version)
         joined = write.join(point, version)
+        if joined and before is not None:
+            changed.past.append(before)
         if not write.is_full or not joined or point.is_patched():  # it cannot be read back from the state
             self._keep(point_id, version, write)
         changed.is_changed |= joined
@@ -288,8 +320,10 @@ class WriteBatch:
         self._keep_current(point_id, point)
         self._keep(point_id, version, write)
         held = holds(condition, point)
+        before = self._state(point_id, point, version)
         if held:
-            write.join(point, version)
+            if write.join(point, version) and before is not None:
+                changed.past.append(before)
             changed.new_vectors |= write.is_full or write.kind == "patch_vectors"
         else:
             self._note_outcome(point_id, version, condition, held)
@@ -300,13 +334,40 @@ class WriteBatch:
         """Applies a write that comes before one that is applied, where one of the two has a condition: folds all writes again."""
         self._keep_current(point_id, changed.point)
         self._keep(point_id, version, write)
-        kept = {at: self._shard.store.decode_write(data) for at, data in self._history[point_id].items()}
-        writes = self._shard.store.history(point_id) | kept
-        changed.point, outcomes = fold(sorted(writes.items()))
-        for at, held in outcomes.items():
-            if (condition := writes[at].condition) is not None:
-                self._note_outcome(point_id, at, condition, held)
+        writes = self._all_writes(point_id)
+        changed.point, outcomes = fold(writes)
+        for at, kept in writes:
+            if kept.condition is not None:
+                self._note_outcome(point_id, at, kept.condition, outcomes[at])
         changed.is_changed = changed.new_vectors = True
+
+    def _state(self, point_id: bytes, point: PointState, end: Version) -> PastState | None:
+        """The current state of a point, which ends at a version; None if the point does not exist, or nothing of it is kept."""
+        if not point.alive or not self._shard.keeps_history:
+            return None
+        return PastState(point_id, point.version(), end, point.payload, point.vectors)
+
+    def _write_past(self, point_id: bytes, changed: ChangedPoint) -> None:
+        """Writes the states that a point had until this batch. If a write came late, replaces those that are already written."""
+        past: Iterable[PastState] = changed.past
+        if changed.is_late:
+            self._keep_current(point_id, changed.point)
+            writes = self._all_writes(point_id)
+            known = self._shard.store.past_rows(point_id)
+            for replaced in self._shard.store.rows(row for version, row in known.items() if version >= writes[0][0]):
+                self._changes.delete_past(replaced)
+                self._past_removed.append(replaced.row)
+            past = timeline(point_id, writes) if self._shard.keeps_history else ()
+        for state in past:
+            row = self._shard._next_row
+            self._shard._next_row += 1
+            self._changes.put_past(row, state)
+            self._past.append((row, state))
+
+    def _all_writes(self, point_id: bytes) -> list[tuple[Version, Write]]:
+        """All writes to a point since it was settled, in ascending order of version. The current state must have been kept."""
+        kept = {at: self._shard.store.decode_write(data) for at, data in self._history.get(point_id, {}).items()}
+        return sorted((self._shard.store.history(point_id) | kept).items())
 
     def _note_outcome(self, point_id: bytes, version: Version, condition: Condition, held: bool) -> None:
         """Records whether the condition of a write held for the point."""

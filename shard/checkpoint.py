@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
+import numpy as np
 from pyroaring import BitMap
 
 from payload.schema import FieldSchema
-from shard.checkpoint_file import AliveRows, Damaged, FieldRows, Head, Part, RowChunk, read, write
+from shard.checkpoint_file import AliveRows, Damaged, FieldRows, Head, Part, PastParts, RowChunk, read, write
 from shard.descriptors import is_shortage
 from shard.files import sync
+from shard.past import PastRows, PastView
 from shard.payload_index import FieldIndex, index_payload
 from shard.rows import RowTable
 from shard.store import Changes
@@ -47,6 +49,7 @@ class Restored(NamedTuple):
 
     rows: RowTable
     alive: BitMap
+    past: PastRows
     fields: dict[str, FieldIndex]
 
 
@@ -86,11 +89,11 @@ class Checkpoint:
                 if (view := shard.latest_view) is None:
                     return
                 head = Head(shard.store.identity(), self.batch)
-                known, alive, fields = view.known, view.alive, dict(shard.payload.fields)
+                known, alive, past, fields = view.known, view.alive, view.past.rows, dict(shard.payload.fields)
                 del view  # its snapshots would keep RocksDB locked
                 self.stale_rows = 0  # also if writing fails: the next attempt comes after the same number of changes
             shard.store.sync()
-            write(self._path, self._parts(head, known.chunks(), alive, fields))
+            write(self._path, self._parts(head, known.chunks(), alive, past, fields))
             changes = Changes(shard.store)
             changes.delete_touched(head.batch)
             shard.store.write(changes)
@@ -128,10 +131,16 @@ class Checkpoint:
         return self.stale_rows >= max(rows, share * len(self._shard.alive))
 
     def _parts(
-        self, head: Head, chunks: Iterator[tuple[int, bytearray]], alive: BitMap, fields: Mapping[str, FieldIndex]
+        self,
+        head: Head,
+        chunks: Iterator[tuple[int, bytearray]],
+        alive: BitMap,
+        past: PastView,
+        fields: Mapping[str, FieldIndex],
     ) -> Iterator[Part]:
         yield head
         yield AliveRows(alive.serialize())
+        yield PastParts(past.rows.tobytes(), past.versions.tobytes(), past.ends.tobytes())
         for number, chunk in chunks:
             yield RowChunk(number, chunk)
         for name, index in fields.items():
@@ -148,19 +157,25 @@ class Checkpoint:
 
     def _caught_up(self, restored: Restored, batch: int) -> Restored:
         """Replaces the rows that batches after `batch` touched by their state in RocksDB."""
-        rows, alive, fields = restored
+        rows, alive, past, fields = restored
         touched = self._shard.store.touched(batch)
         alive.difference_update(touched)
-        rows.keep(alive)
+        past.remove(np.array(touched.to_array(), np.int64))
+        rows.keep(alive | BitMap(past.view().rows.tolist()))
         for index in fields.values():
             index.remove_rows(touched)
+        ended = []
         for row in self._shard.store.rows(touched):
             rows.put(row.row, row.id, row.version)
+            if row.is_past:
+                ended.append(row)
+                continue
             alive.add(row.row)
             index_payload(fields, row.row, row.payload)
+        past.add([row.row for row in ended], [row.version for row in ended], [row.end for row in ended])
         self.stale_rows = len(touched)
-        if len(alive) != (stored := self._shard.store.alive()):
-            raise Damaged(f"it leads to {len(alive)} live points, RocksDB has {stored}")
+        if (counts := (len(alive), len(past))) != (stored := self._shard.store.counts()):
+            raise Damaged(f"it leads to (live points, past rows) {counts}, RocksDB has {stored}")
         return restored
 
 
@@ -177,7 +192,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def _restored(parts: Iterator[Part], schemas: Mapping[str, FieldSchema]) -> Restored:
-    restored = Restored(RowTable(), BitMap(), {})
+    restored = Restored(RowTable(), BitMap(), PastRows(), {})
     index: FieldIndex | None = None
     for part in parts:
         match part:
@@ -185,6 +200,8 @@ def _restored(parts: Iterator[Part], schemas: Mapping[str, FieldSchema]) -> Rest
                 raise Damaged("it has two heads")
             case AliveRows(rows):
                 restored.alive.update(BitMap.deserialize(rows))
+            case PastParts(rows, versions, ends):
+                restored.past.add(*(np.frombuffer(column, np.int64) for column in (rows, versions, ends)))
             case RowChunk(number, data):
                 restored.rows.restore(number, data)
             case FieldRows(name, schema) if schemas.get(name) != schema:

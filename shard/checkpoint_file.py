@@ -17,7 +17,7 @@ import msgspec
 from payload.schema import FieldSchema
 from shard.files import sync
 
-HEADER = b"vecraft checkpoint 3\n"
+HEADER = b"vecraft checkpoint 4\n"
 """Contains the format version. Raise it when a part changes, or when an index stores something else for the same payload."""
 
 _LENGTH_BYTES, _CHECKSUM_BYTES = 8, 4
@@ -44,6 +44,14 @@ class AliveRows(msgspec.Struct, frozen=True, tag="alive"):
     """The rows of live points, as a serialised bitmap."""
 
     rows: bytes
+
+
+class PastParts(msgspec.Struct, frozen=True, tag="past"):
+    """Past rows, ascending, their versions and their ends, each int64."""
+
+    rows: bytes
+    versions: bytes
+    ends: bytes
 
 
 class FieldRows(msgspec.Struct, frozen=True, tag="field"):
@@ -82,7 +90,7 @@ class PlaceRows(msgspec.Struct, frozen=True, tag="places"):
 
 
 IndexPart = PostingRows | NumberRows | PlaceRows
-Part = Head | RowChunk | AliveRows | FieldRows | IndexPart
+Part = Head | RowChunk | AliveRows | PastParts | FieldRows | IndexPart
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Part).decode

@@ -42,6 +42,8 @@ class PointState(msgspec.Struct):
 
     def version(self) -> Version:
         """The version of the latest write in the state."""
+        if not self.keys and not self.names:
+            return max(self.full, self.floor)
         return max(self.full, self.floor, *self.keys.values(), *self.names.values())
 
     def upsert(self, version: Version, vectors: dict[str, Vector], payload: bytes) -> bool:

@@ -22,6 +22,7 @@ from shard.ranking.formula import Formula
 from shard.ranking.rankings import Ranking
 from shard.replica import (
     Answer,
+    AsOf,
     Attempted,
     FacetCount,
     Held,
@@ -38,6 +39,7 @@ from shard.shard import Shard
 from shard.shards import AppliedPositions
 from shard.store import Row
 from shard.vectors.index import SegmentList, finite
+from shard.vectors.joined import JoinedView
 from shard.vectors.sparse import SparseView
 from shard.view import ROWS_PER_STEP, ShardView
 
@@ -71,24 +73,23 @@ class LocalReplica:
         self._reached = reached
         self._pool = pool
 
-    def read(self, positions: Mapping[TopicPartition, int], wait_s: float) -> Answer[Lease]:
+    def read(self, positions: Mapping[TopicPartition, int], wait_s: float, as_of: AsOf | None = None) -> Answer[Lease]:
         if positions:
             homes = self._shard.home_partitions()
             positions = {partition: offset for partition, offset in positions.items() if partition in homes}
         if self._reached is None or self._applied.covers(positions):
-            return self._lease()
-        return asyncio.ensure_future(self._later(self._reached, positions, wait_s))
+            return self._lease() if as_of is None else self._answer(partial(self._past_lease, as_of))
+        return asyncio.ensure_future(self._later(self._reached, positions, wait_s, as_of))
 
     def outcome(self, tier: int, offsets: Sequence[int]) -> Answer[Outcome | None]:
         work = partial(self._shard.outcome, tier, offsets)
-        return work() if self._pool is None or len(offsets) <= QUICK_RECORDS else self._pool(work)
+        return work() if len(offsets) <= QUICK_RECORDS else self._answer(work)
 
     def attempted(self, tier: int, key: str) -> Answer[Attempted | None]:
-        work = partial(self._shard.attempted, tier, key)
-        return work() if self._pool is None else self._pool(work)
+        return self._answer(partial(self._shard.attempted, tier, key))
 
     def status(self) -> Answer[ShardStatus]:
-        return self._status() if self._pool is None else self._pool(self._status)
+        return self._answer(self._status)
 
     def _status(self) -> ShardStatus:
         shard = self._shard
@@ -99,14 +100,26 @@ class LocalReplica:
         )
 
     def segments(self) -> Answer[dict[str, SegmentList]]:
-        return self._shard.segments() if self._pool is None else self._pool(self._shard.segments)
+        return self._answer(self._shard.segments)
 
     def sizes(self) -> Answer[dict[str, int]]:
-        return self._shard.sizes_bytes() if self._pool is None else self._pool(self._shard.sizes_bytes)
+        return self._answer(self._shard.sizes_bytes)
 
-    async def _later(self, reached: Reached, positions: Mapping[TopicPartition, int], wait_s: float) -> Lease:
+    async def _later(self, reached: Reached, positions: Mapping[TopicPartition, int], wait_s: float, as_of: AsOf | None) -> Lease:
         await reached(positions, wait_s)
-        return self._lease()
+        if as_of is None:
+            return self._lease()
+        lease = self._answer(partial(self._past_lease, as_of))
+        return await lease if isinstance(lease, Awaitable) else lease
+
+    def _answer(self, work: Callable[[], T]) -> Answer[T]:
+        return work() if self._pool is None else self._pool(work)
+
+    def _past_lease(self, as_of: AsOf) -> Lease:
+        applied = self._applied.get()
+        view = self._shard.guarded(partial(self._shard.view_as_of, as_of))
+        positions = {partition: applied.get(partition, 0) for partition in self._shard.home_partitions()}
+        return LocalLease(self._shard, view, positions, self._pool)
 
     def _lease(self) -> Lease:
         applied = self._applied.get()  # read before the view is taken, so the view contains at least these positions
@@ -179,7 +192,7 @@ class LocalLease:
 
     def _terms(self, name: str, indexes: Sequence[int], where: Where | None) -> Terms:
         vectors = self._view.vectors[name]
-        assert isinstance(vectors, SparseView)
+        assert isinstance(vectors, SparseView | JoinedView)
         return Terms(*vectors.frequencies(indexes, self._view.select(where, self._deadline)))
 
     def _fetch(self, ids: Sequence[bytes], payload: PayloadPart | None, vectors: bool | Sequence[str]) -> Points:

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar, Union
 
 import msgspec
 
+from catalog.collection import Collection
 from journal.log import Positions, TopicPartition
 from journal.records import Vector, Vectors
 from journal.stamps import Version
@@ -27,6 +28,17 @@ Answer: TypeAlias = Union[T, Awaitable[T]]  # noqa: UP007 - the other form is no
 
 Pool: TypeAlias = Callable[[Callable[[], T]], Awaitable[T]]
 """Runs work in another thread; the result is awaited."""
+
+
+class AsOf(msgspec.Struct, frozen=True):
+    """A past moment: the instant `stamp`, which must be closed, or what was applied below `positions`, if these are given.
+
+    `collection` is the collection as it was then.
+    """
+
+    collection: Collection
+    stamp: int
+    positions: Positions | None = None
 
 
 class RankedPoints(msgspec.Struct):
@@ -193,10 +205,11 @@ class Replica(Protocol):
     def shard(self) -> int:
         """The number of the shard in its collection."""
 
-    def read(self, positions: Mapping[TopicPartition, int], wait_s: float) -> Answer[Lease]:
-        """A lease on a view in which everything below `positions` is applied.
+    def read(self, positions: Mapping[TopicPartition, int], wait_s: float, as_of: AsOf | None = None) -> Answer[Lease]:
+        """A lease on a view in which everything below `positions` is applied; with `as_of` on the shard as it was.
 
-        Raises NotCaughtUp when the positions are not reached within `wait_s` seconds.
+        Raises NotCaughtUp when the positions are not reached within `wait_s` seconds, and PastGone for an instant before what is
+        kept.
         """
 
     def outcome(self, tier: int, offsets: Sequence[int]) -> Answer[Outcome | None]:

@@ -26,6 +26,7 @@ SHORT_ID_BYTES = 17
 _HEAD = Struct("<QB")  # version, length of the id
 _ID_AT = _HEAD.size
 _ROW_BYTES = _ID_AT + SHORT_ID_BYTES
+_TABLE = np.dtype([("version", "<i8"), ("id", f"V{_ROW_BYTES - 8}")])
 
 
 class RowsView:
@@ -47,6 +48,15 @@ class RowsView:
             ids.append(bytes(chunk[at + _ID_AT : at + _ID_AT + length]))
             versions.append(version)
         return ids, versions
+
+    def versions(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The versions of rows (ascending), shape (n,)."""
+        versions = np.empty(len(rows), np.int64)
+        for number, at in _by_chunk(rows):
+            chunk = self._chunks[number]
+            assert chunk is not None, "a row that is alive is in a chunk"
+            versions[at] = np.frombuffer(chunk, _TABLE)["version"][rows[at] % CHUNK_ROWS]
+        return versions
 
     def first_by_id(self, rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
         """Those of `rows` (ascending) that may be among the first `count` by id: not many more, and all with long ids.
@@ -77,6 +87,8 @@ class RowsView:
 
 def _by_chunk(rows: NDArray[np.int64]) -> Iterator[tuple[int, slice]]:
     """The chunks of rows (ascending), and where in `rows` theirs are."""
+    if not len(rows):
+        return
     numbers, starts = np.unique(rows // CHUNK_ROWS, return_index=True)
     for number, start, end in zip(numbers.tolist(), starts.tolist(), [*starts[1:].tolist(), len(rows)], strict=True):
         yield number, slice(start, end)

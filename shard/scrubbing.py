@@ -67,6 +67,6 @@ class Scrubber:
 
 
 def _segments(shard: Shard) -> Iterator[tuple[SegmentStore, str]]:
-    for vectors in shard.vectors.values():
+    for vectors in (*shard.vectors.values(), *shard.past.vectors.values()):
         if isinstance(vectors, DenseIndex):
             yield from ((vectors.store, name) for name in vectors.segment_names())

@@ -12,9 +12,10 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,29 +24,32 @@ import numpy as np
 from pyroaring import BitMap
 
 from catalog.collection import Collection, CollectionConfig, Memory, VectorParams, vector_name
+from journal.hlc import COUNTER_BITS
 from journal.log import Entry, TopicPartition
 from journal.records import Record
 from journal.rocksdb import is_damage
-from journal.stamps import closed_stamp
-from journal.topics import Topics
+from journal.stamps import Version, closed_stamp
+from journal.topics import TIERS, Topics
 from payload.schema import FieldSchema
 from shard.batch import Applied, Limits, WriteBatch
 from shard.checkpoint import Checkpoint
 from shard.index_build import IndexBuild
+from shard.past import Instant, Past, PastGone
 from shard.payload_index import FieldIndex, PayloadIndex, index_payload
-from shard.replica import Attempted, Outcome
+from shard.replica import AsOf, Attempted, Outcome
 from shard.rows import RowTable
 from shard.settling import Settling
 from shard.store import Changes, Progress, Store, VectorFormat, VectorFormats
 from shard.vectors.datatypes import Encoding
 from shard.vectors.graph import GraphSpec
-from shard.vectors.index import SegmentList, VectorIndex, VectorView
+from shard.vectors.index import Rows, SegmentList, VectorIndex, VectorView
 from shard.vectors.multi import MultiIndex
 from shard.vectors.segment_policy import DEFAULT_POLICY, SegmentPolicy
 from shard.vectors.segment_store import SegmentStore
 from shard.vectors.segments import Build, DenseIndex
 from shard.vectors.sparse import SparseIndex
 from shard.view import ShardView
+from shard.view_as_of import PastViews
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +61,20 @@ Background = Callable[[Callable[[], None]], None]
 
 SEGMENTS = "segments"
 
+_PAST = "-past"
+"""Ends the names of the folders with the segments of past rows."""
+
 EXPIRE_EVERY_MS = 1000
 
 SETTLED_PER_BATCH, SETTLED_WHEN_IDLE = 100, 2000
 """Points that are settled after each write batch, and when no more writes come in; each takes about 10 µs."""
+
+EXPIRED_ROWS = 10_000
+"""The most past rows that are removed at a time, once in a second of the log's time; each takes about 10 µs."""
+
+READ_SLACK_MS = 120_000
+"""Past rows are kept for this time after their instants cannot be asked for any more: reads that have begun may need them. It is
+longer than any deadline of a read."""
 
 FEW_ROWS = 1000
 """Payload indexes of up to this many rows are built at once, in the thread that applies."""
@@ -99,6 +113,7 @@ class Shard:
         self.payload = PayloadIndex()
         self.rows = RowTable()
         self.alive = BitMap()
+        self._past_views = PastViews()
         self.on_damage: Callable[[Exception], None] = lambda error: None
         """Called, from any thread, with the error that says that the shard's files are damaged."""
         self._folder = folder
@@ -114,6 +129,8 @@ class Shard:
         self.store = Store(folder / "rows", _vector_formats(collection))
         try:
             self.vectors = {key: self._new_index(collection, key) for key in self.store.formats}
+            past_vectors = {key: self._new_index(collection, key, _PAST) for key in self.store.formats}
+            self.past = Past(past_vectors, self.store.kept_since())
             self._remove_segments()
             self.checkpoint = Checkpoint(self, folder / "checkpoint")
             self._settling = Settling(self)
@@ -134,6 +151,11 @@ class Shard:
     def latest_view(self) -> ShardView | None:
         """The current view; None after `close`."""
         return self._view
+
+    @property
+    def keeps_history(self) -> bool:
+        """Whether states that end are kept as past rows."""
+        return self._history_ms() > 0
 
     def home_partitions(self) -> list[TopicPartition]:
         """The partitions that may hold records for this shard."""
@@ -196,6 +218,28 @@ class Shard:
         self.tend()
         return results
 
+    def view_as_of(self, as_of: AsOf) -> ShardView:
+        """The shard as it was. Raises PastGone for an instant before what is kept. Called from any thread.
+
+        The time is proportional to the number of points. The view is remembered for the next request of the same instant.
+        """
+        view = self.view
+        instant = self._instant(as_of, view.past.kept_since)
+        return self._past_views.get(view, instant, as_of.collection)
+
+    def _instant(self, as_of: AsOf, kept_since: int) -> Instant:
+        if as_of.positions is None:
+            if as_of.stamp < kept_since and as_of.stamp not in self.collection.tags.values():
+                raise PastGone(kept_since)
+            return Instant.at(as_of.stamp)
+        stamps = []
+        for tier, home in enumerate(self._homes):
+            below, following = self.store.stamps_around(tier, as_of.positions.get(home, 0))
+            if following is not None and following <= kept_since:
+                raise PastGone(kept_since)
+            stamps.append(below)
+        return Instant(tuple(stamps))
+
     def unsettled(self) -> int:
         """How many times a point waits to be settled (`shard.settling`). It falls when the closed stamp advances."""
         return self._settling.waiting
@@ -207,8 +251,38 @@ class Shard:
             return
         self._expired_ms = time_ms
         self._settling.look()
+        self._expire_past()
         for partition, progress in self._progress.items():
             self.store.expire(self._topics.tier_of(partition.topic), progress.stamp)
+
+    def _expire_past(self) -> None:
+        """Removes past rows, and what is known of the stamps of records, that no read needs any more."""
+        self._past_views.expire()
+        if not self.keeps_history:
+            return
+        kept_since = max(self.past.kept_since, self.closed() - (self._history_ms() << COUNTER_BITS))
+        removed_to = kept_since - (READ_SLACK_MS << COUNTER_BITS)
+        rows = self.past.rows.expired(removed_to, self.collection.tags.values(), EXPIRED_ROWS).tolist()
+        changes = Changes(self.store)
+        changes.put_kept_since(kept_since)
+        if rows:
+            for row in self.store.rows(rows):
+                changes.delete_past(row)
+            changes.put_counts(len(self.alive), len(self.past.rows) - len(rows))
+            changes.put_touched(self.checkpoint.batch + 1, rows)
+        self.store.write(changes)
+        with self.lock:
+            self.past.kept_since = kept_since
+            if rows:
+                self.past.change(self.rows, [], rows)
+                self.checkpoint.applied(rows)
+                self._publish()
+        for tier in TIERS:
+            self.store.expire_stamps(tier, removed_to)
+
+    def _history_ms(self) -> int:
+        own = self.collection.config.history_retention_s
+        return self._limits.history_ms if own is None else own * 1000
 
     def pass_over(self, positions: Mapping[TopicPartition, int]) -> None:
         """Advances the applied offsets over records that are not for this shard, so that a restart begins at `positions`."""
@@ -233,8 +307,10 @@ class Shard:
     def _set_vectors(self) -> None:
         """Adds the new vectors of the collection, and forgets those that it does not have any more. Under the lock."""
         before, self.store.formats = self.vectors, _vector_formats(self.collection)
+        ended = self.past.vectors
         self.vectors = {key: before.get(key) or self._new_index(self.collection, key) for key in self.store.formats}
-        for key, vectors in self.vectors.items():
+        self.past.vectors = {key: ended.get(key) or self._new_index(self.collection, key, _PAST) for key in self.store.formats}
+        for key, vectors in self._indexes():
             if isinstance(vectors, DenseIndex | MultiIndex):
                 vectors.spec = graph_spec(self.collection.config, vector_name(key))
             if isinstance(vectors, DenseIndex):
@@ -242,20 +318,25 @@ class Shard:
         if gone := before.keys() - self.vectors.keys():
             for key in gone:
                 before[key].abandon()
+                ended[key].abandon()
             self._checkpoints(partial(self.guarded, self._remove_segments))
 
-    def _new_index(self, collection: Collection, key: str) -> VectorIndex:
+    def _indexes(self) -> Iterator[tuple[str, VectorIndex]]:
+        """All indexes of vectors, those of the present first, with their keys."""
+        return chain(self.vectors.items(), self.past.vectors.items())
+
+    def _new_index(self, collection: Collection, key: str, suffix: str = "") -> VectorIndex:
         params = collection.config.vectors.get(name := vector_name(key))
         if params is None:
             return SparseIndex()
         if params.multi:
             return MultiIndex(params.distance, params.size, graph_spec(collection.config, name))
-        store = SegmentStore(self._folder / SEGMENTS / _folder_name(key), _is_cached(collection, key))
+        store = SegmentStore(self._folder / SEGMENTS / (_folder_name(key) + suffix), _is_cached(collection, key))
         return DenseIndex(store, params.distance, params.size, graph_spec(collection.config, name), self.lock, self.policy)
 
     def _remove_segments(self) -> None:
         """Removes the segments of vectors that the collection does not have."""
-        known = {_folder_name(key) for key in self.store.formats}
+        known = {_folder_name(key) + suffix for key in self.store.formats for suffix in ("", _PAST)}
         for folder in (self._folder / SEGMENTS).glob("*"):
             if folder.name not in known:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -294,7 +375,15 @@ class Shard:
                 self._index(self._indexing)
             else:
                 self._checkpoints(partial(self.guarded, partial(self._index, self._indexing)))
-        for vectors in self.vectors.values():
+        self._plan(self.vectors.values(), idle)
+        if idle:  # the present comes first
+            self._plan(self.past.vectors.values(), idle)
+        else:
+            for vectors in self.past.vectors.values():
+                vectors.store_waiting()
+
+    def _plan(self, indexes: Iterable[VectorIndex], idle: bool) -> None:
+        for vectors in indexes:
             with self.lock:
                 build = vectors.plan(idle)
             vectors.store_waiting()
@@ -317,9 +406,9 @@ class Shard:
     def sizes_bytes(self) -> dict[str, int]:
         """Bytes by part; the names of mapped files begin with `mapped_`."""
         with self.lock:
-            sizes = {"ids": self.rows.size_bytes()}
+            sizes = {"ids": self.rows.size_bytes(), "past_rows": self.past.rows.size_bytes()}
         sizes["payload_index"] = self.payload.size_bytes()
-        for vectors in self.vectors.values():
+        for _, vectors in self._indexes():
             for part, size in vectors.sizes_bytes().items():
                 sizes[part] = sizes.get(part, 0) + size
         return sizes
@@ -331,9 +420,10 @@ class Shard:
 
     def release(self) -> None:
         """Closes the files without a checkpoint, as after a failure, when the in-memory state may be wrong."""
-        for vectors in self.vectors.values():
+        for _, vectors in self._indexes():
             vectors.abandon()
         with self.checkpoint.writing:
+            self._past_views.clear()
             self._view = None  # and its snapshots; RocksDB keeps its lock until the last read has released its snapshot
             self.store.close()
 
@@ -348,6 +438,7 @@ class Shard:
                 self._vector_views(),
                 self.payload,
                 self.payload.moment,
+                self.past.view(),
             )
         )
 
@@ -361,7 +452,7 @@ class Shard:
         with self.lock:
             if self._view is not None:  # not closed during the build
                 # A batch may be written and not yet published, so the rows of the old view are kept.
-                self._view = self._settling.seen(self._view.with_vectors(self._vector_views()))
+                self._view = self._settling.seen(self._view.with_vectors(self._vector_views(), self.past.view().vectors))
         self.tend()
 
     def _load(self) -> None:
@@ -369,33 +460,44 @@ class Shard:
         for partition in self.home_partitions():
             self._progress[partition] = self.store.progress(partition) or Progress()
         if (restored := self.checkpoint.load(self.collection.fields)) is not None:
-            self.rows, self.alive, self.payload.fields = restored
+            self.rows, self.alive, self.past.rows, self.payload.fields = restored
         else:
             self._read_all_rows()
-        alive = np.array(self.alive.to_array(), np.int64)
-        for name, vectors in self.vectors.items():
-            missing = vectors.load(alive, self._next_row)
-            for start in range(0, len(missing), 1000):
-                some = self.store.existing_vectors(missing[start : start + 1000].tolist())
-                pairs = [(row, named[name]) for row, named in some if name in named]
-                if pairs:
-                    vectors.add(np.array([row for row, _ in pairs]), [vector for _, vector in pairs])
+        self._load_vectors(self.vectors, np.array(self.alive.to_array(), np.int64))
+        self._load_vectors(self.past.vectors, np.sort(self.past.rows.view().rows))
         if new := {name: FieldIndex(schema) for name, schema in self._missing_fields().items()}:
             for row in self.store.scan_rows():
-                index_payload(new, row.row, row.payload)
+                if not row.is_past:
+                    index_payload(new, row.row, row.payload)
             self.payload.fields |= new
             self.checkpoint.stale_rows += len(self.alive)
         self.configure(self.collection)
 
+    def _load_vectors(self, indexes: Mapping[str, VectorIndex], rows: Rows) -> None:
+        """Opens the indexes of vectors, of these rows (ascending); adds what is not in their files."""
+        for key, vectors in indexes.items():
+            missing = vectors.load(rows, self._next_row)
+            for start in range(0, len(missing), 1000):
+                some = self.store.existing_vectors(missing[start : start + 1000].tolist())
+                pairs = [(row, named[key]) for row, named in some if key in named]
+                if pairs:
+                    vectors.add(np.array([row for row, _ in pairs]), [vector for _, vector in pairs])
+
     def _read_all_rows(self) -> None:
         self.payload.fields = {name: FieldIndex(schema) for name, schema in self.collection.fields.items()}
+        past: list[tuple[int, Version, Version]] = []
         for row in self.store.scan_rows():
             self.rows.put(row.row, row.id, row.version)
+            if row.is_past:
+                past.append((row.row, row.version, row.end))
+                continue
             self.alive.add(row.row)
             index_payload(self.payload.fields, row.row, row.payload)
-        self.checkpoint.stale_rows = len(self.alive)
-        if len(self.alive) != self.store.alive():
-            raise DamagedState(f"{len(self.alive)} points are stored, and {self.store.alive()} were after the last write")
+        if past:
+            self.past.rows.add(*zip(*past, strict=True))
+        self.checkpoint.stale_rows = len(self.alive) + len(past)
+        if (stored := (len(self.alive), len(past))) != (counted := self.store.counts()):
+            raise DamagedState(f"{stored} live points and past rows are stored, and {counted} were after the last write")
 
 
 def _vector_formats(collection: Collection) -> VectorFormats:

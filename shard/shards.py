@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 _IDENTITY = "identity"
 """A file that names the log and the collection: after a log is restored or replaced, an id may mean another collection."""
 
-STATE_FORMAT = 4
+STATE_FORMAT = 5
 """What is stored in another format is removed, and replayed from the log."""
 
 FIRST_DELAY_S = 1.0

@@ -2,11 +2,15 @@
 
 | family  | key                                     | value                                                   |
 |---------|-----------------------------------------|---------------------------------------------------------|
-| rows    | row, u64                                | id, payload and latest version of a live point          |
+| rows    | row, u64                                | id, payload, version; of a past row also its end        |
 | vectors | row, u64                                | vectors by name                                         |
 | default | `i` point id                            | `StoredPoint`                                           |
 | default | `h` id length u16, id, version, u64     | a write that cannot be read back from the current state |
-| default | `p` topic/partition, `row`, `alive`     | progress, the next row, the number of live points       |
+| default | `e` id length u16, id, version, u64     | the past row of that version                            |
+| default | `o` tier, offset u64                    | offsets and stamps of the records of one write batch    |
+| default | `p` topic/partition                     | progress                                                |
+| default | `row`, `alive`, `past`                  | the next row, the numbers of live points and past rows  |
+| default | `since`                                 | the oldest stamp of which all past rows are kept        |
 | default | `k` tier, idempotency key               | stamp of the record that was applied under the key      |
 | default | `a` tier, idempotency key               | `Attempt`, of a request with conditions                 |
 | default | `d` tier, offset u64                    | `Decision`: what became of a record with conditions     |
@@ -18,14 +22,15 @@
 Rows and vectors are written in ascending order, and RocksDB never has to merge their files, as it would if they shared a family
 with anything else. More families would cost each shard more time to open and more files.
 
-A row is one vector state of a point; its number is never reused. From the `b` keys a start knows which rows changed after the
-checkpoint.
+A row is one vector state of a live point, or a past row: one state that a point had, from its version until its end, see
+`shard.past`. The number of a row is never reused. From the `b` keys a start knows which rows changed after the checkpoint.
 """
 
 from __future__ import annotations
 
 import logging
 from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from glob import glob
@@ -42,7 +47,7 @@ from catalog.collection import vector_name
 from journal.log import TopicPartition
 from journal.records import SPARSE, Vector
 from journal.rocksdb import base_options, scan
-from journal.stamps import NEVER, Version
+from journal.stamps import MAX_VERSION, NEVER, Version
 from shard.decisions import Attempt, Decision
 from shard.history import Write, decode_write
 from shard.join import PointState
@@ -67,8 +72,9 @@ MAX_LOGS = 8
 
 _UNWRITTEN = "rocksdb.cur-size-all-mem-tables"
 _FAMILIES = ("default", "rows", "vectors")
-_NEXT_ROW, _ALIVE = b"row", b"alive"
+_NEXT_ROW, _ALIVE, _PAST, _KEPT_SINCE = b"row", b"alive", b"past", b"since"
 _POINT, _HISTORY, _BATCH, _TOUCHED_FROM, _UNSETTLED = b"i", b"h", b"b", b"from", b"u"
+_PAST_ROW, _STAMPS = b"e", b"o"
 _ROWS_PER_GET = 1000
 EXPIRED_AT_ONCE = 10_000
 _cache = Cache(BLOCK_CACHE_BYTES)  # shared by all shards of the process, so that memory does not grow with their number
@@ -87,13 +93,31 @@ class StoredPoint(msgspec.Struct, array_like=True, omit_defaults=True):
     decided: Version = NEVER
 
 
-class Row(NamedTuple):
-    """A live point for readers; `version` is of the latest write to it."""
+class Row(msgspec.Struct, array_like=True, gc=False):
+    """A state of a point: that of a live point, or one that it had until the version `end`, not included.
 
-    row: int
+    `version` is of the write that led to it.
+    """
+
     id: bytes
     payload: bytes
     version: Version
+    end: Version = MAX_VERSION
+    row: int = NO_ROW
+
+    @property
+    def is_past(self) -> bool:
+        return self.end != MAX_VERSION
+
+
+class PastState(NamedTuple):
+    """A state that a point had from one version until another, not included."""
+
+    point_id: bytes
+    version: Version
+    end: Version
+    payload: bytes
+    vectors: Mapping[str, Vector]
 
 
 class Progress(msgspec.Struct, array_like=True):
@@ -114,7 +138,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode_decision = msgspec.msgpack.Decoder(Decision).decode
 _decode_attempt = msgspec.msgpack.Decoder(Attempt).decode
 _decode_point = msgspec.msgpack.Decoder(StoredPoint).decode
-_decode_row = msgspec.msgpack.Decoder(tuple[bytes, bytes, int]).decode
+_decode_stored_row = msgspec.msgpack.Decoder(Row).decode
 _decode_vectors = msgspec.msgpack.Decoder(dict[str, bytes]).decode
 _decode_progress = msgspec.msgpack.Decoder(Progress).decode
 
@@ -141,6 +165,25 @@ class Changes:
     def put_vectors(self, row: int, vectors: Mapping[str, Vector]) -> None:
         data = {name: vector.tobytes() if vector.dtype == SPARSE else vector.data for name, vector in vectors.items()}
         self._batch.put(row.to_bytes(8, "big"), _encode(data), self._family["vectors"])
+
+    def put_past(self, row: int, past: PastState) -> None:
+        """Writes a past row."""
+        data = _encode((past.point_id, past.payload, past.version, past.end))
+        self._batch.put(row.to_bytes(8, "big"), data, self._family["rows"])
+        self.put_vectors(row, past.vectors)
+        self._batch.put(_past_key(past.point_id, past.version), row.to_bytes(8, "big"), self._family["default"])
+
+    def delete_past(self, row: Row) -> None:
+        self.delete_row(row.row)
+        self._batch.delete(_past_key(row.id, row.version), self._family["default"])
+
+    def put_stamps(self, tier: int, offsets: Sequence[int], stamps: Sequence[int]) -> None:
+        """Records the stamps of the records at these offsets, ascending, of the home partition in the tier."""
+        self._batch.put(_stamps_key(tier, offsets[0]), array("Q", [*offsets, *stamps]).tobytes(), self._family["default"])
+
+    def put_kept_since(self, stamp: int) -> None:
+        """Records the oldest stamp of which all past rows are kept."""
+        self._batch.put(_KEPT_SINCE, stamp.to_bytes(8, "big"), self._family["default"])
 
     def delete_row(self, row: int) -> None:
         key = row.to_bytes(8, "big")
@@ -187,9 +230,10 @@ class Changes:
     def put_next_row(self, row: int) -> None:
         self._batch.put(_NEXT_ROW, row.to_bytes(8, "big"), self._family["default"])
 
-    def put_alive(self, count: int) -> None:
-        """Records how many points are alive after the batch, for a check at the next start."""
-        self._batch.put(_ALIVE, count.to_bytes(8, "big"), self._family["default"])
+    def put_counts(self, alive: int, past: int) -> None:
+        """Records how many live points and past rows there are after the batch, for a check at the next start."""
+        self._batch.put(_ALIVE, alive.to_bytes(8, "big"), self._family["default"])
+        self._batch.put(_PAST, past.to_bytes(8, "big"), self._family["default"])
 
     def put_touched(self, number: int, rows: Sequence[int]) -> None:
         """Records which rows write batch `number` created, ended, or changed the payload of."""
@@ -258,7 +302,7 @@ class Store:
         stored = _decode_point(data)
         payload, vectors = stored.waiting_payload, _stored(self.formats, stored.waiting_vectors)
         if stored.row != NO_ROW:
-            payload = _decode_row(self._rows[stored.row.to_bytes(8, "big")])[1]
+            payload = _decode_stored_row(self._rows[stored.row.to_bytes(8, "big")]).payload
             vectors = self.vectors(stored.row)
         floor = stored.full if stored.floor is None else stored.floor
         alive = stored.row != NO_ROW
@@ -275,9 +319,9 @@ class Store:
             yield row, _stored(self.formats, _decode_vectors(data))
 
     def scan_rows(self) -> Iterator[Row]:
-        """All live points in row order. Only for the writing thread."""
+        """All live points and past rows in row order. Only for the writing thread."""
         for key, data in scan(self._rows):
-            yield Row(int.from_bytes(key, "big"), *_decode_row(data))
+            yield _decode_row(int.from_bytes(key, "big"), data)
 
     def view(self) -> StoreView:
         """A snapshot."""
@@ -303,6 +347,63 @@ class Store:
                 items.next()
             items.status()
         return keys
+
+    def past_rows(self, point_id: bytes) -> dict[Version, int]:
+        """The past rows of a point by version, ascending. Only for the writing thread."""
+        prefix = _past_prefix(point_id)
+        return {
+            int.from_bytes(key[len(prefix) :], "big"): int.from_bytes(row, "big")
+            for key, row in scan(self._state, prefix, prefix)
+        }
+
+    def stamps_around(self, tier: int, offset: int) -> tuple[int, int | None]:
+        """The stamps of the last record below an offset of the home partition in the tier, and of the next one.
+
+        0 and None where there is none, or where it is not known any more.
+        """
+        items, prefix = self._state.iter(), _stamps_key(tier, 0)[:2]
+        items.seek_for_prev(_stamps_key(tier, offset))
+        below = 0
+        if items.valid() and items.key().startswith(prefix):
+            offsets, stamps = _offsets_and_stamps(items.value())
+            at = bisect_left(offsets, offset)
+            if at:
+                below = stamps[at - 1]
+            if at < len(offsets):
+                if not at:
+                    items.prev()
+                    if items.valid() and items.key().startswith(prefix):
+                        below = _offsets_and_stamps(items.value())[1][-1]
+                return below, stamps[at]
+        items.seek(_stamps_key(tier, offset + 1))
+        following = _offsets_and_stamps(items.value())[1][0] if items.valid() and items.key().startswith(prefix) else None
+        items.status()
+        return below, following
+
+    def offset_of(self, tier: int, stamp: int) -> int | None:
+        """The offset of the record with that stamp in the home partition in the tier; None when it is not known."""
+        low, high = 0, 1 << 62  # stamps ascend with offsets, so a search over offsets finds the stamp
+        items = self._state.iter()
+        while low < high:
+            middle = (low + high) // 2
+            items.seek_for_prev(_stamps_key(tier, middle))
+            if not items.valid() or items.key()[:2] != _stamps_key(tier, 0)[:2]:
+                items.status()
+                low = middle + 1
+                continue
+            offsets, stamps = _offsets_and_stamps(items.value())
+            if stamp < stamps[0]:
+                high = offsets[0]
+            elif stamp > stamps[-1]:
+                low = max(middle, offsets[-1]) + 1
+            else:
+                at = bisect_left(stamps, stamp)
+                return offsets[at] if stamps[at] == stamp else None
+        return None
+
+    def kept_since(self) -> int:
+        """The oldest stamp of which all past rows are kept."""
+        return int.from_bytes(self._state.get(_KEPT_SINCE) or b"", "big")
 
     def decode_write(self, data: bytes) -> Write:
         """The write whose stored form is `data`."""
@@ -350,18 +451,28 @@ class Store:
         if changes.len():
             self._db.write(changes)
 
+    def expire_stamps(self, tier: int, stamp: int, most: int = EXPIRED_AT_ONCE) -> None:
+        """Removes the stamps of records before the write batch that contains `stamp`, of up to `most` batches."""
+        prefix, kept = _stamps_key(tier, 0)[:2], b""
+        for key, data in islice(scan(self._state, prefix, prefix), most):
+            if _offsets_and_stamps(data)[1][0] > stamp:
+                break
+            kept = key
+        if kept:
+            self._state.delete_range(_stamps_key(tier, 0), kept)
+
     def next_row(self) -> int:
         """The number of the next new row."""
         return int.from_bytes(self._state.get(_NEXT_ROW) or b"", "big")
 
-    def alive(self) -> int:
-        """How many points were alive after the latest write batch."""
-        return int.from_bytes(self._state.get(_ALIVE) or b"", "big")
+    def counts(self) -> tuple[int, int]:
+        """How many live points and past rows there were after the latest write batch."""
+        return tuple(int.from_bytes(self._state.get(key) or b"", "big") for key in (_ALIVE, _PAST))  # type: ignore[return-value]
 
     def rows(self, numbers: Iterable[int]) -> Iterator[Row]:
-        """The live points among these rows. Only for the writing thread."""
+        """The live points and past rows among these rows. Only for the writing thread."""
         for row, data in self._existing(self._rows, numbers):
-            yield Row(row, *_decode_row(data))
+            yield _decode_row(row, data)
 
     def last_batch(self) -> int:
         """The number of the latest write batch that touched rows; 0 before the first."""
@@ -433,13 +544,31 @@ class StoreView:
 
     def find(self, point_ids: Iterable[bytes]) -> list[Row]:
         """The live points among these ids, in their order."""
-        found = (_get(self._state, _POINT + point_id) for point_id in point_ids)
-        numbers = [_decode_point(data).row for data in found if data is not None]
-        return self.rows(number for number in numbers if number != NO_ROW)
+        return self.rows(number for point_id in point_ids if (number := self.row_of(point_id)) != NO_ROW)
+
+    def row_of(self, point_id: bytes) -> int:
+        """The row of a point; NO_ROW unless it is alive."""
+        data = _get(self._state, _POINT + point_id)
+        return NO_ROW if data is None else _decode_point(data).row
 
     def rows(self, numbers: Iterable[int]) -> list[Row]:
         """The points at these rows, which must be alive in this view."""
-        return [Row(number, *_decode_row(self._rows[number.to_bytes(8, "big")])) for number in numbers]
+        return [_decode_row(number, self._rows[number.to_bytes(8, "big")]) for number in numbers]
+
+    def past_rows(self, point_id: bytes, until: Version) -> Iterator[tuple[Version, int]]:
+        """The versions and the past rows of a point, from version `until` backwards.
+
+        As in `scan_points`, the keys are the current ones. Those that an earlier view has and that are removed belong to versions
+        that may not be read any more (`shard.past`).
+        """
+        prefix = _past_prefix(point_id)
+        items = self._state.iter()
+        items.seek_for_prev(prefix + until.to_bytes(8, "big"))
+        while items.valid() and (key := items.key()).startswith(prefix):
+            if (data := _get(self._state, key)) is not None:
+                yield int.from_bytes(key[len(prefix) :], "big"), int.from_bytes(data, "big")
+            items.prev()
+        items.status()
 
     def vectors(self, row: int) -> dict[str, Vector]:
         """The vectors of a row by name, as a client reads them."""
@@ -475,6 +604,29 @@ def _version_prefix(point_id: bytes) -> bytes:
 
 def _version_key(point_id: bytes, version: Version) -> bytes:
     return _version_prefix(point_id) + version.to_bytes(8, "big")
+
+
+def _past_prefix(point_id: bytes) -> bytes:
+    return _PAST_ROW + len(point_id).to_bytes(2, "big") + point_id
+
+
+def _past_key(point_id: bytes, version: Version) -> bytes:
+    return _past_prefix(point_id) + version.to_bytes(8, "big")
+
+
+def _stamps_key(tier: int, offset: int) -> bytes:
+    return _STAMPS + bytes([tier]) + offset.to_bytes(8, "big")
+
+
+def _offsets_and_stamps(data: bytes) -> tuple[array[int], array[int]]:
+    numbers = array("Q", data)
+    return numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]
+
+
+def _decode_row(number: int, data: bytes) -> Row:
+    row = _decode_stored_row(data)
+    row.row = number
+    return row
 
 
 def _batch_key(number: int) -> bytes:

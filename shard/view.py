@@ -23,6 +23,7 @@ from payload.schema import FieldSchema
 from shard.deadline import NEVER, Deadline
 from shard.filters.subjects import Filter, PointSubject, Selection, ViewTest
 from shard.filters.where import Where
+from shard.past import ShardPast
 from shard.payload_index import FieldIndex, Moment, PayloadIndex
 from shard.postings import bitmap_bytes
 from shard.rows import RowsView
@@ -69,9 +70,11 @@ class ShardView:
         vectors: Mapping[str, VectorView],
         payload: PayloadIndex,
         moment: Moment,
+        past: ShardPast,
     ) -> None:
         self.collection = collection
         self.alive = alive
+        self.past = past
         self.vectors = vectors
         self.version = next(_versions)
         """Unique in this process: equal versions mean equal answers."""
@@ -82,12 +85,13 @@ class ShardView:
         self._moment = moment
         self._selections = _Selections()
 
-    def with_vectors(self, vectors: Mapping[str, VectorView]) -> ShardView:
-        """The same state after a build, with the vectors in other segments.
+    def with_vectors(self, vectors: Mapping[str, VectorView], past: Mapping[str, VectorView]) -> ShardView:
+        """The same state after a build, with the vectors, those of the present and those of the past, in other segments.
 
         The cache of filter results refers to segments, so the new view begins with an empty one.
         """
-        return ShardView(self.collection, self._store, self.known, self.alive, vectors, self._payload, self._moment)
+        ended = self.past._replace(vectors=past)
+        return ShardView(self.collection, self._store, self.known, self.alive, vectors, self._payload, self._moment, ended)
 
     def removed_since(self, earlier: ShardView) -> BitMap:
         """The rows that ended, or whose payload changed, between an earlier view of the shard and this one."""
@@ -191,10 +195,10 @@ class ShardView:
                 raise OrderError(
                     f"order_by.key: {key!r} has no index of type integer, float or datetime; create one to order by it"
                 )
-            return index.ordered.order(), self._moment.changed_until(self._payload.moment)
+            return index.ordered.order(), self._changed()
 
         order, since = self._payload.read(order_now)
-        pairs = [(value, row) for row, values in self.numbers(since & self.alive, key, deadline) for value in values]
+        pairs = [(value, row) for row, values in self.numbers(since, key, deadline) for value in values]
         return (pair for pair in order.ascending(start, descending, since, pairs) if pair[1] in self.alive)
 
     def numbers(self, rows: BitMap, key: str, deadline: Deadline) -> Iterator[tuple[int, list[float | int]]]:
@@ -236,7 +240,7 @@ class ShardView:
         return index if index is not None and index.schema == self.collection.fields.get(path) else None
 
     def _changed(self) -> BitMap:
-        """Rows of this view that ended or whose payload changed after the view was made. Under the payload index's lock."""
+        """The rows of this view of which the payload index has another payload now, or none. Under its lock."""
         return self._moment.changed_until(self._payload.moment) & self.alive
 
     def _count_by_index(self, index: FieldIndex, rows: BitMap, counts: Counter[tuple[str, Value]], deadline: Deadline) -> BitMap:

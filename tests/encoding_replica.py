@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import msgspec
+
 from journal.log import Positions, TopicPartition
 from journal.records import Vectors
 from shard.deadline import Deadline
@@ -16,6 +18,7 @@ from shard.ranking.formula import Formula
 from shard.ranking.rankings import Ranking
 from shard.replica import (
     Answer,
+    AsOf,
     Attempted,
     FacetCount,
     Held,
@@ -48,14 +51,23 @@ def answered(answer: Answer[Any], kind: Any) -> Answer[Any]:
     return later(answer) if isinstance(answer, Awaitable) else passed(answer, kind)
 
 
+def _passed_positions(positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+    sent = passed([(*partition, offset) for partition, offset in positions.items()], list[tuple[str, int, int]])
+    return {TopicPartition(topic, number): at for topic, number, at in sent}
+
+
 class EncodingReplica:
     def __init__(self, inner: Replica) -> None:
         self.shard = inner.shard
         self._inner = inner
 
-    def read(self, positions: Mapping[TopicPartition, int], wait_s: float) -> Answer[Lease]:
-        sent = passed([(*partition, offset) for partition, offset in positions.items()], list[tuple[str, int, int]])
-        answer = self._inner.read({TopicPartition(topic, number): at for topic, number, at in sent}, wait_s)
+    def read(self, positions: Mapping[TopicPartition, int], wait_s: float, as_of: AsOf | None = None) -> Answer[Lease]:
+        if as_of is not None:
+            as_of = msgspec.structs.replace(
+                passed(msgspec.structs.replace(as_of, positions=None), AsOf),
+                positions=None if as_of.positions is None else _passed_positions(as_of.positions),
+            )
+        answer = self._inner.read(_passed_positions(positions), wait_s, as_of)
 
         async def later(awaitable: Awaitable[Lease]) -> Lease:
             return EncodingLease(await awaitable)

@@ -221,6 +221,6 @@ def _shard_state(folder: Path, topics: Topics) -> tuple[int, dict[TopicPartition
     store = Store(folder, {})
     try:
         found = {partition: store.progress(partition) for partition in topics.data_partitions()}
-        return store.alive(), {partition: progress for partition, progress in found.items() if progress is not None}
+        return store.counts()[0], {partition: progress for partition, progress in found.items() if progress is not None}
     finally:
         store.close()

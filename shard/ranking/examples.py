@@ -17,7 +17,6 @@ from shard.deadline import Deadline
 from shard.ranking.rankings import BestScore, Context, Discover, Feedback, SumScores
 from shard.vectors.graph import as_similarity
 from shard.vectors.index import EPSILON, Rows, RowSet, ScoredRows, VectorView, finite
-from shard.vectors.sparse import SparseView
 
 Matrix = NDArray[np.float64]
 """A row for each example and a column for each point; float64, so that no sum or difference of scores is infinite."""
@@ -64,7 +63,7 @@ def _similarities(view: VectorView, examples: Sequence[Vector], rows: RowSet | N
     for a sparse vector that has no index in common with an example."""
     parts = [view.compare(example, rows, deadline) for example in examples]
     all_rows = parts[0].rows
-    if isinstance(view, SparseView):
+    if view.is_sparse:
         having = view.all_rows()
         all_rows = RowSet(having if rows is None else having & rows.rows).array()
     near = np.zeros((len(examples), len(all_rows)))

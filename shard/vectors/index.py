@@ -19,6 +19,7 @@ from journal.records import Vector, Vectors
 from shard.deadline import NEVER, Deadline
 
 Rows = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 T = TypeVar("T")
 
 EPSILON = 1.1920929e-7
@@ -99,6 +100,10 @@ class VectorView(Protocol):
     @property
     def distance(self) -> Distance: ...
 
+    @property
+    def is_sparse(self) -> bool:
+        """Whether `compare` leaves out rows that have the vector, since they have no index in common with the example."""
+
     def compare(self, example: Vector, rows: RowSet | None = None, deadline: Deadline = NEVER) -> ScoredRows:
         """The score of every row that has the vector, among `rows` or all; ordered by row. Raises DeadlineExceeded."""
 
@@ -116,6 +121,9 @@ class VectorView(Protocol):
 
     def size(self) -> int:
         """How many rows have this vector."""
+
+    def limited(self, valid: Mask) -> VectorView:
+        """The vectors of those rows only for which `valid` is set. Its last element is not set and stands for all rows beyond."""
 
 
 class VectorIndex(Protocol):

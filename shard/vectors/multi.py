@@ -19,7 +19,7 @@ from journal.records import Vector, Vectors
 from shard.deadline import NEVER, Deadline
 from shard.vectors.datatypes import Encoded, Encoding
 from shard.vectors.graph import DEFAULT_USE, TRAINED, CodeUse, GraphSpec, ScannedCodes, bits_of, similarities
-from shard.vectors.index import InMemory, Rows, RowSet, ScoredRows, closest, finite, grown_capacity, reallocated
+from shard.vectors.index import InMemory, Mask, Rows, RowSet, ScoredRows, closest, finite, grown_capacity, reallocated
 
 CHUNK_VECTORS = 16_384
 """Vectors that are compared at a time, which bounds memory."""
@@ -56,6 +56,8 @@ class CodesBuild(NamedTuple):
 
 class MultiView:
     """The array at one moment. Point i has the vectors `starts[i]` to `starts[i + 1]`, exclusive."""
+
+    is_sparse = False
 
     def __init__(
         self, encoding: Encoding, vectors: Encoded, starts: Rows, rows: Rows, alive: NDArray[np.bool_], coded: Coded | None
@@ -133,6 +135,10 @@ class MultiView:
 
     def size(self) -> int:
         return int(np.count_nonzero(self._alive))
+
+    def limited(self, valid: Mask) -> MultiView:
+        alive = self._alive & valid.take(self._rows, mode="clip")
+        return MultiView(self._encoding, self._vectors, self._starts, self._rows, alive, self._coded)
 
     def _parts(self, chosen: Rows) -> list[Rows]:
         """The chosen points in groups of about CHUNK_VECTORS vectors."""

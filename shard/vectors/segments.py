@@ -197,6 +197,10 @@ class DenseView(NamedTuple):
     def distance(self) -> Distance:
         return self.encoding.distance
 
+    @property
+    def is_sparse(self) -> bool:
+        return False
+
     def scan(self, query: Vectors, limit: int, rows: RowSet | None = None, deadline: Deadline = NEVER) -> ScoredRows:
         """The `limit` closest rows, among `rows` or all, closest first; exact. Raises DeadlineExceeded."""
         query = self.encoding.compared_query(query)
@@ -263,6 +267,10 @@ class DenseView(NamedTuple):
     def size(self) -> int:
         """The number of vectors."""
         return sum(view.alive_count for view in self.segments)
+
+    def limited(self, valid: Mask) -> DenseView:
+        views = [SegmentView(view.segment, view.end, *_mask_of(view, valid)) for view in self.segments]
+        return DenseView(self.encoding, tuple(view for view in views if view.alive_count))
 
     def _graph(self, view: SegmentView, limit: int) -> Graph | None:
         """The graph that `search` uses; None when it scans the segment: without a graph, or with at most `limit` rows."""
@@ -341,6 +349,14 @@ class DenseView(NamedTuple):
 
     def _merge(self, parts: list[ScoredRows], limit: int) -> ScoredRows:
         return parts[0] if len(parts) == 1 else closest(self.distance, _joined(parts), limit)
+
+
+def _mask_of(view: SegmentView, valid: Mask) -> tuple[Mask, int]:
+    """Which rows of a segment are alive and valid, and their number."""
+    alive = valid.take(view.segment.rows[: view.end], mode="clip")
+    if view.alive is not None:
+        alive &= view.alive
+    return alive, int(np.count_nonzero(alive))
 
 
 def _local_ids(view: SegmentView, rows: RowSet) -> LocalIds:

@@ -16,7 +16,7 @@ from pyroaring import BitMap
 from catalog.collection import Distance
 from journal.records import Vector, Vectors
 from shard.deadline import NEVER, Deadline
-from shard.vectors.index import InMemory, Rows, RowSet, ScoredRows, closest, finite, reallocated
+from shard.vectors.index import InMemory, Mask, Rows, RowSet, ScoredRows, closest, finite, reallocated
 
 Ordinals = NDArray[np.uint32]
 """The ordinal of a point is its number in insertion order."""
@@ -55,6 +55,7 @@ class SparseView:
     """The index at one moment: its first `end` points, except those that are not `alive`."""
 
     distance = Distance.DOT
+    is_sparse = True
 
     def __init__(self, postings: Mapping[int, Posting], rows: Rows, end: int, alive: NDArray[np.bool_], count: int) -> None:
         self._postings = postings
@@ -110,6 +111,10 @@ class SparseView:
 
     def size(self) -> int:
         return self._count
+
+    def limited(self, valid: Mask) -> SparseView:
+        alive = self._alive & valid.take(self._rows, mode="clip")
+        return SparseView(self._postings, self._rows, self._end, alive, int(np.count_nonzero(alive)))
 
     def _among(self, rows: RowSet) -> NDArray[np.bool_]:
         return rows.cached(self, lambda: np.isin(self._rows, rows.array(), assume_unique=True))

@@ -23,11 +23,11 @@ from shard.filters.conditions import Condition, Key
 from shard.filters.fields import Match, Range
 from shard.filters.where import where
 from shard.ranking.rankings import Nearest, SearchParams
-from shard.replica import PayloadPart
+from shard.replica import AsOf, PayloadPart
 from shard.shard import Shard
 from shard.shards import ShardUnavailable
 from tests.reading import now
-from tests.simulation.model import Expected, ModelPoint, State, expected_state
+from tests.simulation.model import Expected, ModelPoint, State, expected_state, state_as_of
 from tests.simulation.setting import IDS, INGESTED, LIMITS, TOPICS
 from tests.simulation.writes import any_vector
 
@@ -52,9 +52,22 @@ def check_node(node: Node, published: bool = True) -> None:
             node.shards.of(id_)
         except ShardUnavailable:
             continue  # not served; all others are
-        check_collection(node, collection, expected.states[id_], node.world.random)
+        check_collection(node.pinned(collection), expected.states[id_], node.world.random)
         for shard in node.shards.of(id_) if published else ():
             _check_decisions(node.world, shard, expected)
+        _check_past(node, collection, expected)
+
+
+def _check_past(node: Node, collection: Collection, expected: Expected) -> None:
+    """N1: a read as of a closed instant that is kept answers as the log up to there says."""
+    shards, choose = node.shards.of(collection.id), node.world.random
+    low, high = max(shard.past.kept_since for shard in shards), min(shard.closed() for shard in shards)
+    stamps = [write[0][0] for write in expected.writes[collection.id] if low <= write[0][0] <= high]
+    if low <= high:
+        stamp = choose.choice([*stamps, low, high]) - choose.choice((0, 0, 1))
+        if stamp >= low:
+            then = node.pinned(collection, AsOf(collection, stamp))
+            check_collection(then, state_as_of(expected, collection, stamp), choose)
 
 
 def _check_decisions(world: World, shard: Shard, expected: Expected) -> None:
@@ -111,16 +124,16 @@ def check_ingested(world: World) -> None:
             expected[point_id].payload = {key: value for key, value in patched.items() if value is not None}
     for node in world.nodes:
         collection = node.replayer.catalog.view.collections[INGESTED]
-        check_collection(node, collection, expected, world.random)
+        check_collection(node.pinned(collection), expected, world.random)
 
 
 def _entries(journal: MemoryJournal) -> list[Entry]:
     return [entry for p in [TOPICS.system_partition, *TOPICS.data_partitions()] for entry in journal._logs[p]]
 
 
-def check_collection(node: Node, collection: Collection, expected: State, choose: random.Random) -> None:
+def check_collection(pinned: Pinned, expected: State, choose: random.Random) -> None:
     """Gets, scrolls, counts and exact searches of one collection against the model's points."""
-    pinned = node.pinned(collection)
+    collection = pinned.collection
     found = now(points.retrieve(pinned, IDS, PayloadPart(), True))
     assert [point.id for point in found] == [point_id for point_id in IDS if point_id in expected]
     for point in found:

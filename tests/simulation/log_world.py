@@ -314,7 +314,7 @@ class LogWorld:
             except ShardUnavailable as error:
                 reason = str(error)
             else:
-                check_collection(node, collection, expected.states[id_], self.random)
+                check_collection(node.pinned(collection), expected.states[id_], self.random)
                 continue
             assert NAMED.search(reason), reason
 

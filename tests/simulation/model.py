@@ -49,11 +49,17 @@ Home = tuple[int, int, TopicPartition]
 """A collection, a shard of it, and one of the shard's home partitions."""
 
 
+Written = tuple[tuple[int, ...], Entry, Record]
+"""A write, and its place in the order of versions."""
+
+
 @dataclass
 class Expected:
-    """Points by collection; for each record with conditions the points for which they fail; the stamp of each record."""
+    """Points and the writes that led to them, by collection; for each record with conditions the points for which they fail; the
+    stamp of each record."""
 
     states: dict[int, State] = field(default_factory=dict)
+    writes: dict[int, list[Written]] = field(default_factory=dict)
     failed: dict[tuple[Home, int], set[bytes]] = field(default_factory=dict)
     stamps: dict[Home, dict[int, int]] = field(default_factory=dict)
 
@@ -69,7 +75,7 @@ def expected_state(entries: list[Entry], reach: Reach, topics: Topics, limits: L
         entry for entry in entries if entry.partition != topics.system_partition or entry.offset < reach(entry.partition, None)
     ]
     catalog = _catalog([entry for entry in seen if entry.partition == topics.system_partition], limits)
-    writes: dict[int, list[tuple[tuple[int, ...], Entry, Record]]] = {id_: [] for id_ in catalog.view.by_id}
+    writes: dict[int, list[Written]] = {id_: [] for id_ in catalog.view.by_id}
     stamps: dict[tuple[object, ...], int] = {}
     attempts: dict[tuple[object, ...], list[Any]] = {}
     times: dict[tuple[object, ...], int] = {}
@@ -113,8 +119,14 @@ def expected_state(entries: list[Entry], reach: Reach, topics: Topics, limits: L
             version = (stamp, topics.tier_of(entry.partition.topic), entry.partition.partition, entry.offset)
             writes[record.collection].append((version, entry, record))
     for id_, found in writes.items():
-        expected.states[id_] = _play(catalog.view.by_id[id_], sorted(found, key=lambda w: w[0]), expected)
+        expected.writes[id_] = sorted(found, key=lambda w: w[0])
+        expected.states[id_] = _play(catalog.view.by_id[id_], expected.writes[id_], expected)
     return expected
+
+
+def state_as_of(expected: Expected, collection: Collection, stamp: int) -> State:
+    """The points of a collection after all writes up to a stamp."""
+    return _play(collection, [write for write in expected.writes[collection.id] if write[0][0] <= stamp], Expected())
 
 
 def _once(
@@ -184,7 +196,7 @@ def _allowed(record: Record, entry: Entry, catalog: Catalog, topics: Topics, lim
     )
 
 
-def _play(collection: Collection, writes: list[tuple[tuple[int, ...], Entry, Record]], expected: Expected) -> State:
+def _play(collection: Collection, writes: list[Written], expected: Expected) -> State:
     state: State = {}
     for (stamp, tier, *_), entry, record in writes:
         if record.expected is not None:

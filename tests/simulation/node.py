@@ -16,6 +16,7 @@ from query.pinned import Pinned
 from replayer.ingest.member import Ingest
 from replayer.projections.dead_letters import DeadLetters
 from replayer.replayer import Replayer
+from shard.replica import AsOf
 from tests.reading import pinned as pinned_shards
 from tests.simulation.faults import Crash, KeptStores, ShardFault, SimulatedShards
 from tests.simulation.setting import LIMITS, TOPICS
@@ -39,9 +40,9 @@ class Node:
         self.stores = KeptStores()
         self.start()
 
-    def pinned(self, collection: Collection) -> Pinned:
-        """A collection as this node sees it now."""
-        return pinned_shards(self.shards.of(collection.id), encoding=self.world.random.random() < 0.5)
+    def pinned(self, collection: Collection, as_of: AsOf | None = None) -> Pinned:
+        """A collection as this node sees it now, or saw it."""
+        return pinned_shards(self.shards.of(collection.id), self.world.random.random() < 0.5, as_of)
 
     def start(self) -> None:
         self.replaying = True

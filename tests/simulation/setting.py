@@ -11,7 +11,7 @@ from shard.vectors.segment_policy import SegmentPolicy
 execution.SCAN_FLOATS, execution.LEAST_BREADTH = 0, 1  # walks through graphs of few points, too
 
 TOPICS = Topics("sim")
-LIMITS = Limits(idempotency_window_ms=60_000)
+LIMITS = Limits(idempotency_window_ms=60_000, history_ms=40_000)
 POLICY = SegmentPolicy(seal_rows=6)
 NAMES = ("a", "b")
 COLLECTIONS = ("red", "blue")

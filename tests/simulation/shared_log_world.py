@@ -199,7 +199,7 @@ class SharedLogWorld:
                 with contextlib.suppress(ShardUnavailable):
                     node.shards.of(id_)
                     assert not homes & lost.keys(), f"{node.name} serves {collection.name}, and {lost} are lost"
-                    check_collection(node, collection, whole.states[id_], self.random)
+                    check_collection(node.pinned(collection), whole.states[id_], self.random)
         self._write()  # what is lost stays lost, and no offset is given out again
         self._repair(before, writes_back=self.random.random() < 0.6)
 
@@ -285,4 +285,4 @@ class SharedLogWorld:
             assert not node.shards.quarantined(), node.shards.quarantined()
             assert expected.states.keys() == node.replayer.catalog.view.by_id.keys()
             for id_, collection in node.replayer.catalog.view.by_id.items():
-                check_collection(node, collection, expected.states[id_], self.random)
+                check_collection(node.pinned(collection), expected.states[id_], self.random)

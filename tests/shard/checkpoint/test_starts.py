@@ -18,7 +18,7 @@ def test_a_start_reads_only_the_rows_touched_since(life: Life, scans: list[int])
     expected = contents(life.shard)
     life.kill()
     assert not scans
-    assert life.shard.checkpoint.stale_rows == 3, "the old and the new row of point 3, the row of point 4"
+    assert life.shard.checkpoint.stale_rows == 4, "the old, the past and the new row of point 3, the row of point 4"
     assert contents(life.shard) == expected
 
 

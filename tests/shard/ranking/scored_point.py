@@ -36,7 +36,7 @@ LEAF = {"key": "word", "match": {"value": "red"}}
 
 def candidate(payload: Any, point_id: int = 7, vectors: tuple[str, ...] = ("image",)) -> PointSubject:
     source = SimpleNamespace(fields={}, vector_names=lambda row: set(vectors))
-    return PointSubject(Row(0, encode_id(point_id), orjson.dumps(payload), 0), cast(Source, source))
+    return PointSubject(Row(encode_id(point_id), orjson.dumps(payload), 0, row=0), cast(Source, source))
 
 
 def score(formula: Any, *scores: float | None, defaults: Any = None, payload: Any = PAYLOAD) -> float:
