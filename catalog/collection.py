@@ -217,8 +217,8 @@ class Collection(msgspec.Struct, frozen=True):
     """A collection in the catalog. `id` is the offset of its creation in the system topic, `created_ms` the append time.
 
     `since` has the catalog position from which on writers know a vector, for vectors that were added later; `removed` has those
-    that were removed. A record means the vectors that its writer knew, at the record's catalog position. `tags` has stamps by name:
-    the states of these instants are kept longer than the retention.
+    that were removed. A record means the vectors that its writer knew, at the record's catalog position. `tags` has stamps by
+    name: the states of these instants are kept longer than the retention.
     """
 
     name: str

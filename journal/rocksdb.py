@@ -56,9 +56,13 @@ def scan(table: Rdict | Snapshot, start: bytes = b"", prefix: bytes = b"") -> It
     items.status()
 
 
+class Damage(Exception):
+    """RocksDB's files lack something that must be there, and RocksDB's own checks do not find that."""
+
+
 def is_damage(error: Exception) -> bool:
     """Whether RocksDB says that its files are damaged, missing or inconsistent, and not that the system refuses something.
 
     RocksDB's errors have no class of their own, only texts.
     """
-    return str(error).startswith(_DAMAGE) or "Is a directory" in str(error)
+    return isinstance(error, Damage) or str(error).startswith(_DAMAGE) or "Is a directory" in str(error)

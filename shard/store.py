@@ -46,7 +46,7 @@ from rocksdict import BlockBasedOptions, Cache, ColumnFamily, Options, Rdict, Sn
 from catalog.collection import vector_name
 from journal.log import TopicPartition
 from journal.records import SPARSE, Vector
-from journal.rocksdb import base_options, scan
+from journal.rocksdb import Damage, base_options, scan
 from journal.stamps import MAX_VERSION, NEVER, Version
 from shard.decisions import Attempt, Decision
 from shard.history import Write, decode_write
@@ -277,6 +277,8 @@ class Store:
         self._path = path
         self.formats = formats
         options = _options(_cache, WRITE_BUFFER_BYTES, MAX_WAL_BYTES)
+        if (path / "CURRENT").exists() and (lost := set(_FAMILIES) - set(Rdict.list_cf(str(path)))):
+            raise Damage(f"{path} has no {' and no '.join(sorted(lost))}")  # RocksDB would make them anew, empty
         self._db = Rdict(str(path), options, column_families=dict.fromkeys(_FAMILIES, options))
         for unused in glob("OPTIONS-*", root_dir=path):
             (path / unused).unlink()  # rocksdict would parse it at the next start, which takes a seventh of the time to open
@@ -302,7 +304,7 @@ class Store:
         stored = _decode_point(data)
         payload, vectors = stored.waiting_payload, _stored(self.formats, stored.waiting_vectors)
         if stored.row != NO_ROW:
-            payload = _decode_stored_row(self._rows[stored.row.to_bytes(8, "big")]).payload
+            payload = _existing_row(self._rows, stored.row).payload
             vectors = self.vectors(stored.row)
         floor = stored.full if stored.floor is None else stored.floor
         alive = stored.row != NO_ROW
@@ -553,7 +555,7 @@ class StoreView:
 
     def rows(self, numbers: Iterable[int]) -> list[Row]:
         """The points at these rows, which must be alive in this view."""
-        return [_decode_row(number, self._rows[number.to_bytes(8, "big")]) for number in numbers]
+        return [_existing_row(self._rows, number) for number in numbers]
 
     def past_rows(self, point_id: bytes, until: Version) -> Iterator[tuple[Version, int]]:
         """The versions and the past rows of a point, from version `until` backwards.
@@ -621,6 +623,16 @@ def _stamps_key(tier: int, offset: int) -> bytes:
 def _offsets_and_stamps(data: bytes) -> tuple[array[int], array[int]]:
     numbers = array("Q", data)
     return numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]
+
+
+def _existing_row(table: Any, number: int) -> Row:
+    """A row that must be in the table, or in the snapshot of it."""
+    try:
+        return _decode_row(number, table[number.to_bytes(8, "big")])
+    except Exception as error:  # rocksdict's errors have no class of their own
+        if "not found" in str(error):
+            raise Damage(f"row {number} is missing") from error
+        raise
 
 
 def _decode_row(number: int, data: bytes) -> Row:
