@@ -23,6 +23,7 @@ from catalog.collection import (
 )
 from catalog.commands import CommandOffsets, CommandTimes
 from catalog.errors import InvalidConfig
+from catalog.history import CatalogHistory
 from catalog.ingest import DEFAULT_SOURCES, IngestSource, SourceConfig
 from journal.records import (
     AliasAction,
@@ -109,8 +110,9 @@ class Catalog:
         self._times = CommandTimes()
         self._created = CommandOffsets()
         self._moves = CommandOffsets()
+        self.history = CatalogHistory()
 
-    def apply(self, offset: int, time_ms: int, operation: CatalogOperation | None, key: str = "") -> Outcome:
+    def apply(self, offset: int, time_ms: int, operation: CatalogOperation | None, key: str = "", hlc: int = 0) -> Outcome:
         """Applies the command at `offset` of the system topic. `operation` is None for a record without a valid command."""
         view = self.view
         if (earlier := self._earlier(key, time_ms)) is not None:
@@ -119,6 +121,8 @@ class Catalog:
             view, outcome = _outcome(view, offset, time_ms, operation)
             if key:
                 self._keys[key] = (time_ms, outcome)
+        self.history.next_stamp(hlc)
+        self.history.note((self.view.collections, view.collections), (self.view.aliases, view.aliases))
         self._times.add(offset, time_ms)
         self._outcomes[offset] = outcome
         if len(self._outcomes) > MAX_OUTCOMES:

@@ -249,6 +249,14 @@ class Collection(msgspec.Struct, frozen=True):
         config = self.config.with_vectors(known)
         return msgspec.structs.replace(self, config=config, since={name: since[name] for name in known if since[name]})
 
+    def readable_in(self, later: Collection) -> Collection:
+        """This collection without the vectors that a later version of it does not have any more: their values are gone."""
+        kept = self.vector_keys().items() & later.vector_keys().items()
+        if len(kept) == len(self.vector_keys()):
+            return self
+        config = self.config.with_vectors({name: self.config.vector(name) for name, _ in kept})
+        return msgspec.structs.replace(self, config=config)
+
     def vector_keys(self) -> dict[str, str]:
         """The key under which shards keep the values of each vector: another one when a name is used again."""
         names = (*self.config.vectors, *self.config.sparse_vectors)

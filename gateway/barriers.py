@@ -29,8 +29,8 @@ class Barriers:
         self._write = write
         self._shards: dict[tuple[int, int], _Rounds] = {}
 
-    async def round(self, collection: Collection, shard: int, tier: int) -> None:
-        """Returns after a round that began after this call, with barriers in all tiers but the caller's own.
+    async def round(self, collection: Collection, shard: int, tier: int | None = None) -> None:
+        """Returns after a round that began after this call, with barriers in all tiers but the caller's own, if it has one.
 
         The caller's record itself closes the partition of its own tier. Raises what writing a barrier or waiting for it raises.
         """

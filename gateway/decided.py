@@ -129,7 +129,7 @@ class DecidedWrites:
 
     def on_this_loop(self, reads: ReadService, writes: WriteService) -> DecidedWrites:
         """The same for the running event loop, with its services."""
-        return DecidedWrites(reads, writes, self.turns, Barriers(writes.write_barriers))
+        return DecidedWrites(reads, writes, self.turns, reads.barriers)
 
     async def write(
         self,

@@ -13,10 +13,13 @@ from typing import TypeVar
 
 from catalog.catalog import CatalogView
 from catalog.collection import Collection, Consistency
+from gateway.as_of import parse_as_of, time_of
+from gateway.barriers import Barriers
 from gateway.dialect.bodies import ReadParams
 from gateway.dialect.bulk_parser import LARGE_BODY_BYTES
-from gateway.http.errors import BadRequest, NotFound, Unavailable
+from gateway.http.errors import BadRequest, Gone, NotFound, Unavailable
 from gateway.request import ApiRequest, Response, number_of
+from journal.hlc import Clock
 from journal.topics import Topics
 from payload.errors import BoundError
 from query.consistency import Demand, Gate
@@ -26,7 +29,8 @@ from shard.deadline import Deadline
 from shard.filters.conditions import Condition
 from shard.filters.where import Where, where
 from shard.local import LocalReplica, pool_of
-from shard.replica import Replica, ShardStatus
+from shard.past import PastGone
+from shard.replica import AsOf, Replica, ShardStatus
 from shard.shard import Shard
 from shard.shards import AppliedPositions, Shards
 from shard.vectors.index import SegmentList
@@ -76,6 +80,9 @@ class ReadService:
     topics: Topics
     executor: Executor
     timeouts: ReadTimeouts
+    clock: Clock
+    barriers: Barriers
+    history_s: int
     make_replica: MakeReplica = local_replica
     max_answer_points: int = MAX_ANSWER_POINTS
     given_up: threading.Event = field(default_factory=threading.Event)
@@ -94,6 +101,8 @@ class ReadService:
         `for_write`: a write depends on the read, so its deadline is later.
         """
         started_s = time.perf_counter()
+        if request.as_of:
+            return await self._pin_past(request, response, name)
         collection = await self.find(request, name)
         level = level or self._level(request, collection)
         self._check_replayed(response, level)
@@ -112,6 +121,44 @@ class ReadService:
         waited_s = time.perf_counter() - started_s
         response.saw(pinned.positions, level, waited_s)
         return pinned
+
+    async def _pin_past(self, request: ApiRequest, response: Response, name: str) -> Pinned:
+        """Pins the shards of a collection as they were at the instant of the request."""
+        started_s = time.perf_counter()
+        self._check_replayed(response, Consistency.STRONG)
+        await self.catch_up_catalog(request)
+        current = self.catalog.find(name)
+        log_name = self.replayer.log_name
+        instant = parse_as_of(request.as_of, self.clock.physical_ms(), self.clock.last, self.topics, log_name, current)
+        then = self.replayer.catalog.history.find(name, instant.stamp)
+        if then is None:
+            raise NotFound(f"Not found: Collection `{name}` didn't exist at {time_of(instant.stamp)}")
+        current = self.catalog.by_id.get(then.id)
+        if current is None:
+            raise Gone(f"as_of: the collection `{name}` of {time_of(instant.stamp)} was deleted")
+        replicas, then = self.replicas(current), then.readable_in(current)
+        required = {} if instant.positions is None else instant.positions
+        if instant.positions is None:
+            await self._close(current, replicas, instant.stamp)
+        as_of = AsOf(then, instant.stamp, instant.positions)
+        wait_s, work_s = request.timeout_s or self.timeouts.wait_s, request.timeout_s or self.timeouts.work_s
+        try:
+            pinned = await pin(then, replicas, required, wait_s, work_s, pool_of(self.executor), self._clock, as_of)
+        except PastGone as error:
+            kept_s = current.config.history_retention_s
+            raise Gone(
+                f"as_of: {time_of(instant.stamp)} is before what is kept; the oldest instant is {time_of(error.oldest)} "
+                f"(stamp {error.oldest}), the retention is {self.history_s if kept_s is None else kept_s} s"
+            ) from error
+        response.saw(pinned.positions, Consistency.STRONG, time.perf_counter() - started_s)
+        response.as_of = instant
+        return pinned
+
+    async def _close(self, collection: Collection, replicas: Sequence[Replica], stamp: int) -> None:
+        """Closes the shards of a collection up to a stamp (I7), by barriers where that is needed."""
+        closed = await all_of((replica.closed() for replica in replicas), Deadline(WORK_S))
+        late = [replica for replica, up_to in zip(replicas, closed, strict=True) if up_to < stamp]
+        await asyncio.gather(*(self.barriers.round(collection, replica.shard) for replica in late))
 
     def _clock(self) -> float:
         return float("inf") if self.given_up.is_set() else time.monotonic()

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from catalog.collection import Consistency
+from gateway.as_of import Instant
 from journal.log import Positions
 from journal.token import Token, merge
 from journal.writer import Origin
@@ -26,7 +27,8 @@ class ApiRequest(msgspec.Struct, frozen=True, eq=False):
     """A parsed request.
 
     `body` is the parsed body; None for a route without one, or for a large body that the handler parses itself from `content`.
-    `packed`: the body is msgpack. `token` is the position that the client has seen, `tier` the QoS tier of its writes.
+    `packed`: the body is msgpack. `token` is the position that the client has seen, `tier` the QoS tier of its writes. `as_of` is
+    the past instant that the client asks for, as it named it; empty for the present.
     """
 
     path: Mapping[str, str]
@@ -38,6 +40,7 @@ class ApiRequest(msgspec.Struct, frozen=True, eq=False):
     token: Token
     tier: int
     api_key: str = ""
+    as_of: str = ""
 
     @property
     def timeout_s(self) -> float | None:
@@ -50,6 +53,7 @@ class Response:
 
     __slots__ = (
         "acknowledged_s",
+        "as_of",
         "ignored",
         "is_large",
         "level",
@@ -76,6 +80,8 @@ class Response:
         self.note = ""
         """Added to the `X-Vecraft-Sync` header of a read."""
         self.acknowledged_s: float | None = None
+        self.as_of: Instant | None = None
+        """The past instant that was read."""
         self.is_large = False
         """Whether the answer takes long to encode."""
 

@@ -16,6 +16,7 @@ from catalog.ingest import IngestSource
 from gateway.admission.budget import Budget
 from gateway.admission.descriptors import Descriptors
 from gateway.admission.strict_mode import Rates
+from gateway.barriers import Barriers
 from gateway.decided import DecidedWrites
 from gateway.durations import AnswerTimes
 from gateway.health import Health
@@ -154,7 +155,8 @@ class Services:
     def on_this_loop(self) -> Services:
         """The services for the running event loop."""
         gate = self.gate.on_this_loop()
-        reads, writes = replace(self.reads, gate=gate), replace(self.writes, gate=gate)
+        writes = replace(self.writes, gate=gate)
+        reads = replace(self.reads, gate=gate, barriers=Barriers(writes.write_barriers))
         decided = self.decided.on_this_loop(reads, writes)
         return replace(self, gate=gate, reads=reads, writes=writes, decided=decided, running={})
 

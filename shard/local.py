@@ -88,6 +88,9 @@ class LocalReplica:
     def attempted(self, tier: int, key: str) -> Answer[Attempted | None]:
         return self._answer(partial(self._shard.attempted, tier, key))
 
+    def closed(self) -> Answer[int]:
+        return self._shard.closed()
+
     def status(self) -> Answer[ShardStatus]:
         return self._answer(self._status)
 

@@ -221,6 +221,9 @@ class Replica(Protocol):
     def attempted(self, tier: int, key: str) -> Answer[Attempted | None]:
         """The latest attempt of the request with this idempotency key and conditions; None without one."""
 
+    def closed(self) -> Answer[int]:
+        """The closed stamp (I7): reads as of instants up to it are exact."""
+
     def status(self) -> Answer[ShardStatus]:
         """The current counts of the shard."""
 

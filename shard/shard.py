@@ -209,7 +209,8 @@ class Shard:
         self.store.write(batch.changes())
         with self.lock:
             batch.publish()
-            self.checkpoint.applied(batch.touched)
+            if batch.is_numbered:
+                self.checkpoint.applied(batch.touched)
             self._publish()
         self._progress |= batch.progress
         self._settling.added(batch.unsettled)
@@ -456,6 +457,8 @@ class Shard:
         self.tend()
 
     def _load(self) -> None:
+        if lost := self.store.lost_batches():
+            raise DamagedState(f"{lost} write batches are missing among the latest ones")
         self._next_row = self.store.next_row()
         for partition in self.home_partitions():
             self._progress[partition] = self.store.progress(partition) or Progress()

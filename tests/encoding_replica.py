@@ -80,6 +80,9 @@ class EncodingReplica:
     def attempted(self, tier: int, key: str) -> Answer[Attempted | None]:
         return answered(self._inner.attempted(*passed((tier, key), tuple[int, str])), Attempted | None)
 
+    def closed(self) -> Answer[int]:
+        return answered(self._inner.closed(), int)
+
     def status(self) -> Answer[ShardStatus]:
         return answered(self._inner.status(), ShardStatus)
 

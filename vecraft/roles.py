@@ -118,7 +118,12 @@ class Roles:
         self.registry.close()
 
     def _storage(self, settings: Settings) -> tuple[Shards, Replayer]:
-        limits = Limits(settings.max_drift_ms, settings.max_lateness_ms, settings.idempotency_window_s * 1000)
+        limits = Limits(
+            settings.max_drift_ms,
+            settings.max_lateness_ms,
+            settings.idempotency_window_s * 1000,
+            settings.history_retention_s * 1000,
+        )
         shards = Shards(
             settings.data_dir / "state", self.topics, limits, self.builder.submit, checkpoints=self.checkpointer.submit
         )
@@ -168,13 +173,23 @@ class Roles:
             settings.data_dir,
         )
         timeouts = ReadTimeouts(settings.read_timeout_s, settings.search_timeout_s)
-        reads = ReadService(
-            self.replayer, self.shards, gate, self.topics, executor, timeouts, make_replica, settings.max_answer_points
-        )
         writes = WriteService(
             self.replayer, self.shards, gate, self.writer, executor, BulkParser(), budget, settings.append_timeout_s
         )
-        decided = DecidedWrites(reads, writes, Turns(), Barriers(writes.write_barriers))
+        reads = ReadService(
+            self.replayer,
+            self.shards,
+            gate,
+            self.topics,
+            executor,
+            timeouts,
+            self.clock,
+            Barriers(writes.write_barriers),
+            settings.history_retention_s,
+            make_replica,
+            settings.max_answer_points,
+        )
+        decided = DecidedWrites(reads, writes, Turns(), reads.barriers)
         return Services(node, reads, writes, decided, gate, Health(node), Inference(self.models, executor))
 
 

@@ -14,6 +14,8 @@ from typing import Literal
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from catalog.collection import MAX_RETENTION_S
+
 
 class SettingsError(Exception):
     """Invalid settings; the text names each setting and its bound."""
@@ -56,6 +58,12 @@ class Settings(BaseSettings):
     )
     idempotency_window_s: int = Field(
         86_400, ge=1, description="how long an Idempotency-Key is remembered; the same on all nodes"
+    )
+    history_retention_s: int = Field(
+        86_400,
+        ge=0,
+        le=MAX_RETENTION_S,
+        description="how long earlier states of points are kept, unless a collection says otherwise; 0: not",
     )
     in_flight_mb: int = Field(64, ge=1, le=4096, description="writes that may wait for their acknowledgement; more get 429")
     memory_budget_mb: int = Field(

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from catalog.collection import Consistency, Datatype, Distance, Memory
+from catalog.collection import MAX_RETENTION_S, Consistency, Datatype, Distance, Memory
 from catalog.ingest import MAX_PARTITIONS
 from gateway.admission.strict_mode import StrictModeBody
 from gateway.log_level import Level
@@ -28,6 +28,7 @@ Limit = Annotated[int, Meta(ge=1)]
 
 Whole = Annotated[int, Meta(ge=0, le=MAX_WHOLE)]
 Positive = Annotated[int, Meta(ge=1, le=MAX_WHOLE)]
+Retention = Annotated[int, Meta(ge=0, le=MAX_RETENTION_S)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 TokenLength = Annotated[int, Meta(ge=0, le=65_535)]
 _NUMBERS = {"type": "array", "items": {"type": "number"}, "minItems": 1}
@@ -193,6 +194,7 @@ class CreateCollectionBody(Body):
     payload: PlaceBody | None = None
     id_tracker: PlaceBody | None = None
     consistency: Consistency | None = None
+    history_retention_s: Retention | None = None
 
 
 class CollectionParamsBody(Body):
@@ -226,6 +228,7 @@ class UpdateCollectionBody(Body):
     strict_mode_config: StrictModeBody | None = None
     metadata: Hints | None = None
     consistency: Consistency | None = None
+    history_retention_s: Retention | None = None
 
 
 class CreateAlias(Body):
@@ -454,6 +457,7 @@ class ReadParams(Body):
     max_staleness_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 0
     timeout: Annotated[int, Meta(ge=1, le=3600)] | None = None
     explain: bool = False
+    as_of: str | None = None
 
 
 class TelemetryParams(Body):

@@ -60,6 +60,7 @@ def created(body: CreateCollectionBody) -> CollectionConfig:
         shard_number=DEFAULT_SHARDS if body.shard_number is None else body.shard_number,
         hnsw=_hnsw("hnsw_config", body.hnsw_config, default.hnsw),
         consistency=body.consistency or default.consistency,
+        history_retention_s=body.history_retention_s,
         sparse_vectors={name: _sparse_params(name, params) for name, params in (body.sparse_vectors or {}).items()},
         quantization=_quantization("quantization_config", body.quantization_config),
         strict_mode=None if body.strict_mode_config is None else StrictMode().updated(body.strict_mode_config),
@@ -94,6 +95,8 @@ def changes(body: UpdateCollectionBody, config: CollectionConfig) -> dict[str, o
         changed["hnsw"] = _hnsw("hnsw_config", body.hnsw_config, config.hnsw)
     if body.consistency is not None:
         changed["consistency"] = body.consistency
+    if body.history_retention_s is not None:
+        changed["history_retention_s"] = body.history_retention_s
     if body.quantization_config is not None:
         changed["quantization"] = _changed_quantization("quantization_config", body.quantization_config)
     if body.strict_mode_config is not None:
@@ -139,6 +142,8 @@ def described(collection: Collection) -> dict[str, Any]:
         "wal_config": _WAL | kept.get("wal_config", {}),
         "consistency": config.consistency.value,
     }
+    if config.history_retention_s is not None:
+        description["history_retention_s"] = config.history_retention_s
     if config.quantization is not None:
         description["quantization_config"] = _described_quantization(config.quantization)
     if config.strict_mode is not None:

@@ -23,6 +23,7 @@ from journal.records import (
     DeleteCollection,
     UpdateCollection,
 )
+from query import points
 
 QUEUE_WAIT_S = 1.0
 
@@ -84,7 +85,7 @@ async def info(request: ApiRequest, response: Response, services: Services) -> d
         "status": "yellow" if indexing else "green",
         "optimizer_status": "ok",
         "indexed_vectors_count": indexed,
-        "points_count": sum(status.points for status in statuses),
+        "points_count": await points.count(pinned, None),
         "segments_count": sum(status.segments for status in statuses),
         "config": configs.described(collection),
         "payload_schema": {

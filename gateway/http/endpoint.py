@@ -20,7 +20,8 @@ import orjson
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.admission.ids import check_ids
-from gateway.dialect.bodies import Body, SearchReadParams, ignored
+from gateway.as_of import AS_OF_HEADER, Instant
+from gateway.dialect.bodies import Body, ReadParams, SearchReadParams, ignored
 from gateway.dialect.bulk_parser import LARGE_BODY_BYTES
 from gateway.dialect.packed_numbers import check_numbers
 from gateway.dialect.query_bodies import octet_search
@@ -72,6 +73,8 @@ class Endpoint:
                 raise Unavailable(f"this node serves nothing: {refusal}", REFUSED_RETRY_S)
             request, response = await self._understood(scope, headers, request_id, await read_body(receive, headers))
             result = await self._route.handler(request, response, self._services)
+            if request.as_of and response.as_of is None:
+                raise BadRequest("as_of: this route shows the present only")
             answer = await self._encoded(result, response, started_s)
         except Exception as error:  # known errors have a status; others are defects, and are logged
             status = await self._refuse(error, request, response, request_id, started_s, send)
@@ -110,7 +113,10 @@ class Endpoint:
         origin = Origin(request_id, key, traceparent=_traceparent(headers))
         tier = _tier(headers.get("x-vecraft-tier"), self._route.tier)
         api_key = headers.get("api-key", "")
-        request = ApiRequest(scope["path_params"], params, parsed, body, packed, origin, seen.token, tier, api_key)
+        as_of = getattr(params, "as_of", None) or headers.get(AS_OF_HEADER, "")
+        if (as_of or "as_of" in unknown) and not isinstance(params, ReadParams):
+            raise BadRequest("as_of: the past cannot be written")
+        request = ApiRequest(scope["path_params"], params, parsed, body, packed, origin, seen.token, tier, api_key, as_of)
         response = Response(ignored(parsed) + unknown, getattr(params, "explain", False))
         response.replaces_cookie = seen.is_stale
         return request, response
@@ -153,6 +159,8 @@ class Endpoint:
         headers = [(b"x-request-id", request.origin.id.encode())]
         if response.wrote is not None:
             headers += self._write_headers(request, response.wrote)
+        elif response.as_of is not None:
+            headers += _past_headers(request, response.as_of)
         elif response.served is not None:
             headers += self._read_headers(response, response.served)
         if response.ignored:
@@ -272,6 +280,12 @@ def _whole_numbers(kind: type) -> frozenset[str]:
         for field in fields
         if any(isinstance(one, msgspec.inspect.IntType) for one in getattr(field.type, "types", (field.type,)))
     )
+
+
+def _past_headers(request: ApiRequest, as_of: Instant) -> list[tuple[bytes, bytes]]:
+    """The instant of a read of the past. A position that was asked for is answered, since it alone names the same state again."""
+    headers = [(AS_OF_HEADER.encode(), str(as_of.stamp).encode())]
+    return headers if as_of.positions is None else [*headers, (POSITION_HEADER.encode(), request.as_of.encode())]
 
 
 def _checked_key(name: str, value: str) -> str:

@@ -5,6 +5,7 @@ ApiError
 ├── NotFound        404
 ├── NotAllowed      405   a call of a cluster, and this is none
 ├── Conflict        409
+├── Gone            410   an instant before what is kept
 ├── TooLarge        413
 ├── Invalid         422   what was sent can be read, and breaks a bound or lacks a condition; nothing was written
 ├── TooManyRequests 429   a rate limit is exceeded; nothing was read or written
@@ -62,6 +63,10 @@ class NotAllowed(ApiError):
 
 class Conflict(ApiError):
     status = 409
+
+
+class Gone(ApiError):
+    status = 410
 
 
 class TooLarge(ApiError):

@@ -93,5 +93,5 @@ class CatalogProjection(Projection):
             catalog.apply(entry.offset, entry.time_ms, None)
             return None
         operation: CatalogOperation = verdict.record.operation  # type: ignore[assignment]
-        catalog.apply(entry.offset, entry.time_ms, operation, verdict.record.idempotency_key)
+        catalog.apply(entry.offset, entry.time_ms, operation, verdict.record.idempotency_key, verdict.record.hlc)
         return verdict.record
