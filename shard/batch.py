@@ -154,14 +154,9 @@ class WriteBatch:
         alive = len(self._shard.alive) + len(self._inserted) - len(self._removed)
         self._changes.put_counts(alive, len(self._shard.past.rows) + len(self._past) - len(self._past_removed))
         self.touched = [row for row, _ in (*self._removed, *self._inserted, *self._updated, *self._past)] + self._past_removed
-        if self._points:
+        if self.touched:
             self._changes.put_touched(self._shard.checkpoint.batch + 1, self.touched)
         return self._changes
-
-    @property
-    def is_numbered(self) -> bool:
-        """Whether the batch has a number, which is written with it. One that only advances positions has none."""
-        return bool(self._points)
 
     def publish(self) -> None:
         """Step 3: updates the in-memory indexes. Called under the shard's lock, after the write."""

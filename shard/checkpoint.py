@@ -68,9 +68,10 @@ class Checkpoint:
         """Held while the file is written, so that the shard cannot close during that time."""
 
     def applied(self, touched: Sequence[int]) -> None:
-        """Records that a numbered write batch that touched these rows is applied in memory. Under the shard's lock."""
-        self.batch += 1
-        self.stale_rows += len(touched)
+        """Records that a write batch that touched these rows is applied in memory. Under the shard's lock."""
+        if touched:
+            self.batch += 1
+            self.stale_rows += len(touched)
 
     def plan(self, idle: bool) -> bool:
         """Whether a checkpoint is due; if so the caller must run `take`. `idle`: no writes are coming in."""

@@ -13,7 +13,9 @@ from pyroaring import BitMap
 
 from journal.log import Positions, TopicPartition
 from journal.records import Vectors
+from journal.stamps import Version
 from payload.paths import only, steps_of, values_at, without
+from shard.changes import Change, changes, described, history, passing
 from shard.deadline import NEVER, Deadline
 from shard.filters.subjects import PointSubject
 from shard.filters.where import Where
@@ -24,6 +26,8 @@ from shard.replica import (
     Answer,
     AsOf,
     Attempted,
+    Changes,
+    Cursor,
     FacetCount,
     Held,
     Lease,
@@ -50,6 +54,9 @@ QUICK_POINTS = 100
 
 QUICK_RECORDS = 10
 """The outcome of up to this many records is read in the caller's thread."""
+
+CHANGE_STEPS = 10
+"""How many times as many changes as are asked for are tested by a filter in one request."""
 
 QUICK_TERMS = 10_000
 """The terms of up to this many sparse vectors are counted in the caller's thread."""
@@ -136,6 +143,7 @@ class LocalLease:
     def __init__(self, shard: Shard, view: ShardView, positions: Positions, pool: Pool[Any] | None) -> None:
         self.shard = shard.number
         self._guarded = shard.guarded
+        self._offset_of = shard.offset_of
         self.version = view.version
         self.positions = positions
         self._view = view
@@ -171,6 +179,20 @@ class LocalLease:
 
     def facet(self, key: str, where: Where | None) -> Answer[list[FacetCount]]:
         return self._answer(False, partial(self._facet, key, where))
+
+    def history(self, point_id: bytes, before: Version, limit: int, vectors: bool | Sequence[str] = False) -> Answer[Changes]:
+        return self._answer(False, partial(self._history, point_id, before, limit, vectors))
+
+    def changes(
+        self,
+        after: Cursor,
+        until: Version,
+        limit: int,
+        where: Where | None = None,
+        vectors: bool | Sequence[str] = False,
+        with_before: bool = False,
+    ) -> Answer[Changes]:
+        return self._answer(False, partial(self._changes, after, until, limit, where, vectors, with_before))
 
     def held(self) -> Answer[Held]:
         return self._answer(True, self._held)
@@ -217,6 +239,33 @@ class LocalLease:
     def _facet(self, key: str, where: Where | None) -> list[FacetCount]:
         counts = self._view.facet(key, self._view.select(where, self._deadline), self._deadline)
         return [FacetCount(value, count) for (_, value), count in counts.items()]
+
+    def _history(self, point_id: bytes, before: Version, limit: int, vectors: bool | Sequence[str]) -> Changes:
+        return described(self._view, history(self._view, point_id, before, limit), vectors, True, self._offset_of)
+
+    def _changes(
+        self,
+        after: Cursor,
+        until: Version,
+        limit: int,
+        where: Where | None,
+        vectors: bool | Sequence[str],
+        with_before: bool,
+    ) -> Changes:
+        found: list[Change] = []
+        reached: Cursor | None = after
+        for _ in range(CHANGE_STEPS):
+            self._deadline.check()
+            some = changes(self._view, reached or after, until, limit)
+            reached = Cursor(some[-1].version, some[-1].id) if len(some) == limit else None
+            found += some if where is None else passing(self._view, some, where.filter)
+            if reached is None or len(found) >= limit:
+                break
+        if len(found) > limit:
+            reached = Cursor(found[limit - 1].version, found[limit - 1].id)
+        answer = described(self._view, found[:limit], vectors, with_before)
+        answer.reached = reached
+        return answer
 
     def _held(self) -> Held:
         alive = self._view.alive

@@ -9,7 +9,7 @@ result directly when that is available or quick to compute, and otherwise an awa
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, TypeVar, Union
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, Union
 
 import msgspec
 
@@ -91,6 +91,38 @@ class FacetCount(msgspec.Struct, array_like=True):
 
     value: str | int | bool | float
     count: int
+
+
+class Cursor(NamedTuple):
+    """A place in the order of the changes of a collection: after the change of this point with this version."""
+
+    version: Version
+    id: bytes = b""
+
+
+class States(msgspec.Struct):
+    """One side of changes: payloads as JSON, empty for none, and vectors by name. None: the point did not exist."""
+
+    payloads: list[bytes | None]
+    vectors: list[dict[str, Vector]]
+
+
+class Changes(msgspec.Struct):
+    """Changes of points, as columns of equal length.
+
+    `offsets`, in a history, are those of the records that made them, in the home partition of the version's tier; -1 where they
+    are not known any more. `keys` and `names` are the payload keys and the vectors that changed. `reached` is the last change
+    that was looked at; None when there are no more.
+    """
+
+    ids: list[bytes]
+    versions: list[Version]
+    offsets: list[int]
+    keys: list[list[str]]
+    names: list[list[str]]
+    after: States
+    before: States | None = None
+    reached: Cursor | None = None
 
 
 class ShardStatus(msgspec.Struct):
@@ -193,6 +225,23 @@ class Lease(Protocol):
 
     def facet(self, key: str, where: Where | None) -> Answer[list[FacetCount]]:
         """For each string, whole number or boolean at a path: how many of the points that pass the filter have it."""
+
+    def history(self, point_id: bytes, before: Version, limit: int, vectors: bool | Sequence[str] = False) -> Answer[Changes]:
+        """The changes of a point with versions below `before`, the latest first, at most `limit`, with the states before them."""
+
+    def changes(
+        self,
+        after: Cursor,
+        until: Version,
+        limit: int,
+        where: Where | None = None,
+        vectors: bool | Sequence[str] = False,
+        with_before: bool = False,
+    ) -> Answer[Changes]:
+        """The changes after a cursor up to the version `until`, in order of version and id, at most `limit`.
+
+        `where`: of points that pass the filter before or after the change. Raises PastGone when some are not kept any more.
+        """
 
     def held(self) -> Answer[Held]:
         """The estimated size of the data in the shard."""

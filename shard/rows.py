@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from journal.stamps import Version
+from journal.stamps import NEVER, Version
 
 CHUNK_ROWS = 1 << 14
 FIRST_ROWS = 1 << 6
@@ -32,8 +32,9 @@ _TABLE = np.dtype([("version", "<i8"), ("id", f"V{_ROW_BYTES - 8}")])
 class RowsView:
     """The rows at one moment."""
 
-    def __init__(self, chunks: Sequence[bytearray | None]) -> None:
+    def __init__(self, chunks: Sequence[bytearray | None], latest: Sequence[Version]) -> None:
         self._chunks = chunks
+        self._latest = latest
 
     def known(self, rows: Iterable[int]) -> tuple[list[bytes], list[Version]]:
         """The ids of rows, empty for long ids, and the versions of the latest writes to them."""
@@ -57,6 +58,23 @@ class RowsView:
             assert chunk is not None, "a row that is alive is in a chunk"
             versions[at] = np.frombuffer(chunk, _TABLE)["version"][rows[at] % CHUNK_ROWS]
         return versions
+
+    def between(self, among: BitMap, low: Version, high: Version) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Those of the rows `among` whose versions are at least `low` and at most `high`, and their versions.
+
+        Chunks whose latest version is lower are passed over, so it is quick for the latest changes.
+        """
+        parts = [np.empty((2, 0), np.int64)]
+        for number, latest in enumerate(self._latest):
+            if latest < low or self._chunks[number] is None:
+                continue
+            start = number * CHUNK_ROWS
+            rows = np.array((among & BitMap(range(start, start + CHUNK_ROWS))).to_array(), np.int64)
+            versions = self.versions(rows)
+            within = (versions >= low) & (versions <= high)
+            parts.append(np.stack([rows[within], versions[within]]))
+        rows, versions = np.concatenate(parts, axis=1)
+        return rows, versions
 
     def first_by_id(self, rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
         """Those of `rows` (ascending) that may be among the first `count` by id: not many more, and all with long ids.
@@ -100,6 +118,8 @@ class RowTable:
     def __init__(self) -> None:
         self._chunks: list[bytearray | None] = []
         self._alive: list[int] = []
+        self._latest: list[Version] = []
+        """For each chunk a version that none in it exceeds."""
 
     def put(self, row: int, id_: bytes, version: Version) -> None:
         """Adds a row; its number must be above all others."""
@@ -111,6 +131,7 @@ class RowTable:
         shown = id_ if len(id_) <= SHORT_ID_BYTES else b""
         chunk[at : at + _ID_AT + len(shown)] = _HEAD.pack(version, len(shown)) + shown
         self._alive[number] += 1
+        self._latest[number] = max(self._latest[number], version)
 
     def renew(self, versions: Sequence[tuple[int, Version]]) -> None:
         """Changes the versions of rows."""
@@ -123,6 +144,7 @@ class RowTable:
             assert chunk is not None
             at = row % CHUNK_ROWS * _ROW_BYTES
             chunk[at : at + 8] = version.to_bytes(8, "little")
+            self._latest[row // CHUNK_ROWS] = max(self._latest[row // CHUNK_ROWS], version)
 
     def remove(self, rows: Iterable[int]) -> None:
         """Marks rows as dead; a chunk without live rows is dropped."""
@@ -138,6 +160,7 @@ class RowTable:
             raise ValueError(f"a chunk of {len(chunk)} bytes")
         self._make_room(number)
         self._chunks[number] = chunk
+        self._latest[number] = int(np.frombuffer(chunk, _TABLE)["version"].max())
 
     def keep(self, alive: BitMap) -> None:
         """Sets which rows are alive; a chunk without live rows is dropped."""
@@ -150,12 +173,13 @@ class RowTable:
         return sum(len(chunk) for chunk in self._chunks if chunk is not None)
 
     def view(self) -> RowsView:
-        return RowsView(list(self._chunks))
+        return RowsView(list(self._chunks), list(self._latest))
 
     def _make_room(self, number: int) -> None:
         while number >= len(self._chunks):
             self._chunks.append(None)
             self._alive.append(0)
+            self._latest.append(NEVER)
 
 
 def _grown(chunk: bytearray, least_bytes: int) -> bytearray:

@@ -28,7 +28,7 @@ from journal.hlc import COUNTER_BITS
 from journal.log import Entry, TopicPartition
 from journal.records import Record
 from journal.rocksdb import is_damage
-from journal.stamps import Version, closed_stamp
+from journal.stamps import Version, closed_stamp, stamp_of, tier_of
 from journal.topics import TIERS, Topics
 from payload.schema import FieldSchema
 from shard.batch import Applied, Limits, WriteBatch
@@ -180,6 +180,11 @@ class Shard:
         failed = [point_id for decision in known for point_id in decision.failed]
         return Outcome(max(decision.stamp for decision in known), closed, failed)
 
+    def offset_of(self, version: Version) -> int:
+        """The offset of the record with a version in the home partition of its tier; -1 when it is not known any more."""
+        offset = self.store.offset_of(tier_of(version), stamp_of(version))
+        return -1 if offset is None else offset
+
     def attempted(self, tier: int, key: str) -> Attempted | None:
         """See `Replica.attempted`. Called from any thread."""
         closed = self.closed()
@@ -209,8 +214,7 @@ class Shard:
         self.store.write(batch.changes())
         with self.lock:
             batch.publish()
-            if batch.is_numbered:
-                self.checkpoint.applied(batch.touched)
+            self.checkpoint.applied(batch.touched)
             self._publish()
         self._progress |= batch.progress
         self._settling.added(batch.unsettled)
@@ -457,8 +461,6 @@ class Shard:
         self.tend()
 
     def _load(self) -> None:
-        if lost := self.store.lost_batches():
-            raise DamagedState(f"{lost} write batches are missing among the latest ones")
         self._next_row = self.store.next_row()
         for partition in self.home_partitions():
             self._progress[partition] = self.store.progress(partition) or Progress()

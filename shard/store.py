@@ -32,6 +32,7 @@ import logging
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from glob import glob
 from itertools import islice
@@ -66,6 +67,8 @@ flushes."""
 SMALL_BYTES = 4 << 20
 """Up to this much memory of rows, which each family takes by the megabyte, stays in the write-ahead log when a store is closed.
 Writing the rows to files would take longer than reading the log at the next start, and these files need descriptors."""
+
+LOG_SIZES = "log-sizes.json"
 
 MAX_LOGS = 8
 """The bound of write-ahead logs that are kept when a store is opened. Each start begins a new one."""
@@ -236,7 +239,7 @@ class Changes:
         self._batch.put(_PAST, past.to_bytes(8, "big"), self._family["default"])
 
     def put_touched(self, number: int, rows: Sequence[int]) -> None:
-        """Records which rows write batch `number` created, ended, or changed the payload of. Numbers have no gaps."""
+        """Records which rows write batch `number` created, ended, or changed the payload of."""
         self._batch.put(_batch_key(number), array("I", rows).tobytes(), self._family["default"])
 
     def delete_touched(self, number: int) -> None:
@@ -279,6 +282,7 @@ class Store:
         options = _options(_cache, WRITE_BUFFER_BYTES, MAX_WAL_BYTES)
         if (path / "CURRENT").exists() and (lost := set(_FAMILIES) - set(Rdict.list_cf(str(path)))):
             raise Damage(f"{path} has no {' and no '.join(sorted(lost))}")  # RocksDB would make them anew, empty
+        _check_logs(path)
         self._db = Rdict(str(path), options, column_families=dict.fromkeys(_FAMILIES, options))
         for unused in glob("OPTIONS-*", root_dir=path):
             (path / unused).unlink()  # rocksdict would parse it at the next start, which takes a seventh of the time to open
@@ -477,21 +481,13 @@ class Store:
             yield _decode_row(row, data)
 
     def last_batch(self) -> int:
-        """The number of the latest numbered write batch; 0 before the first."""
+        """The number of the latest write batch that touched rows; 0 before the first."""
         items = self._state.iter()
         items.seek_for_prev(_batch_key(_MAX))
         if items.valid() and items.key()[:1] == _BATCH:
             return int.from_bytes(items.key()[1:], "big")
         items.status()
         return self.touched_from()
-
-    def lost_batches(self) -> int:
-        """How many of the numbered write batches since the last checkpoint are missing.
-
-        They were in write-ahead logs that were not synced. RocksDB opens without a word when such a log is empty.
-        """
-        kept = sum(1 for _ in scan(self._state, _batch_key(0), _BATCH))
-        return self.last_batch() - self.touched_from() - kept
 
     def touched_from(self) -> int:
         """The number of the last write batch whose touched rows were removed."""
@@ -541,6 +537,23 @@ class Store:
                 if not str(error).startswith("Shutdown in progress"):
                     log.warning("closing %s: %s", self._path, error)
         self.families.clear()
+
+
+_Sizes = msgspec.json.Decoder(dict[str, int])
+
+
+def _check_logs(path: Path) -> None:
+    """Compares the sizes of the write-ahead logs with those at the last opening, and notes them for the next one.
+
+    An opening begins a new log, so all that exist now are complete. RocksDB opens without a word when one of them is cut short.
+    """
+    noted = path / LOG_SIZES
+    sizes = {log.name: log.stat().st_size for log in path.glob("*.log")}
+    with suppress(OSError, msgspec.MsgspecError):  # without the note, nothing can be compared
+        known = _Sizes.decode(noted.read_bytes())
+        if cut := [name for name in known.keys() & sizes.keys() if known[name] != sizes[name]]:
+            raise Damage(f"write-ahead log {path / min(cut)} has {sizes[min(cut)]} bytes, and had {known[min(cut)]}")
+    noted.write_bytes(msgspec.json.encode(sizes))
 
 
 class StoreView:

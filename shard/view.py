@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import orjson
 from pyroaring import BitMap
 
@@ -37,6 +38,9 @@ MAX_SELECTION_BYTES = 32 << 20
 
 ROWS_PER_STEP = 500
 """Rows that are read and tested between two checks of the deadline."""
+
+STATES_PER_STEP = 20
+"""States of a point that are read at a time."""
 
 KEYS_PER_STEP = 1000
 """Values of a field that are counted each time the payload index is locked."""
@@ -132,6 +136,40 @@ class ShardView:
             if count % ROWS_PER_STEP == 0:
                 deadline.check()
             yield id_, row
+
+    # Changes.
+
+    def states_of(self, point_id: bytes, before: Version) -> Iterator[Row]:
+        """The states of a point that began before a version, the latest first."""
+        yield from (row for row in self.find((point_id,)) if row.version < before)
+        numbers = (row for _, row in self._store.past_rows(point_id, before - 1))
+        while some := list(islice(numbers, STATES_PER_STEP)):
+            yield from self._store.rows(some)
+
+    def changed_between(
+        self, low: Version, high: Version, most: int
+    ) -> tuple[list[tuple[int, Version]], list[tuple[int, Version]]]:
+        """The states that began at a version from `low` to `high`, as pairs of row and version, and those that ended then, as
+        pairs of row and end.
+
+        The first `most` in order of version after `low`, and more if the last of them are of one version.
+        """
+        past = self.past.rows
+        live, versions = self.known.between(self.alive, low, high)
+        begun, ended = (past.versions >= low) & (past.versions <= high), (past.ends >= low) & (past.ends <= high)
+        rows, versions = np.concatenate([live, past.rows[begun]]), np.concatenate([versions, past.versions[begun]])
+        gone, ends = past.rows[ended], past.ends[ended]
+        every = np.concatenate([versions, ends])
+        last = most + int(np.count_nonzero(every == low))
+        if last < len(every):
+            bound = np.partition(every, last - 1)[last - 1]
+            rows, versions, gone, ends = (
+                rows[versions <= bound],
+                versions[versions <= bound],
+                gone[ends <= bound],
+                ends[ends <= bound],
+            )
+        return list(zip(rows.tolist(), versions.tolist(), strict=True)), list(zip(gone.tolist(), ends.tolist(), strict=True))
 
     # Filters.
 

@@ -20,6 +20,8 @@ from shard.replica import (
     Answer,
     AsOf,
     Attempted,
+    Changes,
+    Cursor,
     FacetCount,
     Held,
     Lease,
@@ -134,6 +136,22 @@ class EncodingLease:
 
     def facet(self, key: str, where: Where | None) -> Answer[list[FacetCount]]:
         return answered(self._inner.facet(*passed((key, where), tuple[str, Where | None])), list[FacetCount])
+
+    def history(self, point_id: bytes, before: int, limit: int, vectors: bool | Sequence[str] = False) -> Answer[Changes]:
+        sent = passed((point_id, before, limit, vectors), tuple[bytes, int, int, bool | list[str]])
+        return answered(self._inner.history(*sent), Changes)
+
+    def changes(
+        self,
+        after: Cursor,
+        until: int,
+        limit: int,
+        where: Where | None = None,
+        vectors: bool | Sequence[str] = False,
+        with_before: bool = False,
+    ) -> Answer[Changes]:
+        kind = tuple[Cursor, int, int, Where | None, bool | list[str], bool]
+        return answered(self._inner.changes(*passed((after, until, limit, where, vectors, with_before), kind)), Changes)
 
     def held(self) -> Answer[Held]:
         return answered(self._inner.held(), Held)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 import shard.store
 from catalog.collection import Datatype, Distance
 from journal.log import TopicPartition
+from journal.rocksdb import Damage, is_damage
+from shard.join import PointState
 from shard.store import MAX_LOGS, SMALL_BYTES, Changes, Progress, Store, VectorFormat
 from shard.vectors.datatypes import Encoding
 
@@ -59,3 +62,47 @@ def test_a_store_that_is_not_small_is_written_to_files_when_it_is_closed(tmp_pat
     store.close()
     assert list(tmp_path.glob("*.sst"))
     assert sum(path.stat().st_size for path in tmp_path.glob("*.log")) == 0
+
+
+def filled(folder: Path) -> None:
+    """Two rows of a store that was opened and closed twice, each in a write-ahead log of its own."""
+    for row in range(2):
+        store = Store(folder, {"": VectorFormat()})
+        changes = Changes(store)
+        changes.put_row(row, b"id", PointState(5, True, 5))
+        changes.put_vectors(row, {"": np.zeros(2, np.float32)})
+        store.write(changes)
+        store.close()
+    Store(folder, {"": VectorFormat()}).close()
+
+
+def test_a_log_that_is_cut_short_is_damage(tmp_path: Path) -> None:
+    """I1: a whole number of records may be left, and RocksDB passes over what is missing."""
+    filled(tmp_path)
+    first = min(tmp_path.glob("*.log"))
+    assert first.stat().st_size > 0
+    first.write_bytes(b"")
+    with pytest.raises(Damage, match="has 0 bytes"):
+        Store(tmp_path, {"": VectorFormat()})
+
+
+def test_a_store_without_one_of_its_families_is_damage(tmp_path: Path) -> None:
+    """A MANIFEST that ends before the record of a family looks whole, and RocksDB would make the family anew, empty."""
+    filled(tmp_path / "whole")
+    (manifest,) = (tmp_path / "whole").glob("MANIFEST-*")
+    whole = manifest.read_bytes()
+    opened, refused = 0, []
+    for end in range(1, len(whole)):
+        copy = tmp_path / str(end)
+        shutil.copytree(tmp_path / "whole", copy)
+        (copy / manifest.name).write_bytes(whole[:end])
+        try:
+            store = Store(copy, {"": VectorFormat()})
+        except Exception as error:  # RocksDB's errors have no class of their own
+            refused.append(error)
+            continue
+        opened += 1
+        assert len(list(store.scan_rows())) == len(list(store.existing_vectors(range(2)))) == 2
+        store.close()
+    assert all(map(is_damage, refused))
+    assert opened, "one record at the end may be missing without harm"

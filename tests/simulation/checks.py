@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import orjson
@@ -14,7 +15,8 @@ from journal.ids import encode_id
 from journal.log import Entry, TopicPartition
 from journal.memory import MemoryJournal
 from journal.records import Vector
-from journal.topics import INGEST_PARTITIONS
+from journal.stamps import MAX_VERSION, last_version
+from journal.topics import INGEST_PARTITIONS, shard_of
 from query import points
 from query.pinned import Pinned
 from query.search import prepare, search
@@ -23,7 +25,7 @@ from shard.filters.conditions import Condition, Key
 from shard.filters.fields import Match, Range
 from shard.filters.where import where
 from shard.ranking.rankings import Nearest, SearchParams
-from shard.replica import AsOf, PayloadPart
+from shard.replica import Answer, AsOf, Cursor, PayloadPart
 from shard.shard import Shard
 from shard.shards import ShardUnavailable
 from tests.reading import now
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from tests.simulation.node import Node
     from tests.simulation.world import World
 
+
+T = TypeVar("T")
 
 WINDOW = LIMITS.idempotency_window_ms << COUNTER_BITS
 
@@ -68,6 +72,45 @@ def _check_past(node: Node, collection: Collection, expected: Expected) -> None:
         if stamp >= low:
             then = node.pinned(collection, AsOf(collection, stamp))
             check_collection(then, state_as_of(expected, collection, stamp), choose)
+            if choose.random() < 0.2:
+                _check_changes(node, collection, expected, stamp, high)
+
+
+def _check_changes(node: Node, collection: Collection, expected: Expected, low: int, high: int) -> None:
+    """The changes between two instants lead from the points of one to those of the other (N4); histories agree (V3)."""
+    points, latest = state_as_of(expected, collection, low), state_as_of(expected, collection, high)
+    held = {id_: (point.payload, point.version) for id_, point in points.items()}
+    told: dict[bytes, list[tuple[int, bool]]] = {}
+    for lease in node.pinned(collection).leases:
+        cursor: Cursor | None = Cursor(last_version(low), LAST_ID)
+        while cursor is not None:
+            page = direct(lease.changes(cursor, last_version(high), 3))
+            assert len(page.ids) <= 3
+            for id_, version, payload in zip(page.ids, page.versions, page.after.payloads, strict=True):
+                told.setdefault(id_, []).append((version, payload is None))
+                if payload is None:
+                    del held[id_]
+                else:
+                    held[id_] = orjson.loads(payload) if payload else {}, version
+            cursor = page.reached
+        for id_ in IDS if lease.shard == 0 else ():
+            if shard_of(id_, collection.config.shard_number) == 0:
+                states = direct(lease.history(id_, MAX_VERSION, 1000))
+                deleted = [payload is None for payload in states.after.payloads]
+                lived = [
+                    one for one in zip(states.versions, deleted, strict=True) if last_version(low) < one[0] <= last_version(high)
+                ]
+                assert lived[::-1] == told.get(id_, [])
+    assert held == {id_: (point.payload, point.version) for id_, point in latest.items()}
+
+
+LAST_ID = b"\xff" * 64
+
+
+def direct(answer: Answer[T]) -> T:
+    """The answer of a replica that waits for nothing."""
+    assert not isinstance(answer, Awaitable)
+    return answer
 
 
 def _check_decisions(world: World, shard: Shard, expected: Expected) -> None:
