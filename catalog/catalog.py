@@ -14,6 +14,7 @@ from catalog.collection import (
     MAX_FIELDS,
     MAX_NAME_CHARS,
     MAX_REMOVED_VECTORS,
+    MAX_TAGS,
     Collection,
     CollectionConfig,
     NewVector,
@@ -36,9 +37,11 @@ from journal.records import (
     DeleteCollection,
     DeleteIngestSource,
     DeletePayloadIndex,
+    DeleteTag,
     DeleteVector,
     MoveIngest,
     PutIngestSource,
+    PutTag,
     UpdateCollection,
 )
 from journal.topics import TIER_PARTITIONS, TIERS
@@ -210,6 +213,10 @@ def _fold(view: CatalogView, offset: int, time_ms: int, operation: CatalogOperat
             return _delete_source(view, operation)
         case ControlIngest() | MoveIngest():
             return _change_source(view, operation, offset + 1, time_ms)
+        case PutTag():
+            return _put_tag(view, operation)
+        case DeleteTag():
+            return _delete_tag(view, operation)
 
 
 def _create(view: CatalogView, offset: int, time_ms: int, command: CreateCollection) -> _Step:
@@ -339,6 +346,27 @@ def _delete_vector(view: CatalogView, command: DeleteVector, position: int) -> _
 
 def _vectors_of(config: CollectionConfig) -> dict[str, NewVector]:
     return {name: config.vector(name) for name in (*config.vectors, *config.sparse_vectors)}
+
+
+def _put_tag(view: CatalogView, command: PutTag) -> _Step:
+    if not (collection := view.find(command.collection)):
+        return view, _no_collection(command.collection)
+    check_name("tag", command.name)
+    if len(collection.tags) >= MAX_TAGS and command.name not in collection.tags:
+        raise InvalidConfig(f"collection has {len(collection.tags)} tags, the bound is {MAX_TAGS}")
+    if collection.tags.get(command.name) == command.stamp:
+        return view, Outcome(OutcomeKind.UNCHANGED)
+    tagged = msgspec.structs.replace(collection, tags=collection.tags | {command.name: command.stamp})
+    return _with(view, tagged), Outcome(OutcomeKind.DONE)
+
+
+def _delete_tag(view: CatalogView, command: DeleteTag) -> _Step:
+    if not (collection := view.find(command.collection)):
+        return view, _no_collection(command.collection)
+    if command.name not in collection.tags:
+        return view, Outcome(OutcomeKind.NOT_FOUND, f"Not found: tag {command.name[:64]!r} doesn't exist")
+    tags = {name: stamp for name, stamp in collection.tags.items() if name != command.name}
+    return _with(view, msgspec.structs.replace(collection, tags=tags)), Outcome(OutcomeKind.DONE)
 
 
 def _put_source(view: CatalogView, command: PutIngestSource, position: int) -> _Step:

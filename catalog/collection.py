@@ -21,6 +21,7 @@ MAX_REMOVED_VECTORS = 1_000
 """How many vectors can be removed from a collection: records of the log may name each of them."""
 
 MAX_FIELDS = 256
+MAX_TAGS = 100
 MAX_RETENTION_S = 10 * 366 * 24 * 3600
 MAX_NAME_CHARS = 255
 _KEY_MARK = "\0"  # stands in no name

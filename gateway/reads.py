@@ -102,7 +102,7 @@ class ReadService:
         """
         started_s = time.perf_counter()
         if request.as_of:
-            return await self._pin_past(request, response, name)
+            return await self.pin_as_of(request, response, name, request.as_of)
         collection = await self.find(request, name)
         level = level or self._level(request, collection)
         self._check_replayed(response, level)
@@ -122,14 +122,17 @@ class ReadService:
         response.saw(pinned.positions, level, waited_s)
         return pinned
 
-    async def _pin_past(self, request: ApiRequest, response: Response, name: str) -> Pinned:
-        """Pins the shards of a collection as they were at the instant of the request."""
+    async def pin_as_of(self, request: ApiRequest, response: Response, name: str, as_of: str, for_write: bool = False) -> Pinned:
+        """Pins the shards of a collection as they were at the instant that `as_of` names (see `gateway.as_of`).
+
+        `for_write`: a write depends on the read, so its deadline is later. Raises Gone for an instant before what is kept.
+        """
         started_s = time.perf_counter()
         self._check_replayed(response, Consistency.STRONG)
         await self.catch_up_catalog(request)
         current = self.catalog.find(name)
         log_name = self.replayer.log_name
-        instant = parse_as_of(request.as_of, self.clock.physical_ms(), self.clock.last, self.topics, log_name, current)
+        instant = parse_as_of(as_of, self.clock.physical_ms(), self.clock.last, self.topics, log_name, current)
         then = self.replayer.catalog.history.find(name, instant.stamp)
         if then is None:
             raise NotFound(f"Not found: Collection `{name}` didn't exist at {time_of(instant.stamp)}")
@@ -137,13 +140,13 @@ class ReadService:
         if current is None:
             raise Gone(f"as_of: the collection `{name}` of {time_of(instant.stamp)} was deleted")
         replicas, then = self.replicas(current), then.readable_in(current)
-        required = {} if instant.positions is None else instant.positions
         if instant.positions is None:
             await self._close(current, replicas, instant.stamp)
-        as_of = AsOf(then, instant.stamp, instant.positions)
-        wait_s, work_s = request.timeout_s or self.timeouts.wait_s, request.timeout_s or self.timeouts.work_s
+        wait_s = request.timeout_s or self.timeouts.wait_s
+        work_s = WORK_S if for_write else request.timeout_s or self.timeouts.work_s
+        demanded, wanted = instant.positions or {}, AsOf(then, instant.stamp, instant.positions)
         try:
-            pinned = await pin(then, replicas, required, wait_s, work_s, pool_of(self.executor), self._clock, as_of)
+            pinned = await pin(then, replicas, demanded, wait_s, work_s, pool_of(self.executor), self._clock, wanted)
         except PastGone as error:
             kept_s = current.config.history_retention_s
             raise Gone(
@@ -205,6 +208,12 @@ class ReadService:
         """The counts of each served shard of a collection."""
         replicas = self._made(self.shards.served(collection.id))
         return await all_of((replica.status() for replica in replicas), Deadline(WORK_S))
+
+    async def held_for(self, collection: Collection, stamps: Sequence[int]) -> list[int]:
+        """For each of some tagged stamps: the estimated bytes that are kept for it beyond the retention."""
+        replicas = self._made(self.shards.served(collection.id))
+        told = await all_of((replica.held_for(stamps) for replica in replicas), Deadline(WORK_S))
+        return [sum(sizes) for sizes in zip(*told, strict=True)] if told else [0] * len(stamps)
 
     async def segments(self, collection: Collection) -> list[tuple[int, dict[str, SegmentList]]]:
         """The number of each served shard of a collection, and its segments by vector name."""

@@ -1,4 +1,4 @@
-"""The record envelope and the operations of the journal. The fields are documented in `schemas/record.v5.avsc`."""
+"""The record envelope and the operations of the journal. The fields are documented in `schemas/record.v6.avsc`."""
 
 from __future__ import annotations
 
@@ -216,6 +216,19 @@ class MoveIngest(msgspec.Struct, frozen=True):
     positions: list[IngestPosition]
 
 
+class PutTag(msgspec.Struct, frozen=True):
+    """The states of the collection at the instant `stamp` are kept longer than its retention."""
+
+    collection: str
+    name: str
+    stamp: int
+
+
+class DeleteTag(msgspec.Struct, frozen=True):
+    collection: str
+    name: str
+
+
 PointOperation = Upsert | Delete | PatchPayload | ReplacePayload | PatchVectors | UnsetVectors
 ShardOperation = PointOperation | Barrier | RequestResult
 CatalogOperation = (
@@ -231,6 +244,8 @@ CatalogOperation = (
     | DeleteIngestSource
     | ControlIngest
     | MoveIngest
+    | PutTag
+    | DeleteTag
 )
 Operation = ShardOperation | CatalogOperation
 
@@ -249,6 +264,8 @@ CATALOG_OPERATIONS = (
     DeleteIngestSource,
     ControlIngest,
     MoveIngest,
+    PutTag,
+    DeleteTag,
 )
 
 

@@ -98,8 +98,15 @@ class LocalReplica:
     def closed(self) -> Answer[int]:
         return self._shard.closed()
 
+    def held_for(self, stamps: Sequence[int]) -> Answer[list[int]]:
+        return self._answer(partial(self._shard.guarded, partial(self._held_for, stamps)))
+
     def status(self) -> Answer[ShardStatus]:
         return self._answer(self._status)
+
+    def _held_for(self, stamps: Sequence[int]) -> list[int]:
+        view = self._shard.view
+        return [_sampled_bytes(view, view.past.held_for(stamp)) for stamp in stamps]
 
     def _status(self) -> ShardStatus:
         shard = self._shard
@@ -268,14 +275,7 @@ class LocalLease:
         return answer
 
     def _held(self) -> Held:
-        alive = self._view.alive
-        rows = [alive[at] for at in range(0, len(alive), max(1, len(alive) // SAMPLED_POINTS))]
-        if not rows:
-            return Held(0, 0)
-        share = len(alive) / len(rows)
-        vectors = sum(map(self._view.vector_bytes, rows))
-        payload = sum(len(point.payload) for point in self._view.points(rows))
-        return Held(int(share * vectors), int(share * payload))
+        return _sampled(self._view, self._view.alive)
 
     def _points(self, ids: Sequence[bytes]) -> Iterable[Row]:
         """The existing points among these ids, in the given order."""
@@ -299,6 +299,22 @@ class LocalLease:
     def _vectors(self, row: int, names: bool | Sequence[str]) -> dict[str, Any]:
         vectors = self._view.vectors_of(row)
         return vectors if isinstance(names, bool) else {name: vectors[name] for name in vectors if name in names}
+
+
+def _sampled(view: ShardView, rows: Sequence[int] | BitMap) -> Held:
+    """The size of the data of rows, estimated from some of them."""
+    some = [rows[at] for at in range(0, len(rows), max(1, len(rows) // SAMPLED_POINTS))]
+    if not some:
+        return Held(0, 0)
+    share = len(rows) / len(some)
+    vectors = sum(map(view.vector_bytes, some))
+    payload = sum(len(point.payload) for point in view.points(some))
+    return Held(int(share * vectors), int(share * payload))
+
+
+def _sampled_bytes(view: ShardView, rows: Sequence[int]) -> int:
+    held = _sampled(view, rows)
+    return held.vector_bytes + held.payload_bytes
 
 
 def parts_of(payloads: list[bytes], part: PayloadPart) -> list[bytes]:

@@ -98,6 +98,13 @@ class ShardPast(NamedTuple):
     vectors: Mapping[str, VectorView]
     kept_since: int
 
+    def held_for(self, stamp: int) -> list[int]:
+        """The past rows that are kept for a tagged stamp beyond the retention."""
+        at = Instant.at(stamp)
+        valid = at.among(self.rows.versions) & ~at.among(self.rows.ends) & (self.rows.ends <= last_version(self.kept_since))
+        held: list[int] = self.rows.rows[valid].tolist()
+        return held
+
 
 class Past:
     """The past that the shard writes: past rows, and the indexes of their vectors by key. Guarded by the shard's lock."""

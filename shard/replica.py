@@ -273,6 +273,9 @@ class Replica(Protocol):
     def closed(self) -> Answer[int]:
         """The closed stamp (I7): reads as of instants up to it are exact."""
 
+    def held_for(self, stamps: Sequence[int]) -> Answer[list[int]]:
+        """For each of some tagged stamps: the estimated bytes of the states that are kept for it beyond the retention."""
+
     def status(self) -> Answer[ShardStatus]:
         """The current counts of the shard."""
 

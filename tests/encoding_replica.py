@@ -85,6 +85,9 @@ class EncodingReplica:
     def closed(self) -> Answer[int]:
         return answered(self._inner.closed(), int)
 
+    def held_for(self, stamps: Sequence[int]) -> Answer[list[int]]:
+        return answered(self._inner.held_for(passed(stamps, list[int])), list[int])
+
     def status(self) -> Answer[ShardStatus]:
         return answered(self._inner.status(), ShardStatus)
 

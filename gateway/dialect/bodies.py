@@ -481,6 +481,47 @@ class SearchReadParams(ReadParams, kw_only=True):
     using: str | None = None
 
 
+class DiffParams(ReadParams, rename={"from_": "from"}, kw_only=True):
+    """`from` and `to` are instants as `as_of`; `after` is the id of the last point of the previous page."""
+
+    from_: str
+    to: str | None = None
+    limit: Annotated[int, Meta(ge=0, le=10_000)] = 100
+    after: str | None = None
+
+
+class HistoryParams(ReadParams, kw_only=True):
+    """`before` is the stamp of the last change of the previous page."""
+
+    limit: Annotated[int, Meta(ge=1, le=1_000)] = 10
+    before: Annotated[int, Meta(ge=0)] | None = None
+    with_vector: bool = False
+
+
+class TagBody(Body):
+    as_of: str | None = None
+
+
+class RestoreBody(Body):
+    """`to` is an instant as `as_of`; `if_position` is the position of an answer after which the collection has not changed."""
+
+    to: str
+    ids: list[ExternalId] | None = None
+    filter: Condition | None = None
+    dry_run: bool = False
+    if_position: str | None = None
+
+
+class PointRestoreBody(Body):
+    as_of: str
+
+
+class ForkBody(Body, rename={"from_": "from"}):
+    from_: str
+    as_of: str | None = None
+    filter: Condition | None = None
+
+
 class WriteParams(Body):
     wait: bool = False
     ordering: Literal["weak", "medium", "strong"] | None = None
