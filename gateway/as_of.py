@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -34,13 +35,13 @@ class Instant(NamedTuple):
     positions: Positions | None = None
 
 
-def parse_as_of(text: str, now_ms: int, last: int, topics: Topics, log: str, collection: Collection | None) -> Instant:
+def parse_as_of(text: str, now_ms: int, last: int, topics: Topics, log: str, find: Callable[[], Collection | None]) -> Instant:
     """The instant that `text` names. Raises BadRequest, also for one in the future, and NotFound for an unknown tag.
 
-    `now_ms` is the time of this node, `last` the highest stamp that it knows. `collection` has the tags.
+    `now_ms` is the time of this node, `last` the highest stamp that it knows. `find` finds the collection, which has the tags.
     """
     if text.startswith(TAG):
-        return Instant(_tagged(text.removeprefix(TAG), collection))
+        return Instant(_tagged(text.removeprefix(TAG), find()))
     if (ago := _AGO.fullmatch(text)) is not None:
         return Instant(stamp_at(max(0, now_ms - int(ago[1]) * _AGO_MS[ago[2]]), _LAST_COUNTER))
     if _STAMP.fullmatch(text) and int(text) <= MAX_STAMP:

@@ -13,13 +13,13 @@ from typing import TypeVar
 
 from catalog.catalog import CatalogView
 from catalog.collection import Collection, Consistency
-from gateway.as_of import parse_as_of, time_of
+from gateway.as_of import TAG, parse_as_of, time_of
 from gateway.barriers import Barriers
 from gateway.dialect.bodies import ReadParams
 from gateway.dialect.bulk_parser import LARGE_BODY_BYTES
 from gateway.http.errors import BadRequest, Gone, NotFound, Unavailable
 from gateway.request import ApiRequest, Response, number_of
-from journal.hlc import Clock
+from journal.hlc import Clock, millis_of
 from journal.topics import Topics
 from payload.errors import BoundError
 from query.consistency import Demand, Gate
@@ -129,10 +129,13 @@ class ReadService:
         """
         started_s = time.perf_counter()
         self._check_replayed(response, Consistency.STRONG)
-        await self.catch_up_catalog(request)
-        current = self.catalog.find(name)
-        log_name = self.replayer.log_name
-        instant = parse_as_of(as_of, self.clock.physical_ms(), self.clock.last, self.topics, log_name, current)
+        if as_of.startswith(TAG):
+            await self.catch_up_catalog(request)
+        now_ms = self.clock.physical_ms()
+        instant = parse_as_of(
+            as_of, now_ms, self.clock.last, self.topics, self.replayer.log_name, lambda: self.catalog.find(name)
+        )
+        await self.catch_up_catalog(request, now_ms - millis_of(instant.stamp))
         then = self.replayer.catalog.history.find(name, instant.stamp)
         if then is None:
             raise NotFound(f"Not found: Collection `{name}` didn't exist at {time_of(instant.stamp)}")
@@ -186,10 +189,10 @@ class ReadService:
                 return None
             raise
 
-    async def catch_up_catalog(self, request: ApiRequest) -> None:
-        """Returns when all catalog commands that are in the log at the time of the call are applied."""
+    async def catch_up_catalog(self, request: ApiRequest, staleness_ms: int = 0) -> None:
+        """Returns when all catalog commands are applied that were in the log at the time of the call, or that long before."""
         system = self.topics.system_partition
-        required = await self.gate.required(Demand(Consistency.STRONG, {}))
+        required = await self.gate.required(Demand(Consistency.BOUNDED, {}, max(0, staleness_ms)))
         await self.gate.reached({system: required.get(system, 0)}, request.timeout_s or self.timeouts.wait_s)
 
     def replicas(self, collection: Collection) -> list[Replica]:

@@ -85,7 +85,7 @@ class LocalReplica:
             homes = self._shard.home_partitions()
             positions = {partition: offset for partition, offset in positions.items() if partition in homes}
         if self._reached is None or self._applied.covers(positions):
-            return self._lease() if as_of is None else self._answer(partial(self._past_lease, as_of))
+            return self._lease() if as_of is None else self._past_lease(as_of)
         return asyncio.ensure_future(self._later(self._reached, positions, wait_s, as_of))
 
     def outcome(self, tier: int, offsets: Sequence[int]) -> Answer[Outcome | None]:
@@ -126,22 +126,27 @@ class LocalReplica:
         await reached(positions, wait_s)
         if as_of is None:
             return self._lease()
-        lease = self._answer(partial(self._past_lease, as_of))
+        lease = self._past_lease(as_of)
         return await lease if isinstance(lease, Awaitable) else lease
 
     def _answer(self, work: Callable[[], T]) -> Answer[T]:
         return work() if self._pool is None else self._pool(work)
 
-    def _past_lease(self, as_of: AsOf) -> Lease:
-        applied = self._applied.get()
-        view = self._shard.guarded(partial(self._shard.view_as_of, as_of))
-        positions = {partition: applied.get(partition, 0) for partition in self._shard.home_partitions()}
-        return LocalLease(self._shard, view, positions, self._pool)
+    def _past_lease(self, as_of: AsOf) -> Answer[Lease]:
+        known = self._shard.known_as_of(as_of)
+        if known is not None:
+            return self._lease_of(known)
+        return self._answer(lambda: self._lease_of(self._shard.guarded(partial(self._shard.view_as_of, as_of))))
 
     def _lease(self) -> Lease:
         applied = self._applied.get()  # read before the view is taken, so the view contains at least these positions
+        return self._lease_of(self._shard.view, applied)
+
+    def _lease_of(self, view: ShardView, applied: Positions | None = None) -> Lease:
+        """A lease on a view; that of the past contains nothing of what is applied now."""
+        applied = applied or {}
         positions = {partition: applied.get(partition, 0) for partition in self._shard.home_partitions()}
-        return LocalLease(self._shard, self._shard.view, positions, self._pool)
+        return LocalLease(self._shard, view, positions, self._pool)
 
 
 class LocalLease:

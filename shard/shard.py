@@ -226,11 +226,14 @@ class Shard:
     def view_as_of(self, as_of: AsOf) -> ShardView:
         """The shard as it was. Raises PastGone for an instant before what is kept. Called from any thread.
 
-        The time is proportional to the number of points. The view is remembered for the next request of the same instant.
+        The time is proportional to the number of points. The view is remembered for `known_as_of`.
         """
         view = self.view
-        instant = self._instant(as_of, view.past.kept_since)
-        return self._past_views.get(view, instant, as_of.collection)
+        return self._past_views.made(view, self._instant(as_of, view.past.kept_since), as_of.collection)
+
+    def known_as_of(self, as_of: AsOf) -> ShardView | None:
+        """The shard as it was, if that was asked for just before; quick."""
+        return None if as_of.positions else self._past_views.known(Instant.at(as_of.stamp), as_of.collection)
 
     def _instant(self, as_of: AsOf, kept_since: int) -> Instant:
         if as_of.positions is None:

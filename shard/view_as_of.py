@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from heapq import merge
@@ -75,7 +74,7 @@ class ViewAsOf(ShardView):
 
 
 class PastViews:
-    """The views as of instants that were asked for last, at most MAX_VIEWS. Thread-safe.
+    """Views as of instants, the latest that were made, at most MAX_VIEWS. Thread-safe.
 
     They stay right whatever is written. Each keeps deleted points and the files of RocksDB from being removed, so one that was
     not asked for during MAX_AGE calls of `expire` is forgotten.
@@ -83,29 +82,35 @@ class PastViews:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._views: OrderedDict[Instant, tuple[ViewAsOf, int]] = OrderedDict()
+        self._views: dict[Instant, tuple[ViewAsOf, int]] = {}
+        """By instant the view, and when it was asked for last. The latest made are the last."""
         self._time = 0
 
-    def get(self, view: ShardView, instant: Instant, collection: Collection) -> ViewAsOf:
+    def known(self, instant: Instant, collection: Collection) -> ViewAsOf | None:
+        """The view of that instant, if it is remembered."""
+        known, _ = self._views.get(instant, (None, 0))
+        if known is None or known.collection != collection:
+            return None
+        self._views[instant] = (known, self._time)
+        return known
+
+    def made(self, view: ShardView, instant: Instant, collection: Collection) -> ViewAsOf:
         """The view of that instant; made from the current `view` if it is not remembered, while others wait."""
         with self._lock:
-            known, _ = self._views.pop(instant, (None, 0))
-            if known is None or known.collection != collection:
+            if (known := self.known(instant, collection)) is None:
                 known = ViewAsOf(view, instant, collection)
-            self._views[instant] = (known, self._time)
-            while len(self._views) > MAX_VIEWS:
-                self._views.popitem(last=False)
+                self._views = dict(list(self._views.items())[1 - MAX_VIEWS :]) | {instant: (known, self._time)}
             return known
 
     def expire(self) -> None:
         """Forgets views that were not asked for; called once in a second of the log's time."""
         with self._lock:
             self._time += 1
-            self._views = OrderedDict((key, kept) for key, kept in self._views.items() if self._time - kept[1] <= MAX_AGE)
+            self._views = {key: kept for key, kept in self._views.items() if self._time - kept[1] <= MAX_AGE}
 
     def clear(self) -> None:
         with self._lock:
-            self._views.clear()
+            self._views = {}
 
 
 def _bitmap(rows: NDArray[np.int64]) -> BitMap:
