@@ -130,10 +130,8 @@ def shown(answer: httpx.Response) -> Any:
 def test_a_read_of_the_past_answers_what_it_answered_then(http: httpx.Client, past: str, form: str) -> None:
     before = {wanted: read(http, past, wanted) for wanted in READS}
     position = before["scroll"].headers["x-vecraft-position"]
-    moment = datetime.now(UTC)
-    stamp = str(stamp_at(int(moment.timestamp() * 1000), 65535))
-    while time.time() * 1000 < moment.timestamp() * 1000 + 2:
-        pass  # until the next writes have a later millisecond
+    stamp = later()
+    moment = datetime.fromtimestamp((int(stamp) >> 16) / 1000, UTC)
     change_everything(http, past)
     as_of = {"stamp": stamp, "header": stamp, "position": position, "time": moment.isoformat(timespec="milliseconds")}[form]
     for wanted, answered in before.items():
@@ -223,8 +221,16 @@ def test_instants_that_cannot_be_read_are_refused(http: httpx.Client, name: str)
 def test_what_is_not_kept_is_gone(http: httpx.Client, name: str) -> None:
     result(http.patch(f"/collections/{name}", json={"history_retention_s": 0}))
     upsert_plain(http, name, 1)
-    before = read_count(http, name, "-0s")
+    between = later()
     upsert_plain(http, name, 1)
-    answer = read_count(http, name, before.headers["x-vecraft-as-of"])
+    answer = read_count(http, name, between)
     assert answer.status_code == 410
     assert "the retention is 0 s" in answer.text
+
+
+def later() -> str:
+    """The stamp of this moment; returns when the next writes get later ones."""
+    now_ms = int(time.time() * 1000)
+    while time.time() * 1000 < now_ms + 2:
+        pass
+    return str(stamp_at(now_ms, 65535))
