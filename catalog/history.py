@@ -42,6 +42,8 @@ class CatalogHistory:
     def __init__(self) -> None:
         self.stamp = 0
         """The stamp of the latest command."""
+        self.deleted: dict[int, Collection] = {}
+        """Collections that were deleted, by id, as they were at last."""
         self._collections: _Versions[Collection] = _Versions()
         self._aliases: _Versions[str] = _Versions()
 
@@ -56,7 +58,10 @@ class CatalogHistory:
         aliases: tuple[Mapping[str, str], Mapping[str, str]],
     ) -> None:
         """Records what the latest command changed: the collections and the aliases before and after it."""
-        self._collections.note(*collections, self.stamp)
+        before, after = collections
+        if before is not after:
+            self.deleted.update({gone.id: gone for name, gone in before.items() if name not in after})
+        self._collections.note(before, after, self.stamp)
         self._aliases.note(*aliases, self.stamp)
 
     def find(self, name: str, stamp: int) -> Collection | None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -20,9 +21,10 @@ from gateway.dialect.bulk_parser import LARGE_BODY_BYTES
 from gateway.http.errors import BadRequest, Gone, NotFound, Unavailable
 from gateway.request import ApiRequest, Response, number_of
 from journal.hlc import Clock, millis_of
+from journal.log import JournalError
 from journal.topics import Topics
 from payload.errors import BoundError
-from query.consistency import Demand, Gate
+from query.consistency import Demand, Gate, NotCaughtUp
 from query.pinned import Pinned, all_of, pin
 from replayer.replayer import Replayer
 from shard.deadline import Deadline
@@ -31,8 +33,8 @@ from shard.filters.where import Where, where
 from shard.local import LocalReplica, pool_of
 from shard.past import PastGone
 from shard.replica import AsOf, Replica, ShardStatus
-from shard.shard import Shard
-from shard.shards import AppliedPositions, Shards
+from shard.shard import Shard, ShardClosed
+from shard.shards import AppliedPositions, Shards, ShardUnavailable
 from shard.vectors.index import SegmentList
 
 T = TypeVar("T")
@@ -139,12 +141,14 @@ class ReadService:
         then = self.replayer.catalog.history.find(name, instant.stamp)
         if then is None:
             raise NotFound(f"Not found: Collection `{name}` didn't exist at {time_of(instant.stamp)}")
-        current = self.catalog.by_id.get(then.id)
-        if current is None:
-            raise Gone(f"as_of: the collection `{name}` of {time_of(instant.stamp)} was deleted")
-        replicas, then = self.replicas(current), then.readable_in(current)
-        if instant.positions is None:
-            await self._close(current, replicas, instant.stamp)
+        if (current := self.catalog.by_id.get(then.id)) is None:
+            current = self.replayer.catalog.history.deleted[then.id]
+            replicas = await self._deleted(current, instant.stamp, now_ms)
+        else:
+            replicas = self.replicas(current)
+            if instant.positions is None:
+                await self._close(current, replicas, instant.stamp)
+        then = then.readable_in(current)
         wait_s = request.timeout_s or self.timeouts.wait_s
         work_s = WORK_S if for_write else request.timeout_s or self.timeouts.work_s
         demanded, wanted = instant.positions or {}, AsOf(then, instant.stamp, instant.positions)
@@ -160,11 +164,26 @@ class ReadService:
         response.as_of = instant
         return pinned
 
+    async def _deleted(self, collection: Collection, stamp: int, now_ms: int) -> list[Replica]:
+        """The replicas of a deleted collection, which nothing closes any more. Raises Gone when it cannot be read at a stamp."""
+        shards = await self.offload(False, partial(self.shards.deleted.shards, collection, now_ms))
+        name = f"the deleted collection `{collection.name}`"
+        if not shards:
+            raise Gone(f"as_of: {name} is not kept on this node")
+        if (closed := min(shard.closed() for shard in shards)) < stamp:
+            raise Gone(f"as_of: the latest instant of {name} that can be read is {time_of(closed)} (stamp {closed})")
+        return self._made(shards)
+
     async def _close(self, collection: Collection, replicas: Sequence[Replica], stamp: int) -> None:
         """Closes the shards of a collection up to a stamp (I7), by barriers where that is needed."""
         closed = await all_of((replica.closed() for replica in replicas), Deadline(WORK_S))
         late = [replica for replica, up_to in zip(replicas, closed, strict=True) if up_to < stamp]
         await asyncio.gather(*(self.barriers.round(collection, replica.shard) for replica in late))
+
+    async def close(self, collection: Collection) -> None:
+        """Closes the shards of a collection that is about to be deleted, so that its last moments can be read; if that works."""
+        with suppress(JournalError, NotCaughtUp, ShardUnavailable, ShardClosed):
+            await self._close(collection, self.replicas(collection), self.clock.last)
 
     def _clock(self) -> float:
         return float("inf") if self.given_up.is_set() else time.monotonic()

@@ -155,7 +155,7 @@ class Shard:
     @property
     def keeps_history(self) -> bool:
         """Whether states that end are kept as past rows."""
-        return self._history_ms() > 0
+        return self.history_ms() > 0
 
     def home_partitions(self) -> list[TopicPartition]:
         """The partitions that may hold records for this shard."""
@@ -268,7 +268,7 @@ class Shard:
         self._past_views.expire()
         if not self.keeps_history:
             return
-        kept_since = max(self.past.kept_since, self.closed() - (self._history_ms() << COUNTER_BITS))
+        kept_since = max(self.past.kept_since, self.closed() - (self.history_ms() << COUNTER_BITS))
         removed_to = kept_since - (READ_SLACK_MS << COUNTER_BITS)
         rows = self.past.rows.expired(removed_to, self.collection.tags.values(), EXPIRED_ROWS).tolist()
         changes = Changes(self.store)
@@ -288,7 +288,8 @@ class Shard:
         for tier in TIERS:
             self.store.expire_stamps(tier, removed_to)
 
-    def _history_ms(self) -> int:
+    def history_ms(self) -> int:
+        """How long past rows are kept after their end."""
         own = self.collection.config.history_retention_s
         return self._limits.history_ms if own is None else own * 1000
 

@@ -21,8 +21,9 @@ from journal.rocksdb import is_damage
 from journal.statistics import of_rocksdb
 from journal.topics import Topics
 from shard.batch import Limits
+from shard.deleted import DeletedCollections
 from shard.descriptors import OutOfDescriptors, check_room
-from shard.shard import Background, Shard
+from shard.shard import Background, DamagedState, Shard
 from shard.vectors.segment_policy import DEFAULT_POLICY, SegmentPolicy
 
 log = logging.getLogger(__name__)
@@ -103,6 +104,7 @@ class Shards:
         """Shards whose files were found damaged, by a read or a background task."""
         self.on_damage: Callable[[], None] = lambda: None
         """Called, from any thread, when a shard was added to `damaged`."""
+        self.deleted = DeletedCollections(folder / "deleted", self._open_deleted)
         self._topics = topics
         self._limits = limits
         self._builds = builds
@@ -184,11 +186,29 @@ class Shards:
         except Exception as closing:  # a broken shard must not affect the others
             log.warning("closing shard %d of collection %s: %s", number, shard.collection.name, closing)
 
-    def drop(self, collection_id: int) -> None:
-        """Stops serving a collection's shards. They are closed and their state is removed in the background."""
-        dropped = self.served(collection_id)
-        self._set(collection_id, ())
-        self._checkpoints(partial(self._remove, self._folder_of(collection_id), dropped))
+    def drop(self, collection: Collection, now_ms: int = 0) -> None:
+        """Stops serving a collection's shards. They are closed, and their state is kept for its history or removed, in the
+        background."""
+        dropped = self.served(collection.id)
+        is_whole = len(dropped) == len(self._slots.get(collection.id, ()))
+        self._set(collection.id, ())
+        history_ms = dropped[0].history_ms() if dropped and is_whole else 0
+        if history_ms:
+            self._checkpoints(partial(self._keep_deleted, collection, dropped, now_ms + history_ms))
+        else:
+            self._checkpoints(partial(self._remove, self._folder_of(collection.id), dropped))
+
+    def _keep_deleted(self, collection: Collection, shards: Sequence[Shard], until_ms: int) -> None:
+        for shard in shards:
+            shard.close()
+        self.deleted.keep(self._folder_of(collection.id), collection.id, until_ms)
+
+    def _open_deleted(self, folder: Path, collection: Collection) -> list[Shard]:
+        identity = _identity(self.log, collection.name, collection.created_ms)
+        if (folder / _IDENTITY).read_text(errors="replace") != identity:
+            raise DamagedState(f"{folder} has the state of another collection")
+        numbers = range(collection.config.shard_number)
+        return [Shard(folder / str(number), collection, number, self._topics, self._limits, _never) for number in numbers]
 
     def remove(self, shard: Shard) -> None:
         """Closes a shard that was opened while its collection was dropped. Its state is removed in the background."""
@@ -200,7 +220,8 @@ class Shards:
         shutil.rmtree(folder, ignore_errors=True)
 
     def drop_strangers(self, known: Mapping[int, Collection]) -> None:
-        """Removes the state of collections that are no longer in the catalog."""
+        """Removes the state of collections that are no longer in the catalog, except what is kept of deleted ones."""
+        self.deleted.load()
         for folder in self.folder.glob("*"):
             if folder.name.isdigit() and int(folder.name) not in known:
                 log.info("removing the state of the deleted collection %s", folder.name)
@@ -209,6 +230,7 @@ class Shards:
     def close(self) -> None:
         """Closes all shards; their state stays."""
         closing = self.all()
+        self.deleted.close()
         self._slots, self._quarantined = {}, {}
         for shard in closing:
             shard.close()
@@ -288,6 +310,10 @@ def _forget_frames(error: BaseException | None) -> None:
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
+
+
+def _never(task: Callable[[], None]) -> None:
+    """What runs the builds of a shard that is only read."""
 
 
 class StoredCollection(NamedTuple):

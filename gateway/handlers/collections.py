@@ -58,7 +58,10 @@ async def update(request: ApiRequest, response: Response, services: Services) ->
 
 async def delete(request: ApiRequest, response: Response, services: Services) -> bool:
     """Deletes a collection with all its points; false when there is none."""
-    outcome = await services.writes.command(request, response, DeleteCollection(request.path["collection_name"]))
+    name = request.path["collection_name"]
+    if (collection := services.reads.catalog.collections.get(name)) is not None:
+        await services.reads.close(collection)
+    outcome = await services.writes.command(request, response, DeleteCollection(name))
     return outcome.kind is OutcomeKind.DONE
 
 

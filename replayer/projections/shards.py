@@ -251,7 +251,7 @@ class ShardsProjection(Projection):
         for collection_id in before.by_id.keys() - after.by_id.keys():
             for key in [key for key in self._catch_ups if key[0] == collection_id]:
                 self._end_catch_up(key)
-            self._shards.drop(collection_id)
+            self._shards.drop(before.by_id[collection_id], self._now_ms())
         for collection_id, collection in after.by_id.items():
             if collection_id not in before.by_id:
                 self._create(collection)
@@ -395,6 +395,7 @@ class ShardsProjection(Projection):
         most = PASSED_RECORDS if now_s < self._pass_at_s else 0
         if not most:
             self._pass_at_s = now_s + PASS_S
+            self._shards.deleted.expire(self._now_ms())
         for shard in self._shards.all():
             lagging = {p: applied[p] for p in shard.home_partitions() if applied[p] - shard.progress(p).offset > most}
             if lagging:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from journal.hlc import stamp_at
-from tests.conftest import refusal, result, running
+from tests.conftest import refusal, result, running, until
 
 COUNT = 60
 
@@ -185,6 +185,28 @@ def test_names_mean_what_they_meant(http: httpx.Client, name: str) -> None:
     result(http.post("/collections/aliases", json={"actions": [{"delete_alias": {"alias_name": alias}}]}))
     assert http.post(f"/collections/{alias}/points/count", json={}).status_code == 404
     assert result(read_count(http, alias, as_of)) == {"count": 1}
+
+
+def test_a_deleted_collection_is_read_as_of_its_time(tmp_path: Path) -> None:
+    """Also when another one has its name, and after a restart; until its history is over."""
+    with running(tmp_path) as url, httpx.Client(base_url=url) as http:
+        stamps, counts = [later()], [0]
+        for number in range(1, 4):
+            result(http.put("/collections/c", json={"vectors": {"size": 4, "distance": "Dot"}}))
+            for point_id in range(number):
+                upsert_plain(http, "c", point_id)
+            stamps.append(later())
+            counts.append(number)
+            result(http.delete("/collections/c"))
+        assert http.post("/collections/c/points/count", json={}).status_code == 404
+        until(lambda: len(list(tmp_path.glob("state/deleted/*/0"))) == 3, 20)
+        assert read_count(http, "c", stamps[0]).status_code == 404
+        assert [result(read_count(http, "c", stamp)) for stamp in stamps[1:]] == [{"count": count} for count in counts[1:]]
+        assert read_count(http, "c", "-0s").status_code == 404
+    with running(tmp_path) as url, httpx.Client(base_url=url) as http:
+        assert [result(read_count(http, "c", stamp)) for stamp in stamps[1:]] == [{"count": count} for count in counts[1:]]
+        result(http.put("/collections/c", json={"vectors": {"size": 4, "distance": "Dot"}}))
+        assert result(read_count(http, "c", "-0s")) == {"count": 0}
 
 
 def upsert_plain(http: httpx.Client, name: str, number: int) -> None:
