@@ -18,7 +18,7 @@ from gateway.as_of import TAG, parse_as_of, time_of
 from gateway.barriers import Barriers
 from gateway.dialect.bodies import ReadParams
 from gateway.dialect.bulk_parser import LARGE_BODY_BYTES
-from gateway.http.errors import BadRequest, Gone, NotFound, Unavailable
+from gateway.http.errors import BadRequest, Conflict, Gone, NotFound, Unavailable
 from gateway.request import ApiRequest, Response, number_of
 from journal.hlc import Clock, millis_of
 from journal.log import JournalError
@@ -31,7 +31,7 @@ from shard.deadline import Deadline
 from shard.filters.conditions import Condition
 from shard.filters.where import Where, where
 from shard.local import LocalReplica, pool_of
-from shard.past import PastGone
+from shard.past import PastGone, Unrepeatable
 from shard.replica import AsOf, Replica, ShardStatus
 from shard.shard import Shard, ShardClosed
 from shard.shards import AppliedPositions, Shards, ShardUnavailable
@@ -159,6 +159,11 @@ class ReadService:
             raise Gone(
                 f"as_of: {time_of(instant.stamp)} is before what is kept; the oldest instant is {time_of(error.oldest)} "
                 f"(stamp {error.oldest}), the retention is {self.history_s if kept_s is None else kept_s} s"
+            ) from error
+        except Unrepeatable as error:
+            raise Conflict(
+                "as_of: a write that arrived later belongs before one that is included in this position, and changed its effect; "
+                f"the state of its time is {instant.stamp}"
             ) from error
         response.saw(pinned.positions, Consistency.STRONG, time.perf_counter() - started_s)
         response.as_of = instant

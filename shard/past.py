@@ -64,6 +64,10 @@ class Instant(NamedTuple):
         return last_version(max(self.stamps))
 
 
+class Unrepeatable(Exception):
+    """An instant includes a change of a point and not one before it, which came later: its state of that time is not kept."""
+
+
 class PastGone(Exception):
     """An instant is before what is kept. `oldest` is the oldest stamp that can be read."""
 

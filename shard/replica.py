@@ -257,8 +257,8 @@ class Replica(Protocol):
     def read(self, positions: Mapping[TopicPartition, int], wait_s: float, as_of: AsOf | None = None) -> Answer[Lease]:
         """A lease on a view in which everything below `positions` is applied; with `as_of` on the shard as it was.
 
-        Raises NotCaughtUp when the positions are not reached within `wait_s` seconds, and PastGone for an instant before what is
-        kept.
+        Raises NotCaughtUp when the positions are not reached within `wait_s` seconds, PastGone for an instant before what is
+        kept, and Unrepeatable for positions at which the state was one that is not kept.
         """
 
     def outcome(self, tier: int, offsets: Sequence[int]) -> Answer[Outcome | None]:

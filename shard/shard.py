@@ -233,7 +233,7 @@ class Shard:
 
     def known_as_of(self, as_of: AsOf) -> ShardView | None:
         """The shard as it was, if that was asked for just before; quick."""
-        return None if as_of.positions else self._past_views.known(Instant.at(as_of.stamp), as_of.collection)
+        return None if as_of.positions is not None else self._past_views.known(Instant.at(as_of.stamp), as_of.collection)
 
     def _instant(self, as_of: AsOf, kept_since: int) -> Instant:
         if as_of.positions is None:

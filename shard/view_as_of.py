@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from catalog.collection import Collection
+from journal.stamps import Version
 from shard.deadline import Deadline
-from shard.past import Instant
+from shard.past import Instant, Unrepeatable
 from shard.store import NO_ROW, Row
 from shard.vectors.index import Mask
 from shard.vectors.joined import joined
 from shard.view import ShardView
 
 MAX_VIEWS, MAX_AGE = 4, 10
+MAX_CHANGES = 2**31
 
 
 class ViewAsOf(ShardView):
@@ -30,6 +32,7 @@ class ViewAsOf(ShardView):
     """
 
     def __init__(self, view: ShardView, instant: Instant, collection: Collection) -> None:
+        _check_order(view, instant)
         live = np.array(view.alive.to_array(), np.int64)
         live = live[instant.among(view.known.versions(live))]
         ended = view.past.rows.valid_at(instant)
@@ -71,6 +74,24 @@ class ViewAsOf(ShardView):
 
     def _changed(self) -> BitMap:
         return super()._changed() | self._ended
+
+
+def _check_order(view: ShardView, instant: Instant) -> None:
+    """Raises Unrepeatable if a point has a change that is included in the instant after one that is not.
+
+    Only possible in an instant whose stamps differ, and for changes between these. A write that changed nothing is not known here;
+    if it follows one that is not included, it may have changed something at that time.
+    """
+    if instant.first == instant.last:
+        return
+    begun, ended = view.changed_between(instant.first, instant.last, MAX_CHANGES)
+    ids = view.ids([row for row, _ in (*begun, *ended)])[0]
+    first_left_out: dict[bytes, Version] = {}
+    for id_, (_, version) in sorted(zip(ids, (*begun, *ended), strict=True), key=lambda change: change[1][1]):
+        if not instant.includes(version):
+            first_left_out.setdefault(id_, version)
+        elif id_ in first_left_out:
+            raise Unrepeatable
 
 
 class PastViews:

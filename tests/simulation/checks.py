@@ -24,12 +24,13 @@ from query.stages import Stage
 from shard.filters.conditions import Condition, Key
 from shard.filters.fields import Match, Range
 from shard.filters.where import where
+from shard.past import PastGone
 from shard.ranking.rankings import Nearest, SearchParams
 from shard.replica import Answer, AsOf, Cursor, PayloadPart
 from shard.shard import Shard
 from shard.shards import ShardUnavailable
 from tests.reading import now
-from tests.simulation.model import Expected, ModelPoint, State, expected_state, state_as_of
+from tests.simulation.model import Expected, ModelPoint, State, expected_state, state_as_of, state_at
 from tests.simulation.setting import IDS, INGESTED, LIMITS, TOPICS
 from tests.simulation.writes import any_vector
 
@@ -60,6 +61,8 @@ def check_node(node: Node, published: bool = True) -> None:
         for shard in node.shards.of(id_) if published else ():
             _check_decisions(node.world, shard, expected)
         _check_past(node, collection, expected)
+        if published:
+            _check_positions(node, collection, expected)
 
 
 def _check_past(node: Node, collection: Collection, expected: Expected) -> None:
@@ -74,6 +77,28 @@ def _check_past(node: Node, collection: Collection, expected: Expected) -> None:
             check_collection(then, state_as_of(expected, collection, stamp), choose)
             if choose.random() < 0.2:
                 _check_changes(node, collection, expected, stamp, high)
+
+
+def _check_positions(node: Node, collection: Collection, expected: Expected) -> None:
+    """N2: a read at positions is the state of what is below them, if no point has a write below them after one that is not."""
+    shards, choose = node.shards.of(collection.id), node.world.random
+    positions = {p: choose.randint(0, shard.progress(p).offset) for shard in shards for p in shard.home_partitions()}
+    for partition in positions:  # mostly such as there can have been
+        if choose.random() < 0.7:
+            positions[partition] = min(
+                shard.progress(partition).offset for shard in shards if partition in shard.home_partitions()
+            )
+    left_out: set[bytes] = set()
+    for _, entry, record in expected.writes[collection.id]:
+        if entry.offset >= positions.get(entry.partition, 0):
+            left_out.update(record.operation.ids)
+        elif not left_out.isdisjoint(record.operation.ids):
+            return
+    try:
+        then = node.pinned(collection, AsOf(collection, 0, positions))
+    except PastGone:
+        return
+    check_collection(then, state_at(expected, collection, positions), choose)
 
 
 def _check_changes(node: Node, collection: Collection, expected: Expected, low: int, high: int) -> None:

@@ -3,7 +3,7 @@ order of their versions. Knows nothing of rows, segments, floors or replay; the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -122,6 +122,12 @@ def expected_state(entries: list[Entry], reach: Reach, topics: Topics, limits: L
         expected.writes[id_] = sorted(found, key=lambda w: w[0])
         expected.states[id_] = _play(catalog.view.by_id[id_], expected.writes[id_], expected)
     return expected
+
+
+def state_at(expected: Expected, collection: Collection, positions: Mapping[TopicPartition, int]) -> State:
+    """The points of a collection after all writes below some positions."""
+    seen = [write for write in expected.writes[collection.id] if write[1].offset < positions.get(write[1].partition, 0)]
+    return _play(collection, seen, Expected())
 
 
 def state_as_of(expected: Expected, collection: Collection, stamp: int) -> State:
