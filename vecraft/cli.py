@@ -19,6 +19,7 @@ COMMANDS = {
     "serve": "run a node",
     "demo": "run a node with real input, show what it can do, and keep serving",
     "journal": "read the log: the latest records, one record, all records of a request",
+    "operations": "list what the log of a running node holds: who wrote what, when, and what became of it",
     "ingest": "tell, pause, resume, restart and move the ingest of a running node",
     "topics": "create, describe and check the journal's topics on Kafka",
 }

@@ -10,6 +10,7 @@ from gateway.dialect import bodies
 from gateway.dialect import query_bodies as queries
 from gateway.dialect.bodies import (
     DeadLetterParams,
+    OperationParams,
     OptimizationsParams,
     ReadParams,
     SearchReadParams,
@@ -116,6 +117,7 @@ ROUTES = (
     Route("GET", "/quotas", telemetry.quotas, "cluster"),
     Route("GET", "/issues", cluster.issues, "cluster"),
     Route("DELETE", "/issues", cluster.clear_issues, "cluster"),
+    Route("GET", "/operations", operations.list_all, "operations", None, OperationParams),
     Route("GET", "/operations/{request_id}", operations.show, "operations"),
     Route("GET", "/ingest/sources", ingest.list_all, "ingest"),
     Route("GET", _SOURCE, ingest.show, "ingest"),

@@ -7,12 +7,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 
 from journal import codec
 from journal.embedded import EmbeddedJournal
-from journal.hlc import COUNTER_BITS, millis_of
+from journal.hlc import COUNTER_BITS, millis_of, text_of
 from journal.log import Entry, Journal, JournalError, TopicPartition
 from journal.records import describe
 from journal.topics import Topics
@@ -136,7 +135,7 @@ def _record_at(journal: Journal, partitions: list[TopicPartition], partition: To
 
 def line(entry: Entry) -> str:
     """A record as one line of text."""
-    moment = _text_of(entry.time_ms)
+    moment = text_of(entry.time_ms)
     place = f"{entry.partition}/{entry.offset}"
     try:
         record = codec.decode(entry.value)
@@ -149,7 +148,7 @@ def details(entry: Entry) -> str:
     """A record in full, without its vectors."""
     rows = [
         ("position", f"{entry.partition}/{entry.offset}"),
-        ("appended", _text_of(entry.time_ms)),
+        ("appended", text_of(entry.time_ms)),
         ("bytes", str(len(entry.value))),
     ]
     try:
@@ -159,7 +158,7 @@ def details(entry: Entry) -> str:
     else:
         counter = record.hlc & (1 << COUNTER_BITS) - 1
         rows += [
-            ("hlc", f"{record.hlc} ({_text_of(millis_of(record.hlc))}, counter {counter})"),
+            ("hlc", f"{record.hlc} ({text_of(millis_of(record.hlc))}, counter {counter})"),
             ("request", record.request_id or "-"),
             ("idempotency key", record.idempotency_key or "-"),
             ("collection", str(record.collection)),
@@ -220,7 +219,3 @@ def _request_id(entry: Entry) -> str:
         return codec.decode(entry.value).request_id
     except codec.DecodeError:
         return ""
-
-
-def _text_of(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
