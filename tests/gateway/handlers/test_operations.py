@@ -140,9 +140,11 @@ def test_the_token_of_a_write_is_a_cursor(http: httpx.Client) -> None:
     written = http.put("/collections/kept/points?wait=true", json={"points": [{"id": 1, "vector": [7, 8]}]}, headers=by("token"))
     token = written.headers["X-Vecraft-Position"]
     result(http.put("/collections/kept/points?wait=true", json={"points": [{"id": 1, "vector": [7, 9]}]}, headers=by("after")))
+    aside = by("aside") | {"X-Vecraft-Tier": "3"}
+    result(http.put("/collections/kept/points?wait=true", json={"points": [{"id": 1, "vector": [7, 9]}]}, headers=aside))
     below = requests_of(listed(http, before=token))
     assert below[0] == "token"
-    assert "after" not in below
+    assert not {"after", "aside"} & set(below)
 
 
 @pytest.mark.parametrize(
