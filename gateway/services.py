@@ -28,6 +28,7 @@ from journal.hlc import Clock
 from journal.log import Journal, JournalError, TopicPartition
 from journal.topics import Topics
 from query.consistency import Gate
+from replayer.audit.auditor import Auditor
 from replayer.ingest.sources import IngestSources
 from replayer.ingest.status import SourceStatus, standings, status_of
 from replayer.lag import Measured
@@ -62,6 +63,8 @@ class NodeState:
     budget: Budget
     descriptors: Descriptors
     data_dir: Path
+    auditor: Auditor | None = None
+    """Notes the checkpoints of the log; None when this node notes none."""
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     stopping: threading.Event = field(default_factory=threading.Event)
 

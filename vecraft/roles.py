@@ -35,6 +35,7 @@ from journal.registry import SchemaRegistry
 from journal.topics import Topics
 from journal.writer import Writer
 from query.consistency import Gate
+from replayer.audit.auditor import Auditor
 from replayer.ingest.member import Ingest
 from replayer.ingest.sources import IngestSources
 from replayer.projections.dead_letters import DeadLetters
@@ -76,12 +77,14 @@ class Roles:
         self.replayer.follow_catalog(self.ingest.follow)
         self.replayer.claim = partial(self.journal.claim, self.ingest.group, settings.node)
         self.models = Models(models)
+        self.auditor = self._auditor(settings)
         self.services = self._gateway(settings, make_replica)
         self._replaying = threading.Thread(target=self.replayer.run, name="replay", daemon=True)
         self._ingesting = threading.Thread(target=self.ingest.run, name="ingest", daemon=True)
         self._watching = threading.Thread(target=self._watch, name="log-watch", daemon=True)
         self.scrubber = Scrubber(self.shards)
         self._scrubbing = threading.Thread(target=self.scrubber.run, name="scrub", daemon=True)
+        self._auditing = None if self.auditor is None else threading.Thread(target=self.auditor.run, name="audit", daemon=True)
         self._looking = threading.Thread(target=self.services.health.run, name="health", daemon=True)
 
     def start(self) -> None:
@@ -90,6 +93,8 @@ class Roles:
         self._watching.start()
         self._looking.start()
         self._scrubbing.start()
+        if self._auditing is not None:
+            self._auditing.start()
 
     def start_ingest(self) -> None:
         """Starts the ingest. Call it after the replay has caught up."""
@@ -103,11 +108,12 @@ class Roles:
     async def stop(self) -> None:
         """Stops all roles, then the journal. Waits at most STOP_S for the threads."""
         self.services.reads.given_up.set()  # the process ends only when the pool's threads do
-        for role in (self.services.health, self.scrubber, self.ingest, self.replayer):
-            role.stop()
+        for role in (self.services.health, self.scrubber, self.auditor, self.ingest, self.replayer):
+            if role is not None:
+                role.stop()
         deadline_s = time.monotonic() + STOP_S
-        for thread in (self._ingesting, self._replaying, self._watching):
-            if thread.ident is not None:
+        for thread in (self._ingesting, self._replaying, self._watching, self._auditing):
+            if thread is not None and thread.ident is not None:
                 await asyncio.to_thread(thread.join, max(0.0, deadline_s - time.monotonic()))
         self.builder.stop()
         self.checkpointer.stop()
@@ -125,6 +131,12 @@ class Roles:
         letters = DeadLetters(settings.dead_letters_max, int(settings.dead_letters_days * DAY_MS))
         group = replayer_group(settings)
         return shards, Replayer(self.journal, self.topics, self.clock, shards, group, limits, letters)
+
+    def _auditor(self, settings: Settings) -> Auditor | None:
+        if not settings.audit:
+            return None
+        path = checkpoints_path(settings)
+        return Auditor(self.journal, self.topics, path, self.replayer.caught_up, wall_clock_ms)
 
     def _member(self, settings: Settings, source: IngestSource) -> Ingest:
         return Ingest(
@@ -166,6 +178,7 @@ class Roles:
             budget,
             Descriptors(loops * (connections_of_loop(loops) + RESERVED_CONNECTIONS)),
             settings.data_dir,
+            self.auditor,
         )
         timeouts = ReadTimeouts(settings.read_timeout_s, settings.search_timeout_s)
         reads = ReadService(
@@ -190,7 +203,7 @@ def check_data_dir(folder: Path) -> None:
     except OSError as error:
         raise StartError(f"data_dir {folder} cannot be read: {error.strerror}") from error
     foreign = {name for name in names if not name.startswith(".")} - {"lost+found"}
-    if (foreign and not foreign & {"journal", "state"}) or (journal and "CURRENT" not in journal):
+    if (foreign and not foreign & {"journal", "state", "audit"}) or (journal and "CURRENT" not in journal):
         raise StartError(f"data_dir {folder} has files of something else, and no data of a node: name another folder")
 
 
@@ -216,3 +229,8 @@ def open_journal(settings: Settings) -> Journal:
 def journal_folder(settings: Settings) -> Path:
     """The folder of the embedded journal."""
     return settings.data_dir / "journal"
+
+
+def checkpoints_path(settings: Settings) -> Path:
+    """The file of the checkpoints of the log (docs/audit.md)."""
+    return settings.data_dir / "audit" / "checkpoints.jsonl"

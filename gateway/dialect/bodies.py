@@ -465,6 +465,13 @@ class OperationParams(Struct, forbid_unknown_fields=True):
     timeout: Annotated[int, Meta(ge=1, le=3600)] | None = None
 
 
+class ProofParams(Struct, forbid_unknown_fields=True):
+    """`position` is a position token: what `X-Vecraft-Position` of an answer said."""
+
+    position: str
+    timeout: Annotated[int, Meta(ge=1, le=3600)] | None = None
+
+
 class ReadParams(Body):
     consistency: str | None = None
     max_staleness_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 0

@@ -12,12 +12,14 @@ from gateway.dialect.bodies import (
     DeadLetterParams,
     OperationParams,
     OptimizationsParams,
+    ProofParams,
     ReadParams,
     SearchReadParams,
     TelemetryParams,
     WriteParams,
 )
 from gateway.handlers import (
+    audit,
     cluster,
     collections,
     dead_letters,
@@ -119,6 +121,8 @@ ROUTES = (
     Route("DELETE", "/issues", cluster.clear_issues, "cluster"),
     Route("GET", "/operations", operations.list_all, "operations", None, OperationParams),
     Route("GET", "/operations/{request_id}", operations.show, "operations"),
+    Route("GET", "/audit/checkpoints", audit.checkpoints, "audit"),
+    Route("GET", "/audit/proof", audit.proof, "audit", None, ProofParams),
     Route("GET", "/ingest/sources", ingest.list_all, "ingest"),
     Route("GET", _SOURCE, ingest.show, "ingest"),
     Route("PUT", _SOURCE, ingest.put, "ingest", SourceConfig, WriteParams, CATALOG_TIER),

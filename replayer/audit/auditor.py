@@ -1,0 +1,178 @@
+"""Follows the log at a low pace, and notes checkpoints of its hash chains: a background task of a node."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from journal.chain import Head, begin, extended
+from journal.hlc import text_of
+from journal.log import Journal, JournalError, Positions, Reader, TopicPartition
+from journal.ranges import stretches
+from journal.topics import Topics
+from replayer.audit.checkpoints import CheckpointFile, CheckpointsDamaged
+from replayer.failures import FailureLog
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 60.0
+"""What is written to the log is covered by a checkpoint after this time and the time of reading it."""
+
+BYTES_PER_S = 32 << 20
+"""The pace of reading."""
+
+LAST_LOOK_S = 1.0
+"""The longest work at a stop: what it does not cover is covered after the next start."""
+
+STRETCH_BYTES = 1 << 20
+HEADS_PER_LINE = 100
+
+
+class Heads(NamedTuple):
+    """The latest heads that are in the file, and the identities of the topics. `chain` is that of the last of its `lines`."""
+
+    log: dict[str, str]
+    heads: dict[TopicPartition, Head]
+    lines: int
+    chain: bytes
+    at: str
+
+
+class Auditor:
+    """Notes checkpoints of the catalog's and the data topics in the file at `path`. `run` is for a thread, which `stop` ends.
+
+    `ready` says whether the log may be read: once the node knows that it is its own. The times in the file are from `now_ms`.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        topics: Topics,
+        path: Path,
+        ready: Callable[[], bool],
+        now_ms: Callable[[], int],
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.path = path
+        self.heads: Heads | None = None
+        """The latest heads that are in the file; None until the first look."""
+        self._journal = journal
+        self._partitions = [topics.system_partition, *topics.data_partitions()]
+        self._ready = ready
+        self._now_ms = now_ms
+        self._monotonic_s = monotonic_s
+        self._file: CheckpointFile | None = None
+        self._stopping = threading.Event()
+        self._failures = FailureLog()
+
+    def run(self) -> None:
+        """Looks at the log every LOOK_EVERY_S, and a last time at the stop."""
+        while not self._stopping.wait(LOOK_EVERY_S):
+            self._try(float("inf"))
+        self._try(self._monotonic_s() + LAST_LOOK_S)
+        self._close()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def look(self, until_s: float = float("inf")) -> None:
+        """Reads what is new in the log, and notes heads of it. Ends early at `until_s`, or when it is stopped meanwhile.
+
+        Raises JournalError, OSError, CheckpointsDamaged.
+        """
+        if self._file is None:
+            self._file = CheckpointFile(self.path)
+            self._publish(self._file)
+        file = self._file
+        starts, ends = self._journal.start_offsets(self._partitions), self._journal.end_offsets(self._partitions)
+        if (identities := self._identities()) != file.known.log:
+            file.append(self._at(), identities)
+        if missing := [partition for partition in self._partitions if file.known.head(partition) is None]:
+            file.append(self._at(), begins={partition: starts[partition] for partition in missing})
+        new = [partition for partition in self._partitions if ends[partition] > self._head(file, partition).offset]
+        if not new:
+            return
+        is_last = self._stopping.is_set()
+        reader = self._journal.reader()
+        try:
+            for partition in new:
+                if self._monotonic_s() > until_s or (self._stopping.is_set() and not is_last):
+                    break
+                self._follow(file, reader, partition, starts, ends[partition], until_s)
+        finally:
+            reader.close()
+            self._publish(file)
+
+    def _identities(self) -> dict[str, str]:
+        topics = dict.fromkeys(partition.topic for partition in self._partitions)
+        identities = self._journal.identities(list(topics))
+        if len(identities) < len(topics):
+            raise JournalError("the broker that was asked does not know all topics")
+        return identities
+
+    def _follow(
+        self, file: CheckpointFile, reader: Reader, partition: TopicPartition, starts: Positions, end: int, until_s: float
+    ) -> None:
+        """Extends the chain of a partition up to `end`, and notes it."""
+        if (start := starts[partition]) > self._head(file, partition).offset:  # trimmed before it was read
+            file.append(self._at(), begins={partition: start})
+        head = self._head(file, partition)
+        noted: list[Head] = []
+        for stretch in stretches(reader, partition, head.offset, end, STRETCH_BYTES):
+            if stretch.damage is not None:
+                log.error("%s; the hash chain begins anew after it", stretch.damage)
+                self._note(file, partition, [*noted, head])
+                file.append(self._at(), begins={partition: stretch.next_offset})
+                head, noted = begin(partition, stretch.next_offset), []
+                continue
+            *passed, head = extended(head, stretch.entries, stretch.next_offset)
+            noted += passed
+            if len(noted) >= HEADS_PER_LINE:
+                self._note(file, partition, noted)
+                noted = []
+            if not self._goes_on(sum(len(entry.value) for entry in stretch.entries), until_s):
+                break
+        self._note(file, partition, [*noted, head])
+
+    def _goes_on(self, size: int, until_s: float) -> bool:
+        """Waits after `size` bytes were read. Returns whether to go on."""
+        if until_s == float("inf"):
+            return not self._stopping.wait(size / BYTES_PER_S)
+        return self._monotonic_s() < until_s
+
+    def _note(self, file: CheckpointFile, partition: TopicPartition, heads: list[Head]) -> None:
+        known = self._head(file, partition)
+        if new := [head for head in heads if head.offset > known.offset]:
+            file.append(self._at(), heads={partition: new})
+
+    def _head(self, file: CheckpointFile, partition: TopicPartition) -> Head:
+        head = file.known.head(partition)
+        assert head is not None, "all chains begin with the log"
+        return head
+
+    def _publish(self, file: CheckpointFile) -> None:
+        known = file.known
+        heads = {partition: self._head(file, partition) for partition in known.runs}
+        self.heads = Heads(known.log, heads, known.lines, known.chain, known.at)
+
+    def _at(self) -> str:
+        return text_of(self._now_ms())
+
+    def _try(self, until_s: float) -> None:
+        if not self._ready():
+            return
+        try:
+            self.look(until_s)
+            self._failures.succeeded("checkpoints of the log are noted again")
+        except (JournalError, OSError, CheckpointsDamaged) as error:
+            self._failures.failed(f"no checkpoints of the log are noted, trying again every {LOOK_EVERY_S:g} s", error)
+            self._close()
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
