@@ -9,57 +9,62 @@ from gateway.log_reading import ask_log
 from gateway.request import ApiRequest, Response
 from gateway.services import NodeState, Services
 from journal.chain import Head
-from journal.token import Token, parse_token
-from replayer.audit.auditor import Auditor, Heads
-from replayer.audit.checkpoints import CheckpointsDamaged, Covering, covering
+from journal.token import parse_token
+from replayer.audit.auditor import Auditor
+from replayer.audit.checkpoints import Checkpoints, CheckpointsDamaged, Covering, covering, read_checkpoints
 from shard.deadline import Deadline
+
+FIRST_LOOK_S = 10.0
 
 
 async def checkpoints(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
     """The latest heads of the log's hash chains that this node has noted, to be kept elsewhere."""
-    _, latest = _auditor(services.node)
-    return _file(latest) | {
+    if (latest := _auditor(services.node).heads) is None:
+        raise Unavailable("this node has noted no checkpoints since its start", FIRST_LOOK_S)
+    return _file(latest.log, latest.at, latest.lines, latest.chain) | {
         "heads": [{"partition": str(partition), **_head(head)} for partition, head in sorted(latest.heads.items())]
     }
 
 
 async def proof(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
     """The heads that cover a position token: which checkpoints stand for all records that an answer rests on."""
-    node, params = services.node, request.params
-    auditor, latest = _auditor(node)
+    node = services.node
+    auditor = _auditor(node)
     try:
-        token = parse_token(params.position, node.topics, node.replayer.log_name)
+        token = parse_token(request.params.position, node.topics, node.replayer.log_name)
     except ValueError as error:
         raise BadRequest(f"position: {error}") from error
-    found = await ask_log(services.reads, _covering, auditor, token, services.reads.deadline(request))
-    return _file(latest) | {
+    known = await ask_log(services.reads, _read, auditor, services.reads.deadline(request))
+    found = [covering(known, partition, position) for partition, position in sorted(token.positions.items())]
+    return _file(known.log, known.at, known.lines, known.chain) | {
         "covered": all(each.above is not None for each in found),
         "partitions": [_covered(each) for each in found],
     }
 
 
-def _auditor(node: NodeState) -> tuple[Auditor, Heads]:
-    """The auditor and what it has noted last. Raises NotFound when there is none, and Unavailable before its first checkpoint."""
+def _auditor(node: NodeState) -> Auditor:
     if node.auditor is None:
         raise NotFound("Not found: this node notes no checkpoints of the log; start it with --audit")
-    if (latest := node.auditor.heads) is None:
-        raise Unavailable("this node has noted no checkpoints since its start", retry_after_s=10.0)
-    return node.auditor, latest
+    return node.auditor
 
 
-def _covering(auditor: Auditor, token: Token, deadline: Deadline) -> list[Covering]:
+def _read(auditor: Auditor, deadline: Deadline) -> Checkpoints:
     try:
-        return covering(auditor.path, token.positions, deadline)
+        return read_checkpoints(auditor.path, deadline)
+    except FileNotFoundError as error:
+        raise Unavailable("this node has noted no checkpoints yet", FIRST_LOOK_S) from error
     except (OSError, CheckpointsDamaged) as error:
         raise Unavailable(f"the checkpoints cannot be read: {error}", retry_after_s=60.0) from error
 
 
-def _file(latest: Heads) -> dict[str, Any]:
-    return {"log": latest.log, "noted": latest.at, "lines": latest.lines, "chain": latest.chain.hex()}
+def _file(log: dict[str, str], at: str, lines: int, chain: bytes) -> dict[str, Any]:
+    return {"log": log, "noted": at, "lines": lines, "chain": chain.hex()}
 
 
 def _covered(each: Covering) -> dict[str, Any]:
-    described: dict[str, Any] = {"partition": str(each.partition), "position": each.position, "begin": each.begin}
+    described: dict[str, Any] = {"partition": str(each.partition), "position": each.position}
+    if each.begin is not None:
+        described["begin"] = each.begin
     if each.below is not None:
         described["below"] = _head(each.below)
     if each.above is not None:

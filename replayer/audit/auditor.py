@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from journal.chain import Head, begin, extended
+from journal.chain import EVERY, Head, begin, extended
 from journal.hlc import text_of
 from journal.log import Journal, JournalError, Positions, Reader, TopicPartition
 from journal.ranges import stretches
@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 60.0
 """What is written to the log is covered by a checkpoint after this time and the time of reading it."""
+
+READY_EVERY_S = 1.0
+"""The interval of asking whether the log may be read."""
 
 BYTES_PER_S = 32 << 20
 """The pace of reading."""
@@ -70,9 +73,10 @@ class Auditor:
         self._failures = FailureLog()
 
     def run(self) -> None:
-        """Looks at the log every LOOK_EVERY_S, and a last time at the stop."""
-        while not self._stopping.wait(LOOK_EVERY_S):
-            self._try(float("inf"))
+        """Looks at the log as soon as it may be read, then every LOOK_EVERY_S, and a last time at the stop."""
+        wait_s = 0.0
+        while not self._stopping.wait(wait_s):
+            wait_s = LOOK_EVERY_S if self._try(float("inf")) else READY_EVERY_S
         self._try(self._monotonic_s() + LAST_LOOK_S)
         self._close()
 
@@ -86,7 +90,6 @@ class Auditor:
         """
         if self._file is None:
             self._file = CheckpointFile(self.path)
-            self._publish(self._file)
         file = self._file
         starts, ends = self._journal.start_offsets(self._partitions), self._journal.end_offsets(self._partitions)
         if (identities := self._identities()) != file.known.log:
@@ -94,6 +97,7 @@ class Auditor:
         if missing := [partition for partition in self._partitions if file.known.head(partition) is None]:
             file.append(self._at(), begins={partition: starts[partition] for partition in missing})
         new = [partition for partition in self._partitions if ends[partition] > self._head(file, partition).offset]
+        self._publish(file)
         if not new:
             return
         is_last = self._stopping.is_set()
@@ -103,9 +107,9 @@ class Auditor:
                 if self._monotonic_s() > until_s or (self._stopping.is_set() and not is_last):
                     break
                 self._follow(file, reader, partition, starts, ends[partition], until_s)
+                self._publish(file)
         finally:
             reader.close()
-            self._publish(file)
 
     def _identities(self) -> dict[str, str]:
         topics = dict.fromkeys(partition.topic for partition in self._partitions)
@@ -130,7 +134,7 @@ class Auditor:
                 head, noted = begin(partition, stretch.next_offset), []
                 continue
             *passed, head = extended(head, stretch.entries, stretch.next_offset)
-            noted += passed
+            noted += passed if head.offset % EVERY else [*passed, head]
             if len(noted) >= HEADS_PER_LINE:
                 self._note(file, partition, noted)
                 noted = []
@@ -146,7 +150,7 @@ class Auditor:
 
     def _note(self, file: CheckpointFile, partition: TopicPartition, heads: list[Head]) -> None:
         known = self._head(file, partition)
-        if new := [head for head in heads if head.offset > known.offset]:
+        if new := [head for head in dict.fromkeys(heads) if head.offset > known.offset]:
             file.append(self._at(), heads={partition: new})
 
     def _head(self, file: CheckpointFile, partition: TopicPartition) -> Head:
@@ -162,15 +166,17 @@ class Auditor:
     def _at(self) -> str:
         return text_of(self._now_ms())
 
-    def _try(self, until_s: float) -> None:
+    def _try(self, until_s: float) -> bool:
+        """Looks at the log, if it may be read. Returns whether it may."""
         if not self._ready():
-            return
+            return False
         try:
             self.look(until_s)
             self._failures.succeeded("checkpoints of the log are noted again")
         except (JournalError, OSError, CheckpointsDamaged) as error:
             self._failures.failed(f"no checkpoints of the log are noted, trying again every {LOOK_EVERY_S:g} s", error)
             self._close()
+        return True
 
     def _close(self) -> None:
         if self._file is not None:

@@ -142,16 +142,9 @@ class Covering(NamedTuple):
     above: Head | None
 
 
-def covering(path: Path, positions: Mapping[TopicPartition, int], deadline: Deadline) -> list[Covering]:
-    """What the file at `path` says of each of these positions.
-
-    Reads the whole file. Raises CheckpointsDamaged, OSError and DeadlineExceeded.
-    """
-    runs = read_checkpoints(path, deadline).runs
-    return [_covering(partition, position, runs.get(partition, ())) for partition, position in sorted(positions.items())]
-
-
-def _covering(partition: TopicPartition, position: int, runs: Sequence[Run]) -> Covering:
+def covering(known: Checkpoints, partition: TopicPartition, position: int) -> Covering:
+    """What a file says of a position."""
+    runs = known.runs.get(partition, ())
     begun = [run for run in runs if run.begin <= position]
     if not begun:
         return Covering(partition, position, None, None, None)

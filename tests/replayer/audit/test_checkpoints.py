@@ -10,7 +10,6 @@ import pytest
 from journal.chain import Head, begin
 from journal.log import TopicPartition
 from replayer.audit.checkpoints import CheckpointFile, CheckpointsDamaged, covering, read_checkpoints
-from shard.deadline import NEVER
 
 ONE, OTHER = TopicPartition("v.tier1", 0), TopicPartition("v.system", 0)
 
@@ -104,7 +103,7 @@ def test_the_heads_next_to_a_position_cover_it(path: Path) -> None:
     file.close()
 
     def found(position: int) -> tuple[int | None, int | None, int | None]:
-        (each,) = covering(path, {ONE: position}, NEVER)
+        each = covering(read_checkpoints(path), ONE, position)
         return each.begin, each.below and each.below.offset, each.above and each.above.offset
 
     assert found(0) == (0, 0, 0)
@@ -115,5 +114,5 @@ def test_the_heads_next_to_a_position_cover_it(path: Path) -> None:
     assert found(900) == (900, 900, 900)
     assert found(940) == (900, 900, 950)
     assert found(951) == (900, 950, None)
-    (unknown,) = covering(path, {TopicPartition("v.tier3", 1): 4}, NEVER)
+    unknown = covering(read_checkpoints(path), TopicPartition("v.tier3", 1), 4)
     assert unknown[2:] == (None, None, None)
