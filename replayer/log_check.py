@@ -22,7 +22,7 @@ from typing import NamedTuple
 from catalog.catalog import Catalog
 from journal.hlc import millis_of
 from journal.log import Entry, Journal, TopicPartition
-from journal.ranges import stretches
+from journal.ranges import Range, stretches
 from journal.records import Record
 from journal.stamps import next_stamp
 from journal.topics import Topics
@@ -117,7 +117,7 @@ class LogCheck:
         reader = self._journal.reader()
         self._seen = _Seen()
         try:
-            for stretch in stretches(reader, partition, start, end):  # of damage the node says so when it is started
+            for stretch in stretches(reader, {partition: Range(start, end)}):  # of damage the node says so when it is started
                 yield from stretch.entries
         finally:
             reader.close()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from journal.chain import EVERY, Head, begin, extended
 from journal.hlc import text_of
-from journal.log import Journal, JournalError, Positions, Reader, TopicPartition
-from journal.ranges import stretches
+from journal.log import Journal, JournalError, TopicPartition
+from journal.ranges import Range, stretches
 from journal.topics import Topics
 from replayer.audit.checkpoints import CheckpointFile, CheckpointsDamaged
 from replayer.failures import FailureLog
@@ -66,6 +66,7 @@ class Auditor:
         self._journal = journal
         self._partitions = [topics.system_partition, *topics.data_partitions()]
         self._ready = ready
+        self._was_ready = False
         self._now_ms = now_ms
         self._monotonic_s = monotonic_s
         self._file: CheckpointFile | None = None
@@ -84,7 +85,7 @@ class Auditor:
         self._stopping.set()
 
     def look(self, until_s: float = float("inf")) -> None:
-        """Reads what is new in the log, and notes heads of it. Ends early at `until_s`, or when it is stopped meanwhile.
+        """Reads what is new in the log, and notes heads of it. Ends early when it is stopped meanwhile; after that, at `until_s`.
 
         Raises JournalError, OSError, CheckpointsDamaged.
         """
@@ -97,19 +98,13 @@ class Auditor:
         if missing := [partition for partition in self._partitions if file.known.head(partition) is None]:
             file.append(self._at(), begins={partition: starts[partition] for partition in missing})
         new = [partition for partition in self._partitions if ends[partition] > self._head(file, partition).offset]
+        for partition in new:
+            if starts[partition] > self._head(file, partition).offset:  # trimmed before it was read
+                file.append(self._at(), begins={partition: starts[partition]})
         self._publish(file)
-        if not new:
-            return
-        is_last = self._stopping.is_set()
-        reader = self._journal.reader()
-        try:
-            for partition in new:
-                if self._monotonic_s() > until_s or (self._stopping.is_set() and not is_last):
-                    break
-                self._follow(file, reader, partition, starts, ends[partition], until_s)
-                self._publish(file)
-        finally:
-            reader.close()
+        if new:
+            ranges = {partition: Range(self._head(file, partition).offset, ends[partition]) for partition in new}
+            self._follow(file, ranges, until_s)
 
     def _identities(self) -> dict[str, str]:
         topics = dict.fromkeys(partition.topic for partition in self._partitions)
@@ -118,40 +113,49 @@ class Auditor:
             raise JournalError("the broker that was asked does not know all topics")
         return identities
 
-    def _follow(
-        self, file: CheckpointFile, reader: Reader, partition: TopicPartition, starts: Positions, end: int, until_s: float
-    ) -> None:
-        """Extends the chain of a partition up to `end`, and notes it."""
-        if (start := starts[partition]) > self._head(file, partition).offset:  # trimmed before it was read
-            file.append(self._at(), begins={partition: start})
-        head = self._head(file, partition)
-        noted: list[Head] = []
-        for stretch in stretches(reader, partition, head.offset, end, STRETCH_BYTES):
-            if stretch.damage is not None:
-                log.error("%s; the hash chain begins anew after it", stretch.damage)
-                self._note(file, partition, [*noted, head])
-                file.append(self._at(), begins={partition: stretch.next_offset})
-                head, noted = begin(partition, stretch.next_offset), []
-                continue
-            *passed, head = extended(head, stretch.entries, stretch.next_offset)
-            noted += passed if head.offset % EVERY else [*passed, head]
-            if len(noted) >= HEADS_PER_LINE:
-                self._note(file, partition, noted)
-                noted = []
-            if not self._goes_on(sum(len(entry.value) for entry in stretch.entries), until_s):
-                break
-        self._note(file, partition, [*noted, head])
+    def _follow(self, file: CheckpointFile, ranges: Mapping[TopicPartition, Range], until_s: float) -> None:
+        """Extends the chains of these partitions by these ranges, and notes them."""
+        heads = {partition: self._head(file, partition) for partition in ranges}
+        noted: dict[TopicPartition, list[Head]] = {partition: [] for partition in ranges}
+        is_last = self._stopping.is_set()
+        reader = self._journal.reader()
+        try:
+            for partition, entries, next_offset, damage in stretches(reader, ranges, STRETCH_BYTES):
+                if damage is not None:
+                    log.error("%s; the hash chain begins anew after it", damage)
+                    noted[partition].append(heads[partition])
+                    self._note(file, noted)
+                    file.append(self._at(), begins={partition: next_offset})
+                    heads[partition] = begin(partition, next_offset)
+                    continue
+                *passed, head = extended(heads[partition], entries, next_offset)
+                noted[partition] += passed if head.offset % EVERY else [*passed, head]
+                heads[partition] = head
+                if sum(map(len, noted.values())) >= HEADS_PER_LINE:
+                    self._note(file, noted)
+                if not self._goes_on(sum(len(entry.value) for entry in entries), is_last, until_s):
+                    break
+        finally:
+            reader.close()
+        self._note(file, {partition: [*noted[partition], head] for partition, head in heads.items()})
 
-    def _goes_on(self, size: int, until_s: float) -> bool:
+    def _goes_on(self, size: int, is_last: bool, until_s: float) -> bool:
         """Waits after `size` bytes were read. Returns whether to go on."""
-        if until_s == float("inf"):
-            return not self._stopping.wait(size / BYTES_PER_S)
-        return self._monotonic_s() < until_s
+        if is_last:
+            return self._monotonic_s() < until_s
+        return not self._stopping.wait(size / BYTES_PER_S)
 
-    def _note(self, file: CheckpointFile, partition: TopicPartition, heads: list[Head]) -> None:
-        known = self._head(file, partition)
-        if new := [head for head in dict.fromkeys(heads) if head.offset > known.offset]:
-            file.append(self._at(), heads={partition: new})
+    def _note(self, file: CheckpointFile, heads: Mapping[TopicPartition, list[Head]]) -> None:
+        """Notes those of the heads that are not in the file, in one line, and empties the lists."""
+        new = {}
+        for partition, found in heads.items():
+            known = self._head(file, partition)
+            if ahead := [head for head in dict.fromkeys(found) if head.offset > known.offset]:
+                new[partition] = ahead
+            found.clear()
+        if new:
+            file.append(self._at(), heads=new)
+            self._publish(file)
 
     def _head(self, file: CheckpointFile, partition: TopicPartition) -> Head:
         head = file.known.head(partition)
@@ -168,7 +172,8 @@ class Auditor:
 
     def _try(self, until_s: float) -> bool:
         """Looks at the log, if it may be read. Returns whether it may."""
-        if not self._ready():
+        self._was_ready = self._was_ready or self._ready()  # at the stop the node may no longer say so
+        if not self._was_ready:
             return False
         try:
             self.look(until_s)

@@ -6,13 +6,13 @@ so that each range of offsets with a fault is found, not only the first of a par
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
 from journal.chain import Head, begin, link
-from journal.log import Damaged, Entry, Journal, Reader, TopicPartition
-from journal.ranges import stretches
+from journal.log import Damaged, Entry, Journal, TopicPartition
+from journal.ranges import Range, Stretch, stretches
 from replayer.audit.checkpoints import Checkpoints, Run
 
 MAX_FAULTS = 20
@@ -55,18 +55,19 @@ def verify(
     total, done, covered = sum(ends[p] - starts[p] for p in partitions), 0, 0
     faults: list[Fault] = []
     remarks = [text for name, known in files.items() for text in _other_topics(journal, name, known)]
+    walks = {partition: _Walk(partition, starts[partition], ends[partition], files) for partition in partitions}
     reader = journal.reader()
     try:
-        for partition in partitions:
-            walk = _Walk(reader, partition, starts[partition], ends[partition], files)
-            for count in walk.read():
-                done += count
-                progress(done, total)
-            covered += walk.covered
-            faults += _fewer(walk.faults)
-            remarks += walk.remarks
+        for stretch in stretches(reader, {partition: Range(starts[partition], ends[partition]) for partition in partitions}):
+            done += walks[stretch.partition].add(stretch)
+            progress(done, total)
     finally:
         reader.close()
+    for walk in walks.values():
+        walk.conclude()
+        covered += walk.covered
+        faults += _fewer(walk.faults)
+        remarks += walk.remarks
     return Verified(total, covered, faults, remarks)
 
 
@@ -121,12 +122,12 @@ def _fewer(faults: list[Fault]) -> list[Fault]:
 class _Walk:
     """One partition, read from its start to its end."""
 
-    def __init__(self, reader: Reader, partition: TopicPartition, start: int, end: int, files: Mapping[str, Checkpoints]) -> None:
+    def __init__(self, partition: TopicPartition, start: int, end: int, files: Mapping[str, Checkpoints]) -> None:
         self.covered = 0
         self.faults: list[Fault] = []
         self.remarks: list[str] = []
-        self._reader = reader
         self._partition, self._start, self._end = partition, start, end
+        self._position = start
         self._by_file = {
             name: [_Followed(partition, name, run, start) for run in known.runs[partition]]
             for name, known in files.items()
@@ -134,19 +135,16 @@ class _Walk:
         }
         self._followed = [each for runs in self._by_file.values() for each in runs]
 
-    def read(self) -> Iterable[int]:
-        """Reads the partition. Gives the number of offsets that were passed, from time to time."""
-        position = self._start
-        for stretch in stretches(self._reader, self._partition, self._start, self._end):
-            if stretch.damage is not None:
-                self._pass_over(stretch.damage)
-            for entry in stretch.entries:
-                self._add(entry)
-            for each in self._followed:
-                each.reach(stretch.next_offset)
-            yield stretch.next_offset - position
-            position = stretch.next_offset
-        self._conclude()
+    def add(self, stretch: Stretch) -> int:
+        """Compares the next stretch. Returns the number of offsets in it."""
+        if stretch.damage is not None:
+            self._pass_over(stretch.damage)
+        for entry in stretch.entries:
+            self._add(entry)
+        for each in self._followed:
+            each.reach(stretch.next_offset)
+        passed, self._position = stretch.next_offset - self._position, stretch.next_offset
+        return passed
 
     def _add(self, entry: Entry) -> None:
         links: dict[bytes, bytes] = {}  # the chains of several files are the same, as a rule
@@ -163,7 +161,8 @@ class _Walk:
             each.reach(damage.offset)
             each.skip(damage.next_offset)
 
-    def _conclude(self) -> None:
+    def conclude(self) -> None:
+        """Says what the whole of the partition shows."""
         for each in self._followed:
             each.conclude(self._end)
             self.faults += each.faults
