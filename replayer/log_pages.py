@@ -101,9 +101,8 @@ class _Chunk:
         self.bytes = 0
 
     def add(self, entry: Entry) -> None:
-        if entry.offset < self.tail.end:
-            self.rows.append(_Row(entry.time_ms, entry.partition, entry.offset, entry))
-            self.bytes += len(entry.value)
+        self.rows.append(_Row(entry.time_ms, entry.partition, entry.offset, entry))
+        self.bytes += len(entry.value)
 
     def add_damage(self, damage: Damaged) -> None:
         time_ms = self.rows[-1].time_ms if self.rows else 0
@@ -111,10 +110,7 @@ class _Chunk:
         self.at = damage.next_offset
 
     def settle(self) -> bool:
-        """Gives the rows to the tail when they are all read; begins again with fewer when they are too large.
-
-        Returns whether either was done, so that the reader must be assigned anew.
-        """
+        """Gives the rows to the tail when they are all read. Returns whether they are too large, so that it begins with fewer."""
         tail, count = self.tail, len(self.rows)
         if self.at >= tail.end:
             fitting = max(1, CHUNK_BYTES * count // (2 * self.bytes + 1))
@@ -123,9 +119,8 @@ class _Chunk:
         elif self.bytes > CHUNK_BYTES:
             tail.chunk = max(1, count // 2)
             self.begin()
-        else:
-            return False
-        return True
+            return True
+        return False
 
 
 class _Pages:
@@ -185,18 +180,25 @@ class _Pages:
                 reader.close()
 
     def _step(self, reader: Reader, chunks: dict[TopicPartition, _Chunk]) -> bool:
-        """Polls once, and takes away the chunks that are done. Returns whether the reader can go on as it is assigned."""
+        """Polls once, and takes away the chunks that are done. Returns whether the reader can go on as it is assigned.
+
+        It also does where a chunk is done at the end of the log: Kafka waits there, and would make the others wait, too.
+        """
         self._deadline.check()
         goes_on = True
         try:
             batch = reader.poll(min(POLL_S, self._deadline.remaining_s()), MAX_CHUNK, CHUNK_BYTES)
         except Damaged as damage:
-            chunks[damage.partition].add_damage(damage)
             goes_on = False
+            if (chunk := chunks.get(damage.partition)) is not None:
+                chunk.add_damage(damage)
         else:
             for entry in batch.entries:
-                chunks[entry.partition].add(entry)
                 self._bytes += len(entry.value)
+                if (chunk := chunks.get(entry.partition)) is not None and entry.offset < chunk.tail.end:
+                    chunk.add(entry)
+                else:
+                    goes_on = False
             for partition, chunk in chunks.items():
                 chunk.at = batch.positions[partition]
         for partition, chunk in list(chunks.items()):
@@ -204,7 +206,7 @@ class _Pages:
                 goes_on = False
             if chunk.is_done:
                 del chunks[partition]
-        return goes_on
+        return goes_on and bool(chunks)
 
 
 def _listed(row: _Row) -> Listed:
