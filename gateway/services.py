@@ -63,8 +63,7 @@ class NodeState:
     budget: Budget
     descriptors: Descriptors
     data_dir: Path
-    auditor: Auditor | None = None
-    """Notes the checkpoints of the log; None when this node notes none."""
+    auditor: Auditor
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     stopping: threading.Event = field(default_factory=threading.Event)
 

@@ -15,7 +15,7 @@ from vecraft.settings import Settings, load_settings
 GROUPS = {
     "node": ("data_dir", "node", "host", "port", "insecure", "serving_threads", "memory_budget_mb"),
     "logs": ("log_format", "log_level"),
-    "journal": ("journal", "in_flight_mb", "append_timeout_s", "audit"),
+    "journal": ("journal", "in_flight_mb", "append_timeout_s"),
     "journal on Kafka": ("bootstrap_servers", "kafka_config", "topic_prefix", "preset"),
     "inference": ("models_dir",),
     "reads": ("read_timeout_s", "search_timeout_s", "max_answer_points"),

@@ -77,14 +77,15 @@ class Roles:
         self.replayer.follow_catalog(self.ingest.follow)
         self.replayer.claim = partial(self.journal.claim, self.ingest.group, settings.node)
         self.models = Models(models)
-        self.auditor = self._auditor(settings)
+        path = checkpoints_path(settings)
+        self.auditor = Auditor(self.journal, self.topics, path, self.replayer.caught_up, wall_clock_ms)
         self.services = self._gateway(settings, make_replica)
         self._replaying = threading.Thread(target=self.replayer.run, name="replay", daemon=True)
         self._ingesting = threading.Thread(target=self.ingest.run, name="ingest", daemon=True)
         self._watching = threading.Thread(target=self._watch, name="log-watch", daemon=True)
         self.scrubber = Scrubber(self.shards)
         self._scrubbing = threading.Thread(target=self.scrubber.run, name="scrub", daemon=True)
-        self._auditing = None if self.auditor is None else threading.Thread(target=self.auditor.run, name="audit", daemon=True)
+        self._auditing = threading.Thread(target=self.auditor.run, name="audit", daemon=True)
         self._looking = threading.Thread(target=self.services.health.run, name="health", daemon=True)
 
     def start(self) -> None:
@@ -93,8 +94,7 @@ class Roles:
         self._watching.start()
         self._looking.start()
         self._scrubbing.start()
-        if self._auditing is not None:
-            self._auditing.start()
+        self._auditing.start()
 
     def start_ingest(self) -> None:
         """Starts the ingest. Call it after the replay has caught up."""
@@ -109,11 +109,10 @@ class Roles:
         """Stops all roles, then the journal. Waits at most STOP_S for the threads."""
         self.services.reads.given_up.set()  # the process ends only when the pool's threads do
         for role in (self.services.health, self.scrubber, self.auditor, self.ingest, self.replayer):
-            if role is not None:
-                role.stop()
+            role.stop()
         deadline_s = time.monotonic() + STOP_S
         for thread in (self._ingesting, self._replaying, self._watching, self._auditing):
-            if thread is not None and thread.ident is not None:
+            if thread.ident is not None:
                 await asyncio.to_thread(thread.join, max(0.0, deadline_s - time.monotonic()))
         self.builder.stop()
         self.checkpointer.stop()
@@ -131,12 +130,6 @@ class Roles:
         letters = DeadLetters(settings.dead_letters_max, int(settings.dead_letters_days * DAY_MS))
         group = replayer_group(settings)
         return shards, Replayer(self.journal, self.topics, self.clock, shards, group, limits, letters)
-
-    def _auditor(self, settings: Settings) -> Auditor | None:
-        if not settings.audit:
-            return None
-        path = checkpoints_path(settings)
-        return Auditor(self.journal, self.topics, path, self.replayer.caught_up, wall_clock_ms)
 
     def _member(self, settings: Settings, source: IngestSource) -> Ingest:
         return Ingest(

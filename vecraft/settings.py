@@ -41,7 +41,6 @@ class Settings(BaseSettings):
     preset: Literal["dev", "test", "prod", "high-durability"] = Field(
         "dev", description="what topics on Kafka have to be like: created so, and refused at the start when they are not"
     )
-    audit: bool = Field(False, description="note checkpoints of the log's hash chains, for `vecraft audit` (docs/audit.md)")
     schema_registry_url: str = Field("", description="schema registry of those who write to the ingest topic")
     dead_letters_max: int = Field(1000, ge=1, le=100_000, description="dead letters kept of a collection; the oldest leave")
     dead_letters_days: float = Field(7, gt=0, le=3650, description="how long dead letters are kept")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.http.errors import BadRequest, NotFound, Unavailable
+from gateway.http.errors import BadRequest, Unavailable
 from gateway.log_reading import ask_log
 from gateway.request import ApiRequest, Response
-from gateway.services import NodeState, Services
+from gateway.services import Services
 from journal.chain import Head
 from journal.token import parse_token
 from replayer.audit.auditor import Auditor
@@ -19,7 +19,7 @@ FIRST_LOOK_S = 10.0
 
 async def checkpoints(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
     """The latest heads of the log's hash chains that this node has noted, to be kept elsewhere."""
-    if (latest := _auditor(services.node).heads) is None:
+    if (latest := services.node.auditor.heads) is None:
         raise Unavailable("this node has noted no checkpoints since its start", FIRST_LOOK_S)
     return _file(latest.log, latest.at, latest.lines, latest.chain) | {
         "heads": [{"partition": str(partition), **_head(head)} for partition, head in sorted(latest.heads.items())]
@@ -29,23 +29,16 @@ async def checkpoints(request: ApiRequest, response: Response, services: Service
 async def proof(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
     """The heads that cover a position token: which checkpoints stand for all records that an answer rests on."""
     node = services.node
-    auditor = _auditor(node)
     try:
         token = parse_token(request.params.position, node.topics, node.replayer.log_name)
     except ValueError as error:
         raise BadRequest(f"position: {error}") from error
-    known = await ask_log(services.reads, _read, auditor, services.reads.deadline(request))
+    known = await ask_log(services.reads, _read, node.auditor, services.reads.deadline(request))
     found = [covering(known, partition, position) for partition, position in sorted(token.positions.items())]
     return _file(known.log, known.at, known.lines, known.chain) | {
         "covered": all(each.above is not None for each in found),
         "partitions": [_covered(each) for each in found],
     }
-
-
-def _auditor(node: NodeState) -> Auditor:
-    if node.auditor is None:
-        raise NotFound("Not found: this node notes no checkpoints of the log; start it with --audit")
-    return node.auditor
 
 
 def _read(auditor: Auditor, deadline: Deadline) -> Checkpoints:

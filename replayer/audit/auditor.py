@@ -179,7 +179,8 @@ class Auditor:
             self.look(until_s)
             self._failures.succeeded("checkpoints of the log are noted again")
         except (JournalError, OSError, CheckpointsDamaged) as error:
-            self._failures.failed(f"no checkpoints of the log are noted, trying again every {LOOK_EVERY_S:g} s", error)
+            known = error if isinstance(error, JournalError) else JournalError(str(error))  # no defect either
+            self._failures.failed(f"no checkpoints of the log are noted, trying again every {LOOK_EVERY_S:g} s", known)
             self._close()
         return True
 

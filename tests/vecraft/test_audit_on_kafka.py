@@ -146,7 +146,7 @@ def test_two_nodes_list_and_cover_one_log_alike(
     kafka: KafkaServer, journal: KafkaJournal, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prefix = f"t{uuid4().hex[:8]}"
-    flags = [*on_kafka(kafka.bootstrap, prefix), "--audit"]
+    flags = on_kafka(kafka.bootstrap, prefix)
     left, right = (Server(tmp_path / name, *flags, "--node", name).start() for name in ("left", "right"))
     result(httpx.put(f"{left.url}/collections/c", json={"vectors": {"size": 2, "distance": "Dot"}}, timeout=WAIT_S))
     for number in range(8):

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from replayer.audit.checkpoints import Checkpoints
 
 DESCRIPTION = """\
-Verifies the log with the checkpoints that nodes with --audit note. Reads all of the log: of a folder, also while a node serves
-it, or of Kafka. Exit status 1 when anything was changed, removed or put in. docs/audit.md says what that proves."""
+Verifies the log with the checkpoints that each node notes. Reads all of the log: of a folder, also while a node serves it, or of
+Kafka. Exit status 1 when anything was changed, removed or put in. docs/audit.md says what that proves."""
 EXAMPLES = """\
 examples:
   vecraft audit verify --data-dir data
@@ -74,7 +74,7 @@ def _read(path: Path) -> Checkpoints:
     try:
         return read_checkpoints(path)
     except FileNotFoundError as error:
-        raise CommandError(f"there are no checkpoints in {path}: a node notes them when it is started with --audit") from error
+        raise CommandError(f"there are no checkpoints in {path}: each node notes them in its --data-dir") from error
     except (OSError, CheckpointsDamaged) as error:
         raise CommandError(f"the checkpoints cannot be used: {error}") from error
 

@@ -28,7 +28,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(auditor, "LOOK_EVERY_S", 0.05)
         patch.setattr(auditor, "READY_EVERY_S", 0.01)
-        node, thread = start_node(tmp_path_factory.mktemp("node"), audit=True)
+        node, thread = start_node(tmp_path_factory.mktemp("node"))
         result(httpx.put(f"{node.url}/collections/c", json={"vectors": {"size": 2, "distance": "Dot"}}))
         yield node
         node.stop()
@@ -96,16 +96,10 @@ def test_checkpoints_that_cannot_be_read_are_said(node: Node, http: httpx.Client
     assert (answer.status_code, "line 1 of" in answer.text) == (503, True)
 
 
-def test_a_node_without_checkpoints_says_so(node_url: str) -> None:
-    for path in (HEADS, f"{PROOF}?position=x"):
-        answer = httpx.get(f"{node_url}{path}")
-        assert (answer.status_code, "start it with --audit" in answer.text) == (404, True)
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The folder of a stopped node with two records."""
-    node, thread = start_node(tmp_path / "data", audit=True)
+    node, thread = start_node(tmp_path / "data")
     with httpx.Client(base_url=node.url, timeout=30) as http:
         result(http.put("/collections/c", json={"vectors": {"size": 2, "distance": "Dot"}}))
         written(http)
