@@ -78,7 +78,7 @@ class Roles:
         self.replayer.claim = partial(self.journal.claim, self.ingest.group, settings.node)
         self.models = Models(models)
         path = checkpoints_path(settings)
-        self.auditor = Auditor(self.journal, self.topics, path, self.replayer.caught_up, wall_clock_ms)
+        self.auditor = Auditor(self.journal, self.topics, path, self._knows_log, wall_clock_ms)
         self.services = self._gateway(settings, make_replica)
         self._replaying = threading.Thread(target=self.replayer.run, name="replay", daemon=True)
         self._ingesting = threading.Thread(target=self.ingest.run, name="ingest", daemon=True)
@@ -99,6 +99,11 @@ class Roles:
     def start_ingest(self) -> None:
         """Starts the ingest. Call it after the replay has caught up."""
         self._ingesting.start()
+
+    def _knows_log(self) -> bool:
+        """Whether the log is the one of this node, and the replay does not need it more. At the stop it counts that it was."""
+        stopping = self.services.node.stopping.is_set()
+        return self.replayer.refusal is None and bool(self.replayer.log_name) and (stopping or self.replayer.caught_up())
 
     def _watch(self) -> None:
         """Stops the ingest when the node must not go on with this log."""

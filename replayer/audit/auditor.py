@@ -66,7 +66,6 @@ class Auditor:
         self._journal = journal
         self._partitions = [topics.system_partition, *topics.data_partitions()]
         self._ready = ready
-        self._was_ready = False
         self._now_ms = now_ms
         self._monotonic_s = monotonic_s
         self._file: CheckpointFile | None = None
@@ -94,7 +93,7 @@ class Auditor:
         file = self._file
         starts, ends = self._journal.start_offsets(self._partitions), self._journal.end_offsets(self._partitions)
         if (identities := self._identities()) != file.known.log:
-            file.append(self._at(), identities)
+            file.append(self._at(), identities, {partition: starts[partition] for partition in self._partitions})
         if missing := [partition for partition in self._partitions if file.known.head(partition) is None]:
             file.append(self._at(), begins={partition: starts[partition] for partition in missing})
         new = [partition for partition in self._partitions if ends[partition] > self._head(file, partition).offset]
@@ -172,8 +171,7 @@ class Auditor:
 
     def _try(self, until_s: float) -> bool:
         """Looks at the log, if it may be read. Returns whether it may."""
-        self._was_ready = self._was_ready or self._ready()  # at the stop the node may no longer say so
-        if not self._was_ready:
+        if not self._ready():
             return False
         try:
             self.look(until_s)

@@ -49,8 +49,8 @@ class NotedHead(msgspec.Struct, frozen=True):
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line, without its `chain`. Partitions are written topic/partition.
 
-    `at`: when it was noted. `log`: the identities of the topics; all chains begin anew after such a line. `begins`: where the
-    chains of these partitions begin. `heads`: heads of these chains, ascending.
+    `at`: when it was noted. `log`: the identities of the topics, when they are others than before. `begins`: where new chains of
+    these partitions begin. `heads`: heads of these chains, ascending.
     """
 
     at: str
@@ -60,19 +60,21 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Run(NamedTuple):
-    """The chain of a partition from where it begins, with the heads that were noted of it, ascending."""
+    """The chain of a partition from where it begins, with the heads that were noted of it, ascending. `log`: of its topic."""
 
     begin: int
     heads: list[Head]
+    log: str = ""
 
 
 @dataclass(slots=True)
 class Checkpoints:
-    """The content of a file, as far as it is about its latest log."""
+    """The content of a file. `log` has the identities of the topics as they were noted last."""
 
     log: dict[str, str] = field(default_factory=dict)
     runs: dict[TopicPartition, list[Run]] = field(default_factory=dict)
-    """The chains of each partition: more than one after records were trimmed, or damaged, before the chain had reached them."""
+    """The chains of each partition: more than one after records were trimmed, or damaged, before the chain had reached them, and
+    after a topic was made anew. All of them count: what was noted once must not be forgotten because of what came later."""
 
     lines: int = 0
     chain: bytes = _FIRST
@@ -80,7 +82,7 @@ class Checkpoints:
     """Bytes of the whole lines; what follows is a line that was not written to its end."""
 
     logs: int = 0
-    """Logs that the file is about; all but the latest are passed over."""
+    """Logs that the file is about: more than one after topics were made anew."""
 
     at: str = ""
     """When the last line was noted."""
@@ -88,10 +90,11 @@ class Checkpoints:
     def add(self, line: Line, chain: bytes, size: int) -> None:
         """Adds a line. Raises ValueError for one that does not fit to those before it."""
         if line.log:
-            self.log, self.runs = line.log, {}
+            self.log = line.log
             self.logs += 1
         for name, offset in line.begins.items():
-            self.runs.setdefault(partition_of(name), []).append(Run(offset, []))
+            partition = partition_of(name)
+            self.runs.setdefault(partition, []).append(Run(offset, [], self.log.get(partition.topic, "")))
         for name, heads in line.heads.items():
             run = self.runs[partition_of(name)][-1]
             for noted in heads:
@@ -148,7 +151,7 @@ def covering(known: Checkpoints, partition: TopicPartition, position: int) -> Co
     begun = [run for run in runs if run.begin <= position]
     if not begun:
         return Covering(partition, position, None, None, None)
-    start, heads = begun[-1]
+    start, heads, _ = begun[-1]
     at = bisect_left(heads, position, key=lambda head: head.offset)
     below = heads[at - 1] if at else begin(partition, start)
     above = begin(partition, start) if start == position else heads[at] if at < len(heads) else None
@@ -224,7 +227,9 @@ class CheckpointFile:
 
     def _forget(self) -> None:
         """Keeps of each chain only its latest head: the file has the others."""
-        self.known.runs = {partition: [Run(runs[-1].begin, runs[-1].heads[-1:])] for partition, runs in self.known.runs.items()}
+        self.known.runs = {
+            partition: [runs[-1]._replace(heads=runs[-1].heads[-1:])] for partition, runs in self.known.runs.items()
+        }
 
 
 def _sync_folder(folder: Path) -> None:

@@ -6,8 +6,9 @@ so that each range of offsets with a fault is found, not only the first of a par
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, product
 from typing import NamedTuple
 
 from journal.chain import Head, begin, link
@@ -54,7 +55,7 @@ def verify(
     starts, ends = journal.start_offsets(partitions), journal.end_offsets(partitions)
     total, done, covered = sum(ends[p] - starts[p] for p in partitions), 0, 0
     faults: list[Fault] = []
-    remarks = [text for name, known in files.items() for text in _other_topics(journal, name, known)]
+    remarks = [text for name, known in files.items() for text in _topics_made_anew(journal, name, known)]
     walks = {partition: _Walk(partition, starts[partition], ends[partition], files) for partition in partitions}
     reader = journal.reader()
     try:
@@ -77,13 +78,12 @@ def differences(files: Mapping[str, Checkpoints]) -> tuple[list[Fault], list[str
     remarks: list[str] = []
     for (one, first), (other, second) in combinations(files.items(), 2):
         pair = f"{one} and {other}"
-        if first.log != second.log:
-            remarks.append(f"{pair} are about topics with other identities, and are not compared with each other")
-            continue
         for partition in sorted(first.runs.keys() & second.runs.keys()):
-            common = [(a, b) for a in first.runs[partition] for b in second.runs[partition] if a.begin == b.begin]
+            pairs = product(first.runs[partition], second.runs[partition])
+            common = [(a, b) for a, b in pairs if (a.begin, a.log) == (b.begin, b.log)]
             if not common:
-                remarks.append(f"{partition}: the chains of {pair} begin at other offsets, and are compared with the log only")
+                text = "begin at other offsets, or are of topics with other identities, and are compared with the log only"
+                remarks.append(f"{partition}: the chains of {pair} {text}")
             faults += [fault for a, b in common for fault in _disagreement(partition, pair, a, b)]
     return faults, remarks
 
@@ -102,13 +102,16 @@ def _disagreement(partition: TopicPartition, pair: str, one: Run, other: Run) ->
     return []
 
 
-def _other_topics(journal: Journal, name: str, known: Checkpoints) -> list[str]:
+def _topics_made_anew(journal: Journal, name: str, known: Checkpoints) -> list[str]:
     present = journal.identities(list(known.log))
-    return [
+    texts = [
         f"topic {topic} is not the one that {name} is about: it was made anew, or is a copy"
         for topic, identity in known.log.items()
         if present.get(topic) != identity
     ]
+    if known.logs > 1:
+        texts.append(f"topics were made anew {known.logs - 1} times since {name} was begun; what was noted before counts, too")
+    return texts
 
 
 def _fewer(faults: list[Fault]) -> list[Fault]:
@@ -128,12 +131,9 @@ class _Walk:
         self.remarks: list[str] = []
         self._partition, self._start, self._end = partition, start, end
         self._position = start
-        self._by_file = {
-            name: [_Followed(partition, name, run, start) for run in known.runs[partition]]
-            for name, known in files.items()
-            if partition in known.runs
-        }
-        self._followed = [each for runs in self._by_file.values() for each in runs]
+        self._followed = [
+            _Followed(partition, name, run, start) for name, known in files.items() for run in known.runs.get(partition, ())
+        ]
 
     def add(self, stretch: Stretch) -> int:
         """Compares the next stretch. Returns the number of offsets in it."""
@@ -167,8 +167,8 @@ class _Walk:
             each.conclude(self._end)
             self.faults += each.faults
             self.remarks += each.remarks
-        self.covered = max((sum(each.covered for each in runs) for runs in self._by_file.values()), default=0)
-        first = min((runs[0].begin for runs in self._by_file.values()), default=self._start)
+        self.covered = max(self._covered_by_log().values(), default=0)
+        first = min((each.begin for each in self._followed), default=self._start)
         if first > self._start:
             text = f"the records {self._start} to {first - 1} were put in: it began at {first} when it was covered first"
             self.faults.append(Fault(self._partition, self._start, first, text))
@@ -179,6 +179,13 @@ class _Walk:
             self.remarks.append(f"{self._partition}: the log was cut in front, it begins at {self._start}")
         self.faults = sorted(dict.fromkeys(self.faults), key=lambda fault: fault.offset)
 
+    def _covered_by_log(self) -> Counter[tuple[str, str]]:
+        """Records that the chains cover, by file and log: those of one log follow each other, those of several overlap."""
+        covered: Counter[tuple[str, str]] = Counter()
+        for each in self._followed:
+            covered[each.name, each.log] += each.covered
+        return covered
+
 
 class _Followed:
     """One chain of a file, followed while the log is read. `digest` is None where there is nothing to go on from."""
@@ -187,10 +194,10 @@ class _Followed:
         self.covered = 0
         self.faults: list[Fault] = []
         self.remarks: list[str] = []
-        self.begin = run.begin
+        self.name, self.log, self.begin = name, run.log, run.begin
         self.last = run.heads[-1].offset if run.heads else run.begin
         self.digest: bytes | None = None
-        self._partition, self._name = partition, name
+        self._partition = partition
         self._heads = run.heads
         self._at = 0
         self._agreed = begin(partition, run.begin)
@@ -227,7 +234,7 @@ class _Followed:
     def conclude(self, end: int) -> None:
         """Names what is missing at the end."""
         if self.last > end:
-            text = f"ends at {end}: the records {end} to {self.last - 1} of {self._name} are missing"
+            text = f"ends at {end}: the records {end} to {self.last - 1} of {self.name} are missing"
             self.faults.append(Fault(self._partition, end, self.last, text))
 
     def _compare(self, head: Head) -> None:
@@ -236,7 +243,7 @@ class _Followed:
             self.covered += found
         elif self.digest is not None:
             where = f"{self._agreed.offset} to {head.offset - 1}"
-            text = f"the records {where} are not those of {self._name}: {_change(found - noted)}"
+            text = f"the records {where} are not those of {self.name}: {_change(found - noted)}"
             self.faults.append(Fault(self._partition, self._agreed.offset, head.offset, text))
         self._agreed, self._records, self.digest = head, 0, head.digest
 

@@ -126,7 +126,7 @@ def test_another_log_begins_anew(journal: Journal, path: Path, monkeypatch: pyte
     monkeypatch.setattr(MemoryJournal, "identities", lambda self, topics: {topic: f"{topic}:new" for topic in topics})
     looked(journal, path)
     found = read_checkpoints(path)
-    assert (found.logs, noted(path)) == (2, [(0, [20])])
+    assert (found.logs, noted(path)) == (2, [(0, [20]), (0, [20])])
 
 
 def test_topics_that_a_broker_does_not_know_yet_are_no_other_log(

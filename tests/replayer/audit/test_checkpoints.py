@@ -56,7 +56,8 @@ def test_another_log_begins_anew(path: Path) -> None:
     file.append("t5", log={"v.tier1": "c"}, begins={ONE: 3})
     file.close()
     found = read_checkpoints(path)
-    assert (found.log, found.logs, list(found.runs), found.head(ONE)) == ({"v.tier1": "c"}, 2, [ONE], begin(ONE, 3))
+    assert (found.log, found.logs, found.head(ONE)) == ({"v.tier1": "c"}, 2, begin(ONE, 3))
+    assert [(run.begin, len(run.heads), run.log) for run in found.runs[ONE]] == [(0, 8, "a"), (3, 0, "c")]
 
 
 @pytest.mark.parametrize("cut", [1, 10, 60])

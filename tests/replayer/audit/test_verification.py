@@ -233,6 +233,21 @@ def test_another_topic_of_the_same_name_is_said(tmp_path: Path, monkeypatch: pyt
     assert "topic v.tier1 is not the one that file0 is about: it was made anew, or is a copy" in found.remarks
 
 
+def test_a_log_that_was_made_anew_is_not_trusted_because_it_was_noted_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was noted of the log before counts: a copy agrees with it, a forged log does not."""
+    audited(memory(20), tmp_path / "checkpoints")
+    monkeypatch.setattr(MemoryJournal, "identities", lambda self, topics: dict.fromkeys(topics, "another"))
+    copy, forged = memory(22), memory(22, 5)
+    shutil.copy(tmp_path / "checkpoints", tmp_path / "of the forged one")
+    found = verified(copy, audited(copy, tmp_path / "checkpoints"))
+    assert (found.faults, found.covered) == ([], 22)
+    assert found.remarks == ["topics were made anew 1 times since file0 was begun; what was noted before counts, too"]
+    found = verified(forged, audited(forged, tmp_path / "of the forged one"))
+    assert [fault[:3] for fault in found.faults] == [(HOME, 0, 20)]
+
+
 def test_the_files_of_two_nodes_agree_and_show_who_saw_something_else(tmp_path: Path) -> None:
     """They note at different moments, and one of them does not begin with the first record."""
     left, right, late, forged = (tmp_path / name for name in ("left", "right", "late", "forged"))
@@ -250,5 +265,8 @@ def test_the_files_of_two_nodes_agree_and_show_who_saw_something_else(tmp_path: 
     trimmed = audited(journal, late)
     disagreements, remarks = differences({"left": files[0], "late": trimmed})
     assert disagreements == []
-    assert remarks == [f"{HOME}: the chains of left and late begin at other offsets, and are compared with the log only"]
+    assert remarks == [
+        f"{HOME}: the chains of left and late begin at other offsets, or are of topics with other identities, and are "
+        "compared with the log only"
+    ]
     assert verified(journal, files[0], trimmed).faults == []
