@@ -22,7 +22,10 @@ async def checkpoints(request: ApiRequest, response: Response, services: Service
     if (latest := services.node.auditor.heads) is None:
         raise Unavailable("this node has noted no checkpoints since its start", FIRST_LOOK_S)
     return _file(latest.log, latest.at, latest.lines, latest.chain) | {
-        "heads": [{"partition": str(partition), **_head(head)} for partition, head in sorted(latest.heads.items())]
+        "heads": [
+            {"partition": str(partition), "begin": run.begin, **_head(run.heads[-1])}
+            for partition, run in sorted(latest.heads.items())
+        ]
     }
 
 

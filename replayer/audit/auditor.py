@@ -14,7 +14,7 @@ from journal.hlc import text_of
 from journal.log import Journal, JournalError, TopicPartition
 from journal.ranges import Range, stretches
 from journal.topics import Topics
-from replayer.audit.checkpoints import CheckpointFile, CheckpointsDamaged
+from replayer.audit.checkpoints import CheckpointFile, CheckpointsDamaged, Run
 from replayer.failures import FailureLog
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,8 @@ class Heads(NamedTuple):
     """The latest heads that are in the file, and the identities of the topics. `chain` is that of the last of its `lines`."""
 
     log: dict[str, str]
-    heads: dict[TopicPartition, Head]
+    heads: dict[TopicPartition, Run]
+    """The present chain of each partition, with its latest head alone."""
     lines: int
     chain: bytes
     at: str
@@ -163,7 +164,7 @@ class Auditor:
 
     def _publish(self, file: CheckpointFile) -> None:
         known = file.known
-        heads = {partition: self._head(file, partition) for partition in known.runs}
+        heads = {partition: runs[-1]._replace(heads=[self._head(file, partition)]) for partition, runs in known.runs.items()}
         self.heads = Heads(known.log, heads, known.lines, known.chain, known.at)
 
     def _at(self) -> str:

@@ -23,6 +23,7 @@ from journal.log import TopicPartition
 from shard.deadline import NEVER, Deadline
 
 _FIRST = bytes(DIGEST_BYTES)
+_LINE = b'{"at":'
 _BEFORE_CHAIN, _AFTER_CHAIN = b',"chain":"', b'"}\n'
 
 
@@ -156,6 +157,54 @@ def covering(known: Checkpoints, partition: TopicPartition, position: int) -> Co
     below = heads[at - 1] if at else begin(partition, start)
     above = begin(partition, start) if start == position else heads[at] if at < len(heads) else None
     return Covering(partition, position, start, below, above)
+
+
+class _KeptHead(msgspec.Struct):
+    """A head as it is in an answer; `covered_by` has it in a proof."""
+
+    partition: str
+    begin: int | None = None
+    covered_by: NotedHead | None = None
+    offset: int | None = None
+    records: int = 0
+    digest: str = ""
+
+    def run(self, log: Mapping[str, str]) -> Run | None:
+        """None when no head covers the position of a proof. Raises ValueError."""
+        noted = self.covered_by if self.offset is None else NotedHead(self.offset, self.records, self.digest)
+        if noted is None or self.begin is None:
+            return None
+        return Run(self.begin, [noted.head()], log.get(partition_of(self.partition).topic, ""))
+
+
+class _KeptResult(msgspec.Struct):
+    log: dict[str, str]
+    noted: str
+    heads: list[_KeptHead] = []
+    partitions: list[_KeptHead] = []
+
+
+class _KeptAnswer(msgspec.Struct):
+    """An answer of `GET /audit/checkpoints` or `GET /audit/proof`, of which the heads count."""
+
+    result: _KeptResult
+
+
+def read_kept(path: Path) -> Checkpoints:
+    """The content of a file of checkpoints, or of one with an answer of the API that has heads.
+
+    Raises CheckpointsDamaged and OSError.
+    """
+    with path.open("rb") as file:
+        if file.read(len(_LINE)) == _LINE:
+            return read_checkpoints(path)
+    try:
+        kept = msgspec.json.decode(path.read_bytes(), type=_KeptAnswer).result
+        runs = {partition_of(each.partition): each.run(kept.log) for each in (*kept.heads, *kept.partitions)}
+    except (msgspec.MsgspecError, ValueError):  # ValueError: not a head
+        return read_checkpoints(path)
+    known = {partition: [run] for partition, run in runs.items() if run is not None}
+    return Checkpoints(kept.log, known, lines=1, logs=1, at=kept.noted)
 
 
 def _lines(file: Iterator[bytes], path: Path, found: Checkpoints) -> Iterator[tuple[Line, bytes, int]]:

@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         type=Path,
         metavar="FILE",
-        help="file of checkpoints; several, as of all nodes, are compared with each other, too "
-        "(default: audit/checkpoints.jsonl in --data-dir)",
+        help="file of checkpoints, or an answer of GET /v1/audit/checkpoints or /v1/audit/proof that was kept; several, as of "
+        "all nodes, are compared with each other, too (default: audit/checkpoints.jsonl in --data-dir)",
     )
     add_settings(verify, SHOWN)
 
@@ -69,10 +69,10 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _read(path: Path) -> Checkpoints:
-    from replayer.audit.checkpoints import CheckpointsDamaged, read_checkpoints
+    from replayer.audit.checkpoints import CheckpointsDamaged, read_kept
 
     try:
-        return read_checkpoints(path)
+        return read_kept(path)
     except FileNotFoundError as error:
         raise CommandError(f"there are no checkpoints in {path}: each node notes them in its --data-dir") from error
     except (OSError, CheckpointsDamaged) as error:

@@ -96,6 +96,26 @@ def test_checkpoints_that_cannot_be_read_are_said(node: Node, http: httpx.Client
     assert (answer.status_code, "line 1 of" in answer.text) == (503, True)
 
 
+def test_answers_that_were_kept_verify_the_log(
+    node: Node, http: httpx.Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also when the node's own file is out of reach, or not to be trusted."""
+    token = written(http)
+    until(lambda: proof(http, token)["covered"], WAIT_S)
+    kept = {"heads": http.get(HEADS), "proof": http.get(PROOF, params={"position": token})}
+    for name, answer in kept.items():
+        (tmp_path / name).write_bytes(answer.content)
+        status, lines, _ = verify(capsys, node.settings.data_dir, "--checkpoints", str(tmp_path / name))
+        assert status == 0
+        assert int(lines[-1].split()[1]) > 0, "some records are covered"
+        forged = answer.json()
+        for head in forged["result"].get("heads", []) + [each["covered_by"] for each in forged["result"].get("partitions", [])]:
+            head["digest"] = "00" * 32 if head["records"] else head["digest"]
+        (tmp_path / name).write_bytes(httpx.Response(200, json=forged).content)
+        status, lines, _ = verify(capsys, node.settings.data_dir, "--checkpoints", str(tmp_path / name))
+        assert (status, any(line.startswith("DIFFERS") for line in lines)) == (1, True)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The folder of a stopped node with two records."""
