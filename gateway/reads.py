@@ -193,6 +193,10 @@ class ReadService:
     def _clock(self) -> float:
         return float("inf") if self.given_up.is_set() else time.monotonic()
 
+    def deadline(self, request: ApiRequest) -> Deadline:
+        """The deadline of work in the pool that begins now: the request's `timeout`, or that of every read."""
+        return Deadline(request.timeout_s or self.timeouts.work_s, self._clock)
+
     async def pin_now(self, collection: Collection) -> Pinned:
         """Pins the current shards of a collection, for a write that depends on them."""
         return await pin(collection, self.replicas(collection), {}, 0, WORK_S, pool_of(self.executor), self._clock)

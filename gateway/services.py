@@ -29,6 +29,7 @@ from journal.hlc import Clock
 from journal.log import Journal, JournalError, TopicPartition
 from journal.topics import Topics
 from query.consistency import Gate
+from replayer.audit.auditor import Auditor
 from replayer.ingest.sources import IngestSources
 from replayer.ingest.status import SourceStatus, standings, status_of
 from replayer.lag import Measured
@@ -63,6 +64,7 @@ class NodeState:
     budget: Budget
     descriptors: Descriptors
     data_dir: Path
+    auditor: Auditor
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     stopping: threading.Event = field(default_factory=threading.Event)
 

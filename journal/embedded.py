@@ -174,7 +174,7 @@ class EmbeddedJournal:
         following._appended = threading.Condition(following.lock)
         following._readers = []
         following._ends, following._refused, following._time_ms = {}, {}, 0
-        following._name, following._noted = "", {}
+        following._name, following._noted = (following._db.get(_IDENTITY) or b"").decode(), {}
         following._closing, following._failure = False, Definite("it is open to read only")
         following._committer = None
         following.refresh()

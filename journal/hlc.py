@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 COUNTER_BITS = 16
 MAX_STAMP = 2**63 - 1
@@ -24,6 +25,11 @@ def stamp_at(ms: int, counter: int = 0) -> int:
 def millis_of(stamp: int) -> int:
     """The physical part of a stamp, in ms since 1970."""
     return stamp >> COUNTER_BITS
+
+
+def text_of(ms: int) -> str:
+    """A time as RFC 3339, in UTC, to the millisecond."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class ClockDriftError(Exception):

@@ -21,7 +21,8 @@ from typing import NamedTuple
 
 from catalog.catalog import Catalog
 from journal.hlc import millis_of
-from journal.log import Damaged, Entry, Journal, JournalError, TopicPartition
+from journal.log import Entry, Journal, TopicPartition
+from journal.ranges import Range, stretches
 from journal.records import Record
 from journal.stamps import next_stamp
 from journal.topics import Topics
@@ -35,8 +36,6 @@ REMEMBERED = 100_000
 
 FEW = 0.01
 """The share of records with improbable times, or claims, that a sound log may have: foreign producers can write such records."""
-
-POLL_S, MAX_EMPTY_POLLS = 1.0, 30
 
 
 class ShardPartition(NamedTuple):
@@ -116,22 +115,10 @@ class LogCheck:
         """The entries of a partition."""
         start, end = self.bounds.starts[partition], self.bounds.ends[partition]
         reader = self._journal.reader()
-        position, empty = start, 0
         self._seen = _Seen()
         try:
-            reader.assign({partition: start})
-            while position < end:
-                try:
-                    batch = reader.poll(POLL_S)
-                except Damaged as damage:  # the node says so when it is started
-                    position = damage.next_offset
-                    reader.assign({partition: position})
-                    continue
-                empty = 0 if batch.positions[partition] > position else empty + 1
-                if empty > MAX_EMPTY_POLLS:
-                    raise JournalError(f"{partition}/{position} cannot be read")
-                position = batch.positions[partition]
-                yield from (entry for entry in batch.entries if entry.offset < end)
+            for stretch in stretches(reader, {partition: Range(start, end)}):  # of damage the node says so when it is started
+                yield from stretch.entries
         finally:
             reader.close()
         if self._seen.repeats:

@@ -66,3 +66,8 @@ class Operations:
         """The records of a request, in log order; empty when it is unknown or was dropped."""
         with self._lock:
             return sorted(self._requests.get(request_id, {}).values())
+
+    def at(self, request_id: str, partition: TopicPartition, offset: int) -> AppliedRecord | None:
+        """The record at this place, of this request; None when it is unknown or was dropped."""
+        with self._lock:
+            return self._requests.get(request_id, {}).get((partition, offset))

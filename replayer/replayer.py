@@ -45,6 +45,7 @@ class Replayer(Loop):
         """Claims this node's name on the log for the owner of its state. Raises Unfit when another node has the name."""
         self.log_name = ""
         """The name of the log in position tokens; empty until it is open."""
+        self.limits = limits
         self._system = topics.system
         self.operations = Operations()
         self.letters = letters

@@ -35,6 +35,7 @@ from journal.registry import SchemaRegistry
 from journal.topics import Topics
 from journal.writer import Writer
 from query.consistency import Gate
+from replayer.audit.auditor import Auditor
 from replayer.ingest.member import Ingest
 from replayer.ingest.sources import IngestSources
 from replayer.projections.dead_letters import DeadLetters
@@ -76,12 +77,15 @@ class Roles:
         self.replayer.follow_catalog(self.ingest.follow)
         self.replayer.claim = partial(self.journal.claim, self.ingest.group, settings.node)
         self.models = Models(models)
+        path = checkpoints_path(settings)
+        self.auditor = Auditor(self.journal, self.topics, path, self._knows_log, wall_clock_ms)
         self.services = self._gateway(settings, make_replica)
         self._replaying = threading.Thread(target=self.replayer.run, name="replay", daemon=True)
         self._ingesting = threading.Thread(target=self.ingest.run, name="ingest", daemon=True)
         self._watching = threading.Thread(target=self._watch, name="log-watch", daemon=True)
         self.scrubber = Scrubber(self.shards)
         self._scrubbing = threading.Thread(target=self.scrubber.run, name="scrub", daemon=True)
+        self._auditing = threading.Thread(target=self.auditor.run, name="audit", daemon=True)
         self._looking = threading.Thread(target=self.services.health.run, name="health", daemon=True)
 
     def start(self) -> None:
@@ -90,10 +94,16 @@ class Roles:
         self._watching.start()
         self._looking.start()
         self._scrubbing.start()
+        self._auditing.start()
 
     def start_ingest(self) -> None:
         """Starts the ingest. Call it after the replay has caught up."""
         self._ingesting.start()
+
+    def _knows_log(self) -> bool:
+        """Whether the log is the one of this node, and the replay does not need it more. At the stop it counts that it was."""
+        stopping = self.services.node.stopping.is_set()
+        return self.replayer.refusal is None and bool(self.replayer.log_name) and (stopping or self.replayer.caught_up())
 
     def _watch(self) -> None:
         """Stops the ingest when the node must not go on with this log."""
@@ -103,10 +113,10 @@ class Roles:
     async def stop(self) -> None:
         """Stops all roles, then the journal. Waits at most STOP_S for the threads."""
         self.services.reads.given_up.set()  # the process ends only when the pool's threads do
-        for role in (self.services.health, self.scrubber, self.ingest, self.replayer):
+        for role in (self.services.health, self.scrubber, self.auditor, self.ingest, self.replayer):
             role.stop()
         deadline_s = time.monotonic() + STOP_S
-        for thread in (self._ingesting, self._replaying, self._watching):
+        for thread in (self._ingesting, self._replaying, self._watching, self._auditing):
             if thread.ident is not None:
                 await asyncio.to_thread(thread.join, max(0.0, deadline_s - time.monotonic()))
         self.builder.stop()
@@ -171,6 +181,7 @@ class Roles:
             budget,
             Descriptors(loops * (connections_of_loop(loops) + RESERVED_CONNECTIONS)),
             settings.data_dir,
+            self.auditor,
         )
         timeouts = ReadTimeouts(settings.read_timeout_s, settings.search_timeout_s)
         writes = WriteService(
@@ -205,7 +216,7 @@ def check_data_dir(folder: Path) -> None:
     except OSError as error:
         raise StartError(f"data_dir {folder} cannot be read: {error.strerror}") from error
     foreign = {name for name in names if not name.startswith(".")} - {"lost+found"}
-    if (foreign and not foreign & {"journal", "state"}) or (journal and "CURRENT" not in journal):
+    if (foreign and not foreign & {"journal", "state", "audit"}) or (journal and "CURRENT" not in journal):
         raise StartError(f"data_dir {folder} has files of something else, and no data of a node: name another folder")
 
 
@@ -231,3 +242,8 @@ def open_journal(settings: Settings) -> Journal:
 def journal_folder(settings: Settings) -> Path:
     """The folder of the embedded journal."""
     return settings.data_dir / "journal"
+
+
+def checkpoints_path(settings: Settings) -> Path:
+    """The file of the checkpoints of the log (docs/audit.md)."""
+    return settings.data_dir / "audit" / "checkpoints.jsonl"

@@ -452,6 +452,29 @@ class DeadLetterParams(Struct, forbid_unknown_fields=True):
     limit: Annotated[int, Meta(ge=1, le=100_000)] = 100
 
 
+class OperationParams(Struct, forbid_unknown_fields=True):
+    """Selects records of the log, newest first. `since` and `until` are included: RFC 3339 times, or decimal stamps (HLC).
+
+    `before` is a position token: only records below it. `collection` is a name, an alias, or the id of a deleted collection.
+    """
+
+    collection: str | None = None
+    since: str | None = None
+    until: str | None = None
+    principal: str | None = None
+    request_id: str | None = None
+    before: str | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
+    timeout: Annotated[int, Meta(ge=1, le=3600)] | None = None
+
+
+class ProofParams(Struct, forbid_unknown_fields=True):
+    """`position` is a position token: what `X-Vecraft-Position` of an answer said."""
+
+    position: str
+    timeout: Annotated[int, Meta(ge=1, le=3600)] | None = None
+
+
 class ReadParams(Body):
     consistency: str | None = None
     max_staleness_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 0

@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
 from catalog.ingest import IngestSource, SourceConfig, check_source_name
 from gateway.dialect.bodies import MoveIngestBody, PartitionsBody
-from gateway.http.errors import BadRequest, Conflict, NotFound, Unavailable
+from gateway.http.errors import BadRequest, Conflict, NotFound
+from gateway.log_reading import ask_log
 from gateway.request import ApiRequest, Response
 from gateway.services import NodeState, Services
-from journal.log import Journal, JournalError, Positions, TopicPartition
+from journal.log import Journal, Positions, TopicPartition
 from journal.records import ControlIngest, DeleteIngestSource, IngestPosition, MoveIngest, PutIngestSource
 from payload.paths import as_micros
 from replayer.ingest.member import topic_of
 from replayer.ingest.status import PartitionStatus, SourceStatus
-
-T = TypeVar("T")
-
-RETRY_S = 1.0
 
 
 async def list_all(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
     """All sources of the ingest, with their state by partition."""
     await services.reads.catch_up_catalog(request)
     sources = services.reads.catalog.sources.values()
-    return {"sources": [_described(await _asked(services, services.node.ingest_status, source)) for source in sources]}
+    return {"sources": [_described(await ask_log(services.reads, services.node.ingest_status, source)) for source in sources]}
 
 
 async def show(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
     """A source of the ingest, with its state by partition."""
-    return _described(await _asked(services, services.node.ingest_status, await _found(request, services)))
+    return _described(await ask_log(services.reads, services.node.ingest_status, await _found(request, services)))
 
 
 async def put(request: ApiRequest, response: Response, services: Services) -> bool:
@@ -41,7 +37,7 @@ async def put(request: ApiRequest, response: Response, services: Services) -> bo
     config: SourceConfig = request.body
     check_source_name(request.path["name"])
     config.validate()
-    await _asked(services, _check_topic, services.node, config.topic)
+    await ask_log(services.reads, _check_topic, services.node, config.topic)
     await services.writes.command(request, response, PutIngestSource(request.path["name"], msgspec.json.encode(config)))
     return True
 
@@ -70,7 +66,7 @@ async def restart(request: ApiRequest, response: Response, services: Services) -
 
 async def move(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
     """Goes on with a source, or with some of its partitions, at another offset; what was read before is written again."""
-    command = await _asked(services, _move, services.node, await _found(request, services), request.body)
+    command = await ask_log(services.reads, _move, services.node, await _found(request, services), request.body)
     await services.writes.command(request, response, command)
     return {"moved": [{"partition": each.partition, "position": each.offset} for each in command.positions]}
 
@@ -79,7 +75,7 @@ async def _control(action: str, request: ApiRequest, response: Response, service
     body: PartitionsBody = request.body
     if body.partitions is not None:
         source = await _found(request, services)
-        await _asked(services, _chosen, services.node, source, body.partitions)
+        await ask_log(services.reads, _chosen, services.node, source, body.partitions)
     command = ControlIngest(request.path["name"], action, sorted(set(body.partitions or ())))
     await services.writes.command(request, response, command)
     return True
@@ -90,14 +86,6 @@ async def _found(request: ApiRequest, services: Services) -> IngestSource:
     if (source := services.reads.catalog.sources.get(request.path["name"])) is None:
         raise NotFound(f"Not found: ingest source `{request.path['name'][:64]}` doesn't exist!")
     return source
-
-
-async def _asked(services: Services, ask: Callable[..., T], *arguments: object) -> T:
-    """The result of a function that asks the log. Raises Unavailable when the log does not answer; nothing was written."""
-    try:
-        return await services.reads.offload(False, partial(ask, *arguments))
-    except JournalError as error:
-        raise Unavailable(f"the log cannot be asked: {error}", RETRY_S) from error
 
 
 def _check_topic(node: NodeState, topic: str) -> None:

@@ -10,13 +10,16 @@ from gateway.dialect import bodies
 from gateway.dialect import query_bodies as queries
 from gateway.dialect.bodies import (
     DeadLetterParams,
+    OperationParams,
     OptimizationsParams,
+    ProofParams,
     ReadParams,
     SearchReadParams,
     TelemetryParams,
     WriteParams,
 )
 from gateway.handlers import (
+    audit,
     cluster,
     collections,
     dead_letters,
@@ -125,7 +128,10 @@ ROUTES = (
     Route("GET", "/quotas", telemetry.quotas, "cluster"),
     Route("GET", "/issues", cluster.issues, "cluster"),
     Route("DELETE", "/issues", cluster.clear_issues, "cluster"),
+    Route("GET", "/operations", operations.list_all, "operations", None, OperationParams),
     Route("GET", "/operations/{request_id}", operations.show, "operations"),
+    Route("GET", "/audit/checkpoints", audit.checkpoints, "audit"),
+    Route("GET", "/audit/proof", audit.proof, "audit", None, ProofParams),
     Route("GET", "/ingest/sources", ingest.list_all, "ingest"),
     Route("GET", _SOURCE, ingest.show, "ingest"),
     Route("PUT", _SOURCE, ingest.put, "ingest", SourceConfig, WriteParams, CATALOG_TIER),

@@ -93,7 +93,7 @@ def test_help_names_each_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "examples: vecraft demo" in text
 
 
-@pytest.mark.parametrize("arguments", [[], ["journal"], ["ingest"], ["topics"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [[], ["journal"], ["audit"], ["ingest"], ["topics"]], ids=" ".join)
 def test_a_command_that_says_nothing_of_what_to_do_prints_its_help(
     capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:

@@ -173,7 +173,7 @@ def test_a_log_with_records_twice_is_not_adopted(tmp_path: Path, capsys: pytest.
     assert f"must not be served: {home}: 1 records are there twice, the first again at 3" in capsys.readouterr().out
     assert main([*adopt, "--yes"]) == 1
     assert "nothing was changed" in capsys.readouterr().err
-    assert {path.name for path in tmp_path.iterdir()} == {"journal", "state"}
+    assert {path.name for path in tmp_path.iterdir()} == {"audit", "journal", "state"}
 
 
 def repeat_first_record(folder: Path) -> TopicPartition:

@@ -7,12 +7,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 
 from journal import codec
 from journal.embedded import EmbeddedJournal
-from journal.hlc import COUNTER_BITS, millis_of
+from journal.hlc import COUNTER_BITS, millis_of, text_of
 from journal.log import Entry, Journal, JournalError, TopicPartition
 from journal.records import describe
 from journal.topics import Topics
@@ -67,7 +66,7 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
             return 0
         with ExitStack() as stack:
             if options.action == "tail":
-                _tail(_opened(settings, stack), _partitions(settings), options.count, options.follow)
+                _tail(open_to_read(settings, stack), partitions_of(settings), options.count, options.follow)
             else:
                 _show(settings, stack, options.what)
     except JournalError as error:
@@ -104,11 +103,11 @@ def _tail(journal: Journal, partitions: list[TopicPartition], count: int, follow
 def _show(settings: Settings, stack: ExitStack, what: str) -> None:
     """Prints the record at a position, or all records of a request id."""
     position = _position(what) if "/" in what else None
-    journal = _opened(settings, stack)
+    journal = open_to_read(settings, stack)
     if position is not None:
-        entries = [_record_at(journal, _partitions(settings), *position)]
+        entries = [_record_at(journal, partitions_of(settings), *position)]
     else:
-        ends = journal.end_offsets(_partitions(settings))
+        ends = journal.end_offsets(partitions_of(settings))
         entries = [entry for entry in _read(journal, dict.fromkeys(ends, 0), ends) if _request_id(entry) == what]
         if not entries:
             raise CommandError(f"the journal has no record of request {what!r}")
@@ -136,7 +135,7 @@ def _record_at(journal: Journal, partitions: list[TopicPartition], partition: To
 
 def line(entry: Entry) -> str:
     """A record as one line of text."""
-    moment = _text_of(entry.time_ms)
+    moment = text_of(entry.time_ms)
     place = f"{entry.partition}/{entry.offset}"
     try:
         record = codec.decode(entry.value)
@@ -149,7 +148,7 @@ def details(entry: Entry) -> str:
     """A record in full, without its vectors."""
     rows = [
         ("position", f"{entry.partition}/{entry.offset}"),
-        ("appended", _text_of(entry.time_ms)),
+        ("appended", text_of(entry.time_ms)),
         ("bytes", str(len(entry.value))),
     ]
     try:
@@ -159,7 +158,7 @@ def details(entry: Entry) -> str:
     else:
         counter = record.hlc & (1 << COUNTER_BITS) - 1
         rows += [
-            ("hlc", f"{record.hlc} ({_text_of(millis_of(record.hlc))}, counter {counter})"),
+            ("hlc", f"{record.hlc} ({text_of(millis_of(record.hlc))}, counter {counter})"),
             ("request", record.request_id or "-"),
             ("idempotency key", record.idempotency_key or "-"),
             ("collection", str(record.collection)),
@@ -170,7 +169,7 @@ def details(entry: Entry) -> str:
     return "\n".join(f"{name:>17}  {value}" for name, value in rows)
 
 
-def _opened(settings: Settings, stack: ExitStack) -> Journal:
+def open_to_read(settings: Settings, stack: ExitStack) -> Journal:
     """Opens the journal for reading. An embedded journal may be in use by a running node."""
     from vecraft.kafka import command_journal
     from vecraft.roles import journal_folder
@@ -190,13 +189,14 @@ def _opened(settings: Settings, stack: ExitStack) -> Journal:
         except Exception as error:  # RocksDB's errors have no class of their own
             raise CommandError(f"cannot read the journal in {folder}: {' '.join(str(error).split())}") from error
         stack.callback(journal.close)
-        if not journal.knows(_partitions(settings)[0]):
+        if not journal.knows(partitions_of(settings)[0]):
             prefix = settings.topic_prefix
             raise CommandError(f"the journal has no topics {prefix}.*, --topic-prefix names those of the node")
     return journal
 
 
-def _partitions(settings: Settings) -> list[TopicPartition]:
+def partitions_of(settings: Settings) -> list[TopicPartition]:
+    """The partitions of the catalog and of the data."""
     topics = Topics(settings.topic_prefix)
     return [topics.system_partition, *topics.data_partitions()]
 
@@ -220,7 +220,3 @@ def _request_id(entry: Entry) -> str:
         return codec.decode(entry.value).request_id
     except codec.DecodeError:
         return ""
-
-
-def _text_of(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
