@@ -79,7 +79,7 @@ class ViewAsOf(ShardView):
 def _check_order(view: ShardView, instant: Instant) -> None:
     """Raises Unrepeatable if a point has a change that is included in the instant after one that is not.
 
-    Only possible in an instant whose stamps differ, and for changes between these. A write that changed nothing is not known here;
+    Only possible in an instant whose stamps differ, and for changes between these. A write that changed nothing is not known;
     if it follows one that is not included, it may have changed something at that time.
     """
     if instant.first == instant.last:
