@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 from catalog.collection import Collection
 from gateway.http.errors import BadRequest, NotFound
-from journal.hlc import COUNTER_BITS, MAX_STAMP, millis_of, stamp_at
+from journal.hlc import COUNTER_BITS, MAX_STAMP, millis_of, stamp_at, text_of
 from journal.log import Positions
 from journal.token import parse_token
 from journal.topics import Topics
@@ -70,4 +69,4 @@ def _tagged(name: str, collection: Collection | None) -> int:
 
 def time_of(stamp: int) -> str:
     """The time of a stamp as text, by RFC 3339, with milliseconds."""
-    return datetime.fromtimestamp(millis_of(stamp) / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return text_of(millis_of(stamp))

@@ -155,3 +155,42 @@ def test_what_cannot_be_done_is_refused(http: httpx.Client, songs: str) -> None:
         answer = http.request(method, route, json=body)
         assert answer.status_code == status, (route, answer.text)
     assert http.get("/collections/new").status_code == 404
+
+
+def test_the_history_of_a_point_tells_its_states_and_who_made_them(http: httpx.Client, name: str) -> None:
+    """V3: from the request to its record in the log, to the state that it made."""
+    path = f"/collections/{name}/points"
+    put(http, name, {1: 1})
+    headers = {"X-Request-Id": "my-request"}
+    result(http.post(f"{path}/payload?wait=true", json={"points": [1], "payload": {"b": 2}}, headers=headers))
+    result(http.put(f"{path}/vectors?wait=true", json={"points": [{"id": 1, "vector": [9, 9, 9, 9]}]}))
+    result(http.post(f"{path}/delete?wait=true", json={"points": [1]}))
+    before_delete: Any = result(http.get(f"{path}/1/history"))[1]  # type: ignore[index]
+    result(http.post(f"{path}/1/restore?wait=true", json={"as_of": before_delete["stamp"]}))
+    told: Any = result(http.get(f"{path}/1/history", params={"with_vector": True}))
+    assert [one["operation"] for one in told] == ["Upsert", "Delete", "PatchVectors", "PatchPayload", "Upsert"]
+    assert [one["deleted"] for one in told] == [False, True, False, False, False]
+    assert [one.get("payload") for one in told] == [{"n": 1, "b": 2}, None, {"n": 1, "b": 2}, {"n": 1, "b": 2}, {"n": 1}]
+    assert [one.get("vector") for one in told] == [[9, 9, 9, 9], None, [9, 9, 9, 9], [1, 1, 0, 0], [1, 1, 0, 0]]
+    assert [one["changed"] for one in told][2:] == [
+        {"payload": [], "vectors": [""]},
+        {"payload": ["b"], "vectors": []},
+        {"payload": ["n"], "vectors": [""]},
+    ]
+    assert told[0]["origin"] == f"as_of:{before_delete['stamp']}"
+    assert told[3]["request_id"] == "my-request"
+    assert [int(one["stamp"]) for one in told] == sorted((int(one["stamp"]) for one in told), reverse=True)
+    listed: Any = result(http.get("/operations", params={"request_id": "my-request"}))["operations"]  # type: ignore[index]
+    assert [one["position"] for one in listed] == [told[3]["position"]]
+    pages, before = [], {}
+    while page := result(http.get(f"{path}/1/history", params={"limit": 2, "with_vector": True, **before})):
+        pages += page  # type: ignore[arg-type]
+        before = {"before": pages[-1]["stamp"]}
+    assert pages == told
+    for one in told:
+        shown = http.get(f"{path}/1", params={"as_of": one["stamp"]})
+        assert shown.status_code == (404 if one["deleted"] else 200)
+        if not one["deleted"]:
+            assert result(shown)["payload"] == one["payload"]  # type: ignore[index]
+    assert http.get(f"{path}/99/history").status_code == 404
+    assert http.get(f"{path}/1/history", params={"as_of": "-1s"}).status_code == 400
