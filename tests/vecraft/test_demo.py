@@ -35,6 +35,11 @@ def test_the_demo_shows_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "level=read_your_writes" in shown
     assert re.search(r"^API docs: http://127\.0\.0\.1:\d+/docs$", shown, re.M)
 
+    [deleted] = re.findall(r"^Rewind: (\S+) is deleted", shown, re.M)
+    assert re.findall(r"^  as of +\d\.\d{3}  (\S+)$", shown, re.M) == [deleted]
+    assert re.findall(r"^  \S+Z  (\w+)", shown, re.M) == ["Delete", "PatchPayload", "Upsert"]
+    assert re.search(r"^Restored \S+ to it: 1 point written, 0 deleted\.$", shown, re.M)
+
     [request_id] = re.findall(r"wait=false, request (\S+)$", shown, re.M)
     [position] = re.findall(r"^  position +(vecraft\.tier1/\d+/\d+)$", shown, re.M)
     [hlc] = re.findall(r"^  HLC +(\d+) \(", shown, re.M)

@@ -1,4 +1,4 @@
-"""The steps of `vecraft demo`: load real data, search, change a point, and print the journal's record of it, all over HTTP.
+"""The steps of `vecraft demo`: load real data, search, change a point, print its record, and rewind, all over HTTP.
 
 The node runs in the main thread, because it handles signals; the steps run in another thread and use only its URL. A second run
 on the same data folder writes the same points again.
@@ -20,6 +20,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from tqdm import tqdm
 
@@ -39,6 +40,7 @@ QUESTIONS = (
     ("extract the members of an archive", "zipfile"),
 )
 """Search text, and the module to search in ("" for all)."""
+FORK = f"{COLLECTION}-before"
 HITS = 5
 BATCH_POINTS = 256
 BULK_TIER = "2"
@@ -138,6 +140,7 @@ class Show:
             load(client, corpus, space)
             best = [search(client, space, words, module) for words, module in QUESTIONS]
             update(client, best[0], _journal_flags(self.node.settings))
+            rewind(client, space, best[0])
         say(f"\nAPI docs: {self.node.url}/docs")
         if not self._once:
             say("The node serves on; Ctrl-C stops it.")
@@ -221,6 +224,30 @@ def update(client: Client, point_id: str, journal_flags: str) -> None:
     say("The journal's record of it:")
     for record in client.call("GET", f"/v1/operations/{request_id}")["records"]:
         show_record(record, request_id, journal_flags)
+
+
+def rewind(client: Client, space: LatentSemantics, point_id: str) -> None:
+    """Deletes the best hit, searches as of the instant before, shows the point's history, forks that instant, and restores."""
+    path, words = f"/collections/{COLLECTION}/points", QUESTIONS[0][0]
+    before = client.answer("POST", f"{path}/count?as_of=-0s", {}).headers["X-Vecraft-As-Of"]
+    client.call("POST", f"{path}/delete?wait=true", {"points": [point_id]})
+    say(f"\nRewind: {point_id} is deleted; the instant before is {before}")
+    body = {"vector": space.vector(words), "limit": 1}
+    now, then = (client.call("POST", f"{path}/search{suffix}", body) for suffix in ("", f"?as_of={before}"))
+    if then[0]["id"] != point_id or now[0]["id"] == point_id:
+        raise DemoError(f"{point_id} is the best hit now, or was not before it was deleted")
+    say(f"  now         {now[0]['score']:.3f}  {now[0]['id']}")
+    say(f"  as of       {then[0]['score']:.3f}  {then[0]['id']}")
+    say("Its history:")
+    for change in client.call("GET", f"{path}/{quote(point_id, safe='')}/history"):
+        say(f"  {change['time']}  {change.get('operation', ''):<14}{change.get('request_id', '')}")
+    if client.call("GET", f"/collections/{FORK}/exists")["exists"]:
+        client.call("DELETE", f"/collections/{FORK}")
+    started_s = time.monotonic()
+    fork = client.call("POST", f"/collections/{FORK}/fork?timeout={ANSWER_TIMEOUT_S}", {"from": COLLECTION, "as_of": before})
+    say(f"Fork {FORK} has the {fork['points']:,} points of that instant after {time.monotonic() - started_s:.1f} s.")
+    done = client.call("POST", f"/collections/{COLLECTION}/restore?wait=true", {"to": before})
+    say(f"Restored {COLLECTION} to it: {done['upserted']} point written, {done['deleted']} deleted.")
 
 
 def show_record(record: dict[str, Any], request_id: str, journal_flags: str) -> None:
