@@ -63,6 +63,7 @@ UPDATABLE = (
     "vectors",
     "sparse_vectors",
     "history_retention_s",
+    "ttl_s",
 )
 """Settings whose change does not affect how existing records are interpreted."""
 

@@ -159,7 +159,8 @@ class RemovedVector(msgspec.Struct, frozen=True):
 class CollectionConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     """The configuration of a collection, as a client may set it. The default vector has the name "".
 
-    `history_retention_s`: how long earlier states of points are kept, in seconds; None as the node's settings say.
+    `history_retention_s`: how long earlier states of points are kept, in seconds; None as the node's settings say. `ttl_s`: after
+    how many seconds points expire whose upsert says nothing else; None for never.
     """
 
     vectors: dict[str, VectorParams] = {}
@@ -172,6 +173,7 @@ class CollectionConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     metadata: dict[str, Any] = {}
     kept: dict[str, Any] = {}
     history_retention_s: int | None = None
+    ttl_s: int | None = None
 
     def validate(self) -> None:
         """Raises InvalidConfig, which names the field and its bound."""
@@ -179,6 +181,8 @@ class CollectionConfig(msgspec.Struct, frozen=True, omit_defaults=True):
         _bound("number of vectors", len(self.vectors) + len(self.sparse_vectors), 0, MAX_VECTOR_NAMES)
         if self.history_retention_s is not None:
             _bound("history_retention_s", self.history_retention_s, 0, MAX_RETENTION_S)
+        if self.ttl_s is not None:
+            _bound("ttl_s", self.ttl_s, 1, MAX_RETENTION_S)
         _check_hnsw("hnsw_config", self.hnsw)
         _check_quantization("quantization_config", self.quantization)
         if self.strict_mode is not None:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 
 COUNTER_BITS = 16
 MAX_STAMP = 2**63 - 1
+LAST_COUNTER = (1 << COUNTER_BITS) - 1
 
 
 def stamp_at(ms: int, counter: int = 0) -> int:

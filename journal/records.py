@@ -99,9 +99,12 @@ def _column(name: str, vectors: Sequence[Vector], points: list[int] | None) -> V
 
 
 class Upsert(msgspec.Struct, frozen=True):
+    """`ttl_ms`: how long after the stamp of the record the points expire; 0 for never."""
+
     ids: list[bytes]
     vectors: list[VectorColumn]
     payloads: list[bytes]
+    ttl_ms: int = 0
 
 
 class Delete(msgspec.Struct, frozen=True):

@@ -51,7 +51,8 @@ def take(operation: PointOperation, indexes: Sequence[int]) -> PointOperation:
     ids = [operation.ids[i] for i in indexes]
     match operation:
         case Upsert():
-            return Upsert(ids, _take_columns(operation.vectors, indexes), [operation.payloads[i] for i in indexes])
+            payloads = [operation.payloads[i] for i in indexes]
+            return Upsert(ids, _take_columns(operation.vectors, indexes), payloads, operation.ttl_ms)
         case PatchVectors():
             return PatchVectors(ids, _take_columns(operation.vectors, indexes))
         case Delete() | PatchPayload() | ReplacePayload() | UnsetVectors():

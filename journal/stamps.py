@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from journal.hlc import millis_of, stamp_at
+from journal.hlc import LAST_COUNTER, millis_of, stamp_at
 
 TIER_BITS = 2
 
@@ -32,6 +32,11 @@ def version_of(stamp: int, tier: int) -> Version:
 def last_version(stamp: int) -> Version:
     """The highest version that a record with this stamp can have."""
     return version_of(stamp, (1 << TIER_BITS) - 1)
+
+
+def expiry_of(stamp: int, ttl_ms: int) -> Version:
+    """When a point of a record with this stamp expires: at the end of a millisecond, after all writes of it."""
+    return last_version(stamp_at(millis_of(stamp) + ttl_ms, LAST_COUNTER))
 
 
 def stamp_of(version: Version) -> int:

@@ -28,7 +28,7 @@ from journal.records import (
     VectorColumn,
 )
 from journal.split import take
-from journal.stamps import Version, next_stamp, tier_of, version_of
+from journal.stamps import MAX_VERSION, NEVER, Version, expiry_of, next_stamp, stamp_of, tier_of, version_of
 from shard.decisions import Attempt, Decision
 from shard.history import Condition, Write, current_write, fold, holds
 from shard.join import PointState
@@ -102,6 +102,8 @@ class WriteBatch:
         self.progress: dict[TopicPartition, Progress] = {}
         self.touched: list[int] = []
         """The rows that the batch created, ended, or changed the payload of."""
+        self.next_expiry = MAX_VERSION
+        """When the first of the points that the batch writes may have to expire."""
         self.unsettled = 0
         """The number of points that wait to be settled because of this batch."""
 
@@ -122,6 +124,13 @@ class WriteBatch:
         if operation is not None:
             self._apply_operation(version_of(stamp, tier), operation, self._conditions(entry, record, tier, stamp))
         return Applied(stamp, repeated=operation is None)
+
+    def expire(self, version: Version, point_id: bytes) -> None:
+        """Step 1 for a point that may have to expire, which is no record: it follows from the stamp of its upsert."""
+        self._changes.delete_expiry(version, point_id)
+        changed = self._changed(point_id)
+        if changed.point.expires == version or version < changed.point.version():
+            self._apply_writes(version, (point_id,), (Write("expire"),), None)
 
     def changes(self) -> Changes:
         """Step 2: everything that the batch writes to RocksDB, including the next offsets."""
@@ -147,7 +156,7 @@ class WriteBatch:
             self._changes.put_progress(partition, progress)
         for tier, (offsets, stamps) in self._stamps.items():
             self._changes.put_stamps(tier, offsets, stamps)
-        if not self._shard.keeps_history:
+        if not self._shard.keeps_history and self.progress:
             self._kept_since = max(progress.stamp for progress in self.progress.values())
             self._changes.put_kept_since(self._kept_since)
         self._changes.put_next_row(self._shard._next_row)
@@ -261,10 +270,14 @@ class WriteBatch:
 
     def _apply_operation(self, version: Version, operation: ShardOperation, conditions: Sequence[Condition] | None) -> None:
         match operation:
-            case Upsert(ids, columns, payloads):
+            case Upsert(ids, columns, payloads, ttl_ms):
+                expires = expiry_of(stamp_of(version), ttl_ms) if ttl_ms else NEVER
                 vectors = self._by_point(columns, len(ids))
                 kept = [{key: vector for key, vector in each.items() if vector is not None} for each in vectors]
-                full = [Write("upsert", kept[at], b"" if payloads[at] == b"{}" else payloads[at]) for at in range(len(ids))]
+                full = [
+                    Write("upsert", kept[at], b"" if payloads[at] == b"{}" else payloads[at], expires=expires)
+                    for at in range(len(ids))
+                ]
                 self._apply_writes(version, ids, full, conditions)
             case Delete(ids):
                 self._apply_writes(version, ids, repeat(Write("delete")), conditions)
@@ -283,15 +296,16 @@ class WriteBatch:
         self, version: Version, ids: Sequence[bytes], writes: Iterable[Write], conditions: Sequence[Condition] | None
     ) -> None:
         for at, (point_id, write) in enumerate(zip(ids, writes, strict=False)):
-            changed = self._points.get(point_id)
-            if changed is None:
-                changed = self._points[point_id] = ChangedPoint(point_id, *self._shard.store.point(point_id))
+            changed = self._changed(point_id)
+            if write.expires != NEVER:  # noted also if it changes nothing now: it may lie before a write with a condition
+                self._changes.put_expiry(write.expires, point_id)
+                self.next_expiry = min(self.next_expiry, write.expires)
             if conditions is not None:
                 write = msgspec.structs.replace(write, condition=conditions[at])
             if version < changed.point.version() or version < changed.point.decided:
                 changed.is_late = True
                 self._keep_current(point_id, changed.point)  # it may be joined without being kept
-            if version < changed.point.decided:
+            if version < changed.point.decided or (write.kind == "expire" and version < changed.point.version()):
                 self._fold(point_id, changed, version, write)
             elif write.condition is None:
                 self._join(point_id, changed, version, write)
@@ -299,6 +313,12 @@ class WriteBatch:
                 self._fold(point_id, changed, version, write)
             else:
                 self._decide(point_id, changed, version, write, write.condition)
+
+    def _changed(self, point_id: bytes) -> ChangedPoint:
+        """A point that the batch writes to, which is read when it is asked for first."""
+        if (changed := self._points.get(point_id)) is None:
+            changed = self._points[point_id] = ChangedPoint(point_id, *self._shard.store.point(point_id))
+        return changed
 
     def _join(self, point_id: bytes, changed: ChangedPoint, version: Version, write: Write) -> None:
         """Applies a write without a condition. Keeps what the new state does not tell any more."""

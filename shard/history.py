@@ -12,7 +12,7 @@ from journal.records import Vector
 from journal.stamps import NEVER, Version
 from shard.join import PointState
 
-Kind = Literal["upsert", "delete", "replace_payload", "patch_payload", "patch_vectors"]
+Kind = Literal["upsert", "delete", "replace_payload", "patch_payload", "patch_vectors", "expire"]
 
 
 class Condition(NamedTuple):
@@ -28,7 +28,8 @@ class Write(msgspec.Struct):
     """One write to one point.
 
     `vectors` are those of an upsert, or those that a patch sets, None for one that it removes. `payload` is the payload of an
-    upsert or a replacement, or the keys that a patch sets, as JSON. `unset` are the payload keys that a patch removes.
+    upsert or a replacement, or the keys that a patch sets, as JSON. `unset` are the payload keys that a patch removes. `expires`
+    is when the points of an upsert expire. `expire` is no record of the log: it deletes a point that expires at its version.
     """
 
     kind: Kind
@@ -36,6 +37,7 @@ class Write(msgspec.Struct):
     payload: bytes = b""
     unset: list[str] = []
     condition: Condition | None = None
+    expires: Version = NEVER
 
     @property
     def is_full(self) -> bool:
@@ -46,7 +48,7 @@ class Write(msgspec.Struct):
         """Joins the write, without its condition, into a point. Returns False when it changes nothing."""
         match self.kind:
             case "upsert":
-                return point.upsert(version, dict(self.vectors), self.payload)  # type: ignore[arg-type]
+                return point.upsert(version, dict(self.vectors), self.payload, self.expires)  # type: ignore[arg-type]
             case "delete":
                 return point.delete(version)
             case "replace_payload":
@@ -55,11 +57,13 @@ class Write(msgspec.Struct):
                 return point.patch_payload(version, orjson.loads(self.payload), self.unset)
             case "patch_vectors":
                 return point.patch_vectors(version, self.vectors)
+            case "expire":
+                return point.alive and point.expires == version and point.delete(version)
 
     def encoded(self) -> bytes:
         """The stored form."""
         data = {name: None if vector is None else vector.tobytes() for name, vector in self.vectors.items()}
-        return _encode(_Stored(self.kind, data, self.payload, self.unset, self.condition))
+        return _encode(_Stored(self.kind, data, self.payload, self.unset, self.condition, self.expires))
 
 
 class _Stored(msgspec.Struct, array_like=True, omit_defaults=True):
@@ -68,6 +72,7 @@ class _Stored(msgspec.Struct, array_like=True, omit_defaults=True):
     payload: bytes = b""
     unset: list[str] = []
     condition: Condition | None = None
+    expires: Version = NEVER
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -80,12 +85,12 @@ def decode_write(data: bytes, decode_vector: Callable[[str, bytes], Vector | Non
     vectors = {name: None if raw is None else decode_vector(name, raw) for name, raw in stored.vectors.items()}
     if stored.kind == "upsert":  # of a patch, what it does to a vector that is removed is kept: its version counts
         vectors = {key: vector for key, vector in vectors.items() if vector is not None}
-    return Write(stored.kind, vectors, stored.payload, stored.unset, stored.condition)
+    return Write(stored.kind, vectors, stored.payload, stored.unset, stored.condition, stored.expires)
 
 
 def current_write(point: PointState) -> Write:
     """The full write that gives the state of an unpatched point."""
-    return Write("upsert", point.vectors, point.payload) if point.alive else Write("delete")
+    return Write("upsert", point.vectors, point.payload, expires=point.expires) if point.alive else Write("delete")
 
 
 def holds(condition: Condition, point: PointState) -> bool:

@@ -24,7 +24,7 @@ class PointState(msgspec.Struct):
     `keys` and `names` hold the versions of patches above their floor, including patches that removed something. Patches of a
     point that does not exist are kept in `payload` and `vectors` until a full write with a lower version arrives.
     `decided` is the highest version of a write with a condition: below it, writes cannot be joined in any order, and the state
-    is folded anew from all writes (`shard.history`).
+    is folded anew from all writes (`shard.history`). `expires` is when the point expires, NEVER for never.
     """
 
     full: Version = NEVER
@@ -35,6 +35,7 @@ class PointState(msgspec.Struct):
     payload: bytes = b""
     vectors: dict[str, Vector] = {}
     decided: Version = NEVER
+    expires: Version = NEVER
 
     def is_patched(self) -> bool:
         """Whether the state differs from its last full write."""
@@ -46,11 +47,11 @@ class PointState(msgspec.Struct):
             return max(self.full, self.floor)
         return max(self.full, self.floor, *self.keys.values(), *self.names.values())
 
-    def upsert(self, version: Version, vectors: dict[str, Vector], payload: bytes) -> bool:
+    def upsert(self, version: Version, vectors: dict[str, Vector], payload: bytes, expires: Version = NEVER) -> bool:
         """Joins a full write. Returns False when a later full write is known, so that nothing changed."""
         if version < self.full:
             return False
-        self.full, self.alive = version, True
+        self.full, self.alive, self.expires = version, True, expires
         self._replace_vectors(version, vectors)
         self.replace_payload(version, payload)
         return True
@@ -59,7 +60,7 @@ class PointState(msgspec.Struct):
         """Joins a delete."""
         if version < self.full:
             return False
-        self.full, self.alive = version, False
+        self.full, self.alive, self.expires = version, False, NEVER
         self._replace_vectors(version, {})
         self.replace_payload(version, b"")
         return True

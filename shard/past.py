@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.collection import vector_name
-from journal.stamps import TIER_BITS, Version, last_version, stamp_of, tier_of
+from journal.hlc import LAST_COUNTER
+from journal.stamps import TIER_BITS, Version, last_version
 from journal.topics import TIERS
 from shard.history import Write, holds
 from shard.join import PointState
@@ -44,13 +45,15 @@ class Instant(NamedTuple):
         return cls((stamp,) * len(TIERS))
 
     def includes(self, version: Version) -> bool:
-        return stamp_of(version) <= self.stamps[tier_of(version)]
+        return bool(self.among(np.array([version], np.int64))[0])
 
     def among(self, versions: Versions) -> Mask:
-        """Which of some versions are included."""
-        if min(self.stamps) == max(self.stamps):
-            return versions <= last_version(self.stamps[0])
-        included: Mask = versions >> TIER_BITS <= np.array(self.stamps, np.int64)[versions & (1 << TIER_BITS) - 1]
+        """Which of some versions are included. A point has expired when that is closed, that is in all tiers."""
+        closed = versions <= self.first
+        if self.first == self.last:
+            return closed
+        stamps = np.array(self.stamps, np.int64)[versions & (1 << TIER_BITS) - 1]
+        included: Mask = closed | ((versions >> TIER_BITS <= stamps) & ~is_expiry(versions))
         return included
 
     @property
@@ -66,6 +69,13 @@ class Instant(NamedTuple):
 
 class Unrepeatable(Exception):
     """An instant includes a change of a point and not one before it, which came later: its state of that time is not kept."""
+
+
+def is_expiry(versions: Versions) -> Mask:
+    """Which versions are of points that expired, and not of records; see `journal.stamps.expiry_of`."""
+    end = last_version(LAST_COUNTER)
+    mask: Mask = versions & end == end
+    return mask
 
 
 class PastGone(Exception):

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,11 +24,11 @@ import numpy as np
 from pyroaring import BitMap
 
 from catalog.collection import Collection, CollectionConfig, Memory, VectorParams, vector_name
-from journal.hlc import COUNTER_BITS
+from journal.hlc import COUNTER_BITS, millis_of
 from journal.log import Entry, TopicPartition
 from journal.records import Record
 from journal.rocksdb import is_damage
-from journal.stamps import Version, closed_stamp, stamp_of, tier_of
+from journal.stamps import MAX_VERSION, Version, closed_stamp, last_version, stamp_of, tier_of
 from journal.topics import TIERS, Topics
 from payload.schema import FieldSchema
 from shard.batch import Applied, Limits, WriteBatch
@@ -68,6 +68,9 @@ EXPIRE_EVERY_MS = 1000
 
 SETTLED_PER_BATCH, SETTLED_WHEN_IDLE = 100, 2000
 """Points that are settled after each write batch, and when no more writes come in; each takes about 10 µs."""
+
+EXPIRED_POINTS = 500
+"""Points that expire in one write batch."""
 
 EXPIRED_ROWS = 10_000
 """The most past rows that are removed at a time, once in a second of the log's time; each takes about 10 µs."""
@@ -124,6 +127,8 @@ class Shard:
         self._homes = topics.home_partitions(collection.homes[number])
         self._progress: dict[TopicPartition, Progress] = {}
         self._expired_ms = 0
+        self._next_expiry: Version = MAX_VERSION
+        """When the first point may have to expire."""
         self._indexing: IndexBuild | None = None
         self._view: ShardView | None = None
         self.store = Store(folder / "rows", _vector_formats(collection))
@@ -166,9 +171,16 @@ class Shard:
         return self._progress[partition]
 
     def closed(self) -> int:
-        """The closed stamp (I7): no record that is applied here later gets a stamp at or below it."""
+        """The closed stamp (I7): nothing is applied here later at or below it, neither a record nor the expiry of a point."""
+        return min(self._closed_for_records(), stamp_of(self._next_expiry) - 1)
+
+    def _closed_for_records(self) -> int:
         late_ms = self._limits.max_lateness_ms
         return min(closed_stamp(self._progress[p].stamp, self._progress[p].time_ms, late_ms) for p in self._homes)
+
+    def next_expiry_ms(self) -> int:
+        """When the next point expires, in ms since 1970: a partition without records must be closed then, by a barrier."""
+        return millis_of(stamp_of(self._next_expiry))
 
     def outcome(self, tier: int, offsets: Sequence[int]) -> Outcome | None:
         """See `Replica.outcome`. Called from any thread."""
@@ -211,13 +223,8 @@ class Shard:
         """Applies records of home partitions, in offset order within each partition. None for a record applied before."""
         batch = WriteBatch(self)
         results = [batch.join(entry, record) for entry, record in records]
-        self.store.write(batch.changes())
-        with self.lock:
-            batch.publish()
-            self.checkpoint.applied(batch.touched)
-            self._publish()
-        self._progress |= batch.progress
-        self._settling.added(batch.unsettled)
+        self._write(batch)
+        self._expire_points()
         self._tidy()
         self._settling.step(SETTLED_PER_BATCH)
         self.tend()
@@ -247,6 +254,25 @@ class Shard:
                 raise PastGone(kept_since)
             stamps.append(below)
         return Instant(tuple(stamps))
+
+    def _write(self, batch: WriteBatch) -> None:
+        self.store.write(batch.changes())
+        with self.lock:
+            batch.publish()
+            self.checkpoint.applied(batch.touched)
+            self._publish()
+        self._next_expiry = min(self._next_expiry, batch.next_expiry)
+        self._progress |= batch.progress
+        self._settling.added(batch.unsettled)
+
+    def _expire_points(self) -> None:
+        """Deletes the points that have expired, up to what is closed for records: every replica does it at the same version."""
+        while self._next_expiry <= (until := last_version(self._closed_for_records())):
+            batch = WriteBatch(self)
+            for version, point_id in islice(self.store.expiring(until), EXPIRED_POINTS):
+                batch.expire(version, point_id)
+            self._write(batch)
+            self._next_expiry = next(self.store.expiring(MAX_VERSION), (MAX_VERSION, b""))[0]
 
     def unsettled(self) -> int:
         """How many times a point waits to be settled (`shard.settling`). It falls when the closed stamp advances."""
@@ -374,6 +400,7 @@ class Shard:
         `idle`: no writes are coming in.
         """
         if idle:
+            self._expire_points()
             self._settling.step(SETTLED_WHEN_IDLE)
         if self.checkpoint.plan(idle):
             self._checkpoints(partial(self.guarded, self.checkpoint.take))
@@ -466,6 +493,7 @@ class Shard:
 
     def _load(self) -> None:
         self._next_row = self.store.next_row()
+        self._next_expiry = next(self.store.expiring(MAX_VERSION), (MAX_VERSION, b""))[0]
         for partition in self.home_partitions():
             self._progress[partition] = self.store.progress(partition) or Progress()
         if (restored := self.checkpoint.load(self.collection.fields)) is not None:

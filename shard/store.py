@@ -16,6 +16,7 @@
 | default | `d` tier, offset u64                    | `Decision`: what became of a record with conditions     |
 | default | `t` tier, stamp u64, key                | stamp of a `k`, `a` or `d` key, which ends at the stamp |
 | default | `u` version u64, point id               | a point that is not settled up to this version          |
+| default | `x` version u64, point id               | a point that may have to expire at this version         |
 | default | `b` number of a write batch, u64        | rows that it created, ended or changed the payload of   |
 | default | `from`                                  | the number up to which `b` keys were removed            |
 
@@ -77,7 +78,7 @@ _UNWRITTEN = "rocksdb.cur-size-all-mem-tables"
 _FAMILIES = ("default", "rows", "vectors")
 _NEXT_ROW, _ALIVE, _PAST, _KEPT_SINCE = b"row", b"alive", b"past", b"since"
 _POINT, _HISTORY, _BATCH, _TOUCHED_FROM, _UNSETTLED = b"i", b"h", b"b", b"from", b"u"
-_PAST_ROW, _STAMPS = b"e", b"o"
+_PAST_ROW, _STAMPS, _EXPIRY = b"e", b"o", b"x"
 _ROWS_PER_GET = 1000
 EXPIRED_AT_ONCE = 10_000
 _cache = Cache(BLOCK_CACHE_BYTES)  # shared by all shards of the process, so that memory does not grow with their number
@@ -94,6 +95,7 @@ class StoredPoint(msgspec.Struct, array_like=True, omit_defaults=True):
     waiting_payload: bytes = b""
     waiting_vectors: dict[str, bytes] = {}
     decided: Version = NEVER
+    expires: Version = NEVER
 
 
 class Row(msgspec.Struct, array_like=True, gc=False):
@@ -156,7 +158,7 @@ class Changes:
     def put_point(self, point_id: bytes, point: PointState, row: int) -> None:
         """Writes a point's state; `row` is NO_ROW unless it is alive."""
         floor = None if point.floor == point.full else point.floor
-        stored = StoredPoint(point.full, row, floor, point.keys, point.names, decided=point.decided)
+        stored = StoredPoint(point.full, row, floor, point.keys, point.names, decided=point.decided, expires=point.expires)
         if not point.alive:
             stored.waiting_payload = point.payload
             stored.waiting_vectors = {name: vector.tobytes() for name, vector in point.vectors.items()}
@@ -207,11 +209,19 @@ class Changes:
         if not point.alive:
             self._batch.delete(_POINT + point_id, self._family["default"])
         elif point.is_patched() or point.decided != NEVER:
-            self._batch.put(_POINT + point_id, _encode(StoredPoint(point.version(), row)), self._family["default"])
+            settled = StoredPoint(point.version(), row, expires=point.expires)
+            self._batch.put(_POINT + point_id, _encode(settled), self._family["default"])
         self.delete_unsettled(version, point_id)
 
     def delete_unsettled(self, version: Version, point_id: bytes) -> None:
         self._batch.delete(_UNSETTLED + version.to_bytes(8, "big") + point_id, self._family["default"])
+
+    def put_expiry(self, version: Version, point_id: bytes) -> None:
+        """Records that a point may have to expire at a version."""
+        self._batch.put(_EXPIRY + version.to_bytes(8, "big") + point_id, b"", self._family["default"])
+
+    def delete_expiry(self, version: Version, point_id: bytes) -> None:
+        self._batch.delete(_EXPIRY + version.to_bytes(8, "big") + point_id, self._family["default"])
 
     def put_decision(self, tier: int, offset: int, decision: Decision, until: int) -> None:
         self._put_until(until, decision.stamp, _decision_key(tier, offset), _encode(decision))
@@ -312,7 +322,9 @@ class Store:
             vectors = self.vectors(stored.row)
         floor = stored.full if stored.floor is None else stored.floor
         alive = stored.row != NO_ROW
-        return PointState(stored.full, alive, floor, stored.keys, stored.names, payload, vectors, stored.decided), stored.row
+        return PointState(
+            stored.full, alive, floor, stored.keys, stored.names, payload, vectors, stored.decided, stored.expires
+        ), stored.row
 
     def vectors(self, row: int) -> dict[str, Vector]:
         """The vectors of a row by name, as they are stored; empty when the row does not exist."""
@@ -419,6 +431,14 @@ class Store:
         """What became of a record with conditions; None when there is none at this offset of the home partition in the tier."""
         data = self._state.get(_decision_key(tier, offset))
         return None if data is None else _decode_decision(data)
+
+    def expiring(self, until: Version) -> Iterator[tuple[Version, bytes]]:
+        """The points that may have to expire at a version up to `until`, in its order. Only for the writing thread."""
+        for key, _ in scan(self._state, _EXPIRY, _EXPIRY):
+            version = int.from_bytes(key[1:9], "big")
+            if version > until:
+                return
+            yield version, key[9:]
 
     def unsettled(self, until: Version) -> Iterator[tuple[Version, bytes]]:
         """The points that are not settled up to a version at or below `until`, in its order. Only for the writing thread."""

@@ -28,6 +28,7 @@ Limit = Annotated[int, Meta(ge=1)]
 
 Whole = Annotated[int, Meta(ge=0, le=MAX_WHOLE)]
 Positive = Annotated[int, Meta(ge=1, le=MAX_WHOLE)]
+Ttl = Annotated[int, Meta(ge=1, le=MAX_RETENTION_S)]
 Retention = Annotated[int, Meta(ge=0, le=MAX_RETENTION_S)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 TokenLength = Annotated[int, Meta(ge=0, le=65_535)]
@@ -195,6 +196,7 @@ class CreateCollectionBody(Body):
     id_tracker: PlaceBody | None = None
     consistency: Consistency | None = None
     history_retention_s: Retention | None = None
+    ttl_s: Ttl | Literal[0] | None = None
 
 
 class CollectionParamsBody(Body):
@@ -229,6 +231,7 @@ class UpdateCollectionBody(Body):
     metadata: Hints | None = None
     consistency: Consistency | None = None
     history_retention_s: Retention | None = None
+    ttl_s: Ttl | Literal[0] | None = None
 
 
 class CreateAlias(Body):
@@ -305,6 +308,7 @@ class UpsertBody(Body):
     shard_key: None = None
     update_filter: Condition | None = None
     update_mode: Literal["upsert", "insert_only", "update_only"] | None = None
+    ttl_s: Ttl | None = None
 
 
 class BulkBody(UpsertBody, kw_only=True):

@@ -61,6 +61,7 @@ def created(body: CreateCollectionBody) -> CollectionConfig:
         hnsw=_hnsw("hnsw_config", body.hnsw_config, default.hnsw),
         consistency=body.consistency or default.consistency,
         history_retention_s=body.history_retention_s,
+        ttl_s=body.ttl_s or None,
         sparse_vectors={name: _sparse_params(name, params) for name, params in (body.sparse_vectors or {}).items()},
         quantization=_quantization("quantization_config", body.quantization_config),
         strict_mode=None if body.strict_mode_config is None else StrictMode().updated(body.strict_mode_config),
@@ -97,6 +98,8 @@ def changes(body: UpdateCollectionBody, config: CollectionConfig) -> dict[str, o
         changed["consistency"] = body.consistency
     if body.history_retention_s is not None:
         changed["history_retention_s"] = body.history_retention_s
+    if body.ttl_s is not None:
+        changed["ttl_s"] = body.ttl_s or None
     if body.quantization_config is not None:
         changed["quantization"] = _changed_quantization("quantization_config", body.quantization_config)
     if body.strict_mode_config is not None:
@@ -144,6 +147,8 @@ def described(collection: Collection) -> dict[str, Any]:
     }
     if config.history_retention_s is not None:
         description["history_retention_s"] = config.history_retention_s
+    if config.ttl_s is not None:
+        description["ttl_s"] = config.ttl_s
     if config.quantization is not None:
         description["quantization_config"] = _described_quantization(config.quantization)
     if config.strict_mode is not None:

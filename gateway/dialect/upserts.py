@@ -37,6 +37,8 @@ def parse_upsert(body: UpsertBody, packed: bool) -> ParsedUpsert:
     """Converts an upsert body. Raises ValueError, naming the place."""
     collection = body.collection if isinstance(body, BulkBody) else ""
     operation, documents = _upsert_of(body, packed)
+    if body.ttl_s is not None:
+        operation = structs.replace(operation, ttl_ms=1000 * body.ttl_s)
     return ParsedUpsert(operation, documents, body.update_filter, body.update_mode, collection)
 
 

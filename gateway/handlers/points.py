@@ -275,6 +275,8 @@ async def _upsert(request: ApiRequest, response: Response, services: Services, n
     collection = await services.reads.find(request, name)
     check_write(request, services.rates, collection, given.update_filter, len(given.operation.ids))
     operation = await services.inference.completed(given.operation, given.documents)
+    if not operation.ttl_ms and collection.config.ttl_s:
+        operation = structs.replace(operation, ttl_ms=1000 * collection.config.ttl_s)
     await check_added(services.reads, collection, [operation])
     if wanted is None and given.update_mode in (None, "upsert"):
         return await services.writes.write(request, response, collection, operation)

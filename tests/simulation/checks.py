@@ -49,7 +49,7 @@ def check_node(node: Node, published: bool = True) -> None:
 
     Not `published`: a batch is written and not yet published, so that what became of its records may already be there.
     """
-    expected = expected_state(_entries(node.world.journal), node.reach, TOPICS, LIMITS)
+    expected = expected_state(_entries(node.world.journal), node.reach, TOPICS, LIMITS, node.closed)
     collections = node.replayer.catalog.view.by_id
     assert set(expected.states) == set(collections)
     for id_, collection in collections.items():
@@ -98,7 +98,7 @@ def _check_positions(node: Node, collection: Collection, expected: Expected) -> 
         then = node.pinned(collection, AsOf(collection, 0, positions))
     except PastGone:
         return
-    check_collection(then, state_at(expected, collection, positions), choose)
+    check_collection(then, state_at(expected, collection, positions, TOPICS), choose)
 
 
 def _check_changes(node: Node, collection: Collection, expected: Expected, low: int, high: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import msgspec
@@ -42,6 +42,7 @@ class ModelPoint:
     payload: dict[str, Any] = field(default_factory=dict)
     vectors: dict[str, np.ndarray] = field(default_factory=dict)
     version: int = -1
+    expires: int | None = None
 
 
 State = dict[bytes, ModelPoint]
@@ -68,7 +69,13 @@ Reach = Callable[[TopicPartition, Record | None], int]
 """How far a partition is applied: for the shard of a data record, or for the catalog."""
 
 
-def expected_state(entries: list[Entry], reach: Reach, topics: Topics, limits: Limits) -> Expected:
+Closed = Callable[[int, int], int]
+"""Up to which stamp points of a collection's shard have expired."""
+
+
+def expected_state(
+    entries: list[Entry], reach: Reach, topics: Topics, limits: Limits, closed: Closed = lambda collection, shard: 0
+) -> Expected:
     """What follows from all entries that are applied."""
     expected = Expected()
     seen = [
@@ -120,19 +127,29 @@ def expected_state(entries: list[Entry], reach: Reach, topics: Topics, limits: L
             writes[record.collection].append((version, entry, record))
     for id_, found in writes.items():
         expected.writes[id_] = sorted(found, key=lambda w: w[0])
-        expected.states[id_] = _play(catalog.view.by_id[id_], expected.writes[id_], expected)
+        expected.states[id_] = _play(catalog.view.by_id[id_], expected.writes[id_], expected, partial(closed, id_))
     return expected
 
 
-def state_at(expected: Expected, collection: Collection, positions: Mapping[TopicPartition, int]) -> State:
+def state_at(expected: Expected, collection: Collection, positions: Mapping[TopicPartition, int], topics: Topics) -> State:
     """The points of a collection after all writes below some positions."""
     seen = [write for write in expected.writes[collection.id] if write[1].offset < positions.get(write[1].partition, 0)]
-    return _play(collection, seen, Expected())
+
+    def closed(shard: int) -> int:
+        lines = [(collection.id, shard, home) for home in topics.home_partitions(collection.homes[shard])]
+        below = (
+            [s for offset, s in expected.stamps.get(line, {}).items() if offset < positions.get(line[2], 0)] for line in lines
+        )
+        return min(max(stamps, default=0) for stamps in below)
+
+    return _play(collection, seen, Expected(), closed)
 
 
 def state_as_of(expected: Expected, collection: Collection, stamp: int) -> State:
     """The points of a collection after all writes up to a stamp."""
-    return _play(collection, [write for write in expected.writes[collection.id] if write[0][0] <= stamp], Expected())
+    return _play(
+        collection, [write for write in expected.writes[collection.id] if write[0][0] <= stamp], Expected(), lambda shard: stamp
+    )
 
 
 def _once(
@@ -202,9 +219,18 @@ def _allowed(record: Record, entry: Entry, catalog: Catalog, topics: Topics, lim
     )
 
 
-def _play(collection: Collection, writes: list[Written], expected: Expected) -> State:
+def _play(collection: Collection, writes: list[Written], expected: Expected, closed: Callable[[int], int]) -> State:
     state: State = {}
+
+    def expire(before: int) -> None:
+        for point_id in [id_ for id_, point in state.items() if point.expires is not None and point.expires < before]:
+            expires = state[point_id].expires
+            assert expires is not None
+            if expires >> 2 <= closed(shard_of(point_id, len(collection.homes))):
+                del state[point_id]
+
     for (stamp, tier, *_), entry, record in writes:
+        expire(stamp << 2 | tier)
         if record.expected is not None:
             expected.failed[(record.collection, record.shard, entry.partition), entry.offset] = set()
         for index, point_id in enumerate(record.operation.ids):
@@ -213,6 +239,7 @@ def _play(collection: Collection, writes: list[Written], expected: Expected) -> 
                 expected.failed[(record.collection, record.shard, entry.partition), entry.offset].add(point_id)
             else:
                 _write(state, collection, record.operation, index, stamp << 2 | tier)
+    expire(2**63)
     return state
 
 
@@ -224,7 +251,8 @@ def _write(state: State, collection: Collection, operation: Any, index: int, ver
         case Upsert():
             payload = operation.payloads[index]
             vectors = _vectors(collection, operation.vectors, index, len(operation.ids))
-            state[point_id] = point = ModelPoint(orjson.loads(payload) if payload else {}, vectors)
+            expires = ((version >> 18) + operation.ttl_ms << 18 | 0x3FFFF) if operation.ttl_ms else None
+            state[point_id] = point = ModelPoint(orjson.loads(payload) if payload else {}, vectors, expires=expires)
         case Delete():
             state.pop(point_id, None)
         case PatchPayload() if point:

@@ -149,6 +149,11 @@ class Node:
         found = None if record is None else self.shards.find(record.collection, record.shard)
         return announced if found is None else max(announced, found.progress(partition).offset)
 
+    def closed(self, collection: int, shard: int) -> int:
+        """Up to which stamp points of a shard have expired here."""
+        found = self.shards.find(collection, shard)
+        return 0 if found is None else found.closed()
+
     def step(self) -> bool:
         """One replay step, in which the process may die around any write to RocksDB."""
         self.replaying = True

@@ -31,6 +31,8 @@ from journal.records import (
     DeletePayloadIndex,
     IngestPosition,
     MoveIngest,
+    PointOperation,
+    Upsert,
 )
 from journal.stamps import NEVER
 from journal.topics import INGEST_PARTITIONS, TIERS
@@ -134,6 +136,13 @@ class World:
 
     # What may happen.
 
+    def _operation(self, collection: Collection) -> PointOperation:
+        """Some points of upserts expire, within the time of a history."""
+        operation = any_operation(self.random, collection)
+        if isinstance(operation, Upsert) and self.random.random() < 0.2:
+            return msgspec.structs.replace(operation, ttl_ms=self.random.randint(1, 30_000))
+        return operation
+
     def _write(self) -> None:
         node = self.random.choice(self.nodes)
         if (target := self._any_collection(node)) is None:
@@ -143,9 +152,7 @@ class World:
         origin = self._origin(key)
         self._expect(
             origin,
-            lambda: node.writer.write_points(
-                destination, [any_operation(self.random, collection)], self.random.choice(TIERS), origin
-            ),
+            lambda: node.writer.write_points(destination, [self._operation(collection)], self.random.choice(TIERS), origin),
         )
 
     def _decide(self) -> None:
@@ -160,7 +167,7 @@ class World:
             shard = self.random.randrange(len(collection.homes))
             self._expect(origin, lambda: node.writer.write_result(destination, shard, tier, b"{}", origin, attempt))
             return
-        operation = any_operation(self.random, collection)
+        operation = self._operation(collection)
         decided = Decided(operation, [self._version(node, collection, id_) for id_ in operation.ids])
         self._expect(origin, lambda: node.writer.write_decided(destination, [decided], tier, origin, attempt))
 
