@@ -25,7 +25,8 @@ SHORT_ID_BYTES = 17
 
 _HEAD = Struct("<QB")  # version, length of the id
 _ID_AT = _HEAD.size
-_ROW_BYTES = _ID_AT + SHORT_ID_BYTES
+_ROW = Struct(f"{_HEAD.format}{SHORT_ID_BYTES}s")
+_ROW_BYTES = _ROW.size
 
 
 class RowsView:
@@ -36,15 +37,14 @@ class RowsView:
 
     def known(self, rows: Iterable[int]) -> tuple[list[bytes], list[Version]]:
         """The ids of rows, empty for long ids, and the versions of the latest writes to them."""
-        chunks, head = self._chunks, _HEAD.unpack_from
+        chunks, read = self._chunks, _ROW.unpack_from
         ids: list[bytes] = []
         versions: list[Version] = []
         for row in rows:
             chunk = chunks[row // CHUNK_ROWS]
             assert chunk is not None, "a row that is alive is in a chunk"
-            at = row % CHUNK_ROWS * _ROW_BYTES
-            version, length = head(chunk, at)
-            ids.append(bytes(chunk[at + _ID_AT : at + _ID_AT + length]))
+            version, length, id_ = read(chunk, row % CHUNK_ROWS * _ROW_BYTES)
+            ids.append(id_[:length])
             versions.append(version)
         return ids, versions
 
