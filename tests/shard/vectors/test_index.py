@@ -26,7 +26,9 @@ def test_one_vector_is_scaled_as_among_others(size: int, scale: float) -> None:
 @pytest.mark.parametrize("shape", [(4,), (2, 3), (40_000,)])
 def test_large_numbers_are_finite_and_others_are_not(shape: tuple[int, ...]) -> None:
     numbers = np.full(shape, LARGEST, np.float32)
-    assert are_finite(numbers) and isfinite(sum_of_squares(numbers))
+    assert are_finite(numbers)
+    assert isfinite(sum_of_squares(numbers))
     for other in (np.nan, np.inf, -np.inf):
         numbers.flat[-1] = other
-        assert not are_finite(numbers) and not isfinite(sum_of_squares(numbers))
+        assert not are_finite(numbers)
+        assert not isfinite(sum_of_squares(numbers))
