@@ -77,7 +77,7 @@ class Terms(msgspec.Struct):
 class FacetCount(msgspec.Struct, array_like=True):
     """A value and the number of points that have it."""
 
-    value: str | int | bool | float
+    value: str | int | bool
     count: int
 
 
@@ -180,7 +180,7 @@ class Lease(Protocol):
         """How many points pass the filter."""
 
     def facet(self, key: str, where: Where | None) -> Answer[list[FacetCount]]:
-        """For each string, whole number or boolean at a path: how many of the points that pass the filter have it."""
+        """For each string, integer or boolean at a path: how many of the points that pass the filter have it."""
 
     def held(self) -> Answer[Held]:
         """The estimated size of the data in the shard."""
