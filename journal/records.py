@@ -98,6 +98,10 @@ def columns_of(points: Sequence[Mapping[str, Vector]]) -> list[VectorColumn]:
 def _column(name: str, vectors: Sequence[Vector], points: list[int] | None) -> VectorColumn:
     kinds = {(vector.dtype == SPARSE, vector.ndim, 0 if vector.dtype == SPARSE else vector.shape[-1]) for vector in vectors}
     label = f"vector {name!r}" if name else "vector"
+    if len({kind[:2] for kind in kinds}) > 1:
+        raise ValueError(
+            f"Wrong input: {label} is of several kinds in one request: it must be dense, sparse or a multi-vector everywhere"
+        )
     if len(kinds) > 1:
         sizes = sorted({size for _, _, size in kinds})[:8]
         raise ValueError(f"Wrong input: Vector dimension error: {label} has different dimensions in one request: {sizes}")
