@@ -24,6 +24,7 @@ from shard.vectors.index import SegmentList
 
 T = TypeVar("T")
 Answer: TypeAlias = Union[T, Awaitable[T]]  # noqa: UP007 - the other form is no alias for mypy
+"""A value, or a future of the running event loop: when nobody wants it any more, it is cancelled."""
 
 Pool: TypeAlias = Callable[[Callable[[], T]], Awaitable[T]]
 """Runs work in another thread; the result is awaited."""
