@@ -10,11 +10,19 @@ import argparse
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from journal.log import JournalError
     from vecraft.settings import Settings
 
 
 class CommandError(Exception):
     """The command failed; the text is for the user."""
+
+
+def journal_failure(error: JournalError) -> CommandError:
+    """The failure of a command because of the journal; when no broker has answered it says what names the brokers."""
+    from journal.log import Indefinite
+
+    return CommandError(f"{error}: --bootstrap-servers names the brokers" if isinstance(error, Indefinite) else str(error))
 
 
 class Command(Protocol):
