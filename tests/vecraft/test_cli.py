@@ -116,7 +116,7 @@ def test_the_first_use_of_an_action_says_in_one_sentence_what_it_needs(
 
 
 def test_a_port_that_is_taken_is_said_with_what_names_another() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(StartError, match="use, name another --port or --host$"):
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(StartError, match="name another --port or --host"):
         _bound_socket(*taken.getsockname())
 
 
