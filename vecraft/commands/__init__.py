@@ -18,11 +18,13 @@ class CommandError(Exception):
     """The command failed; the text is for the user."""
 
 
-def journal_failure(error: JournalError) -> CommandError:
-    """The failure of a command because of the journal; when no broker has answered it says what names the brokers."""
+def journal_failure(error: JournalError, settings: Settings) -> CommandError:
+    """The failure of a command because of the journal. When no broker answers where nobody has said that they are, it says what
+    names them."""
     from journal.log import Indefinite
 
-    return CommandError(f"{error}: --bootstrap-servers names the brokers" if isinstance(error, Indefinite) else str(error))
+    unnamed = isinstance(error, Indefinite) and "bootstrap_servers" not in settings.model_fields_set
+    return CommandError(f"{error}: --bootstrap-servers names the brokers" if unnamed else str(error))
 
 
 class Command(Protocol):

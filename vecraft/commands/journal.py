@@ -71,7 +71,7 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
             else:
                 _show(settings, stack, options.what)
     except JournalError as error:
-        raise journal_failure(error) from error
+        raise journal_failure(error, settings) from error
     return 0
 
 
