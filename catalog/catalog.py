@@ -26,6 +26,7 @@ from catalog.commands import CommandOffsets, CommandTimes
 from catalog.errors import InvalidConfig
 from catalog.history import CatalogHistory
 from catalog.ingest import DEFAULT_SOURCES, IngestSource, SourceConfig
+from journal.error_texts import reason_of
 from journal.records import (
     AliasAction,
     CatalogOperation,
@@ -187,7 +188,7 @@ def _outcome(view: CatalogView, offset: int, time_ms: int, operation: CatalogOpe
     try:
         return _fold(view, offset, time_ms, operation)
     except (InvalidConfig, msgspec.MsgspecError, ValueError, RecursionError) as error:
-        return view, Outcome(OutcomeKind.INVALID, str(error))
+        return view, Outcome(OutcomeKind.INVALID, reason_of(error))
 
 
 def _fold(view: CatalogView, offset: int, time_ms: int, operation: CatalogOperation) -> _Step:

@@ -239,7 +239,9 @@ class Collection(msgspec.Struct, frozen=True):
     @property
     def vectors_since(self) -> int:
         """The catalog position from which on writers know the vectors as they are now; 0 when they never changed."""
-        return max((*self.since.values(), *(vector.until for vector in self.removed)), default=0)
+        if not self.since and not self.removed:  # as of most collections, and each read asks
+            return 0
+        return max(*self.since.values(), *(vector.until for vector in self.removed), 0)
 
     def known_at(self, position: int) -> Collection:
         """The collection with the vectors that a writer at an earlier catalog position knew."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import NamedTuple
 
-BUCKETS_S = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 50.0)
+BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 50.0)
 """Upper bounds of a histogram's buckets."""
 
 LATEST = 128
@@ -36,15 +36,16 @@ class Durations:
     mean_s: float = 0.0
     shortest_s: float = float("inf")
     longest_s: float = 0.0
-    last: datetime = field(default_factory=lambda: datetime.now(UTC))
+    last_s: float = 0.0
+    """When the latest answer was given, since 1970."""
     counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_S) + 1))
 
-    def add(self, seconds: float, now: datetime) -> None:
+    def add(self, seconds: float, now_s: float) -> None:
         self.count += 1
         self.total_s += seconds
         self.mean_s += (seconds - self.mean_s) / min(self.count, LATEST)
         self.shortest_s, self.longest_s = min(self.shortest_s, seconds), max(self.longest_s, seconds)
-        self.last = now
+        self.last_s = now_s
         self.counts[bisect_left(BUCKETS_S, seconds)] += 1
 
 
@@ -60,8 +61,9 @@ def _of(known: dict[Answered, Durations], answered: Answered) -> Durations:
 class AnswerTimes:
     """The durations of all answers of the node. Thread-safe."""
 
-    def __init__(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self._now = now
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        """`clock`: seconds since 1970."""
+        self._clock = clock
         self._lock = threading.Lock()
         self._all: dict[Answered, Durations] = {}
         self._of: dict[str, dict[Answered, Durations]] = {}
@@ -69,10 +71,10 @@ class AnswerTimes:
     def add(self, answered: Answered, seconds: float, collection: str | None) -> None:
         """Counts an answer; `collection` is the one that it is about, None for none that exists."""
         with self._lock:
-            now = self._now()
-            _of(self._all, answered).add(seconds, now)
+            now_s = self._clock()
+            _of(self._all, answered).add(seconds, now_s)
             if collection is not None and (collection in self._of or len(self._of) < MAX_COLLECTIONS):
-                _of(self._of.setdefault(collection, {}), answered).add(seconds, now)
+                _of(self._of.setdefault(collection, {}), answered).add(seconds, now_s)
 
     def all(self) -> ByAnswer:
         """Of the whole node."""

@@ -106,7 +106,9 @@ def decode(data: bytes) -> Record:
         if ingested is not None:  # fastavro returns a (name, record) pair for a union branch
             ingested = msgspec.convert(ingested[1], Ingested)
         if stream.read(1):
-            raise ValueError(f"{len(data) - stream.tell() + 1} bytes follow it")
+            raise DecodeError(f"not a record: {len(data) - stream.tell() + 1} bytes follow it")
         return Record(operation=msgspec.convert(operation, _OPERATIONS[name]), ingested=ingested, **body)
+    except DecodeError:
+        raise
     except Exception as error:  # invalid bytes can make fastavro raise any exception
-        raise DecodeError(f"not a record: {type(error).__name__}: {error}") from error
+        raise DecodeError("not a record: the bytes are not Avro of the schema that they name") from error

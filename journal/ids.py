@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from uuid import UUID
 
+from journal.error_texts import MAX_SHOWN_CHARS, in_json
+
 ExternalId = int | str
 MAX_NUMBER = 2**64 - 1
 MAX_TEXT_BYTES = 512
@@ -22,10 +24,10 @@ def encode_id(value: ExternalId) -> bytes:
     """
     if type(value) is int:  # not `isinstance`: a bool is no number here
         if not 0 <= value <= MAX_NUMBER:
-            raise ValueError(f"id {value} is out of bounds, must be between 0 and {MAX_NUMBER}")
+            raise ValueError(f"id {str(value)[:MAX_SHOWN_CHARS]} is out of bounds, must be between 0 and {MAX_NUMBER}")
         return _NUMBER + value.to_bytes(8, "big")
     if not isinstance(value, str):
-        raise ValueError(f"id must be an unsigned integer, a UUID or a string, not {value!r}")
+        raise ValueError(f"id must be an unsigned integer, a UUID or a string, not {in_json(value)}")
     if _UUID_TEXT.fullmatch(value):
         return _UUID + UUID(value.lower()).bytes
     data = value.encode()
@@ -41,6 +43,13 @@ def decode_id(data: bytes) -> ExternalId:
     kind, rest = data[:1], data[1:]
     if kind == _UUID and len(rest) == 16:
         return str(UUID(bytes=rest))
-    if kind == _TEXT and 0 < len(rest) <= MAX_TEXT_BYTES and not _UUID_TEXT.fullmatch(text := rest.decode()):
+    if kind == _TEXT and 0 < len(rest) <= MAX_TEXT_BYTES and not _UUID_TEXT.fullmatch(text := _utf8(rest)):
         return text
-    raise ValueError(f"not a point id: {data[:32]!r}")
+    raise ValueError(f"not a point id: {data[:32].hex()}")
+
+
+def _utf8(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not a point id: {data[:32].hex()} is not UTF-8") from error

@@ -50,11 +50,19 @@ class VectorColumn(msgspec.Struct, frozen=True):
         """All vectors as a read-only array, shape (n, size). Raises ValueError when `data` is no multiple of `size`."""
         if self.size < 1:
             raise ValueError(f"vector '{self.name}' has size {self.size}, must be at least 1")
+        self._check_bytes(4 * self.size)
         return np.frombuffer(self.data, "<f4").reshape(-1, self.size)
 
     def each(self) -> Sequence[Vector]:
         """The vector of each point, read-only. Raises ValueError when `data` does not match `size` and `lengths`."""
-        return self.split(np.frombuffer(self.data, SPARSE) if self.size == 0 and self.lengths is not None else self.array())
+        if self.size or self.lengths is None:
+            return self.split(self.array())
+        self._check_bytes(SPARSE.itemsize)
+        return self.split(np.frombuffer(self.data, SPARSE))
+
+    def _check_bytes(self, each: int) -> None:
+        if len(self.data) % each:
+            raise ValueError(f"vector '{self.name}' has {len(self.data)} bytes, must be a multiple of {each}")
 
     def split(self, elements: Vector) -> Sequence[Vector]:
         """The part of `elements`, as many as those of `array`, that belongs to each point. Raises ValueError as `each`."""
@@ -90,6 +98,10 @@ def columns_of(points: Sequence[Mapping[str, Vector]]) -> list[VectorColumn]:
 def _column(name: str, vectors: Sequence[Vector], points: list[int] | None) -> VectorColumn:
     kinds = {(vector.dtype == SPARSE, vector.ndim, 0 if vector.dtype == SPARSE else vector.shape[-1]) for vector in vectors}
     label = f"vector {name!r}" if name else "vector"
+    if len({kind[:2] for kind in kinds}) > 1:
+        raise ValueError(
+            f"Wrong input: {label} is of several kinds in one request: it must be dense, sparse or a multi-vector everywhere"
+        )
     if len(kinds) > 1:
         sizes = sorted({size for _, _, size in kinds})[:8]
         raise ValueError(f"Wrong input: Vector dimension error: {label} has different dimensions in one request: {sizes}")

@@ -77,7 +77,7 @@ def _parsed(what: str, kind: str, text: str) -> WriterSchema:
     try:
         schema = parse_schema(orjson.loads(text))
     except Exception as error:  # an invalid schema can make fastavro raise any exception
-        raise UnknownSchema(f"{what} is no Avro schema on its own: {error}") from error
+        raise UnknownSchema(f"{what} is no Avro schema that can be read on its own") from error
     if reason := _unsafe(schema, ()):
         raise UnknownSchema(f"{what} is not read: {reason}")
     return WriterSchema(schema)

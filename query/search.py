@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import chain
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -26,7 +27,7 @@ from shard.ranking.formula import Formula
 from shard.ranking.rankings import ById, Nearest, OrderBy, Ranking, Sample
 from shard.replica import Answer, RankedPoints
 from shard.vectors.datatypes import Encoding, normalises
-from shard.vectors.index import finite, normalised
+from shard.vectors.index import finite, normalised, sum_of_squares, unit
 from shard.vectors.sparse import idf
 
 
@@ -51,11 +52,12 @@ def prepare(collection: Collection, name: str, vector: Vector) -> Vector:
         vector = vector[np.newaxis] if vector.ndim == 1 else vector
     elif vector.ndim != 1:
         raise QueryError(f"Wrong input: vector {name!r} is not a multi-vector: give one list of numbers")
-    if not np.isfinite(vector).all():
+    square = sum_of_squares(vector)
+    if not isfinite(square):
         raise QueryError("query vector has values that are not finite, or too large for float32")
     if not normalises(params.datatype, params.distance):
         return vector
-    return normalised(vector) if params.multi else normalised(vector[np.newaxis])[0]
+    return normalised(vector) if params.multi else unit(vector, square)
 
 
 async def search(pinned: Pinned, stage: Stage, steps: Steps | None = None, among: Sequence[bytes] | None = None) -> RankedPoints:
@@ -75,7 +77,9 @@ async def page(pinned: Pinned, stage: Stage, offset: int, steps: Steps | None = 
     """
     query = _Search(pinned, steps)
     ranked = await query.ranked(stage)
-    if not offset or not ranked.walked or stage.inner or stage.diversity:
+    if not offset:
+        return ranked
+    if not ranked.walked or stage.inner or stage.diversity:
         return ranked.since(offset)
     listed = RankedPoints([], np.empty(0, np.float32), [])
     limit = breadth(1)
@@ -158,14 +162,13 @@ class _Search:
             return RankedPoints([], np.empty(0, np.float32), [])
         if self._steps is not None:
             self._steps.extend(step for part in parts for step in part.steps)
-        closer_first = self.closer_first(stage)
         merged = parts[0]
         if len(parts) > 1:
             count = sum(len(part.ids) for part in parts)
-            merged = await self._pinned.run(count, partial(_merge, stage, parts, closer_first))
+            merged = await self._pinned.run(count, partial(_merge, stage, parts, self.closer_first(stage)))
         if isinstance(stage.query, Sample):
             merged.values = None  # only needed for the merge
-        return _cut(merged, stage, lower_is_closer=not closer_first)
+        return _cut(merged, stage, lower_is_closer=stage.score_threshold is not None and not self.closer_first(stage))
 
     def closer_first(self, stage: Stage) -> bool:
         """Whether a higher score is a better one."""

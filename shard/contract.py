@@ -61,11 +61,16 @@ def name_error(collection: Collection, name: str) -> str | None:
 
 
 def vector_error(collection: Collection, name: str, size: int) -> str | None:
-    """Why a vector of this name and size does not fit the collection; None when it does."""
+    """Why a vector of this name and size, 0 for a sparse one, does not fit the collection; None when it does."""
     if error := name_error(collection, name):
         return error
     if name in collection.config.sparse_vectors:
         return f"Wrong input: Conversion between sparse and regular vectors failed{_of(name)}"
+    if not size:
+        return (
+            "Wrong input: Conversion between sparse and regular vectors failed: "
+            f"a sparse vector, as qdrant/bm25 makes of a text, is given for a dense one{_of(name)}"
+        )
     expected = collection.config.vectors[name].size
     if size != expected:
         return f"Wrong input: Vector dimension error: expected dim: {expected}, got {size}{_of(name)}"

@@ -25,6 +25,7 @@ from shard.vectors.index import SegmentList
 
 T = TypeVar("T")
 Answer: TypeAlias = Union[T, Awaitable[T]]  # noqa: UP007 - the other form is no alias for mypy
+"""A value, or a future of the running event loop: when nobody wants it any more, it is cancelled."""
 
 Pool: TypeAlias = Callable[[Callable[[], T]], Awaitable[T]]
 """Runs work in another thread; the result is awaited."""
@@ -89,7 +90,7 @@ class Terms(msgspec.Struct):
 class FacetCount(msgspec.Struct, array_like=True):
     """A value and the number of points that have it."""
 
-    value: str | int | bool | float
+    value: str | int | bool
     count: int
 
 
@@ -224,7 +225,7 @@ class Lease(Protocol):
         """How many points pass the filter."""
 
     def facet(self, key: str, where: Where | None) -> Answer[list[FacetCount]]:
-        """For each string, whole number or boolean at a path: how many of the points that pass the filter have it."""
+        """For each string, integer or boolean at a path: how many of the points that pass the filter have it."""
 
     def history(self, point_id: bytes, before: Version, limit: int, vectors: bool | Sequence[str] = False) -> Answer[Changes]:
         """The changes of a point with versions below `before`, the latest first, at most `limit`, with the states before them."""

@@ -45,11 +45,11 @@ STATES_PER_STEP = 20
 KEYS_PER_STEP = 1000
 """Values of a field that are counted each time the payload index is locked."""
 
-Value = str | int | bool | float
-"""A value that a facet counts: a text, a boolean, a whole number. 1.0 is one, and another one than 1."""
+Value = str | int | bool
+"""A value that a facet counts: what `match` can name."""
 
-MAX_COUNTED = 2.0**63
-"""Numbers with a fraction or beyond this bound have no place in the answer to a facet."""
+MAX_COUNTED = 2**63
+"""Whole numbers from this bound on, and below its negative, have no place in the answer to a facet."""
 
 _versions = itertools.count(1)
 
@@ -249,7 +249,7 @@ class ShardView:
                 yield point.row, list(dict.fromkeys(numbers))
 
     def facet(self, key: str, among: RowSet | None, deadline: Deadline) -> Counter[tuple[str, Value]]:
-        """For each string, whole number or boolean at a field: how many of the rows have it, by `facet_key`."""
+        """For each string, integer or boolean at a field: how many of the rows have it, by `facet_key`."""
         rows = self.alive if among is None else among.rows
         index = self.field_index(key, self._payload.fields)
         counts: Counter[tuple[str, Value]] = Counter()
@@ -295,7 +295,9 @@ class ShardView:
                 holders += index.postings.holders(keys[start : start + KEYS_PER_STEP], rows)
         with self._payload.lock:
             others = (self._changed() | index.with_others()) & rows
-        counts.update({facet_key(key): count for key, held in holders if (count := len(held - others if others else held))})
+        for key, held in holders:
+            if (count := len(held - others if others else held)) and _is_counted(key):
+                counts[facet_key(key)] = count
         return others
 
     def _in_steps(self, rows: BitMap, deadline: Deadline) -> Iterator[list[Row]]:
@@ -306,9 +308,7 @@ class ShardView:
 
 
 def _is_counted(value: Any) -> bool:
-    if isinstance(value, float):
-        return value.is_integer() and abs(value) < MAX_COUNTED
-    return isinstance(value, Value)
+    return isinstance(value, str) or (isinstance(value, int) and -MAX_COUNTED <= value < MAX_COUNTED)
 
 
 def facet_key(value: Value) -> tuple[str, Value]:

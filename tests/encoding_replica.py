@@ -5,6 +5,7 @@ What it is asked, and what it answers, is made of bytes: nothing in this process
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -45,12 +46,12 @@ def passed(value: Any, kind: Any) -> Any:
 
 
 def answered(answer: Answer[Any], kind: Any) -> Answer[Any]:
-    """An answer as it comes back."""
+    """An answer as it comes back. To cancel it cancels the inner one."""
 
     async def later(awaitable: Awaitable[Any]) -> Any:
         return passed(await awaitable, kind)
 
-    return later(answer) if isinstance(answer, Awaitable) else passed(answer, kind)
+    return asyncio.ensure_future(later(answer)) if isinstance(answer, Awaitable) else passed(answer, kind)
 
 
 def _passed_positions(positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
@@ -74,7 +75,7 @@ class EncodingReplica:
         async def later(awaitable: Awaitable[Lease]) -> Lease:
             return EncodingLease(await awaitable)
 
-        return later(answer) if isinstance(answer, Awaitable) else EncodingLease(answer)
+        return asyncio.ensure_future(later(answer)) if isinstance(answer, Awaitable) else EncodingLease(answer)
 
     def outcome(self, tier: int, offsets: Sequence[int]) -> Answer[Outcome | None]:
         return answered(self._inner.outcome(*passed((tier, offsets), tuple[int, list[int]])), Outcome | None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from types import TracebackType
 from typing import Any, Self
@@ -10,6 +11,7 @@ import httpx
 import orjson
 
 READY_EVERY_S = 0.05
+_ERRNO = re.compile(r"\[Errno -?\d+\] ")
 
 
 class RequestFailed(Exception):
@@ -61,4 +63,4 @@ class Client:
         except httpx.TimeoutException as error:
             raise RequestFailed(f"the node did not answer within {self._timeout_s:g} s") from error
         except httpx.TransportError as error:
-            raise Unreachable(f"no node answers at {self._url}: {error}") from error
+            raise Unreachable(f"no node answers at {self._url}: {_ERRNO.sub('', str(error))}") from error

@@ -191,5 +191,7 @@ def _bound_socket(host: str, port: int) -> socket.socket:
         listening.bind((host, port))
     except OSError as error:
         listening.close()
-        raise StartError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
+        raise StartError(
+            f"cannot listen on {host} port {port}: {error.strerror or error}, name another --port or --host"
+        ) from error
     return listening

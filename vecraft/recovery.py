@@ -28,7 +28,9 @@ def repair(settings: Settings, write_back: bool, accept_loss: bool) -> None:
     topics = Topics(settings.topic_prefix, settings.preset)
     state = settings.data_dir / "state"
     if not state.is_dir():
-        raise CommandError(f"there is no state in {state}, so nothing is known of what the log has lost")
+        raise CommandError(
+            f"there is no state in {state}, so nothing is known of what the log has lost: --data-dir names the folder of a node"
+        )
     limits = Limits(settings.max_drift_ms, settings.max_lateness_ms, settings.idempotency_window_s * 1000)
     journal = opened(settings, accept_ends=write_back or accept_loss)
     try:

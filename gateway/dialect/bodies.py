@@ -196,7 +196,7 @@ class CreateCollectionBody(Body):
     id_tracker: PlaceBody | None = None
     consistency: Consistency | None = None
     history_retention_s: Retention | None = None
-    ttl_s: Ttl | Literal[0] | None = None
+    ttl_s: Retention | None = None
 
 
 class CollectionParamsBody(Body):
@@ -231,7 +231,7 @@ class UpdateCollectionBody(Body):
     metadata: Hints | None = None
     consistency: Consistency | None = None
     history_retention_s: Retention | None = None
-    ttl_s: Ttl | Literal[0] | None = None
+    ttl_s: Retention | None = None
 
 
 class CreateAlias(Body):

@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -175,5 +176,5 @@ def _statistics(durations: Durations) -> Answer:
         "min_duration_micros": 1e6 * durations.shortest_s,
         "max_duration_micros": 1e6 * durations.longest_s,
         "total_duration_micros": round(1e6 * durations.total_s),
-        "last_responded": durations.last.isoformat(),
+        "last_responded": datetime.fromtimestamp(durations.last_s, UTC).isoformat(),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -64,34 +65,41 @@ def create_app(services: Services) -> ASGIApp:
 
 
 def _add_pages(app: FastAPI, services: Services) -> None:
-    """Adds pages for operators and probes. Only `/` belongs to the dialect."""
+    """Adds pages for operators and probes, each also under `/v1`. Only `/` belongs to the dialect."""
     node = services.node
+
+    def page(path: str) -> Callable[[Callable[..., Any]], None]:
+        def add(answer: Callable[..., Any]) -> None:
+            for prefix in ("", "/v1"):
+                app.add_api_route(prefix + path, answer, methods=["GET", "HEAD"])
+
+        return add
 
     @app.api_route("/", methods=["GET", "HEAD"])
     async def root() -> dict[str, str]:
         return {"title": TITLE, "version": DIALECT_VERSION, "vecraft": node.version, "node": node.name}
 
-    @app.api_route("/healthz", methods=["GET", "HEAD"])
+    @page("/healthz")
     def healthz() -> Response:  # in a thread, because it asks the log
         good, lines = health_lines(services.health.look())
         return _probe(good, [f"healthz check {'passed' if good else 'failed'}", *lines])
 
-    @app.api_route("/livez", methods=["GET", "HEAD"])
+    @page("/livez")
     async def livez() -> Response:
         return _probe(True, ["livez check passed"])
 
-    @app.api_route("/readyz", methods=["GET", "HEAD"])
+    @page("/readyz")
     async def readyz() -> Response:
         ready = node.ready()
         are_all = ready and not node.shards.quarantined()
         return _probe(ready, ["all shards are ready" if are_all else "some shards are not ready", *_lines(node)])
 
-    @app.api_route("/admin/health", methods=["GET", "HEAD"])
+    @page("/admin/health")
     def health_page() -> Response:  # in a thread, because it asks the log
         body = described(services.health.look()) | _state(node)
         return Response(orjson.dumps(body), media_type="application/json")
 
-    @app.api_route("/metrics", methods=["GET", "HEAD"])
+    @page("/metrics")
     def metrics_page(per_collection: bool = False, anonymize: bool = False) -> Response:
         text = metrics.exposition(services, per_collection, anonymize)
         return Response(text, media_type="text/plain; version=0.0.4")

@@ -43,7 +43,7 @@ MAX_CONNECTIONS = 1000
 RESERVED_CONNECTIONS = 32
 """Connections of a loop beyond its bound. They get answers from operators' pages, and 503 from others."""
 
-_OPEN = re.compile(rb"/(?:healthz|livez|readyz|metrics|(?:v1/)?admin/[^?]*)(?:\?.*)?", re.DOTALL)
+_OPEN = re.compile(rb"/(?:v1/)?(?:healthz|livez|readyz|metrics|admin/[^?]*)(?:\?.*)?", re.DOTALL)
 """The URLs that are answered when all connections are taken."""
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Iterator, Mapping
 
-from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
 
-from gateway.durations import BUCKETS_S, Answered, Durations
+from gateway.durations import Answered
 from gateway.handlers.telemetry import NAME, anonymous, memory_bytes
-from gateway.http import series
-from gateway.http.series import counter, gauge
+from gateway.http.series import counter, gauge, histogram
 from gateway.services import NodeState, Services
 from journal.log import TopicPartition
 from replayer.lag import Measured
@@ -87,15 +85,8 @@ def _answers(services: Services, per_collection: bool, anonymize: bool) -> Itera
         ("max", "Longest time of an answer.", [(names, one.longest_s) for names, one in answers]),
     ):
         yield gauge(f"rest_responses_{name}_duration_seconds", text, kinds, values, max)
-    yield _histogram(kinds, answers[: series.MAX_SERIES])
-
-
-def _histogram(labels: list[str], answers: Sequence[tuple[list[str], Durations]]) -> Metric:
-    family = HistogramMetricFamily("rest_responses_duration_seconds", "Time of answers.", labels=labels)
-    bounds = [*map(str, BUCKETS_S), "+Inf"]
-    for names, one in answers:
-        family.add_metric(names, list(zip(bounds, accumulate(one.counts), strict=True)), one.total_s)
-    return family
+    spread = [(names, [one]) for names, one in answers]
+    yield histogram("rest_responses_duration_seconds", "Time of answers.", kinds, spread)
 
 
 def _labels(kind: Answered) -> list[str]:

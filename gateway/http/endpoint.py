@@ -6,12 +6,12 @@ It is raw ASGI for speed. FastAPI is used for routing and documentation.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
 from collections.abc import Mapping
 from functools import cache, partial
 from hashlib import blake2b
-from secrets import token_hex
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -28,7 +28,7 @@ from gateway.dialect.query_bodies import octet_search
 from gateway.dumping import dumped
 from gateway.durations import Answered
 from gateway.http.errors import BadRequest, Invalid, TooLarge, Unavailable, bound_error, retry_after, status_of
-from gateway.http.metrics import APPEND_SECONDS, REQUEST_SECONDS
+from gateway.http.metrics import APPEND_SECONDS
 from gateway.http.routes import Route
 from gateway.request import ApiRequest, Response, number_of
 from gateway.services import Services
@@ -60,7 +60,6 @@ class Endpoint:
         self._decode = None if route.body is None else msgspec.json.Decoder(route.body).decode
         self._unpack = None if route.body is None else msgspec.msgpack.Decoder(route.body).decode
         self._last_served: tuple[int, Positions, bytes] | None = None
-        self._seconds = REQUEST_SECONDS.labels(route.method, route.path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started_s = time.perf_counter()
@@ -68,7 +67,7 @@ class Endpoint:
         request_id = headers.get("x-request-id", "")
         response = request = None
         try:
-            request_id = _checked_key("X-Request-Id", request_id) or token_hex(16)
+            request_id = _checked_key("X-Request-Id", request_id) or os.urandom(16).hex()
             if (refusal := self._services.node.replayer.refusal) is not None:
                 raise Unavailable(f"this node serves nothing: {refusal}", REFUSED_RETRY_S)
             request, response = await self._understood(scope, headers, request_id, await read_body(receive, headers))
@@ -82,7 +81,6 @@ class Endpoint:
             status = 200
             await _send(send, status, answer, self._headers(request, response))
         seconds = time.perf_counter() - started_s
-        self._seconds.observe(seconds)
         collection = self._services.reads.catalog.find(scope["path_params"].get("collection_name", ""))
         answered = Answered(self._route.method, self._route.path, status)
         self._services.times.add(answered, seconds, None if collection is None else collection.name)
@@ -256,7 +254,9 @@ def _params(query: bytes, kind: type) -> tuple[Any, list[str]]:
 
     The project's own routes refuse unknown parameters: with a misspelled name a request could select all instead of some.
     """
-    pairs = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {}
+    if not query:
+        return kind(), []
+    pairs = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
     for name in _whole_numbers(kind) & pairs.keys():
         if number_of(pairs[name]) is None:
             raise BadRequest(f"query string: {name} {pairs[name][:16]!r} must be a whole number, in ASCII digits")

@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping
 from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from gateway.durations import Durations
 from gateway.health import Component, Status
 from gateway.http import dialect_metrics
-from gateway.http.series import counter, gauge
+from gateway.http.series import counter, gauge, histogram
 from gateway.services import NodeState, Services
 from journal.hlc import millis_of
 from journal.log import TopicPartition
@@ -24,15 +25,6 @@ from replayer.lag import Measured
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a line for each series that nobody asks for
 REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
-REQUEST_SECONDS = Histogram(
-    "vecraft_request_seconds",
-    "Time to answer a request, by route.",
-    ["method", "route"],
-    registry=REGISTRY,
-    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
-)
-
-
 _APPEND_SECONDS = Histogram(
     "vecraft_append_seconds",
     "Time from the write of a request to its acknowledgement by the journal, by tier.",
@@ -93,6 +85,11 @@ def _state(node: NodeState) -> Iterator[Metric]:
 
 
 def _requests(services: Services) -> Iterator[Metric]:
+    by_route: dict[tuple[str, str], list[Durations]] = {}
+    for kind, durations in services.times.all().items():
+        by_route.setdefault((kind.method, kind.route), []).append(durations)
+    answers = list(by_route.items())
+    yield histogram("vecraft_request_seconds", "Time to answer a request, by route.", ["method", "route"], answers)
     results, turns = services.results, services.decided.turns
     yield CounterMetricFamily("vecraft_result_cache_hits", "Searches answered from the result cache.", results.hits)
     yield CounterMetricFamily("vecraft_result_cache_misses", "Searches that the cache did not have.", results.misses)

@@ -18,7 +18,8 @@ import orjson
 
 import schemas
 from journal.codec import HEADER_BYTES, MAGIC, by_fingerprint
-from journal.ids import encode_id
+from journal.error_texts import reason_of
+from journal.ids import MAX_NUMBER, encode_id
 from journal.log import Entry
 from journal.records import Delete, PatchPayload, PointOperation, Upsert, VectorColumn
 from journal.registry import SchemaRegistry, UnknownSchema, WriterSchema
@@ -26,6 +27,8 @@ from journal.topics import TIERS
 
 DEFAULT_TIER = 2
 MAX_KEY_CHARS = 512
+MAX_DIGITS = len(str(MAX_NUMBER))
+NO_JSON = "payload: a number is beyond 64 bits, or a value is of a kind that JSON does not have"
 TIER_HEADER, COLLECTION_HEADER = "vecraft-tier", "vecraft-collection"
 SCHEMA_HEADER = "__value_schema_id"
 """The header in which Confluent's serializers put the schema id when it is not a prefix of the body."""
@@ -83,10 +86,10 @@ def change_of(entry: Entry, registry: SchemaRegistry) -> Change:
         if not collection:
             raise ValueError(f"collection is named neither in the body nor in the header {COLLECTION_HEADER}")
         return Change(collection, _operation(body, _id(body, entry.key)), _tier(headers), _key(headers))
-    except (ValueError, msgspec.MsgspecError, UnknownSchema) as error:
+    except (ValueError, msgspec.MsgspecError, RecursionError) as error:
+        raise NotIngestible(reason_of(error), collection) from error
+    except UnknownSchema as error:
         raise NotIngestible(str(error), collection) from error
-    except RecursionError as error:
-        raise NotIngestible("nested too deep", collection) from error
 
 
 def _body(value: bytes, headers: Mapping[str, bytes], registry: SchemaRegistry) -> _Body:
@@ -127,7 +130,7 @@ def avro_fields(schema: Any, data: bytes) -> dict[str, Any]:
     try:
         fields = fastavro.schemaless_reader(stream, schema, None)
     except Exception as error:  # invalid bytes can make fastavro raise any exception
-        raise ValueError(f"not Avro of its schema: {type(error).__name__}: {error}") from error
+        raise ValueError("not Avro of its schema") from error
     if stream.read(1):
         raise ValueError("bytes follow the Avro record")
     if not isinstance(fields, dict):
@@ -146,7 +149,7 @@ def _of_avro(schema: Any, data: bytes) -> _Body:
         try:
             body.payload = msgspec.Raw(orjson.dumps(payload))
         except orjson.JSONEncodeError as error:
-            raise ValueError(f"payload has no form in JSON: {error}") from error
+            raise ValueError(NO_JSON) from error
     return body
 
 
@@ -198,8 +201,16 @@ def id_of_key(key: bytes | None) -> bytes:
     """The id that the key of a record says as text; only digits are a number. Raises ValueError."""
     if not key:
         raise ValueError("id is missing, and the record has no key")
-    text = key.decode()
-    return encode_id(int(text) if text.isascii() and text.isdecimal() else text)
+    try:
+        text = key.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError("id: the key of the record is not UTF-8") from error
+    if not (text.isascii() and text.isdecimal()):
+        return encode_id(text)
+    digits = text.lstrip("0")
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"id of {len(digits)} digits is out of bounds, must be between 0 and {MAX_NUMBER}")
+    return encode_id(int(digits or "0"))
 
 
 def _tier(headers: Mapping[str, bytes]) -> int:

@@ -6,19 +6,29 @@ What is where in a record is said by the paths of a `FieldMapping`, in the synta
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from binascii import Error as Base64Error
 from decimal import Decimal
 from typing import Any
 
 import orjson
 
 from catalog.ingest import FieldMapping, SourceConfig
+from journal.error_texts import in_json, reason_of
 from journal.ids import encode_id
 from journal.log import Entry
 from journal.records import Delete, PointOperation, ReplacePayload, Upsert, VectorColumn
 from journal.registry import SchemaRegistry, UnknownSchema
 from payload.paths import nodes_at, steps_of, without
-from replayer.ingest.format import SCHEMA_HEADER, Change, GivenVector, NotIngestible, avro_fields, column, id_of_key, unframed
+from replayer.ingest.format import (
+    NO_JSON,
+    SCHEMA_HEADER,
+    Change,
+    GivenVector,
+    NotIngestible,
+    avro_fields,
+    column,
+    id_of_key,
+    unframed,
+)
 
 KEY_SCHEMA_HEADER = "__key_schema_id"
 
@@ -50,10 +60,10 @@ def mapped_change(entry: Entry, config: SourceConfig, registry: SchemaRegistry) 
         else:
             operation = _of_json(value, entry.key, config.mapping)
         return Change(config.collection, operation, config.tier, "")
-    except (ValueError, TypeError, OverflowError, UnknownSchema) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise NotIngestible(reason_of(error), config.collection) from error
+    except UnknownSchema as error:
         raise NotIngestible(str(error), config.collection) from error
-    except RecursionError as error:
-        raise NotIngestible("nested too deep", config.collection) from error
 
 
 def _decoded(data: bytes, schema_id: bytes | None, registry: SchemaRegistry) -> Any:
@@ -64,7 +74,7 @@ def _decoded(data: bytes, schema_id: bytes | None, registry: SchemaRegistry) -> 
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise ValueError(f"neither Avro with a known schema nor JSON: {error}") from error
+        raise ValueError(f"neither Avro with a known schema nor JSON: {reason_of(error)}") from error
 
 
 def _of_json(value: Any, key: bytes | None, mapping: FieldMapping) -> PointOperation:
@@ -100,7 +110,7 @@ def _debezium(envelope: Any, key: Any, mapping: FieldMapping) -> PointOperation:
             return _upsert(envelope["after"], point_id, mapping)
         case "t":
             raise ValueError("op 't' (truncate) is not supported: delete the points by a filter, or the collection")
-    raise ValueError(f"op {str(envelope['op'])[:32]!r} must be one of c, r, u, d")
+    raise ValueError(f"op {in_json(envelope['op'])} must be one of c, r, u, d")
 
 
 def _id_of_fields(key: Any) -> Any:
@@ -109,7 +119,7 @@ def _id_of_fields(key: Any) -> Any:
         raise ValueError("the record has no key with fields: the table needs a primary key, or the connector message.key.columns")
     fields = [str(field) if type(field).__name__ == "UUID" else field for field in key.values()]
     if any(field is None or isinstance(field, float | bool | bytes | dict | list) for field in fields):
-        raise ValueError(f"the key {str(key)[:64]} has a field that is neither a whole number nor a text")
+        raise ValueError(f"the key {in_json(key)} has a field that is neither a whole number nor a text")
     return fields[0] if len(fields) == 1 else orjson.dumps(fields).decode()
 
 
@@ -143,12 +153,12 @@ def _columns(name: str, path: str, row: dict[str, Any]) -> list[VectorColumn]:
 
 def _numbers(label: str, value: Any) -> GivenVector:
     """An array of numbers, also as a JSON text, or little-endian float32, in JSON as base64."""
-    if isinstance(value, str) and not value.lstrip().startswith("["):
+    found = value
+    if isinstance(value, str):
         try:
-            return b64decode(value, validate=True)
-        except Base64Error as error:
+            found = orjson.loads(value) if value.lstrip().startswith("[") else b64decode(value, validate=True)
+        except ValueError as error:
             raise ValueError(f"{label} is a text, and neither an array in JSON nor base64: {value[:32]!r}") from error
-    found = orjson.loads(value) if isinstance(value, str) else value
     if isinstance(found, bytes):
         return found
     if not isinstance(found, list) or not all(type(number) in (int, float) for number in found):
@@ -165,7 +175,10 @@ def _payload(row: dict[str, Any], mapping: FieldMapping) -> bytes:
     for name, field in fields.items():
         if field in _UNAVAILABLE:
             raise ValueError(f"{name} is unchanged and not in the event: set REPLICA IDENTITY FULL for the table")
-    data = orjson.dumps(fields, default=_plain)
+    try:
+        data = orjson.dumps(fields, default=_plain)
+    except orjson.JSONEncodeError as error:
+        raise ValueError(NO_JSON) from error
     return b"" if data == b"{}" else data
 
 
@@ -188,4 +201,4 @@ def _plain(value: Any) -> Any:
         return float(value)
     if isinstance(value, bytes):
         return b64encode(value).decode()
-    raise TypeError(f"a value of type {type(value).__name__} has no form in JSON")
+    raise TypeError

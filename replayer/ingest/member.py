@@ -27,6 +27,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
 
+import msgspec
+
 from catalog.catalog import CatalogView
 from catalog.collection import Collection
 from catalog.ingest import DEFAULT_SOURCE, DEFAULT_SOURCES, IngestSource
@@ -341,6 +343,8 @@ class Ingest:
                 continue
             destination = Destination("", collection.id, view.position, collection.homes)
             for operation, run in _runs(changes_of_line):
+                if isinstance(operation, Upsert) and collection.config.ttl_s:
+                    operation = msgspec.structs.replace(operation, ttl_ms=1000 * collection.config.ttl_s)
                 for part in split(operation, len(collection.homes)):
                     lane = lanes.setdefault((line, part.shard), _Lane(destination, line, deque()))
                     lane.parts.append((part, self._ingested(line.partition, [run[index] for index in part.indexes])))

@@ -87,14 +87,13 @@ def _timed(steps: Steps, facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def planned(index: VectorView, by: Nearest, limit: int, params: SearchParams, rows: RowSet | None) -> Plan:
     """The plan of a search of `rows`, or of all."""
-    size = index.size() if rows is None else len(rows)
-    exact = params.exact or params.ignore_codes or (rows is not None and size <= EXACT_BELOW)
+    exact = params.exact or params.ignore_codes or (rows is not None and len(rows) <= EXACT_BELOW)
     if isinstance(index, MultiView) and index.is_coded and not exact:
         return Plan("codes", index.search_floats(by.vector))
-    if exact or not isinstance(index, DenseView):
-        return Plan("scan", index.scan_floats(by.vector, rows))
     scan = Plan("scan", index.scan_floats(by.vector, rows))
-    return scan if scan.floats <= SCAN_FLOATS else Plan("graph", WALK_COST * index.search_floats(limit, params.ef, _use(params)))
+    if exact or not isinstance(index, DenseView) or scan.floats <= SCAN_FLOATS:
+        return scan
+    return Plan("graph", WALK_COST * index.search_floats(limit, params.ef, _use(params)))
 
 
 def breadth(limit: int) -> int:
@@ -224,7 +223,7 @@ def _cut(view: ShardView, candidates: ScoredRows, limit: int, higher_first: bool
         tied = view.known.first_by_id(np.sort(rows[begin:end]), limit - begin)
         rows = np.concatenate([rows[:begin], tied])
         scores = np.concatenate([scores[:begin], np.full(len(tied), last)])
-    if len(scores) < 2 or not (scores[1:] == scores[:-1]).any():
+    if len(set(scores.tolist())) == len(scores):
         return RankedRows(rows.tolist(), scores)
     keys = view.ids(rows.tolist())[0]
     sign = -1 if higher_first else 1

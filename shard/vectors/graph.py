@@ -29,7 +29,7 @@ from catalog.collection import (
     TurboQuantization,
 )
 from journal.records import Vectors
-from shard.vectors.index import LARGEST, finite
+from shard.vectors.index import LARGEST, are_finite, finite
 from shard.vectors.turbo import Rotation
 
 faiss: Any = _faiss  # its stubs lack the search parameters and the numpy signatures
@@ -107,6 +107,8 @@ def scores_at(distance: Distance, vectors: Vectors, query: Vectors, at: LocalIds
     query = np.ascontiguousarray(query, np.float32)
     by_index = _BY_INDEX[distance]
     by_index(*map(faiss.swig_ptr, (scores, query, vectors, at)), vectors.shape[1], 1, len(at))
+    if distance is not Distance.EUCLID and are_finite(scores):
+        return scores
     inexact = ~np.isfinite(scores)
     if distance is Distance.EUCLID:
         inexact |= scores < _LEAST_SQUARE

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from math import isfinite, sqrt
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -230,19 +231,19 @@ def best(distance: Distance, scores: Vectors, limit: int, error: float = 0.0) ->
     """
     order = -scores if distance.higher_is_closer else scores
     if len(order) <= SORTED_BELOW:
-        chosen = np.argsort(order, kind="stable")
+        chosen = order.argsort(kind="stable")
         end = limit
         while end < len(order) and order[chosen[end]] <= order[chosen[limit - 1]] + error:
             end += 1
         return chosen[:end]
     if limit >= len(order):
-        return np.argsort(order, kind="stable")
+        return order.argsort(kind="stable")
     chosen = np.argpartition(order, limit - 1)[:limit]
     last = order[chosen[-1]]
     ties = order == last if not error else np.abs(order - last) <= error
     if np.count_nonzero(ties) > 1:
         chosen = np.concatenate([chosen[order[chosen] < last - error], np.flatnonzero(ties)])
-    return chosen[np.argsort(order[chosen], kind="stable")]
+    return chosen[order[chosen].argsort(kind="stable")]
 
 
 def closest(distance: Distance, scored: ScoredRows, limit: int) -> ScoredRows:
@@ -270,14 +271,27 @@ def normalised(vectors: Vectors) -> Vectors:
     In float64, where no square of a float32 is too small or too large. Each vector is computed for itself: a sum over the last
     axis does not depend on the number of rows.
     """
-    wide = vectors.astype(np.float64)
-    if len(wide) == 1:  # as below, and faster: most queries are one vector
-        square = float(np.square(wide[0]).sum())
-        return vectors if square == 0 or abs(square - 1) <= 2 * EPSILON else (wide / np.sqrt(square)).astype(np.float32)
-    squares = np.square(wide).sum(axis=1)
+    squares = np.add.reduce(np.square(vectors, dtype=np.float64), axis=-1)
     squares[(squares == 0) | (np.abs(squares - 1) <= 2 * EPSILON)] = 1
-    unit: Vectors = (wide / np.sqrt(squares)[:, np.newaxis]).astype(np.float32)
-    return unit
+    scaled: Vectors = np.divide(vectors, np.sqrt(squares)[:, np.newaxis], dtype=np.float64).astype(np.float32)
+    return scaled
+
+
+def unit(vector: Vectors, square: float) -> Vectors:
+    """As `normalised`, for one vector, shape (d,), with this `sum_of_squares`."""
+    if square == 0 or abs(square - 1) <= 2 * EPSILON:
+        return vector
+    return np.divide(vector, sqrt(square), dtype=np.float64).astype(np.float32)
+
+
+def sum_of_squares(numbers: Vectors) -> float:
+    """The sum of the squares of all numbers: finite, if they are."""
+    return float(np.add.reduce(np.square(numbers, dtype=np.float64), axis=None))
+
+
+def are_finite(numbers: Vectors) -> bool:
+    """Whether all numbers are finite."""
+    return isfinite(np.vdot(numbers, numbers)) or bool(np.isfinite(numbers).all())  # of large numbers the product is not
 
 
 def finite(scores: NDArray[np.float64]) -> Vectors:

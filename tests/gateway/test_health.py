@@ -224,6 +224,10 @@ def test_the_page_shows_each_component_and_is_503_while_one_fails(node: Node, mo
         page = http.get("/admin/health").json()
         assert (http.get("/healthz").text, page["status"]) == ("healthz check passed\n", "ok")
         assert list(page["components"]) == NAMES
+        for path in ("/healthz", "/livez", "/readyz"):
+            assert http.get(f"/v1{path}").text == http.get(path).text != ""
+        assert http.get("/v1/admin/health").json()["components"].keys() == page["components"].keys()
+        assert http.head("/v1/readyz").status_code == http.get("/v1/metrics").status_code == 200
         assert all(set(of) == {"status", "since"} for of in page["components"].values())
         monkeypatch.setattr(type(node._services.node), "disk_usage", lambda _: None)
         monkeypatch.setattr("gateway.health.FRESH_S", -1.0)

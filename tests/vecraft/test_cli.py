@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,9 +16,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from journal.log import Definite, Indefinite
 from tests.conftest import start_node
 from vecraft.cli import COMMANDS, EXIT_INTERRUPTED, main, parser_of
+from vecraft.commands import journal_failure
 from vecraft.flags import GROUPS
+from vecraft.node import _bound_socket
+from vecraft.roles import StartError
 from vecraft.settings import Settings
 
 
@@ -85,6 +91,35 @@ def test_what_is_missing_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert ended.value.code == 2
     error = capsys.readouterr().err
     assert error == "vecraft journal show: the following arguments are required: WHAT; see `vecraft journal show --help`\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "helps"),
+    [
+        (["journal", "tail"], ": --data-dir names the folder of a node"),
+        (["journal", "show", "r1"], ": --data-dir names the folder of a node"),
+        (["journal", "repair"], ": --data-dir names the folder of a node"),
+        (["ingest", "status"], "(refused|disconnected).*: start one with `vecraft serve`, or name another address with --url"),
+        (["ingest", "pause"], ": start one with `vecraft serve`, or name another address with --url"),
+        (["ingest", "move", "--to", "latest"], ": start one with `vecraft serve`, or name another address with --url"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_the_first_use_of_an_action_says_in_one_sentence_what_it_needs(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], helps: str
+) -> None:
+    """In a folder without anything, with no node."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VECRAFT_PORT", "1")
+    (line,) = refused(capsys, *arguments).splitlines()
+    assert re.search(f"{helps}$", line), line
+    assert "Errno" not in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_port_that_is_taken_is_said_with_what_names_another() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(StartError, match="name another --port or --host"):
+        _bound_socket(*taken.getsockname())
 
 
 def test_help_names_each_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -255,8 +290,15 @@ def test_a_number_of_records_is_one_or_more(capsys: pytest.CaptureFixture[str], 
 
 def test_brokers_that_do_not_answer_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--bootstrap-servers", "127.0.0.1:1", "--append-timeout-s", "0.5"]
-    refused(capsys, "topics", "check", *flags)
-    refused(capsys, "journal", "tail", "--journal", "kafka", *flags)
+    for command in (["topics", "check"], ["journal", "tail", "--journal", "kafka"]):
+        assert "--bootstrap-servers" not in refused(capsys, *command, *flags)
+
+
+def test_brokers_that_nobody_has_named_are_said_with_what_names_them() -> None:
+    said, unsaid = Settings(journal="kafka", bootstrap_servers="127.0.0.1:9092"), Settings(journal="kafka")
+    assert str(journal_failure(Indefinite("nothing listens"), unsaid)) == "nothing listens: --bootstrap-servers names the brokers"
+    assert str(journal_failure(Indefinite("nothing listens"), said)) == "nothing listens"
+    assert str(journal_failure(Definite("not allowed"), unsaid)) == "not allowed"
 
 
 @pytest.mark.parametrize("command", ["serve --journal kafka", "topics check", "journal tail --journal kafka"])

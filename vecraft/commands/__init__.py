@@ -10,11 +10,21 @@ import argparse
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from journal.log import JournalError
     from vecraft.settings import Settings
 
 
 class CommandError(Exception):
     """The command failed; the text is for the user."""
+
+
+def journal_failure(error: JournalError, settings: Settings) -> CommandError:
+    """The failure of a command because of the journal. When no broker answers where nobody has said that they are, it says what
+    names them."""
+    from journal.log import Indefinite
+
+    unnamed = isinstance(error, Indefinite) and "bootstrap_servers" not in settings.model_fields_set
+    return CommandError(f"{error}: --bootstrap-servers names the brokers" if unnamed else str(error))
 
 
 class Command(Protocol):

@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(settings: Settings, options: argparse.Namespace) -> int:
     """Prints the status, after a change that of the changed source. Raises CommandError when the node refuses."""
-    from vecraft.http_client import Client, RequestFailed
+    from vecraft.http_client import Client, RequestFailed, Unreachable
 
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
@@ -64,6 +64,8 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
             if options.action != "status":
                 _change(client, options)
             _print_status(client, options.source or (None if options.action == "status" else DEFAULT_SOURCE))
+    except Unreachable as error:
+        raise CommandError(f"{error}: start one with `vecraft serve`, or name another address with --url") from error
     except RequestFailed as error:
         raise CommandError(str(error)) from error
     return 0

@@ -15,7 +15,7 @@ from journal.hlc import COUNTER_BITS, millis_of, text_of
 from journal.log import Entry, Journal, JournalError, TopicPartition
 from journal.records import describe
 from journal.topics import Topics
-from vecraft.commands import CommandError
+from vecraft.commands import CommandError, journal_failure
 from vecraft.flags import add_settings
 from vecraft.settings import Settings
 
@@ -70,7 +70,7 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
             else:
                 _show(settings, stack, options.what)
     except JournalError as error:
-        raise CommandError(str(error)) from error
+        raise journal_failure(error, settings) from error
     return 0
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from journal.log import JournalError
 from journal.topics import PRESETS, TIERS, Topics
-from vecraft.commands import CommandError
+from vecraft.commands import journal_failure
 from vecraft.flags import add_settings
 from vecraft.settings import Settings
 
@@ -65,7 +65,7 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
         finally:
             journal.close()
     except JournalError as error:
-        raise CommandError(str(error)) from error
+        raise journal_failure(error, settings) from error
     _print_amplification(settings.preset)
     return 0
 
@@ -76,7 +76,7 @@ def _adopt(settings: Settings, confirmed: bool) -> int:
     try:
         adopt(settings, confirmed)
     except JournalError as error:
-        raise CommandError(str(error)) from error
+        raise journal_failure(error, settings) from error
     return 0
 
 

@@ -283,7 +283,20 @@ def test_a_document_for_a_dense_vector_is_told_what_it_needs(http: httpx.Client,
     response = http.put(f"/collections/{name}/points", json={"points": points})
     assert response.status_code == 400
     assert "pip install 'vecraft[embed]' and set --models-dir" in response.json()["status"]["error"]
-    points = [{"id": 1, "vector": document("hen")}]
-    response = http.put(f"/collections/{name}/points", json={"points": points})
-    assert response.status_code == 400
-    assert "Vector dimension error" in response.json()["status"]["error"]
+    one, said = document("hen"), "a sparse vector, as qdrant/bm25 makes of a text, is given for a dense one"
+    for method, path, body, text in (
+        ("PUT", "points", {"points": [{"id": 1, "vector": one}]}, said),
+        ("PUT", "points", {"points": [{"id": 1, "vector": one}, {"id": 2, "vector": [1, 2, 3, 4]}]}, "of several kinds"),
+        (
+            "PUT",
+            "points",
+            {"points": [{"id": 1, "vector": [[1, 2, 3, 4]]}, {"id": 2, "vector": [1, 2, 3, 4]}]},
+            "of several kinds",
+        ),
+        ("POST", "points/search", {"vector": one, "limit": 1}, said),
+        ("POST", "points/query", {"query": one}, said),
+        ("POST", "points/query", {"query": {"recommend": {"positive": [one]}}}, said),
+    ):
+        response = http.request(method, f"/collections/{name}/{path}", json=body)
+        assert response.status_code == 400, body
+        assert text in response.json()["status"]["error"], body

@@ -192,7 +192,7 @@ def test_operators_are_answered_when_all_connections_are_taken(
     refused = httpx.get(f"{hasty}/collections")
     assert "connections" in refused.json()["status"]["error"]
     assert refused.headers["Retry-After"] == "1"
-    for path in ("/healthz", "/readyz", "/livez", "/metrics", "/admin/lag", "/v1/admin/memory", "/admin/dlq?limit=1"):
+    for path in ("/healthz", "/v1/readyz", "/livez", "/metrics", "/admin/lag", "/v1/admin/memory", "/admin/dlq?limit=1"):
         assert httpx.get(hasty + path).status_code == 200, path
     more = [connected(hasty, stack, HEAD) for _ in range(10)]
     assert httpx.get(f"{hasty}/readyz").status_code == 200

@@ -221,7 +221,7 @@ def test_what_a_model_takes_is_no_work_of_the_search(with_models: httpx.Client, 
         (dense("red", "other"), f"'other' is not offered, this server has qdrant/bm25, {NAME}"),
         (dense("red") | {"options": {"size": 3}}, "points[0].vector.options.size is unknown: this model has no options"),
         ({"words": dense("red")}, "Conversion between sparse and regular vectors failed"),
-        ({"": dense("red", "qdrant/bm25")}, "Vector dimension error"),
+        ({"": dense("red", "qdrant/bm25")}, "a sparse vector, as qdrant/bm25 makes of a text, is given for a dense one"),
     ],
 )
 def test_what_does_not_fit_is_refused(with_models: httpx.Client, vector: Any, said: str) -> None:

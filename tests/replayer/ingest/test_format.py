@@ -135,7 +135,7 @@ BAD = {
     "id -1 is out of bounds": (UPSERT | {"id": -1}, None, ()),
     "vector has 5 bytes": (UPSERT | {"vector": base64.b64encode(bytes(5)).decode()}, None, ()),
     "vector has 0 bytes": (UPSERT | {"vector": []}, None, ()),
-    "Input data was truncated": (b"{", None, ()),
+    "the JSON ends too early": (b"{", None, ()),
     "JSON is malformed": (b"poison", None, ()),
     "nested too deep": (b'{"id": 1, "payload": ' + b"[" * 100_000, None, ()),
     "bytes follow the Avro record": (b"\xc3\x01" + FINGERPRINT + avro(SCHEMA, UPSERT | {"payload": None}) + b"x", None, ()),

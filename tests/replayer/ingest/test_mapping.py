@@ -189,7 +189,7 @@ BAD: dict[str, tuple[Any, ...]] = {
     "op is missing; rows without the envelope need a source of format json": (ROW, {"sku": 7}, PLAIN, "debezium"),
     "op 'u' needs the row in after": (event("u"), {"sku": 7}, PLAIN, "debezium"),
     "op 't' (truncate) is not supported": (event("t"), {"sku": 7}, PLAIN, "debezium"),
-    "op 'm' must be one of c, r, u, d": (event("m"), {"sku": 7}, PLAIN, "debezium"),
+    'op "m" must be one of c, r, u, d': (event("m"), {"sku": 7}, PLAIN, "debezium"),
     "the table needs a primary key": (event("d"), None, PLAIN, "debezium"),
     "the record has no key with fields": (event("d"), b"7", PLAIN, "debezium"),
     "neither a whole number nor a text": (event("d"), {"a": 1, "b": None}, PLAIN, "debezium"),
