@@ -14,8 +14,8 @@ from journal.hlc import COUNTER_BITS
 from journal.ids import encode_id
 from journal.log import Entry, TopicPartition
 from journal.memory import MemoryJournal
-from journal.records import Vector
-from journal.stamps import MAX_VERSION, last_version
+from journal.records import Upsert, Vector
+from journal.stamps import MAX_VERSION, expiry_of, last_version
 from journal.topics import INGEST_PARTITIONS, shard_of
 from query import points
 from query.pinned import Pinned
@@ -88,12 +88,17 @@ def _check_positions(node: Node, collection: Collection, expected: Expected) -> 
             positions[partition] = min(
                 shard.progress(partition).offset for shard in shards if partition in shard.home_partitions()
             )
-    left_out: set[bytes] = set()
-    for _, entry, record in expected.writes[collection.id]:
-        if entry.offset >= positions.get(entry.partition, 0):
-            left_out.update(record.operation.ids)
-        elif not left_out.isdisjoint(record.operation.ids):
-            return
+    left_out: dict[bytes, int] = {}
+    for (stamp, tier, *_), entry, record in expected.writes[collection.id]:
+        version = stamp << 2 | tier
+        ttl_ms = record.operation.ttl_ms if isinstance(record.operation, Upsert) else 0
+        for point_id in record.operation.ids:
+            if entry.offset >= positions.get(entry.partition, 0):
+                left_out.setdefault(point_id, version)
+            elif left_out.get(point_id, version) < version:
+                return
+            elif ttl_ms:  # at these positions it may not have expired yet
+                left_out[point_id] = min(expiry_of(stamp, ttl_ms), left_out.get(point_id, MAX_VERSION))
     try:
         then = node.pinned(collection, AsOf(collection, 0, positions))
     except PastGone:
