@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -26,7 +27,8 @@ class ApiRequest(msgspec.Struct, frozen=True, eq=False):
     """A parsed request.
 
     `body` is the parsed body; None for a route without one, or for a large body that the handler parses itself from `content`.
-    `packed`: the body is msgpack. `token` is the position that the client has seen, `tier` the QoS tier of its writes.
+    `packed`: the body is msgpack. `token` is the position that the client has seen, `tier` the QoS tier of its writes. `stream`:
+    the `BodyStream` of a route that reads the body itself.
     """
 
     path: Mapping[str, str]
@@ -38,6 +40,7 @@ class ApiRequest(msgspec.Struct, frozen=True, eq=False):
     token: Token
     tier: int
     api_key: str = ""
+    stream: Any = None
 
     @property
     def timeout_s(self) -> float | None:
@@ -45,10 +48,19 @@ class ApiRequest(msgspec.Struct, frozen=True, eq=False):
         return getattr(self.params, "timeout", None)
 
 
+class FileAnswer(NamedTuple):
+    """An answer that is a file, to be saved as `name`. One that is `temporary` is removed."""
+
+    path: Path
+    name: str
+    temporary: bool = False
+
+
 class Response:
     """The metadata of an answer, beside its result; set by the services during the request."""
 
     __slots__ = (
+        "accepted",
         "acknowledged_s",
         "ignored",
         "is_large",
@@ -76,6 +88,8 @@ class Response:
         self.note = ""
         """Added to the `X-Vecraft-Sync` header of a read."""
         self.acknowledged_s: float | None = None
+        self.accepted = False
+        """Whether the work goes on after the answer, which is 202 then and has no result."""
         self.is_large = False
         """Whether the answer takes long to encode."""
 

@@ -16,14 +16,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
 from pyroaring import BitMap
 
 from catalog.collection import Collection, CollectionConfig, Memory, VectorParams, vector_name
-from journal.log import Entry, TopicPartition
+from journal.log import Entry, Positions, TopicPartition
 from journal.records import Record
 from journal.rocksdb import is_damage
 from journal.stamps import closed_stamp
@@ -31,12 +31,13 @@ from journal.topics import Topics
 from payload.schema import FieldSchema
 from shard.batch import Applied, Limits, WriteBatch
 from shard.checkpoint import Checkpoint
+from shard.files import link_files
 from shard.index_build import IndexBuild
 from shard.payload_index import FieldIndex, PayloadIndex, index_payload
 from shard.replica import Attempted, Outcome
 from shard.rows import RowTable
 from shard.settling import Settling
-from shard.store import Changes, Progress, Store, VectorFormat, VectorFormats
+from shard.store import Changes, Progress, Store, VectorFormat, VectorFormats, stored_progress
 from shard.vectors.datatypes import Encoding
 from shard.vectors.graph import GraphSpec
 from shard.vectors.index import SegmentList, VectorIndex, VectorView
@@ -55,7 +56,11 @@ Background = Callable[[Callable[[], None]], None]
 """Runs long tasks on another thread, one at a time."""
 
 
-SEGMENTS = "segments"
+SEGMENTS, ROWS = "segments", "rows"
+"""Folders of a shard."""
+
+CAPTURES = 3
+"""How often the links of a capture are made again when files were removed meanwhile."""
 
 EXPIRE_EVERY_MS = 1000
 
@@ -72,6 +77,14 @@ class ShardClosed(Exception):
 
 class DamagedState(ValueError):
     """What is stored is not what was written."""
+
+
+class Captured(NamedTuple):
+    """What a copy of a shard holds: the next offset of each home partition, the closed stamp there, the number of points."""
+
+    positions: Positions
+    closed: int
+    points: int
 
 
 class Shard:
@@ -111,7 +124,7 @@ class Shard:
         self._expired_ms = 0
         self._indexing: IndexBuild | None = None
         self._view: ShardView | None = None
-        self.store = Store(folder / "rows", _vector_formats(collection))
+        self.store = Store(folder / ROWS, _vector_formats(collection))
         try:
             self.vectors = {key: self._new_index(collection, key) for key in self.store.formats}
             self._remove_segments()
@@ -323,6 +336,27 @@ class Shard:
             for part, size in vectors.sizes_bytes().items():
                 sizes[part] = sizes.get(part, 0) + size
         return sizes
+
+    def capture(self, target: Path) -> Captured:
+        """Makes a copy of the shard's files in the new folder `target`, of the state between two write batches, from which a
+        shard can be opened. The files are links, so `target` must be on the same file system. Called from any thread; no write
+        waits.
+
+        Raises ShardClosed after `close`.
+        """
+        with self.checkpoint.writing:  # the shard is not closed, and its checkpoint not replaced, during that time
+            if self._view is None:
+                raise ShardClosed(f"shard {self.number} of collection {self.collection.name!r} is closed")
+            for _ in range(CAPTURES):
+                shutil.rmtree(target, ignore_errors=True)
+                # RocksDB comes last, so no other file is ahead of it. A segment that is incomplete only takes time at the start.
+                if link_files(self._folder, target, without=ROWS):
+                    break
+            self.store.checkpoint(target / ROWS)
+        progress, points = stored_progress(target / ROWS, self._homes)
+        late_ms = self._limits.max_lateness_ms
+        closed = min(closed_stamp(of.stamp, of.time_ms, late_ms) for of in progress.values())
+        return Captured({partition: of.offset for partition, of in progress.items()}, closed, points)
 
     def close(self) -> None:
         """Takes a last checkpoint if one is due, stops planning builds and closes the files. The state stays on disk."""

@@ -36,7 +36,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 from pyroaring import BitMap
-from rocksdict import BlockBasedOptions, Cache, ColumnFamily, Options, Rdict, Snapshot, WriteBatch
+from rocksdict import AccessType, BlockBasedOptions, Cache, Checkpoint, ColumnFamily, Options, Rdict, Snapshot, WriteBatch
 
 from catalog.collection import vector_name
 from journal.log import TopicPartition
@@ -232,10 +232,10 @@ class Store:
         path.mkdir(parents=True, exist_ok=True)
         self._path = path
         self.formats = formats
+        for unused in glob("OPTIONS-*", root_dir=path):
+            (path / unused).unlink()  # rocksdict would parse it, which takes a seventh of the time to open
         options = _options(_cache, WRITE_BUFFER_BYTES, MAX_WAL_BYTES)
         self._db = Rdict(str(path), options, column_families=dict.fromkeys(_FAMILIES, options))
-        for unused in glob("OPTIONS-*", root_dir=path):
-            (path / unused).unlink()  # rocksdict would parse it at the next start, which takes a seventh of the time to open
         self.families: dict[str, ColumnFamily] = {name: self._db.get_column_family_handle(name) for name in _FAMILIES}
         self._tables = {name: self._db.get_column_family(name) for name in _FAMILIES}
         # Any, because rocksdict's stubs do not distinguish a `get` of one key from a `get` of several.
@@ -395,6 +395,12 @@ class Store:
         """Makes all writes so far durable."""
         self._db.flush_wal(True)
 
+    def checkpoint(self, folder: Path) -> None:
+        """Makes a database in `folder`, which must not exist, as this one is now; its files are links. Called from any thread."""
+        for table in self._tables.values():
+            table.flush()  # RocksDB would do it too, but rocksdict would hold the interpreter lock meanwhile
+        Checkpoint(self._db).create_checkpoint(str(folder))
+
     def _existing(self, table: Any, rows: Iterable[int]) -> Iterator[tuple[int, bytes]]:
         """The existing rows of a table among `rows`, with their data."""
         numbers = list(rows)
@@ -420,6 +426,22 @@ class Store:
                 if not str(error).startswith("Shutdown in progress"):
                     log.warning("closing %s: %s", self._path, error)
         self.families.clear()
+
+
+def stored_progress(folder: Path, partitions: Iterable[TopicPartition]) -> tuple[dict[TopicPartition, Progress], int]:
+    """How far the database in `folder`, which nobody has open, has applied these partitions; and how many points are alive.
+
+    Opens it read-only. Raises what RocksDB raises for files that are damaged.
+    """
+    options = _options(_cache, WRITE_BUFFER_BYTES, MAX_WAL_BYTES)
+    families = dict.fromkeys(_FAMILIES, options)
+    database = Rdict(str(folder), options, column_families=families, access_type=AccessType.read_only())
+    try:
+        stored = {partition: database.get(_progress_key(partition)) for partition in partitions}
+        progress = {partition: Progress() if data is None else _decode_progress(data) for partition, data in stored.items()}
+        return progress, int.from_bytes(database.get(_ALIVE) or b"", "big")
+    finally:
+        database.close()
 
 
 class StoreView:
