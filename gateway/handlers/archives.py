@@ -111,6 +111,7 @@ def _write(services: Services, path: Path, sources: Sequence[Source]) -> str:
             raise InsufficientStorage("the disk has no more room for the archive")
         paced()
 
+    step()
     return write(path, sources, node.clock.physical_ms(), node.version, step)
 
 
@@ -158,6 +159,7 @@ async def recover(request: ApiRequest, response: Response, services: Services, p
     """
     check_name("collection", recovery.name)
     await services.reads.catch_up_catalog(request)
+    recovery = replace(recovery, name=services.reads.catalog.aliases.get(recovery.name, recovery.name))
     with path.open("rb") as file:
         try:
             archive = await services.reads.offload(False, partial(_checked, file, recovery.checksum, services.reads.given_up))
