@@ -23,16 +23,15 @@ def link_files(folder: Path, target: Path, without: str) -> bool:
 
     Only for files that are never changed once they have their name. Returns False when one was removed meanwhile.
     """
-    target.mkdir(parents=True)
-    complete = True
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        if relative.parts[0] == without or any(part.endswith(UNFINISHED) for part in relative.parts):
-            continue
-        try:
-            if path.is_file():
-                (target / relative).parent.mkdir(parents=True, exist_ok=True)
-                os.link(path, target / relative)
-        except FileNotFoundError:
-            complete = False
-    return complete
+    gone: list[OSError] = []
+    for parent, folders, names in os.walk(folder, onerror=gone.append):
+        here = Path(parent).relative_to(folder)
+        folders[:] = [name for name in folders if not name.endswith(UNFINISHED) and here / name != Path(without)]
+        (target / here).mkdir(parents=True, exist_ok=True)
+        for name in names:
+            if not name.endswith(UNFINISHED):
+                try:
+                    os.link(Path(parent) / name, target / here / name)
+                except FileNotFoundError as error:
+                    gone.append(error)
+    return not gone

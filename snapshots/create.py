@@ -25,6 +25,7 @@ import msgspec
 import schemas
 from catalog.catalog import CatalogView
 from catalog.collection import Collection
+from journal.log import Positions
 from shard.shard import Captured, Shard, ShardClosed
 from shard.shards import STATE_FORMAT, Shards, ShardUnavailable
 from snapshots.manifest import (
@@ -59,11 +60,13 @@ class Stopped(SnapshotFailed):
 
 
 class LogState(NamedTuple):
-    """What a node knows of its log: its identity, those of its topics, and below which offsets losses were accepted."""
+    """What a node knows of its log: its identity, those of its topics, below which offsets losses were accepted, and how far it
+    has applied each partition."""
 
     identity: str
     topics: Mapping[str, str]
     accepted: Mapping[str, int]
+    applied: Positions
 
 
 @dataclass
@@ -120,7 +123,8 @@ class Creation:
 
     def _captured(self, pending: Manifest) -> Manifest:
         """The manifest with what the captured shards hold, without files."""
-        view, known = self.catalog(), self.log()
+        known = self.log()  # first: what is applied now is of collections of this view
+        view = self.catalog()
         parts = [part for collection in view.by_id.values() if (part := self._collection(collection)) is not None]
         closed = [shard.closed for part in parts for shard in part.shards]
         return msgspec.structs.replace(
@@ -128,6 +132,7 @@ class Creation:
             log=known.identity,
             topics=dict(known.topics),
             accepted=dict(known.accepted),
+            applied={str(partition): offset for partition, offset in known.applied.items()},
             catalog=view.position,
             stamp=min(closed, default=0),
             state_format=STATE_FORMAT,

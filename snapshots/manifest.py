@@ -61,7 +61,8 @@ class CollectionPart(msgspec.Struct, frozen=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """A snapshot of a node.
 
-    `log`: the identity of the log, and `topics` those of its topics. `catalog`: the next offset of the system topic. `stamp`: the
+    `log`: the identity of the log, and `topics` those of its topics. `catalog`: the next offset of the system topic. `applied`:
+    how far the node had applied each partition before that: later collections have no records below. `stamp`: the
     least closed stamp of all shards; every shard has all records at or below it, and records above it as its positions say; 0
     without shards. `state_format`, `record_schema`: what reads the files, and the records that follow in the log.
     """
@@ -76,6 +77,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     log: str = ""
     topics: dict[str, str] = {}
     catalog: int = 0
+    applied: dict[str, int] = {}
     accepted: dict[str, int] = {}
     stamp: int = 0
     state_format: int = 0

@@ -113,4 +113,10 @@ def take_note(folder: Path) -> Restored | None:
 
 def known_log(manifest: Manifest) -> Mapping[str, object]:
     """What the state folder says of its log, for `replayer.known_log`: without an owner, since it is a new state."""
-    return {"topics": manifest.topics, "catalog": manifest.catalog, "accepted": manifest.accepted}
+    return {
+        "topics": manifest.topics,
+        "catalog": manifest.catalog,
+        "accepted": manifest.accepted,
+        "passed": manifest.applied,
+        "passed_catalog": manifest.catalog,
+    }

@@ -15,6 +15,7 @@ from journal.log import Journal
 from journal.topics import Topics
 from replayer.known_log import Known, KnownLog
 from replayer.loop import bounds_of
+from shard.files import sync
 from snapshots.manifest import Manifest, all_of
 from snapshots.place import Place, PlaceError
 from snapshots.restore import TheLog, Unfit, fetch, known_log, usable
@@ -44,6 +45,7 @@ def restore(settings: Settings, url: str, wanted: str) -> None:
         if state.exists():
             print(f"the state is put aside in {put_aside(state)}; remove it when it is not needed any more")
         folder.rename(state)
+        sync(settings.data_dir)
     except (PlaceError, Unfit) as error:
         raise CommandError(str(error)) from error
     finally:

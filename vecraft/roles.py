@@ -212,7 +212,7 @@ class Roles:
 
     def _log_state(self) -> LogState:
         known = self.replayer.known_log
-        return LogState(self.replayer.log_identity, known.topics, known.accepted)
+        return LogState(self.replayer.log_identity, known.topics, known.accepted, self.replayer.applied.get())
 
     def _gateway(self, settings: Settings, make_replica: MakeReplica) -> Services:
         executor = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="pool")

@@ -34,7 +34,7 @@ from shard.view import ShardView
 from snapshots.archive import Archive, BadArchive, Contained, Source, write
 from snapshots.folder import Archives, Described, NoArchive, NoRoom
 
-SHARE = 0.5
+SHARE = 0.33
 """The part of its time that making or checking an archive works; in the rest the interpreter lock is free."""
 
 MAX_PAUSE_S = 0.05

@@ -13,7 +13,9 @@ import httpx
 import pytest
 
 from gateway.services import NodeState
-from journal.log import TopicPartition
+from journal.log import Positions, TopicPartition
+from replayer.loop import LogBounds
+from replayer.projections.shards import ShardsProjection
 from shard.shard import Shard
 from shard.store import stored_progress
 from snapshots.create import SnapshotFailed
@@ -84,7 +86,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     server.stop()
 
 
-@pytest.mark.parametrize("where", ["folder", "s3"])
+@pytest.mark.parametrize("where", ["folder", pytest.param("s3", marks=pytest.mark.slow)])
 def test_what_is_restored_is_what_was_saved(
     where: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -107,10 +109,20 @@ def test_what_is_restored_is_what_was_saved(
     assert running.restore() == 0
     _check_positions(running.data_dir / "state", manifest)
     assert len(list(running.data_dir.glob("state.before-*"))) == 1
-    running.start()
+    begins: list[Positions] = []
+    opening = ShardsProjection.open
+
+    def opened(self: ShardsProjection, bounds: LogBounds, committed: Positions) -> Positions:
+        begins.append(opening(self, bounds, committed))
+        return begins[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardsProjection, "open", opened)
+        running.start()
+    lowest = {str(partition): offset for partition, offset in begins[0].items()}
+    assert manifest.positions().items() <= lowest.items(), "only the rest is replayed, also for a later collection"
     assert f"restored from snapshot {manifest.id}" in caplog.text
     assert everything(running.node.url) == before
-    shutil.rmtree(running.data_dir / "snapshots", ignore_errors=True)
     running.stop()
     shutil.rmtree(running.data_dir / "state")
     running.start()
@@ -128,6 +140,7 @@ def _check_positions(state: Path, manifest: Manifest) -> None:
             assert points == shard.points
 
 
+@pytest.mark.slow
 def test_a_snapshot_holds_no_more_than_it_says_while_writes_go_on(running: Running, tmp_path: Path) -> None:
     done = threading.Event()
 
@@ -192,6 +205,7 @@ class CrashingPlace(Place):
         super().send(path, some())
 
 
+@pytest.mark.slow
 def test_a_crash_in_any_step_leaves_the_snapshots_before(running: Running) -> None:
     place = Place(running.url)
     earlier = running.saved()
@@ -220,6 +234,7 @@ def test_a_crash_in_any_step_leaves_the_snapshots_before(running: Running) -> No
     running.start()
 
 
+@pytest.mark.slow
 def test_a_shard_that_cannot_be_captured_fails_the_snapshot(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     earlier = running.saved()
 
@@ -255,6 +270,7 @@ def test_the_next_snapshot_sends_only_what_is_new(running: Running) -> None:
     assert any(path.endswith(".sst") for path in shared)
 
 
+@pytest.mark.slow
 def test_a_flipped_byte_is_found_and_the_snapshot_before_is_used(running: Running, tmp_path: Path) -> None:
     first = running.saved()
     running.upsert(range(3000, 3100))
@@ -279,6 +295,7 @@ def test_a_flipped_byte_is_found_and_the_snapshot_before_is_used(running: Runnin
     assert everything(running.node.url) == before
 
 
+@pytest.mark.slow
 def test_what_is_removed_frees_what_no_other_needs(running: Running) -> None:
     made = []
     for n in range(3):
@@ -297,6 +314,7 @@ def test_what_is_removed_frees_what_no_other_needs(running: Running) -> None:
     assert httpx.post(f"{url}/prune", json={"keep": 0}).status_code == 422
 
 
+@pytest.mark.slow
 def test_what_an_interrupted_snapshot_has_sent_stays_for_a_while(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = running.saved()
     place = Place(running.url)
@@ -317,6 +335,7 @@ def test_a_manifest_that_cannot_be_read_stops_pruning(running: Running) -> None:
     assert [each["id"] for each in running.snapshots.listed()] == [manifest.id]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["../outside", "/etc/passwd", "a/../../b", ""])
 def test_a_manifest_cannot_name_files_outside(running: Running, path: str, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = running.saved()
@@ -328,6 +347,7 @@ def test_a_manifest_cannot_name_files_outside(running: Running, path: str, capsy
     running.start()
 
 
+@pytest.mark.slow
 def test_a_node_makes_snapshots_by_its_schedule(tmp_path: Path) -> None:
     place = Place((tmp_path / "place").as_uri())
     node, thread = start_node(
@@ -345,6 +365,7 @@ def test_a_node_makes_snapshots_by_its_schedule(tmp_path: Path) -> None:
     assert all(list(faults(place, each)) == [] for each in committed)
 
 
+@pytest.mark.slow
 def test_restore_refuses_what_does_not_fit(running: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = running.saved()
     assert running.restore() == 1
