@@ -33,12 +33,11 @@ def test_a_capture_is_the_shard_as_it_was(tmp_path: Path) -> None:
     copy.offset = 2
     copy.upsert([7])
     assert len(alive(copy)) == 5
-    copy.kill()
+    copy.shard.close()
     assert len(alive(life)) == 6, "what is written to the copy does not reach the shard"
     life.kill()
-    again = Life(tmp_path / "shard")
-    assert len(alive(again)) == 6
-    again.kill()
+    assert len(alive(life)) == 6
+    life.shard.close()
 
 
 def test_the_checkpoint_of_a_capture_is_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -47,11 +46,11 @@ def test_the_checkpoint_of_a_capture_is_used(tmp_path: Path, caplog: pytest.LogC
     life.shard.checkpoint.take()
     life.upsert([1])
     life.shard.capture(tmp_path / "captured")
-    life.kill()
+    life.shard.close()
     copy = Life(tmp_path / "captured")
     assert "is not used" not in caplog.text
     assert copy.shard.checkpoint.stale_rows == 2, "only what came after the checkpoint is read from RocksDB"
-    copy.kill()
+    copy.shard.close()
 
 
 def test_files_that_go_while_links_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,11 +76,11 @@ def test_files_that_go_while_links_are_made(tmp_path: Path, monkeypatch: pytest.
     life.shard.capture(tmp_path / "captured")
     found = {path.name for path in (tmp_path / "captured" / "segments").rglob("*") if path.is_file()}
     assert found == {path.name for path in segment.iterdir()} > {"c"}
-    life.kill()
+    life.shard.close()
 
 
 def test_a_closed_shard_is_not_captured(tmp_path: Path) -> None:
     life = Life(tmp_path / "shard")
-    life.kill()
+    life.shard.close()
     with pytest.raises(ShardClosed):
         life.shard.capture(tmp_path / "captured")
