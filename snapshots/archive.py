@@ -20,7 +20,7 @@ import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeVar, cast
+from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
 import msgspec
 
@@ -88,11 +88,19 @@ class Sums(msgspec.Struct, frozen=True):
 # Writing.
 
 
+class ShardSource(NamedTuple):
+    """A shard to be written, at one moment. `guarded` runs what reads its files (`Shard.guarded`)."""
+
+    number: int
+    view: ShardView
+    guarded: Callable[[Callable[[], Any]], Any] = lambda work: work()
+
+
 class Source(NamedTuple):
-    """A collection to be written, and the views of its shards by number."""
+    """A collection to be written, and its shards."""
 
     contained: Contained
-    views: Sequence[tuple[int, ShardView]]
+    shards: Sequence[ShardSource]
 
 
 class _Hashed:
@@ -124,12 +132,12 @@ def write(path: Path, sources: Sequence[Source], created_ms: int, vecraft: str, 
         hashed = _Hashed(file)
         with tarfile.open(fileobj=cast(BinaryIO, hashed), mode="w", format=tarfile.USTAR_FORMAT) as tar:
             _add(tar, MANIFEST, msgspec.json.encode(contents), sums)
-            for at, (_, views) in enumerate(sources):
+            for at, (_, shards) in enumerate(sources):
                 points.append(0)
-                for shard, view in views:
-                    for number, (count, record) in enumerate(_records(view)):
+                for shard in shards:
+                    for number, (count, record) in enumerate(_guarded(shard)):
                         points[at] += count
-                        _add(tar, f"points/{at}/{shard}/{number}", record, sums)
+                        _add(tar, f"points/{at}/{shard.number}/{number}", record, sums)
                         pause()
             _add(tar, SUMS, msgspec.json.encode(Sums(sums, points)), [])
         file.flush()
@@ -143,6 +151,12 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes, sums: list[Sum]) -> None:
     digest = new_digest()
     digest.update(data)
     sums.append(Sum(name, len(data), digest.hexdigest()))
+
+
+def _guarded(shard: ShardSource) -> Iterator[tuple[int, bytes]]:
+    records = _records(shard.view)
+    while (one := shard.guarded(lambda: next(records, None))) is not None:
+        yield one
 
 
 def _records(view: ShardView) -> Iterator[tuple[int, bytes]]:

@@ -31,7 +31,7 @@ from gateway.services import Services
 from gateway.writes import APPLY_S
 from journal.records import CreateCollection, CreatePayloadIndex, Delete, Upsert
 from shard.view import ShardView
-from snapshots.archive import Archive, BadArchive, Contained, Source, write
+from snapshots.archive import Archive, BadArchive, Contained, ShardSource, Source, write
 from snapshots.folder import Archives, Described, NoArchive, NoRoom
 
 SHARE = 0.33
@@ -74,12 +74,16 @@ class Recovery:
 
 
 async def source_of(request: ApiRequest, response: Response, services: Services, name: str, shard: int | None = None) -> Source:
-    """A collection, or one shard of it, at the request's level of consistency. Raises NotFound."""
-    pinned = await services.reads.pin(request, response, name)
+    """A collection, or one shard of it, with all that was acknowledged. Raises NotFound."""
+    pinned = await services.reads.pin(request, response, name, Consistency.STRONG)
     collection = pinned.collection
-    views = [(each.number, each.view) for each in services.node.shards.of(collection.id) if shard in (None, each.number)]
+    shards = [
+        ShardSource(each.number, each.view, each.guarded)
+        for each in services.node.shards.of(collection.id)
+        if shard in (None, each.number)
+    ]
     aliases = sorted(alias for alias, of in services.reads.catalog.aliases.items() if of == collection.name)
-    return Source(Contained(collection, aliases, [number for number, _ in views]), views)
+    return Source(Contained(collection, aliases, [each.number for each in shards]), shards)
 
 
 async def made(services: Services, archives: Archives, sources: Sequence[Source]) -> Described:

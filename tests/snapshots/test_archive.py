@@ -20,7 +20,7 @@ from journal.ids import encode_id
 from journal.records import Delete, Record
 from shard.store import Row
 from snapshots import archive
-from snapshots.archive import Archive, BadArchive, Contained, Source, Sum, Sums, write
+from snapshots.archive import Archive, BadArchive, Contained, ShardSource, Source, Sum, Sums, write
 
 POINTS = 600
 CONFIG = CollectionConfig({"": VectorParams(4, Distance.DOT)})
@@ -41,7 +41,7 @@ def view(size: int = 4) -> Any:
 @pytest.fixture
 def sound(tmp_path: Path) -> Path:
     path = tmp_path / "sound"
-    write(path, [Source(Contained(COLLECTION, [], [0]), [(0, view())])], 1, "0", lambda: None)
+    write(path, [Source(Contained(COLLECTION, [], [0]), [ShardSource(0, view())])], 1, "0", lambda: None)
     return path
 
 
@@ -155,7 +155,7 @@ def test_a_chain_of_headers_ends(tmp_path: Path) -> None:
 
 def test_a_point_that_breaks_the_contract_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "wrong"
-    write(path, [Source(Contained(COLLECTION, [], [0]), [(0, view(size=5))])], 1, "0", lambda: None)
+    write(path, [Source(Contained(COLLECTION, [], [0]), [ShardSource(0, view(size=5))])], 1, "0", lambda: None)
     with pytest.raises(BadArchive, match="points/0/0/0: Wrong input: Vector dimension error: expected dim: 4, got 5"):
         read(path)
 

@@ -285,10 +285,12 @@ def test_a_flipped_byte_is_found_and_the_snapshot_before_is_used(running: Runnin
     assert "another content" in verified["faults"][0]  # type: ignore[index]
     assert main(["snapshots", "verify", second.id, "--place", running.url]) == 1
     assert main(["snapshots", "verify", first.id, "--place", running.url]) == 0
-    path.unlink()
-    assert any("cannot be read" in fault for fault in faults(Place(running.url), second))
     before = everything(running.node.url)
     running.stop()
+    assert running.restore() == 0
+    _check_positions(running.data_dir / "state", first)
+    path.unlink()
+    assert any("cannot be read" in fault for fault in faults(Place(running.url), second))
     assert running.restore() == 0
     _check_positions(running.data_dir / "state", first)
     running.start()
