@@ -123,7 +123,7 @@ class _Hashed:
 def write(path: Path, sources: Sequence[Source], created_ms: int, vecraft: str, pause: Callable[[], None]) -> str:
     """Writes an archive to a new file. Returns its SHA-256, hexadecimal.
 
-    Calls `pause` after each record; what it raises ends the work.
+    Calls `pause` after each record; what it raises ends the work. Raises BadArchive beyond some hundred million points.
     """
     contents = Contents([source.contained for source in sources], created_ms, vecraft)
     sums: list[Sum] = []
@@ -145,6 +145,8 @@ def write(path: Path, sources: Sequence[Source], created_ms: int, vecraft: str, 
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes, sums: list[Sum]) -> None:
+    if len(data) > MAX_JSON_BYTES:  # nobody could read it
+        raise BadArchive(f"there are too many collections or points for an archive: {name} has {len(data)} bytes")
     member = tarfile.TarInfo(name)
     member.size = len(data)
     tar.addfile(member, io.BytesIO(data))

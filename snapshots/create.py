@@ -83,7 +83,7 @@ class Progress:
 
 
 @dataclass
-class Known:
+class KnownDigests:
     """Digests of files that never change, from the snapshot before, by what tells a file from every other."""
 
     digests: dict[tuple[int, int, int, int], str] = field(default_factory=dict)
@@ -100,7 +100,7 @@ class Creation:
     log: Callable[[], LogState]
     close_shards: Callable[[], None]
     scratch: Path
-    known: Known
+    known: KnownDigests
     now_ms: Callable[[], int]
     stopping: threading.Event
 

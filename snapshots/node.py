@@ -16,7 +16,7 @@ from catalog.catalog import CatalogView
 from journal.rocksdb import is_damage
 from shard.shard import ShardClosed
 from shard.shards import Shards
-from snapshots.create import Creation, Known, LogState, Progress, SnapshotFailed, Stopped
+from snapshots.create import Creation, KnownDigests, LogState, Progress, SnapshotFailed, Stopped
 from snapshots.manifest import Manifest, State, all_of, summary
 from snapshots.place import Place, PlaceError
 from snapshots.prune import Policy, Pruned, kept, prune
@@ -96,7 +96,7 @@ class NodeSnapshots:
         self._wakes = threading.Condition()
         self._tasks: list[tuple[Future[Any], Callable[[], Any]]] = []
         self._place: Place | None = None
-        known = Known()
+        known = KnownDigests()
         self._make: Callable[[Place], Creation] = lambda place: Creation(
             place, shards, catalog, log_state, close_shards, data_dir / SCRATCH, known, now_ms, self._stopping
         )

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from hashlib import sha256
+from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import BinaryIO
 
@@ -300,7 +300,10 @@ class _Writing:
     async def _write(self, operation: Upsert | Delete) -> None:
         self._number += 1
         params = WriteParams(wait=self._number % APPLIED_EVERY == 0)
-        request = structs.replace(_placed(self._request, f"r{self._number}"), params=params)
+        place = f"r{self._number}"
+        if isinstance(operation, Delete):  # a retry may delete others at the same number
+            place = f"d{blake2b(b''.join(operation.ids), digest_size=8).hexdigest()}"
+        request = structs.replace(_placed(self._request, place), params=params)
         given = request, self._response, self._services
         if self._recovery.priority is Priority.REPLICA and isinstance(operation, Upsert):
             await insert_missing(*given, self._collection, operation)
