@@ -21,6 +21,7 @@ from snapshots.place import Place, PlaceError
 from snapshots.restore import TheLog, Unfit, fetch, known_log, usable
 from vecraft.commands import CommandError
 from vecraft.recovery import ProgressLines, opened
+from vecraft.roles import journal_folder
 from vecraft.settings import Settings
 from vecraft.state_folder import check_unused, put_aside
 
@@ -32,7 +33,9 @@ def restore(settings: Settings, url: str, wanted: str) -> None:
 
     Raises CommandError when there is none, or the node is not stopped; then the state is as it was.
     """
-    state = settings.data_dir / "state"
+    state, log = settings.data_dir / "state", journal_folder(settings)
+    if settings.journal != "kafka" and not (log / "CURRENT").is_file():
+        raise CommandError(f"there is no journal in {log}, and a snapshot is of one: for a log on Kafka say --journal kafka")
     topics = Topics(settings.topic_prefix, settings.preset)
     journal = opened(settings, accept_ends=False)
     try:

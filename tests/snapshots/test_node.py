@@ -256,6 +256,7 @@ def test_a_shard_that_cannot_be_captured_fails_the_snapshot(running: Running, mo
     assert running.saved().id != earlier.id
 
 
+@pytest.mark.slow
 def test_the_next_snapshot_sends_only_what_is_new(running: Running) -> None:
     first = running.saved()
     sent = running.snapshots.counts.sent_bytes
@@ -336,6 +337,7 @@ def test_what_an_interrupted_snapshot_has_sent_stays_for_a_while(running: Runnin
     assert list(faults(place, kept)) == []
 
 
+@pytest.mark.slow
 def test_a_manifest_that_cannot_be_read_stops_pruning(running: Running) -> None:
     manifest = running.saved()
     Place(running.url).write("node1/other/manifest.json", b"{")
@@ -390,6 +392,8 @@ def test_restore_refuses_what_does_not_fit(running: Running, tmp_path: Path, cap
     assert main(["restore", "--from", "ftp://x", "--data-dir", str(running.data_dir)]) == 1
     assert "must be file:///folder or s3://bucket/prefix" in capsys.readouterr().err
     shutil.rmtree(running.data_dir / "journal")
+    assert running.restore() == 1
+    assert "there is no journal in" in capsys.readouterr().err
     assert sorted(path.name for path in running.data_dir.iterdir()) == [name for name in before if name != "journal"]
 
 

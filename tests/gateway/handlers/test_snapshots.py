@@ -120,6 +120,7 @@ def test_what_is_recovered_equals_the_original(http: httpx.Client, original: str
     assert theirs["payload_schema"] == ours["payload_schema"]  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_codes_of_four_bits_are_made_anew(http: httpx.Client, name: str) -> None:
     """Of what they stand for: the only datatype that does not come back bit by bit."""
     random, source = np.random.default_rng(1), f"s{uuid4().hex[:8]}"
@@ -271,6 +272,7 @@ def test_other_vectors_are_refused(http: httpx.Client, original: str, name: str)
     assert scrolled(http, name) == []
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_on_the_disk_is_refused(
     http: httpx.Client, original: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,6 +284,7 @@ def test_what_does_not_fit_on_the_disk_is_refused(
     assert result(http.delete(f"/collections/{original}/snapshots/{name_}")) is True
 
 
+@pytest.mark.slow
 def test_large_uploads_have_no_bound_but_the_disk(http: httpx.Client, name: str) -> None:
     """More than twice of what other bodies may have."""
     answer = sent(http, name, bytes(70 << 20))
