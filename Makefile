@@ -35,7 +35,7 @@ faults: install  ## The fault suite with full rounds; what it measured goes to .
 simulate: install  ## Long simulations: make simulate SEEDS=100000
 	$(BIN)/python -m tests.simulation $(SEEDS)
 
-bench: install  ## Beside the peers; ARGS="--write docs/benchmarks.md" keeps the figures, ARGS=scaling shows how costs grow, ARGS=datatypes what each saves, ARGS=collections what many cost.
+bench: install  ## Beside the peers; ARGS="--write docs/benchmarks.md" keeps the figures, ARGS=scaling shows how costs grow, ARGS=datatypes what each saves, ARGS=collections what many cost, ARGS=snapshots what those do.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m bench $(ARGS)
 

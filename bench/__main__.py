@@ -1,6 +1,6 @@
 """`python -m bench`: measures Vecraft DB and its peers, and prints tables. Subcommands: `scaling` (growth with the data),
-`datatypes` (memory and recall of each), `collections` (many small ones), `rewind` (the past) and `kafka` (the journal on Kafka).
-Progress goes to stderr."""
+`datatypes` (memory and recall of each), `collections` (many small ones), `rewind` (the past), `snapshots` (what they cost and
+save) and `kafka` (the journal on Kafka). Progress goes to stderr."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import collections, datatypes, document, rewind, scaling
+from bench import collections, datatypes, document, rewind, scaling, snapshots
 from bench.data import REAL, Data, generate, load
 from bench.machine import OtherProcesses
 from bench.measure import Figures, Pace, measure
@@ -40,6 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
         return rewind.main(arguments[1:], _data)
     if arguments[:1] == ["collections"]:
         return collections.main(arguments[1:])
+    if arguments[:1] == ["snapshots"]:
+        return snapshots.main(arguments[1:], _data)
     options = _parser().parse_args(arguments)
     wanted = _wanted(options.peers)
     data, pace = _data(options.data, options.vectors), Pace(options.seconds)

@@ -39,6 +39,8 @@ class VecraftServer:
             "acknowledged once in the synced log; JSON over HTTP, client processes"
         )
         self.folder = folder
+        self.flags: Sequence[str] = ()
+        """Further settings of the node."""
         self._address: Address = ("", 0)
 
     def __enter__(self) -> Self:
@@ -49,7 +51,7 @@ class VecraftServer:
         self.stop()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "vecraft", "serve", "--port", "0", "--data-dir", str(self.folder / "data")]
+        command = [sys.executable, "-m", "vecraft", "serve", "--port", "0", "--data-dir", str(self.folder / "data"), *self.flags]
         self.process = ServerProcess(command, self.folder / "log", {})
         self.process.wait_for(lambda: "ready after" in self.process.output())
         match = _LISTENS.search(self.process.output())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -28,7 +29,8 @@ class ApiRequest(msgspec.Struct, frozen=True, eq=False):
 
     `body` is the parsed body; None for a route without one, or for a large body that the handler parses itself from `content`.
     `packed`: the body is msgpack. `token` is the position that the client has seen, `tier` the QoS tier of its writes. `as_of` is
-    the past instant that the client asks for, as it named it; empty for the present.
+    the past instant that the client asks for, as it named it; empty for the present. `stream`: the `BodyStream` of a
+    route that reads the body itself.
     """
 
     path: Mapping[str, str]
@@ -41,6 +43,7 @@ class ApiRequest(msgspec.Struct, frozen=True, eq=False):
     tier: int
     api_key: str = ""
     as_of: str = ""
+    stream: Any = None
 
     @property
     def timeout_s(self) -> float | None:
@@ -48,10 +51,19 @@ class ApiRequest(msgspec.Struct, frozen=True, eq=False):
         return getattr(self.params, "timeout", None)
 
 
+class FileAnswer(NamedTuple):
+    """An answer that is a file, to be saved as `name`. One that is `temporary` is removed."""
+
+    path: Path
+    name: str
+    temporary: bool = False
+
+
 class Response:
     """The metadata of an answer, beside its result; set by the services during the request."""
 
     __slots__ = (
+        "accepted",
         "acknowledged_s",
         "as_of",
         "ignored",
@@ -82,6 +94,8 @@ class Response:
         self.acknowledged_s: float | None = None
         self.as_of: Instant | None = None
         """The past instant that was read."""
+        self.accepted = False
+        """Whether the work goes on after the answer, which is 202 then and has no result."""
         self.is_large = False
         """Whether the answer takes long to encode."""
 

@@ -21,6 +21,7 @@ from gateway.decided import DecidedWrites
 from gateway.durations import AnswerTimes
 from gateway.health import Health
 from gateway.inference.service import Inference
+from gateway.jobs import Jobs
 from gateway.reads import ReadService
 from gateway.result_cache import ResultCache
 from gateway.sessions import Sessions
@@ -37,6 +38,8 @@ from replayer.operations import AppliedRecord
 from replayer.projections.dead_letters import DeadLetters
 from replayer.replayer import Replayer
 from shard.shards import Shards
+from snapshots.folder import ArchiveFolder
+from snapshots.node import NodeSnapshots
 
 RESULT_CACHE_BYTES = 16 << 20
 
@@ -65,6 +68,11 @@ class NodeState:
     descriptors: Descriptors
     data_dir: Path
     auditor: Auditor
+    archives: ArchiveFolder
+    snapshot_hosts: frozenset[str] = frozenset()
+    """The hosts from which archives may be fetched: `host`, or `host:port`."""
+    snapshots: NodeSnapshots | None = None
+    """None without a place for them."""
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     stopping: threading.Event = field(default_factory=threading.Event)
 
@@ -138,7 +146,7 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The services of one event loop; `inference`, `sessions`, `results`, `rates` and `times` are shared by all loops."""
+    """The services of one event loop; `inference`, `jobs`, `sessions`, `results`, `rates` and `times` are shared by all loops."""
 
     node: NodeState
     reads: ReadService
@@ -147,6 +155,7 @@ class Services:
     gate: Gate
     health: Health
     inference: Inference
+    jobs: Jobs = field(default_factory=Jobs)
     sessions: Sessions = field(default_factory=Sessions)
     results: ResultCache = field(default_factory=lambda: ResultCache(RESULT_CACHE_BYTES))
     rates: Rates = field(default_factory=Rates)

@@ -31,12 +31,17 @@ class LogChanged(Unfit):
 class Known(msgspec.Struct):
     """The content of the file: the identity of each topic that holds truth, a random name of this state, how far the catalog was
     read, and below which offsets of a partition (`topic/partition`) an operator has accepted that records are lost.
+
+    `passed`: of state that was restored from a snapshot, how far that had applied each partition; collections that were created
+    at `passed_catalog` or later have no records below.
     """
 
     topics: dict[str, str] = {}
     owner: str = ""
     catalog: int = 0
     accepted: dict[str, int] = {}
+    passed: dict[str, int] = {}
+    passed_catalog: int = 0
 
 
 class KnownLog:
@@ -113,6 +118,10 @@ class KnownLog:
         """Notes how far the catalog is read."""
         if position > self.known.catalog:
             self.write(msgspec.structs.replace(self.known, catalog=position))
+
+    def passed(self, partition: TopicPartition, collection_id: int) -> int:
+        """Below which offset of a partition there are certainly no records of a collection."""
+        return self.known.passed.get(str(partition), 0) if collection_id >= self.known.passed_catalog else 0
 
     def accepted(self, partition: TopicPartition) -> int:
         """Below which offset of a partition records may be missing, because an operator has accepted that."""

@@ -11,7 +11,7 @@ from journal.hlc import Clock
 from journal.log import Journal, JournalError
 from journal.token import log_name
 from journal.topics import Topics
-from replayer.known_log import KnownLog, LogChanged
+from replayer.known_log import Known, KnownLog, LogChanged
 from replayer.loop import Loop
 from replayer.operations import Operations
 from replayer.projections.catalog import CatalogProjection, Follower
@@ -107,6 +107,16 @@ class Replayer(Loop):
     def catalog(self) -> Catalog:
         """The catalog. While the loop opens again after a failure, this is the previous catalog."""
         return self._catalog.catalog
+
+    @property
+    def known_log(self) -> Known:
+        """What this node knows of its log."""
+        return self._known.known
+
+    @property
+    def log_identity(self) -> str:
+        """The identity of the log that is applied; see `replayer.known_log`."""
+        return self._known.identity
 
     @property
     def buried(self) -> int:

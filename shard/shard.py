@@ -17,7 +17,7 @@ from functools import partial
 from hashlib import blake2b
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -25,7 +25,7 @@ from pyroaring import BitMap
 
 from catalog.collection import Collection, CollectionConfig, Memory, VectorParams, vector_name
 from journal.hlc import COUNTER_BITS, millis_of
-from journal.log import Entry, TopicPartition
+from journal.log import Entry, Positions, TopicPartition
 from journal.records import Record
 from journal.rocksdb import is_damage
 from journal.stamps import MAX_VERSION, Version, closed_stamp, last_version, stamp_of, tier_of
@@ -33,13 +33,14 @@ from journal.topics import TIERS, Topics
 from payload.schema import FieldSchema
 from shard.batch import Applied, Limits, WriteBatch
 from shard.checkpoint import Checkpoint
+from shard.files import link_files
 from shard.index_build import IndexBuild
 from shard.past import Instant, Past, PastGone
 from shard.payload_index import FieldIndex, PayloadIndex, index_payload
 from shard.replica import AsOf, Attempted, Outcome
 from shard.rows import RowTable
 from shard.settling import Settling
-from shard.store import Changes, Progress, Store, VectorFormat, VectorFormats
+from shard.store import Changes, Progress, Store, VectorFormat, VectorFormats, stored_progress
 from shard.vectors.datatypes import Encoding
 from shard.vectors.graph import GraphSpec
 from shard.vectors.index import Rows, SegmentList, VectorIndex, VectorView
@@ -59,7 +60,11 @@ Background = Callable[[Callable[[], None]], None]
 """Runs long tasks on another thread, one at a time."""
 
 
-SEGMENTS = "segments"
+SEGMENTS, ROWS = "segments", "rows"
+"""Folders of a shard."""
+
+CAPTURES = 3
+"""How often the links of a capture are made again when files were removed meanwhile."""
 
 _PAST = "-past"
 """Ends the names of the folders with the segments of past rows."""
@@ -89,6 +94,14 @@ class ShardClosed(Exception):
 
 class DamagedState(ValueError):
     """What is stored is not what was written."""
+
+
+class Captured(NamedTuple):
+    """What a copy of a shard holds: the next offset of each home partition, the closed stamp there, the number of points."""
+
+    positions: Positions
+    closed: int
+    points: int
 
 
 class Shard:
@@ -131,7 +144,7 @@ class Shard:
         """When the first point may have to expire."""
         self._indexing: IndexBuild | None = None
         self._view: ShardView | None = None
-        self.store = Store(folder / "rows", _vector_formats(collection))
+        self.store = Store(folder / ROWS, _vector_formats(collection))
         try:
             self.vectors = {key: self._new_index(collection, key) for key in self.store.formats}
             past_vectors = {key: self._new_index(collection, key, _PAST) for key in self.store.formats}
@@ -448,6 +461,27 @@ class Shard:
             for part, size in vectors.sizes_bytes().items():
                 sizes[part] = sizes.get(part, 0) + size
         return sizes
+
+    def capture(self, target: Path) -> Captured:
+        """Makes a copy of the shard's files in the new folder `target`, of the state between two write batches, from which a
+        shard can be opened. The files are links, so `target` must be on the same file system. Called from any thread; no write
+        waits.
+
+        Raises ShardClosed after `close`.
+        """
+        with self.checkpoint.writing:  # the shard is not closed, and its checkpoint not replaced, during that time
+            if self._view is None:
+                raise ShardClosed(f"shard {self.number} of collection {self.collection.name!r} is closed")
+            for _ in range(CAPTURES):
+                shutil.rmtree(target, ignore_errors=True)
+                # RocksDB comes last, so no other file is ahead of it. A segment that is incomplete only takes time at the start.
+                if link_files(self._folder, target, without=ROWS):
+                    break
+            self.store.checkpoint(target / ROWS)
+        progress, points = stored_progress(target / ROWS, self._homes)
+        late_ms = self._limits.max_lateness_ms
+        closed = min(closed_stamp(of.stamp, of.time_ms, late_ms) for of in progress.values())
+        return Captured({partition: of.offset for partition, of in progress.items()}, closed, points)
 
     def close(self) -> None:
         """Takes a last checkpoint if one is due, stops planning builds and closes the files. The state stays on disk."""

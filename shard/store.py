@@ -43,7 +43,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 from pyroaring import BitMap
-from rocksdict import BlockBasedOptions, Cache, ColumnFamily, Options, Rdict, Snapshot, WriteBatch
+from rocksdict import AccessType, BlockBasedOptions, Cache, Checkpoint, ColumnFamily, Options, Rdict, Snapshot, WriteBatch
 
 from catalog.collection import vector_name
 from journal.log import TopicPartition
@@ -289,13 +289,13 @@ class Store:
         path.mkdir(parents=True, exist_ok=True)
         self._path = path
         self.formats = formats
+        for unused in glob("OPTIONS-*", root_dir=path):
+            (path / unused).unlink()  # rocksdict would parse it, which takes a seventh of the time to open
         options = _options(_cache, WRITE_BUFFER_BYTES, MAX_WAL_BYTES)
         if (path / "CURRENT").exists() and (lost := set(_FAMILIES) - set(Rdict.list_cf(str(path)))):
             raise Damage(f"{path} has no {' and no '.join(sorted(lost))}")  # RocksDB would make them anew, empty
         _check_logs(path)
         self._db = Rdict(str(path), options, column_families=dict.fromkeys(_FAMILIES, options))
-        for unused in glob("OPTIONS-*", root_dir=path):
-            (path / unused).unlink()  # rocksdict would parse it at the next start, which takes a seventh of the time to open
         self.families: dict[str, ColumnFamily] = {name: self._db.get_column_family_handle(name) for name in _FAMILIES}
         self._tables = {name: self._db.get_column_family(name) for name in _FAMILIES}
         # Any, because rocksdict's stubs do not distinguish a `get` of one key from a `get` of several.
@@ -532,6 +532,12 @@ class Store:
         """Makes all writes so far durable."""
         self._db.flush_wal(True)
 
+    def checkpoint(self, folder: Path) -> None:
+        """Makes a database in `folder`, which must not exist, as this one is now; its files are links. Called from any thread."""
+        for table in self._tables.values():
+            table.flush()  # RocksDB would do it too, but rocksdict would hold the interpreter lock meanwhile
+        Checkpoint(self._db).create_checkpoint(str(folder))
+
     def _existing(self, table: Any, rows: Iterable[int]) -> Iterator[tuple[int, bytes]]:
         """The existing rows of a table among `rows`, with their data."""
         numbers = list(rows)
@@ -574,6 +580,22 @@ def _check_logs(path: Path) -> None:
         if cut := [name for name in known.keys() & sizes.keys() if known[name] != sizes[name]]:
             raise Damage(f"write-ahead log {path / min(cut)} has {sizes[min(cut)]} bytes, and had {known[min(cut)]}")
     noted.write_bytes(msgspec.json.encode(sizes))
+
+
+def stored_progress(folder: Path, partitions: Iterable[TopicPartition]) -> tuple[dict[TopicPartition, Progress], int]:
+    """How far the database in `folder`, which nobody has open, has applied these partitions; and how many points are alive.
+
+    Opens it read-only. Raises what RocksDB raises for files that are damaged.
+    """
+    options = _options(_cache, WRITE_BUFFER_BYTES, MAX_WAL_BYTES)
+    families = dict.fromkeys(_FAMILIES, options)
+    database = Rdict(str(folder), options, column_families=families, access_type=AccessType.read_only())
+    try:
+        stored = {partition: database.get(_progress_key(partition)) for partition in partitions}
+        progress = {partition: Progress() if data is None else _decode_progress(data) for partition, data in stored.items()}
+        return progress, int.from_bytes(database.get(_ALIVE) or b"", "big")
+    finally:
+        database.close()
 
 
 class StoreView:

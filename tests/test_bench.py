@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 import pytest
 
-from bench import collections, datatypes, document, kafka, scaling
+from bench import collections, datatypes, document, kafka, scaling, snapshots
 from bench.__main__ import main
 from bench.client import in_threads
 from bench.data import NOISE, Clusters, Filter, Fresh, K, complete, generate, recall, truth_of
@@ -75,6 +75,18 @@ def test_a_small_run_of_many_collections_reports_every_figure(capsys: pytest.Cap
     figures = {cells[0]: cells[2] for line in out.splitlines() if len(cells := _cells(line)) == 3}
     for row in collections.ROWS:
         assert float(figures[row.label].replace(",", "")) >= 0, row.label
+
+
+@pytest.mark.slow
+def test_a_small_run_of_snapshots_reports_every_figure(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "benchmarks.md"
+    arguments = ["--data", "generated", "--vectors", "1200", "--seconds", "0.5", "--write", str(file)]
+    assert main(["snapshots", *arguments]) == 0
+    out = capsys.readouterr().out
+    assert f"## {document.SNAPSHOTS}\n\n{out.strip()}" in file.read_text()
+    figures = {cells[0]: cells[1] for line in out.splitlines() if len(cells := _cells(line)) == 2}
+    for text in snapshots.ROWS.values():
+        assert float(figures[text].replace(",", "")) >= 0, text
 
 
 def _cells(line: str) -> list[str]:

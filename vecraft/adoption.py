@@ -7,7 +7,6 @@ node must be stopped.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +21,7 @@ from shard.store import Progress, Store
 from vecraft.commands import CommandError
 from vecraft.recovery import ProgressLines, opened
 from vecraft.settings import Settings
+from vecraft.state_folder import put_aside, refuse_in_use
 
 ASIDE = "the state is put aside and this log is replayed: what only the state holds is lost"
 
@@ -141,12 +141,6 @@ class _Adoption:
             move_to_log(held.folder, identity)
         self.known.adopt(self.journal)
 
-    def put_aside(self) -> Path:
-        """Moves the state away. Returns where it is now."""
-        aside = self.state.with_name(f"state.before-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}")
-        self.state.rename(aside)
-        return aside
-
 
 def adopt(settings: Settings, confirmed: bool) -> None:
     """Prints how the log differs from the one that this node knows, and what its state holds. If `confirmed`, creates missing
@@ -189,7 +183,7 @@ def _go_on(adoption: _Adoption, reasons: list[str]) -> None:
         if any(adoption.ahead()):
             print("it holds more than the log: `vecraft journal repair` says what, and writes it to the log if it is told to")
     elif adoption.state.is_dir():
-        _print(["", *reasons, f"the state is put aside in {adoption.put_aside()}; remove it when it is not needed any more"])
+        _print(["", *reasons, f"the state is put aside in {put_aside(adoption.state)}; remove it when it is not needed any more"])
 
 
 def _print(lines: Iterable[str]) -> None:
@@ -209,8 +203,7 @@ def _held(state: Path, topics: Topics) -> Iterator[_Held]:
                 points += alive
                 applied |= {ShardPartition(int(folder.name), int(shard.name), p): found for p, found in progress.items()}
         except Exception as error:  # RocksDB's errors have no class of their own
-            if "lock" in str(error).lower():
-                raise CommandError(f"the state in {state} is in use, stop the node first: {error}") from error
+            refuse_in_use(state, error)
             yield _Held(folder, stored, 0, {}, f"the state of collection {stored.name} cannot be read: {error}")
         else:
             yield _Held(folder, stored, points, applied, "")

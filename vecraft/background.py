@@ -17,6 +17,12 @@ NICENESS = 10
 """Requests and replay have priority when the CPU is fully used."""
 
 
+def give_way() -> None:
+    """Lowers the priority of this thread."""
+    if sys.platform == "linux":  # Linux has a priority per thread
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+
+
 class BackgroundThread:
     """Runs tasks in order. A daemon thread: tasks build only caches, so the process does not wait for it at exit."""
 
@@ -36,8 +42,7 @@ class BackgroundThread:
         self._tasks.put(None)
 
     def _work(self) -> None:
-        if sys.platform == "linux":  # Linux has a priority per thread
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        give_way()
         while (task := self._tasks.get()) is not None:
             try:
                 task()

@@ -70,13 +70,14 @@ def _print(losses: list[Loss], lost_ends: list[str]) -> None:
 class ProgressLines:
     """Prints how far a long work is, every PROGRESS_EVERY_S."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, unit: str = "records") -> None:
         self._what = what
+        self._unit = unit
         self._next_s = time.monotonic() + PROGRESS_EVERY_S
 
     def __call__(self, done: int, total: int) -> None:
         if total and time.monotonic() > self._next_s:
-            print(f"{self._what}: {done} of {total} records", file=sys.stderr)
+            print(f"{self._what}: {done} of {total} {self._unit}", file=sys.stderr)
             self._next_s = time.monotonic() + PROGRESS_EVERY_S
 
 

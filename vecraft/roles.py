@@ -8,6 +8,8 @@ gateway   the services that request handlers use
 from __future__ import annotations
 
 import asyncio
+import logging
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -30,11 +32,11 @@ from gateway.turns import Turns
 from gateway.writes import WriteService
 from journal.embedded import EmbeddedJournal
 from journal.hlc import Clock
-from journal.log import Journal, Unfit
+from journal.log import Journal, JournalError, Unfit
 from journal.registry import SchemaRegistry
-from journal.topics import Topics
+from journal.topics import TIERS, Topics
 from journal.writer import Writer
-from query.consistency import Gate
+from query.consistency import Gate, NotCaughtUp
 from replayer.audit.auditor import Auditor
 from replayer.ingest.member import Ingest
 from replayer.ingest.sources import IngestSources
@@ -43,13 +45,24 @@ from replayer.replayer import Replayer
 from shard.batch import Limits
 from shard.scrubbing import Scrubber
 from shard.shards import Shards
+from snapshots.create import LogState, SnapshotFailed
+from snapshots.folder import ArchiveFolder
+from snapshots.node import SCRATCH, NodeSnapshots, Schedule
+from snapshots.place import PlaceError, checked_scheme
+from snapshots.prune import Policy
+from snapshots.restore import take_note
 from vecraft import __version__
-from vecraft.background import BackgroundThread
+from vecraft.background import BackgroundThread, give_way
 from vecraft.heap import trim_heap
 from vecraft.kafka import node_journal, replayer_group
 from vecraft.settings import Settings
 
+log = logging.getLogger("vecraft")
+
 STOP_S = 4.0
+CLOSE_S = 120.0
+"""The bound of the barriers before a snapshot."""
+
 DAY_MS = 24 * 3600 * 1000
 POOL_THREADS = 8
 """Number of slow reads at the same time. Reads that scan the same vectors are batched."""
@@ -87,6 +100,9 @@ class Roles:
         self._scrubbing = threading.Thread(target=self.scrubber.run, name="scrub", daemon=True)
         self._auditing = threading.Thread(target=self.auditor.run, name="audit", daemon=True)
         self._looking = threading.Thread(target=self.services.health.run, name="health", daemon=True)
+        self.snapshots = self.services.node.snapshots
+        self._saving = threading.Thread(target=self._save, name="snapshots", daemon=True)
+        _tidy(settings, self.services)
 
     def start(self) -> None:
         """Starts the replay, the watch that the log stays the same, and the looks at the node's health."""
@@ -95,6 +111,8 @@ class Roles:
         self._looking.start()
         self._scrubbing.start()
         self._auditing.start()
+        if self.snapshots is not None:
+            self._saving.start()
 
     def start_ingest(self) -> None:
         """Starts the ingest. Call it after the replay has caught up."""
@@ -105,6 +123,12 @@ class Roles:
         stopping = self.services.node.stopping.is_set()
         return self.replayer.refusal is None and bool(self.replayer.log_name) and (stopping or self.replayer.caught_up())
 
+    def _save(self) -> None:
+        """Makes the snapshots of this node."""
+        assert self.snapshots is not None
+        give_way()
+        self.snapshots.run()
+
     def _watch(self) -> None:
         """Stops the ingest when the node must not go on with this log."""
         self.replayer.watch()
@@ -113,10 +137,13 @@ class Roles:
     async def stop(self) -> None:
         """Stops all roles, then the journal. Waits at most STOP_S for the threads."""
         self.services.reads.given_up.set()  # the process ends only when the pool's threads do
+        self.services.jobs.stop()
+        if self.snapshots is not None:
+            self.snapshots.stop()
         for role in (self.services.health, self.scrubber, self.auditor, self.ingest, self.replayer):
             role.stop()
         deadline_s = time.monotonic() + STOP_S
-        for thread in (self._ingesting, self._replaying, self._watching, self._auditing):
+        for thread in (self._ingesting, self._replaying, self._watching, self._auditing, self._saving):
             if thread.ident is not None:
                 await asyncio.to_thread(thread.join, max(0.0, deadline_s - time.monotonic()))
         self.builder.stop()
@@ -164,6 +191,44 @@ class Roles:
             self.replayer.refuse(error)
             raise
 
+    def _snapshots(self, settings: Settings) -> NodeSnapshots | None:
+        """The snapshots of this node; None without a place for them. Raises StartError for what is none."""
+        if not settings.snapshot_url:
+            return None
+        try:
+            checked_scheme(settings.snapshot_url)
+        except PlaceError as error:
+            raise StartError(f"snapshot_url {error}") from error
+        return NodeSnapshots(
+            settings.snapshot_url,
+            settings.node,
+            settings.data_dir,
+            self.shards,
+            lambda: self.replayer.catalog.view,
+            self._log_state,
+            partial(self._close_shards, asyncio.get_running_loop()),
+            lambda: self.services.node.ready(),
+            Schedule(settings.snapshot_every_s, Policy(settings.snapshot_keep, settings.snapshot_keep_days)),
+            wall_clock_ms,
+            __version__,
+        )
+
+    def _close_shards(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Writes barriers to all shards, and returns when they are applied. Raises SnapshotFailed."""
+
+        async def close() -> None:
+            for shard in self.shards.all():
+                await self.services.writes.write_barriers(shard.collection, shard.number, list(TIERS))
+
+        try:
+            asyncio.run_coroutine_threadsafe(close(), loop).result(CLOSE_S)
+        except (JournalError, NotCaughtUp, TimeoutError) as error:
+            raise SnapshotFailed(f"the shards cannot be closed: {error}") from error
+
+    def _log_state(self) -> LogState:
+        known = self.replayer.known_log
+        return LogState(self.replayer.log_identity, known.topics, known.accepted, self.replayer.applied.get())
+
     def _gateway(self, settings: Settings, make_replica: MakeReplica) -> Services:
         executor = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="pool")
         budget = budget_of(settings.memory_budget_mb, trim_heap)
@@ -182,6 +247,9 @@ class Roles:
             Descriptors(loops * (connections_of_loop(loops) + RESERVED_CONNECTIONS)),
             settings.data_dir,
             self.auditor,
+            ArchiveFolder(settings.snapshots_dir or settings.data_dir / "snapshots"),
+            frozenset(host.strip().lower() for host in settings.snapshot_hosts.split(",") if host.strip()),
+            self._snapshots(settings),
         )
         timeouts = ReadTimeouts(settings.read_timeout_s, settings.search_timeout_s)
         writes = WriteService(
@@ -208,6 +276,14 @@ def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def _tidy(settings: Settings, services: Services) -> None:
+    """Removes what an earlier process left unfinished, and tells from which snapshot the state was restored."""
+    shutil.rmtree(settings.data_dir / SCRATCH, ignore_errors=True)
+    services.node.archives.tidy()
+    if (note := take_note(settings.data_dir / "state")) is not None:
+        log.info("the state was restored from snapshot %s of %s; the rest is replayed from the log", note.snapshot, note.url)
+
+
 def check_data_dir(folder: Path) -> None:
     """Raises StartError for a folder that has something else than a node's data. Writes nothing."""
     try:
@@ -216,7 +292,7 @@ def check_data_dir(folder: Path) -> None:
     except OSError as error:
         raise StartError(f"data_dir {folder} cannot be read: {error.strerror}") from error
     foreign = {name for name in names if not name.startswith(".")} - {"lost+found"}
-    if (foreign and not foreign & {"journal", "state", "audit"}) or (journal and "CURRENT" not in journal):
+    if (foreign and not foreign & {"journal", "state", "audit", "snapshots"}) or (journal and "CURRENT" not in journal):
         raise StartError(f"data_dir {folder} has files of something else, and no data of a node: name another folder")
 
 

@@ -72,6 +72,21 @@ class Settings(BaseSettings):
     append_timeout_s: float = Field(5.0, gt=0, le=300, description="longest wait for the log's acknowledgement")
     read_timeout_s: float = Field(5.0, gt=0, le=300, description="longest wait of a read for the state it demands")
 
+    snapshots_dir: Path | None = Field(
+        None, description="folder of the dialect's snapshots: archives of collections (default: snapshots/ in data_dir)"
+    )
+    snapshot_hosts: str = Field(
+        "", description="hosts from whose URLs a collection may be recovered, comma-separated: host, or host:port"
+    )
+    snapshot_url: str = Field(
+        "", description="place of this node's snapshots: file:///folder or s3://bucket/prefix (docs/snapshots.md)"
+    )
+    snapshot_every_s: float = Field(
+        0, ge=0, le=31_536_000, description="seconds between two snapshots of this node; 0 makes them only when asked for"
+    )
+    snapshot_keep: int = Field(7, ge=1, le=10_000, description="latest snapshots that stay after a scheduled one")
+    snapshot_keep_days: int = Field(0, ge=0, le=36_500, description="days of which the last snapshot stays, too")
+
     models_dir: Path | None = Field(
         None, description="folder of models that make dense vectors of texts, one sub-folder each (docs/inference.md)"
     )
@@ -97,6 +112,12 @@ class Settings(BaseSettings):
                 f"{' and '.join(given)} {'needs' if len(given) == 1 else 'need'} a journal on Kafka, and journal is "
                 f"{self.journal}: say --journal kafka, or leave {'it' if len(given) == 1 else 'them'} out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _with_place(self) -> Settings:
+        if self.snapshot_every_s and not self.snapshot_url:
+            raise ValueError("snapshot_every_s needs a place for snapshots: say --snapshot-url")
         return self
 
     @classmethod

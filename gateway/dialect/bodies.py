@@ -6,6 +6,7 @@ that are accepted without effect are listed in `hints` and returned in the answe
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
@@ -430,6 +431,35 @@ class FacetBody(Body):
     shard_key: None = None
 
 
+# Snapshots.
+
+
+class Priority(StrEnum):
+    """What holds after a snapshot is recovered: with `snapshot` only what it has, with `replica` first what is there, with
+    `no_sync` first what the snapshot has."""
+
+    NO_SYNC = "no_sync"
+    SNAPSHOT = "snapshot"
+    REPLICA = "replica"
+
+
+Checksum = Annotated[str, Meta(pattern="^[0-9A-Fa-f]{64}$")]
+
+
+class RecoverBody(Body):
+    location: Annotated[str, Meta(min_length=1, max_length=8192)]
+    priority: Priority | None = None
+    checksum: Checksum | None = None
+    api_key: Annotated[str, Meta(max_length=4096)] | None = None
+
+
+class PruneBody(Struct, forbid_unknown_fields=True):
+    """The latest `keep` snapshots stay, and of each of the latest `keep_days` days the last one."""
+
+    keep: Annotated[int, Meta(ge=1, le=10_000)]
+    keep_days: Annotated[int, Meta(ge=0, le=36_500)] = 0
+
+
 # Query strings.
 
 
@@ -553,6 +583,16 @@ class WriteParams(Body):
     wait: bool = False
     ordering: Literal["weak", "medium", "strong"] | None = None
     timeout: Annotated[int, Meta(ge=1, le=3600)] | None = None
+
+
+class SnapshotParams(Body):
+    wait: bool = True
+    timeout: Annotated[int, Meta(ge=1, le=3600)] | None = None
+
+
+class UploadParams(SnapshotParams, kw_only=True):
+    priority: Priority | None = None
+    checksum: Checksum | None = None
 
 
 def ignored(body: Any) -> list[str]:

@@ -39,7 +39,7 @@ from gateway.request import ApiRequest, Response, number_of
 from gateway.services import Services
 from gateway.writes import UpdateResult
 from journal.ids import ExternalId, decode_id, encode_id
-from journal.records import Delete, PatchPayload, PointOperation, ReplacePayload, UnsetVectors
+from journal.records import Delete, PatchPayload, PointOperation, ReplacePayload, UnsetVectors, Upsert
 from journal.split import take
 from journal.stamps import NEVER, Version
 from journal.writer import Decided
@@ -319,6 +319,14 @@ async def _decide_upsert(
     if mode != "update_only":
         expected |= {id_: NEVER for id_ in ids if id_ not in versions}
     return await pinned.run(len(ids), partial(_decided, operation, expected))
+
+
+async def insert_missing(
+    request: ApiRequest, response: Response, services: Services, collection: Collection, operation: Upsert
+) -> UpdateResult:
+    """Writes those points of an upsert that do not exist."""
+    decide = partial(_decide_upsert, "insert_only", None)
+    return await _decided_parts(request, response, services, collection, operation, decide)
 
 
 def _decided(operation: PointOperation, expected: Mapping[bytes, Version]) -> list[Decided]:

@@ -13,9 +13,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.http.errors import NotAllowed, Unsupported
 
 _C = "/collections/{collection_name}"
-_SHARD = f"{_C}/shards/{{shard_id}}"
 
-_SNAPSHOTS = "snapshots are not supported: the journal is the truth and its topics are what to back up (docs/reliability.md)"
 _SHARD_KEYS = "shard keys are not supported: points are spread by their ids; keep tenants apart by a filter, or by collections"
 _MOVES = "shards do not move: every node replays the whole log and holds all of them; start another node on the same log"
 _PEERS = (
@@ -47,19 +45,6 @@ _WITH_GET = (f"{_C}/shards", f"{_C}/cluster")
 """Paths of cluster calls that can be read."""
 
 REFUSED = (
-    *(
-        Refused(method, f"{prefix}{path}", _SNAPSHOTS)
-        for prefix in ("", _C, _SHARD)
-        for method, path in (
-            ("GET", "/snapshots"),
-            ("POST", "/snapshots"),
-            ("GET", "/snapshots/{snapshot_name}"),
-            ("DELETE", "/snapshots/{snapshot_name}"),
-            ("PUT", "/snapshots/recover"),
-            ("POST", "/snapshots/upload"),
-        )
-    ),
-    Refused("GET", f"{_SHARD}/snapshot", _SNAPSHOTS),
     *(
         Refused(method, path, text, NotAllowed.status)
         for method, path, text in (

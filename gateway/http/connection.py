@@ -43,6 +43,9 @@ MAX_CONNECTIONS = 1000
 RESERVED_CONNECTIONS = 32
 """Connections of a loop beyond its bound. They get answers from operators' pages, and 503 from others."""
 
+_UPLOAD = re.compile(rb"(?:/v1)?/collections/[^?]+/snapshots/upload(?:\?.*)?", re.DOTALL)
+"""The URLs whose bodies have no bound but the disk, which their handlers look after."""
+
 _OPEN = re.compile(rb"/(?:v1/)?(?:healthz|livez|readyz|metrics|admin/[^?]*)(?:\?.*)?", re.DOTALL)
 """The URLs that are answered when all connections are taken."""
 
@@ -194,7 +197,7 @@ class Connection(HttpToolsProtocol):
         self._has_frame = True
         self._body_bytes += len(body)
         super().on_body(body)
-        if self._body_bytes > 2 * MAX_BODY_BYTES:  # the application has refused it long before
+        if self._body_bytes > 2 * MAX_BODY_BYTES and not self._is_read():  # the application has refused it long before
             self.transport.abort()
 
     def on_message_complete(self) -> None:
@@ -209,6 +212,10 @@ class Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(*(self._refusal or (400, msg)))
+
+    def _is_read(self) -> bool:
+        """Whether the body is a large one that a handler still reads."""
+        return self._is_busy() and _UPLOAD.fullmatch(self.url) is not None
 
     def _is_busy(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete

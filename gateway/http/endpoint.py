@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from functools import cache, partial
 from hashlib import blake2b
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 import msgspec
 import orjson
@@ -30,7 +30,8 @@ from gateway.durations import Answered
 from gateway.http.errors import BadRequest, Invalid, TooLarge, Unavailable, bound_error, retry_after, status_of
 from gateway.http.metrics import APPEND_SECONDS
 from gateway.http.routes import Route
-from gateway.request import ApiRequest, Response, number_of
+from gateway.http.uploads import BodyStream
+from gateway.request import ApiRequest, FileAnswer, Response, number_of
 from gateway.services import Services
 from gateway.sessions import NOTHING, POSITION_COOKIE, POSITION_HEADER, Seen, seen_by
 from journal.log import Overloaded, Positions
@@ -41,6 +42,7 @@ from journal.writer import Origin
 log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 32 << 20
+FILE_CHUNK_BYTES = 1 << 20
 MAX_KEY_CHARS = 128
 REFUSED_RETRY_S = 60.0
 
@@ -70,16 +72,24 @@ class Endpoint:
             request_id = _checked_key("X-Request-Id", request_id) or os.urandom(16).hex()
             if (refusal := self._services.node.replayer.refusal) is not None:
                 raise Unavailable(f"this node serves nothing: {refusal}", REFUSED_RETRY_S)
-            request, response = await self._understood(scope, headers, request_id, await read_body(receive, headers))
+            body = b"" if self._route.streamed else await read_body(receive, headers)
+            request, response = await self._understood(scope, headers, request_id, body)
+            if self._route.streamed:
+                length = number_of(headers.get("content-length", ""))
+                stream = BodyStream(receive, headers.get("content-type", ""), length)
+                request = msgspec.structs.replace(request, stream=stream)
             result = await self._route.handler(request, response, self._services)
             if request.as_of and response.as_of is None:
                 raise BadRequest("as_of: this route shows the present only")
-            answer = await self._encoded(result, response, started_s)
+            answer = result if isinstance(result, FileAnswer) else await self._encoded(result, response, started_s)
         except Exception as error:  # known errors have a status; others are defects, and are logged
             status = await self._refuse(error, request, response, request_id, started_s, send)
         else:
-            status = 200
-            await _send(send, status, answer, self._headers(request, response))
+            status = 202 if response.accepted else 200
+            if isinstance(answer, FileAnswer):
+                await self._send_file(send, answer, self._headers(request, response))
+            else:
+                await _send(send, status, answer, self._headers(request, response))
         seconds = time.perf_counter() - started_s
         collection = self._services.reads.catalog.find(scope["path_params"].get("collection_name", ""))
         answered = Answered(self._route.method, self._route.path, status)
@@ -146,12 +156,36 @@ class Endpoint:
 
     async def _encoded(self, result: Any, response: Response, started_s: float) -> bytes:
         body = {"result": result, "status": "ok", "time": round(time.perf_counter() - started_s, 9)}
+        if response.accepted:
+            body = {"status": "accepted", "time": body["time"]}
         if response.steps is not None:
             body["explain"] = response.steps
         try:
             return await dumped(body, response, self._services.reads)
         except orjson.JSONEncodeError as error:
             raise RuntimeError("the answer is not JSON") from error
+
+    async def _send_file(self, send: Send, answer: FileAnswer, headers: list[tuple[bytes, bytes]]) -> None:
+        """Sends a file in parts, as fast as the client reads them."""
+        offload = partial(self._services.reads.offload, False)
+        file = await offload(partial(answer.path.open, "rb", buffering=0))
+        try:
+            if answer.temporary:
+                answer.path.unlink(missing_ok=True)
+            size = os.fstat(file.fileno()).st_size
+            disposition = f"attachment; filename*=UTF-8''{quote(answer.name, safe='')}".encode()
+            start = [
+                (b"content-type", b"application/octet-stream"),
+                (b"content-length", str(size).encode()),
+                (b"content-disposition", disposition),
+                *headers,
+            ]
+            await send({"type": "http.response.start", "status": 200, "headers": start})
+            while chunk := await offload(partial(file.read, FILE_CHUNK_BYTES)):
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            file.close()
 
     def _headers(self, request: ApiRequest, response: Response) -> list[tuple[bytes, bytes]]:
         headers = [(b"x-request-id", request.origin.id.encode())]

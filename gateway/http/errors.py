@@ -33,6 +33,14 @@ from shard.deadline import DeadlineExceeded
 from shard.shard import ShardClosed
 from shard.shards import ShardUnavailable
 from shard.view import IndexNotBuilt
+from snapshots.archive import BadArchive
+from snapshots.create import SnapshotFailed
+from snapshots.folder import NoArchive
+from snapshots.node import NoSnapshot, TooManyTasks
+from snapshots.place import PlaceError
+
+RETRY_S = 5.0
+"""When a failed snapshot may be tried again."""
 
 # How the parser names a bound that a value breaks. A number below zero is no whole number of the dialect, so it does not fit.
 _BOUND = re.compile(r"Expected `\w+` (of length )?([<>]=) (?!0(?: |$))(\S+)(?: - at `\$\.?(.*)`)?")
@@ -130,8 +138,14 @@ def _status_of(error: Exception) -> tuple[int, str, float | None]:
             return 400, "Format error in JSON body: nested too deep, a number beyond 64 bits, or what JSON does not have", None
         case UnicodeDecodeError():
             return 400, "Format error in JSON body: a text is not UTF-8", None
-        case ClockDriftError() | ValueError():
+        case ClockDriftError() | ValueError() | BadArchive():
             return 400, str(error), None
+        case NoArchive() | NoSnapshot():
+            return 404, f"Not found: {error}", None
+        case TooManyTasks():
+            return 429, str(error), RETRY_S
+        case SnapshotFailed() | PlaceError():
+            return 503, str(error), RETRY_S
         case _:
             return 500, "internal error: the node's log has it, with the request's id", None
 

@@ -64,6 +64,7 @@ def _of_project(services: Services, components: Mapping[str, Component], measure
     yield from _dead_letters(node)
     yield from _requests(services)
     yield from _shards(node)
+    yield from _snapshots(node)
     yield from _libraries(node)
 
 
@@ -155,6 +156,20 @@ def _shards(node: NodeState) -> Iterator[Metric]:
     for name in ("points", "vectors", "indexed", "segments"):
         counts = [([collection], sum(status[name] for status in of_shards)) for collection, of_shards in statuses]
         yield gauge(f"vecraft_{name}", f"Number of {name}, by collection.", ["collection"], counts)
+
+
+def _snapshots(node: NodeState) -> Iterator[Metric]:
+    """Those of this node since its start; none without a place for them."""
+    if node.snapshots is None:
+        return
+    counts = node.snapshots.counts
+    outcomes = [(["committed"], counts.successes), (["failed"], counts.failures)]
+    yield counter("vecraft_snapshots", "Snapshots of this node, by outcome.", ["outcome"], outcomes)
+    text = "When the last snapshot was committed, as Unix time; 0 without one since the start."
+    yield GaugeMetricFamily("vecraft_snapshot_committed_seconds", text, counts.succeeded_at_s)
+    yield GaugeMetricFamily("vecraft_snapshot_duration_seconds", "How long the last snapshot took.", counts.seconds)
+    yield GaugeMetricFamily("vecraft_snapshot_bytes", "Size of the files of the last snapshot.", counts.bytes)
+    yield GaugeMetricFamily("vecraft_snapshot_sent_bytes", "What of it was not in the place before.", counts.sent_bytes)
 
 
 def _ingest(node: NodeState, reachable: bool) -> Iterator[Metric]:

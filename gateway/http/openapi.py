@@ -59,6 +59,11 @@ _ENVELOPES = {
         "properties": {"result": {}, "status": {"const": "ok"}, "time": {"type": "number"}},
         "required": ["result", "status", "time"],
     },
+    "Accepted": {
+        "type": "object",
+        "properties": {"status": {"const": "accepted"}, "time": {"type": "number"}},
+        "required": ["status", "time"],
+    },
     "Error": {
         "type": "object",
         "properties": {
@@ -79,6 +84,15 @@ def _operation(route: Route, prefix: str, components: dict[str, Any]) -> dict[st
         "responses": {"200": _response("Success", "Success")}
         | {status: _response("Error", text) for status, text in _ERRORS.items()},
     }
+    if route.is_file:
+        schema = {"type": "string", "format": "binary"}
+        content = {"application/octet-stream": {"schema": schema}}
+        operation["responses"]["200"] = {"description": "the file", "content": content}
+    if route.params.__name__ in ("SnapshotParams", "UploadParams"):
+        operation["responses"]["202"] = _response("Accepted", "With wait=false: the work has begun.")
+    if route.streamed:
+        form = {"type": "object", "properties": {"snapshot": {"type": "string", "format": "binary"}}, "required": ["snapshot"]}
+        operation["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": form}}}
     if route.body is not None:
         schema = {"$ref": f"#/components/schemas/{route.body.__name__}"}
         operation["requestBody"] = {"required": not route.optional_body, "content": {"application/json": {"schema": schema}}}

@@ -15,7 +15,9 @@ from gateway.dialect.bodies import (
     ProofParams,
     ReadParams,
     SearchReadParams,
+    SnapshotParams,
     TelemetryParams,
+    UploadParams,
     WriteParams,
 )
 from gateway.handlers import (
@@ -28,10 +30,12 @@ from gateway.handlers import (
     ingest,
     log_level,
     memory,
+    node_snapshots,
     operations,
     points,
     rewind,
     searches,
+    snapshots,
     tags,
     telemetry,
     vector_names,
@@ -44,6 +48,7 @@ CATALOG_TIER = 0
 
 _C = "/collections/{collection_name}"
 POINTS = f"{_C}/points"
+_SHARD = f"{_C}/shards/{{shard_id}}"
 _VECTOR = f"{_C}/vectors/{{vector_name}}"
 _SOURCE = "/ingest/sources/{name}"
 
@@ -62,6 +67,10 @@ class Route:
     optional_body: bool = False
     bulk: bool = False
     """Whether the handler parses large bodies itself."""
+    streamed: bool = False
+    """Whether the handler reads the body itself, a form with a file in the field `snapshot`, of any size."""
+    is_file: bool = False
+    """Whether the answer is a file."""
 
     @property
     def summary(self) -> str:
@@ -144,6 +153,30 @@ ROUTES = (
     ),
     Route("POST", f"{_SOURCE}/restart", ingest.restart, "ingest", None, WriteParams, CATALOG_TIER),
     Route("POST", f"{_SOURCE}/move", ingest.move, "ingest", bodies.MoveIngestBody, WriteParams, CATALOG_TIER),
+    *(
+        route
+        for prefix in ("", _C, _SHARD)
+        for route in (
+            Route("GET", f"{prefix}/snapshots", snapshots.list_all, "snapshots"),
+            Route("POST", f"{prefix}/snapshots", snapshots.create, "snapshots", None, SnapshotParams),
+            Route("GET", f"{prefix}/snapshots/{{snapshot_name}}", snapshots.download, "snapshots", is_file=True),
+            Route("DELETE", f"{prefix}/snapshots/{{snapshot_name}}", snapshots.delete, "snapshots", None, SnapshotParams),
+        )
+    ),
+    *(
+        route
+        for prefix in (_C, _SHARD)
+        for route in (
+            Route("PUT", f"{prefix}/snapshots/recover", snapshots.recover, "snapshots", bodies.RecoverBody, SnapshotParams),
+            Route("POST", f"{prefix}/snapshots/upload", snapshots.upload, "snapshots", None, UploadParams, streamed=True),
+        )
+    ),
+    Route("GET", f"{_SHARD}/snapshot", snapshots.stream, "snapshots", is_file=True),
+    Route("GET", "/admin/snapshots", node_snapshots.list_all, "admin"),
+    Route("POST", "/admin/snapshots", node_snapshots.create, "admin", None, SnapshotParams),
+    Route("POST", "/admin/snapshots/prune", node_snapshots.prune, "admin", bodies.PruneBody),
+    Route("POST", "/admin/snapshots/{snapshot_id}/verify", node_snapshots.verify, "admin"),
+    Route("DELETE", "/admin/snapshots/{snapshot_id}", node_snapshots.delete, "admin"),
     Route("GET", "/admin/lag", dead_letters.lag, "admin"),
     Route("GET", "/admin/memory", memory.show, "admin"),
     Route("GET", "/admin/log-level", log_level.show, "admin"),

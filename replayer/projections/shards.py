@@ -184,6 +184,7 @@ class ShardsProjection(Projection):
         for number, collection in enumerate(view.by_id.values(), 1):
             log.info("opening collection %s (%d of %d)", collection.name, number, len(view.by_id))
             self._shards.open(collection)
+        self._pass_shards()
         self._hold_shards(bounds)
         positions = {p: max(bounds.starts[p], min(committed.get(p, 0), bounds.ends[p])) for p in partitions}
         homes: dict[TopicPartition, list[int]] = {}
@@ -193,6 +194,14 @@ class ShardsProjection(Projection):
                 homes.setdefault(partition, []).append(progress.offset)
                 self._clock.seed(progress.stamp)
         return positions | {partition: min(offsets) for partition, offsets in homes.items()}
+
+    def _pass_shards(self) -> None:
+        """Advances shards of collections that are later than the snapshot from which this state was restored."""
+        for shard in self._shards.all():
+            passed = {p: self._known.passed(p, shard.collection.id) for p in shard.home_partitions()}
+            if any(shard.progress(partition).offset < offset for partition, offset in passed.items()):
+                with self._quarantine_on_failure(shard):
+                    shard.pass_over(passed)
 
     def _hold_shards(self, bounds: LogBounds) -> None:
         """Quarantines the shards that have applied what the log does not have any more, or need it."""

@@ -64,6 +64,10 @@ def test_every_command_at_every_level_has_a_help(capsys: pytest.CaptureFixture[s
         assert shown(capsys, *arguments, flag).startswith(" ".join(["usage: vecraft", *arguments]) + " ")
 
 
+TAKING = (["journal", "show"], ["snapshots", "verify"], ["snapshots", "delete"])
+"""Commands with an argument that may be any text."""
+
+
 def test_every_command_is_walked() -> None:
     assert {line[0] for line in COMMAND_LINES if line} == COMMANDS.keys()
     assert {tuple(line) for line in ACTIONS} >= {("journal", "tail"), ("journal", "show"), ("topics", "check")}
@@ -74,8 +78,8 @@ def test_what_a_command_does_not_know_is_refused_in_one_sentence(
     capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
     for more in ("--nonsense", "nonsense"):
-        if [*arguments, more] == ["journal", "show", "nonsense"]:
-            continue  # a request
+        if more == "nonsense" and arguments in TAKING:
+            continue  # a request, or a snapshot
         with pytest.raises(SystemExit) as ended:
             main([*arguments, more])
         out, error = capsys.readouterr()
@@ -128,7 +132,7 @@ def test_help_names_each_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "examples: vecraft demo" in text
 
 
-@pytest.mark.parametrize("arguments", [[], ["journal"], ["audit"], ["ingest"], ["topics"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [[], ["journal"], ["audit"], ["ingest"], ["snapshots"], ["topics"]], ids=" ".join)
 def test_a_command_that_says_nothing_of_what_to_do_prints_its_help(
     capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
@@ -146,7 +150,7 @@ def test_each_command_has_a_description_and_examples(capsys: pytest.CaptureFixtu
 def test_each_action_has_the_settings_that_matter_to_it(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     text = shown(capsys, *arguments, "--help")
     assert text.startswith(f"usage: vecraft {' '.join(arguments)} ")
-    asks_a_node = arguments[0] == "ingest"
+    asks_a_node = arguments[0] in ("ingest", "snapshots")
     address = "--port N" if asks_a_node else "--bootstrap-servers TEXT Kafka brokers, comma-separated (default: 127.0.0.1:9092; "
     assert address in text
     assert "--serving-threads" not in text

@@ -96,8 +96,6 @@ def test_what_is_not_built_says_what_to_use(http: httpx.Client, name: str, refus
 
 def test_the_client_sees_a_refusal_as_one(client: QdrantClient, http: httpx.Client, name: str) -> None:
     for call in (
-        lambda: client.create_snapshot(name),
-        lambda: client.list_full_snapshots(),
         lambda: client.create_shard_key(name, "a"),
         lambda: client.remove_peer(1),
     ):

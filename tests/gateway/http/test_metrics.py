@@ -35,7 +35,8 @@ LETTERS = 'vecraft_dlq_size{collection=""}'
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """Of five collections, with dead letters of collections that producers have invented."""
-    node, thread = start_node(tmp_path_factory.mktemp("node"))
+    place = tmp_path_factory.mktemp("place").as_uri()
+    node, thread = start_node(tmp_path_factory.mktemp("node"), snapshot_url=place)
     with httpx.Client(base_url=node.url, timeout=30) as http:
         fill(node, http)
         for name in STRANGERS:
@@ -167,7 +168,8 @@ def test_a_closed_database_has_no_numbers() -> None:
 def on_kafka(kafka: KafkaServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
     """A node whose Kafka clients give their numbers often."""
     monkeypatch.setattr(statistics, "KAFKA_EVERY_MS", 200)
-    node, thread = start_node(tmp_path, journal="kafka", bootstrap_servers=kafka.bootstrap)
+    place = (tmp_path / "place").as_uri()
+    node, thread = start_node(tmp_path / "data", journal="kafka", bootstrap_servers=kafka.bootstrap, snapshot_url=place)
     yield node
     node.stop()
     thread.join(15)

@@ -142,7 +142,70 @@ def new(status: int, body: Any = None) -> Call:
     return Call(status, body, at="new")
 
 
+SAVED, SHARD_SAVED, ALL_SAVED = "a snapshot", "a snapshot of a shard", "a snapshot of all"
+"""In the path: the name of one; with ` to delete` that of another one. As the body of an upload: its content."""
+
+S = f"{C}/shards/{{shard_id}}"
+NO_LOCATIONS: list[Any] = [*NOT_JSON[:3], {"location": 5}, {"location": "ftp://x"}, {"location": "file:///x", "priority": "mine"}]
+
+
+def saved(saved: str, at: str = "plain", **path: str) -> dict[Operation, list[Call]]:
+    """The calls of the snapshots of something; `saved` names one of them."""
+    prefix = "" if at == "" else S if path else C
+    collection = at or "plain"
+    absent = [Call(404, at="absent", path=path)] if at else []
+    none = {**path, "snapshot_name": "none.snapshot"}
+    return {
+        ("GET", f"{prefix}/snapshots"): [Call(at=collection, path=path), *absent],
+        ("POST", f"{prefix}/snapshots"): [
+            *(Call(at=collection, path=path, query=query) for query in ("", "wait=true")),
+            Call(202, at=collection, path=path, query="wait=false"),
+            *refused(400, None, query="wait=perhaps") * (not path),
+            *absent,
+        ],
+        ("GET", f"{prefix}/snapshots/{{snapshot_name}}"): [
+            Call(at=collection, path={**path, "snapshot_name": saved}),
+            Call(404, at=collection, path=none),
+        ],
+        ("DELETE", f"{prefix}/snapshots/{{snapshot_name}}"): [
+            Call(404, at=collection, path=none),
+            Call(at=collection, path={**path, "snapshot_name": f"{saved} to delete"}),
+        ],
+    }
+
+
+def recovered(prefix: str, **path: str) -> dict[Operation, list[Call]]:
+    """The calls that recover something. `tests/gateway/handlers/test_snapshots.py` has those that name a location."""
+    content = SHARD_SAVED if path else SAVED
+    return {
+        ("PUT", f"{prefix}/snapshots/recover"): [
+            *(Call(400, body, path=path) for body in NO_LOCATIONS),
+            Call(422, {"location": ""}, path=path),
+            Call(400, {"location": "file:///x", "checksum": "z"}, path=path),
+            Call(404, {"location": "file:///etc/hosts"}, path=path),
+        ],
+        ("POST", f"{prefix}/snapshots/upload"): [
+            Call(200, content, path=path),
+            *(Call(200, content, f"wait=true&priority={one}", path=path) for one in ("no_sync", "snapshot", "replica")),
+            Call(202, content, "wait=false", path=path),
+            Call(400, "no archive", path=path),
+            Call(400, content, f"checksum={'0' * 64}", path=path),
+            Call(400, content, "priority=mine", path=path),
+        ],
+    }
+
+
 CALLS: dict[Operation, list[Call]] = {
+    **recovered(C),
+    **recovered(S, shard_id="0"),
+    **saved(SAVED, "plain"),
+    **saved(SHARD_SAVED, "plain", shard_id="0"),
+    **saved(ALL_SAVED, ""),
+    ("GET", f"{S}/snapshot"): [
+        Call(path={"shard_id": "0"}),
+        Call(404, path={"shard_id": "99"}),
+        Call(400, path={"shard_id": "x"}),
+    ],
     ("GET", "/"): ok(None),
     ("GET", "/telemetry"): [
         *(call for level in range(11) for call in ok(None, query=f"details_level={level}&per_collection=true")),

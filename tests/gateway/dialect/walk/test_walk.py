@@ -13,11 +13,15 @@ import pytest
 
 from gateway.handlers.unsupported import REFUSED
 from tests.conftest import result
-from tests.gateway.dialect.walk.calls import CALLS, Call
+from tests.gateway.dialect.walk.calls import ALL_SAVED, CALLS, SAVED, SHARD_SAVED, Call
 from tests.gateway.dialect.walk.document import CLIENT, OPERATIONS, Operation, check
 from tests.gateway.dialect.walk.walked_collections import FIELDS, PLAIN, RICH, plain_points, rich_points
 
 NOT_OFFERED = {(refused.method, refused.path): refused for refused in REFUSED}
+
+
+contents: dict[str, bytes] = {}
+"""The snapshots of the collections, for uploads."""
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +37,15 @@ def names(node_url: str) -> Iterator[dict[str, str]]:
             result(http.put(f"{path}/points?wait=true", json={"points": points}))
         alias = {"create_alias": {"collection_name": names["plain"], "alias_name": names["alias"]}}
         result(http.post("/collections/aliases", json={"actions": [alias]}))
+        contents.clear()
+        for saved, path in (
+            (SAVED, f"/collections/{names['plain']}"),
+            (SHARD_SAVED, f"/collections/{names['plain']}/shards/0"),
+            (ALL_SAVED, ""),
+        ):
+            for name in (saved, f"{saved} to delete"):
+                names[name] = result(http.post(f"{path}/snapshots"))["name"]  # type: ignore[index]
+            contents[saved] = http.get(f"{path}/snapshots/{names[saved]}").content
         yield names
         for name in ("plain", "rich"):
             result(http.delete(f"/collections/{names[name]}"))
@@ -64,7 +77,10 @@ def calls_of(operation: Operation) -> list[Call]:
 def sent(http: httpx.Client, operation: Operation, call: Call, names: dict[str, str]) -> httpx.Response:
     method, path = operation
     for name, value in {**call.path, "collection_name": names[call.at]}.items():
-        path = path.replace(f"{{{name}}}", value)
+        path = path.replace(f"{{{name}}}", names.get(value, value) if name == "snapshot_name" else value)
+    if path.endswith("/upload"):
+        file = contents.get(call.body, str(call.body).encode())
+        return http.request(method, f"{path}?{call.query}", files={"snapshot": ("file", file)})
     content = None if call.body is None else renamed(call.body, names)
     headers = {} if content is None else {"content-type": "application/json"}
     return http.request(method, f"{path}?{call.query}", content=content, headers=headers)
