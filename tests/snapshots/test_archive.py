@@ -33,7 +33,7 @@ def view(size: int = 4) -> Any:
     """As much of a view as an archive is made of."""
     return SimpleNamespace(
         alive=BitMap(range(POINTS)),
-        points=lambda rows: [Row(row, encode_id(row), b'{"n":1}', 1) for row in rows],
+        points=lambda rows: [Row(encode_id(row), b'{"n":1}', 1, row=row) for row in rows],
         vectors_of=lambda row: {"": np.full(size, row, "<f4")},
     )
 
