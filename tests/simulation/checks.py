@@ -94,7 +94,7 @@ def _check_positions(node: Node, collection: Collection, expected: Expected) -> 
         ttl_ms = record.operation.ttl_ms if isinstance(record.operation, Upsert) else 0
         for point_id in record.operation.ids:
             if entry.offset >= positions.get(entry.partition, 0):
-                left_out.setdefault(point_id, version)
+                left_out[point_id] = min(version, left_out.get(point_id, version))
             elif left_out.get(point_id, version) < version:
                 return
             elif ttl_ms:  # at these positions it may not have expired yet
