@@ -63,7 +63,7 @@ def main(arguments: Sequence[str], load: Callable[[Path | None, int | None], Dat
         figures = measure(data, Path(folder), options.seconds)
     conditions = [
         f"{len(data.vectors):,} vectors of {data.vectors.shape[1]} dimensions, one collection of one shard, the embedded log",
-        "snapshots lie in a folder of the same disk; files are read at 200 MiB/s at most",
+        "snapshots lie in a folder of the same disk; files are read at 100 MiB/s at most",
         description(),
         f"others took {others.share():.0%} of the machine meanwhile",
     ]

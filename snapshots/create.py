@@ -39,9 +39,12 @@ from snapshots.manifest import (
     new_digest,
     write,
 )
-from snapshots.place import PART_BYTES, Place
+from snapshots.place import Place
 
-BYTES_PER_S = 200 << 20
+READ_BYTES = 256 << 10
+"""What is read at a time. Larger parts would be copied in one piece while the interpreter lock is held."""
+
+BYTES_PER_S = 100 << 20
 """The pace at which files are read: they share the disk and the caches with searches."""
 
 CAPTURE_PAUSE_S = 0.01
@@ -195,7 +198,7 @@ class Creation:
     def _chunks(self, path: Path) -> Iterator[bytes]:
         """The content of a file at a bounded pace. Raises Stopped."""
         with path.open("rb", buffering=0) as file:
-            while chunk := file.read(PART_BYTES):
+            while chunk := file.read(READ_BYTES):
                 yield chunk
                 if self.stopping.wait(len(chunk) / BYTES_PER_S):
                     raise Stopped
