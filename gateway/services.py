@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from gateway.admission.strict_mode import Rates
 from gateway.barriers import Barriers
 from gateway.decided import DecidedWrites
 from gateway.durations import AnswerTimes
+from gateway.feeds import FeedService
 from gateway.health import Health
 from gateway.inference.service import Inference
 from gateway.reads import ReadService
@@ -136,12 +137,16 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The services of one event loop; `inference`, `sessions`, `results`, `rates` and `times` are shared by all loops."""
+    """The services of one event loop.
+
+    `inference`, `sessions`, `results`, `rates`, `times`, and the followers of `feeds`, are shared by all loops.
+    """
 
     node: NodeState
     reads: ReadService
     writes: WriteService
     decided: DecidedWrites
+    feeds: FeedService
     gate: Gate
     health: Health
     inference: Inference
@@ -158,8 +163,12 @@ class Services:
         writes = replace(self.writes, gate=gate)
         reads = replace(self.reads, gate=gate, barriers=Barriers(writes.write_barriers))
         decided = self.decided.on_this_loop(reads, writes)
-        return replace(self, gate=gate, reads=reads, writes=writes, decided=decided, running={})
+        feeds = self.feeds.on_this_loop(reads)
+        return replace(self, gate=gate, reads=reads, writes=writes, decided=decided, feeds=feeds, running={})
 
 
 Handler = Callable[..., Awaitable[Any]]
 """(request, response, services) -> the result of the answer."""
+
+Stream = Callable[..., Awaitable[AsyncIterator[bytes]]]
+"""(request, response, services, the last event's id or nothing) -> the parts of the answer."""

@@ -19,6 +19,7 @@ COMMANDS = {
     "serve": "run a node",
     "demo": "run a node with real input, show what it can do, and keep serving",
     "journal": "read the log: the latest records, one record, all records of a request",
+    "changes": "print the changes of a collection of a running node, and follow them",
     "ingest": "tell, pause, resume, restart and move the ingest of a running node",
     "topics": "create, describe and check the journal's topics on Kafka",
 }
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command line. Returns the exit status: 0, 1 for a failure, 2 for wrong usage."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and FAISS are imported
     given = sys.argv[1:] if arguments is None else arguments
-    if given in ([], ["journal"], ["ingest"], ["topics"]):  # incomplete commands
+    if given in ([], ["changes"], ["journal"], ["ingest"], ["topics"]):  # incomplete commands
         given = [*given, "--help"]
     command = _command(given[0]) if given[0] in COMMANDS else None
     options = _parser(given[0], command).parse_args(given)

@@ -20,6 +20,8 @@ from gateway.admission.descriptors import Descriptors
 from gateway.barriers import Barriers
 from gateway.decided import DecidedWrites
 from gateway.dialect.bulk_parser import BulkParser
+from gateway.feeds import Closing, FeedService
+from gateway.followers import FOLLOWERS_PART, Followers
 from gateway.health import Health
 from gateway.http.connection import RESERVED_CONNECTIONS, connections_of_loop
 from gateway.inference.models import Models, NoModels, models_in
@@ -190,7 +192,10 @@ class Roles:
             settings.max_answer_points,
         )
         decided = DecidedWrites(reads, writes, Turns(), reads.barriers)
-        return Services(node, reads, writes, decided, gate, Health(node), Inference(self.models, executor))
+        most = max(1, loops * connections_of_loop(loops) // FOLLOWERS_PART)
+        followers = Followers(self.replayer.applied, most, node.stopping)
+        feeds = FeedService(reads, followers, Closing(reads.barriers, followers))
+        return Services(node, reads, writes, decided, feeds, gate, Health(node), Inference(self.models, executor))
 
 
 def wall_clock_ms() -> int:

@@ -54,7 +54,7 @@ def _add_parts(answer: dict[str, Any], point: Point, with_payload: WithPayload, 
     if with_payload is not False:
         answer["payload"] = orjson.Fragment(point.payload or b"{}")
     if with_vector:
-        answer["vector"] = _vectors(point.vectors)
+        answer["vector"] = vectors_answer(point.vectors)
 
 
 def hit_answers(
@@ -77,7 +77,7 @@ def hit_answers(
     return answers
 
 
-def _vectors(vectors: Mapping[str, Vector]) -> Any:
+def vectors_answer(vectors: Mapping[str, Vector]) -> Any:
     """Vectors by name, or just the vector if only the unnamed one is there."""
     shown = {name: _shown(vector) for name, vector in vectors.items()}
     return shown[""] if set(shown) == {""} else shown

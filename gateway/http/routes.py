@@ -16,7 +16,9 @@ from gateway.dialect.bodies import (
     TelemetryParams,
     WriteParams,
 )
+from gateway.dialect.feed_bodies import ChangesBody, ChangesParams, OwnReadParams
 from gateway.handlers import (
+    changes,
     cluster,
     collections,
     dead_letters,
@@ -30,7 +32,7 @@ from gateway.handlers import (
     telemetry,
     vector_names,
 )
-from gateway.services import Handler
+from gateway.services import Handler, Stream
 
 DEFAULT_TIER = 1
 BULK_TIER = 2
@@ -56,6 +58,8 @@ class Route:
     optional_body: bool = False
     bulk: bool = False
     """Whether the handler parses large bodies itself."""
+    stream: Stream | None = None
+    """The handler of a request that accepts a stream of events."""
 
     @property
     def summary(self) -> str:
@@ -108,6 +112,8 @@ ROUTES = (
     Route("DELETE", f"{_C}/index/{{field_name}}", field_indexes.delete_index, "collections", None, WriteParams, CATALOG_TIER),
     Route("PUT", _VECTOR, vector_names.create_vector, "collections", bodies.VectorNameBody, WriteParams, CATALOG_TIER),
     Route("DELETE", _VECTOR, vector_names.delete_vector, "collections", None, WriteParams, CATALOG_TIER),
+    Route("GET", f"{_C}/changes", changes.changes, "changes", None, ChangesParams, stream=changes.stream),
+    Route("POST", f"{_C}/changes", changes.changes, "changes", ChangesBody, OwnReadParams, stream=changes.stream),
     Route("GET", f"{_C}/cluster", cluster.collection_status, "cluster"),
     Route("GET", f"{_C}/shards", cluster.shard_keys, "cluster"),
     Route("GET", f"{_C}/optimizations", cluster.optimizations, "cluster", None, OptimizationsParams),
