@@ -21,6 +21,7 @@ GROUPS = {
     "reads": ("read_timeout_s", "search_timeout_s", "max_answer_points"),
     "ingest topic and dead letters": ("schema_registry_url", "dead_letters_max", "dead_letters_days"),
     "the same on all nodes": ("max_drift_ms", "max_lateness_ms", "idempotency_window_s"),
+    "history": ("history_retention_s",),
 }
 """All settings, in the groups that the help shows."""
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from vecraft.http_client import Client
 
 DESCRIPTION = """\
-The changes of a collection in the order of their versions, one a line. In the end, also when it is interrupted, it says with which
---from to go on: what is printed again then is at most what was printed last."""
+The changes of a collection in the order of their versions, one a line. In the end, also when it is interrupted, it says with
+which --from to go on. What was printed last may then be printed again."""
 EXAMPLES = """\
 examples:
   vecraft changes songs --from -5m                what has changed in the last five minutes
