@@ -188,7 +188,10 @@ async def initial(pinned: Pinned, start: Place, limit: int, where: Where | None 
 async def is_more(pinned: Pinned, closed: int) -> bool:
     """Whether there are changes above the stamp `closed`."""
     cursor = after(closed).cursor
-    parts = await pinned.all_of(lease.changes(cursor, MAX_VERSION, 1) for lease in pinned.leases)
+    try:
+        parts = await pinned.all_of(lease.changes(cursor, MAX_VERSION, 1) for lease in pinned.leases)
+    except PastGone:  # there were some while the collection kept nothing
+        return True
     return any(part.ids for part in parts)
 
 
