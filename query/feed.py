@@ -23,11 +23,11 @@ from shard.filters.where import Where
 from shard.past import PastGone
 from shard.replica import Changes, Cursor, PayloadPart, States
 
-STEP_CHANGES = 500
-"""So many changes are read from the shards at a time."""
+FIRST_STEP, STEP_CHANGES = 20, 500
+"""So many changes are read from each shard first, and later at a time, if they are small enough."""
 
 PAGE_BYTES = 8 << 20
-"""No more changes are read for a page when those that were read have so many bytes of payloads and vectors."""
+"""The payloads and vectors of a page have so many bytes, and those of its first step, which may be more."""
 
 PAGE_STEPS = 10
 """A page takes so many steps at most: of a filter that few changes pass, it may have few or none, and the next place."""
@@ -137,8 +137,7 @@ async def changes(
     until, cursor = last_version(closed), start.cursor
     found: list[Change] = []
     size = steps = 0
-    while cursor.version <= until and len(found) < limit and size < PAGE_BYTES and steps < PAGE_STEPS:
-        want = min(STEP_CHANGES, limit - len(found))
+    while cursor.version <= until and steps < PAGE_STEPS and (want := _step(limit, len(found), size)):
         parts = await pinned.all_of(lease.changes(cursor, until, want, where, vectors, True) for lease in pinned.leases)
         some = sorted((change for part in parts for change in _each(part)), key=lambda change: change.place)
         ends = [part.reached for part in parts if part.reached is not None]
@@ -153,6 +152,13 @@ async def changes(
         size += sum(change.size_bytes for change in some)
         steps += 1
     return Page(found, Place(cursor), cursor.version > until)
+
+
+def _step(limit: int, found: int, size: int) -> int:
+    """How many changes are read next, when `found` of `size` bytes were read; 0 when the page is full."""
+    if not found:
+        return min(limit, FIRST_STEP)
+    return min(limit - found, STEP_CHANGES, max(0, PAGE_BYTES - size) * found // max(1, size))
 
 
 def _each(part: Changes) -> Iterator[Change]:
@@ -174,8 +180,8 @@ async def initial(pinned: Pinned, start: Place, limit: int, where: Where | None 
     found: list[Change] = []
     size, version = 0, start.cursor.version
     first: bytes | None = start.cursor.id + b"\0" if start.cursor.id else b""  # the least id after that of the place
-    while first is not None and len(found) < limit and size < PAGE_BYTES:
-        ids, first = await points.scroll(pinned, where, first, min(STEP_CHANGES, limit - len(found)))
+    while first is not None and (want := _step(limit, len(found), size)):
+        ids, first = await points.scroll(pinned, where, first, want)
         for point in await points.retrieve(pinned, ids, PayloadPart(), vectors):
             place, state = Place(Cursor(version, point.id), initial=True), State(point.payload, point.vectors)
             found.append(Change(place, point.id, point.version, "snapshot", [], [], None, state))

@@ -1,7 +1,7 @@
 """A route that answers with a stream of server-sent events where the client accepts one, and else as every other route does.
 
-What is in memory for a stream is one part of it, and what uvicorn buffers (64 KiB): the next part is made when the client has
-read. A client that reads nothing is cut off by its connection (`gateway.http.connection.SILENCE_S`).
+What is in memory for a stream is one part of it (a page of changes): the next one is made when the client has read. A client
+that reads nothing is cut off by its connection (`gateway.http.connection.SILENCE_S`).
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
@@ -24,6 +24,10 @@ from gateway.http.errors import status_of
 log = logging.getLogger(__name__)
 
 EVENT_STREAM = "text/event-stream"
+
+PIECE_BYTES = 64 << 10
+"""So much is sent at a time: uvicorn waits for the client when it has more than that in its buffer."""
+
 _HEADERS = [
     (b"content-type", EVENT_STREAM.encode()),
     (b"cache-control", b"no-cache"),
@@ -55,11 +59,11 @@ class StreamEndpoint(Endpoint):
             sender = _Sender(send)
             await sender.begin([(b"x-request-id", request_id.encode())], first)
             sending = asyncio.ensure_future(self._send_all(parts, sender, request_id))
-            gone = asyncio.ensure_future(_disconnected(receive))
+            gone = asyncio.ensure_future(_gone_while_waiting(receive, sender))
             try:
                 await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                if sender.is_waiting:
+                if gone.done() and gone.result():
                     self._services.feeds.followers.count(cut_off=1)
                 for task in (sending, gone):
                     task.cancel()
@@ -91,13 +95,17 @@ class _Sender:
 
     async def send(self, part: bytes) -> None:
         self.is_waiting = True
-        await self._send({"type": "http.response.body", "body": part, "more_body": True})
+        for start in range(0, len(part), PIECE_BYTES):
+            piece = part[start : start + PIECE_BYTES]
+            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
         self.is_waiting = False
 
     async def end(self) -> None:
         await self._send({"type": "http.response.body", "body": b""})
 
 
-async def _disconnected(receive: Receive) -> None:
+async def _gone_while_waiting(receive: Receive, sender: _Sender) -> bool:
+    """Returns when the client is gone: whether it had something to read."""
     while (await receive())["type"] != "http.disconnect":
         pass
+    return sender.is_waiting

@@ -27,6 +27,7 @@ Event = dict[str, Any]
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """Every other shard is asked through bytes, and each loop has a few points a step."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(feed, "FIRST_STEP", 3)
         patch.setattr(feed, "STEP_CHANGES", 7)
         node, thread = start_node(tmp_path_factory.mktemp("node"), encoding_replica)
         yield node
@@ -289,6 +290,16 @@ def test_the_envelopes_tell_the_same(http: httpx.Client, name: str) -> None:
     put(http, name, 2)
     (row,) = page(http, name, snapshot="initial", envelope="debezium")["changes"]
     assert (row["op"], row["source"]["snapshot"]) == ("r", "true")
+
+
+def test_a_page_has_a_bound_in_bytes(http: httpx.Client, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "PAGE_BYTES", 10_000)
+    points = [{"id": number, "vector": [1, 1], "payload": {"text": "x" * 1000}} for number in range(40)]
+    result(http.put(f"/collections/{name}/points?wait=true", json={"points": points}))
+    for start in ({"from_": "earliest"}, {"snapshot": "initial"}):
+        sizes = [len(one["changes"]) for one in pages(http, name, limit=1000, **start)]
+        assert sum(sizes) == 40
+        assert max(sizes) <= 9
 
 
 # Those that wait.
