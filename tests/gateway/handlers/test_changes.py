@@ -292,6 +292,18 @@ def test_the_envelopes_tell_the_same(http: httpx.Client, name: str) -> None:
     assert (row["op"], row["source"]["snapshot"]) == ("r", "true")
 
 
+def test_a_record_that_writes_a_point_twice_is_one_change(http: httpx.Client, name: str) -> None:
+    put(http, name, 1)
+    points = [{"id": id_, "vector": [n, 1], "payload": {"n": n}} for n in range(5) for id_ in (1, 2)]
+    result(http.put(f"/collections/{name}/points?wait=true", json={"points": points}))
+    told = events(http, name, limit=1, with_before=True)
+    assert sorted((event["id"], event["op"], event["after"]["payload"]["n"]) for event in told) == [
+        (1, "insert", 1),
+        (1, "update", 4),
+        (2, "insert", 4),
+    ]
+
+
 def test_a_page_has_a_bound_in_bytes(http: httpx.Client, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "PAGE_BYTES", 10_000)
     points = [{"id": number, "vector": [1, 1], "payload": {"text": "x" * 1000}} for number in range(40)]
