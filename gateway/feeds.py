@@ -20,7 +20,7 @@ from gateway.http.errors import BadRequest, Gone, NotFound, Unavailable
 from gateway.reads import WORK_S, ReadService
 from gateway.request import ApiRequest, Response
 from journal.hlc import stamp_at
-from journal.log import JournalError, TopicPartition
+from journal.log import JournalError, Positions, TopicPartition
 from journal.stamps import last_version
 from query import feed
 from query.consistency import NotCaughtUp
@@ -47,10 +47,14 @@ class Wanted(NamedTuple):
 
 
 class Told(NamedTuple):
-    """A page of the feed. `caught_up`: all that was applied on this node when it was asked for has been told."""
+    """A page of the feed. `caught_up`: all that was applied on this node when it was asked for has been told.
+
+    Then `positions` are the next offsets of the collection's home partitions: everything below them has been told.
+    """
 
     page: Page
     caught_up: bool
+    positions: Positions | None = None
 
 
 class Closing:
@@ -158,7 +162,7 @@ class FeedService:
             if not page.is_last:
                 return Told(page, False)
             if not await feed.is_more(pinned, closed):
-                return Told(page, True)
+                return Told(page, True, pinned.positions)
             if page.changes:
                 return Told(page, False)
             await self._close(collection)
@@ -184,7 +188,7 @@ class FeedService:
             told = await self.page(self.present(collection), place, wanted)
             place = told.page.next
             left_s = until_s - time.monotonic()
-            if told.page.changes or left_s <= 0 or self.followers.stopping:
+            if told.page.changes or left_s <= 0 or follower.is_told or self.followers.stopping:
                 return told
             if told.caught_up:
                 await follower.wait(left_s)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from gateway.http.errors import TooManyRequests
@@ -28,6 +28,8 @@ class Follower:
         self._stopping = stopping
         self._seen: list[int] = []
         self._woken = asyncio.Event()
+        self.is_told = False
+        """Whether something else than a record has happened that it waits for."""
 
     def look(self) -> None:
         """What is applied up to now has been looked at, or will be."""
@@ -44,7 +46,7 @@ class Follower:
             return
 
     def wake(self) -> None:
-        if self._stopping.is_set() or self._offsets() != self._seen:
+        if self.is_told or self._stopping.is_set() or self._offsets() != self._seen:
             self._woken.set()
 
     def _offsets(self) -> list[int]:
@@ -97,6 +99,12 @@ class Followers:
                 self._by_loop[loop].discard(follower)
                 if not self._by_loop[loop]:
                     del self._by_loop[loop]
+
+    def tell(self, followers: Collection[Follower]) -> None:
+        """Wakes some followers. Called from any thread."""
+        for follower in followers:
+            follower.is_told = True
+        self.wake()
 
     def wake(self) -> None:
         """Has each follower look whether it is concerned. Called from any thread."""

@@ -25,6 +25,7 @@ from gateway.inference.service import Inference
 from gateway.reads import ReadService
 from gateway.result_cache import ResultCache
 from gateway.sessions import Sessions
+from gateway.subscriptions import SubscriptionService
 from gateway.writes import WriteService
 from journal.hlc import Clock
 from journal.log import Journal, JournalError, TopicPartition
@@ -139,7 +140,8 @@ class NodeState:
 class Services:
     """The services of one event loop.
 
-    `inference`, `sessions`, `results`, `rates`, `times`, and the followers of `feeds`, are shared by all loops.
+    `inference`, `sessions`, `results`, `rates`, `times`, the followers of `feeds` and the states of `subscriptions` are shared
+    by all loops.
     """
 
     node: NodeState
@@ -147,6 +149,7 @@ class Services:
     writes: WriteService
     decided: DecidedWrites
     feeds: FeedService
+    subscriptions: SubscriptionService
     gate: Gate
     health: Health
     inference: Inference
@@ -164,7 +167,17 @@ class Services:
         reads = replace(self.reads, gate=gate, barriers=Barriers(writes.write_barriers))
         decided = self.decided.on_this_loop(reads, writes)
         feeds = self.feeds.on_this_loop(reads)
-        return replace(self, gate=gate, reads=reads, writes=writes, decided=decided, feeds=feeds, running={})
+        subscriptions = self.subscriptions.on_this_loop(feeds, writes)
+        return replace(
+            self,
+            gate=gate,
+            reads=reads,
+            writes=writes,
+            decided=decided,
+            feeds=feeds,
+            subscriptions=subscriptions,
+            running={},
+        )
 
 
 Handler = Callable[..., Awaitable[Any]]

@@ -1,4 +1,4 @@
-"""The record envelope and the operations of the journal. The fields are documented in `schemas/record.v5.avsc`."""
+"""The record envelope and the operations of the journal. The fields are documented in `schemas/record.v6.avsc`."""
 
 from __future__ import annotations
 
@@ -216,6 +216,43 @@ class MoveIngest(msgspec.Struct, frozen=True):
     positions: list[IngestPosition]
 
 
+class PutSubscription(msgspec.Struct, frozen=True):
+    name: str
+    config: bytes
+
+
+class DeleteSubscription(msgspec.Struct, frozen=True):
+    name: str
+
+
+class MoveSubscription(msgspec.Struct, frozen=True):
+    """All changes below `version` are settled. `subscription` is the id, as in the following."""
+
+    name: str
+    subscription: int
+    version: int
+
+
+class ParkedEvent(msgspec.Struct, frozen=True):
+    """A change of a point that was delivered `attempts` times in vain."""
+
+    version: int
+    point: bytes
+    attempts: int
+
+
+class ParkEvents(msgspec.Struct, frozen=True):
+    name: str
+    subscription: int
+    events: list[ParkedEvent]
+
+
+class UnparkEvents(msgspec.Struct, frozen=True):
+    name: str
+    subscription: int
+    events: list[ParkedEvent]
+
+
 PointOperation = Upsert | Delete | PatchPayload | ReplacePayload | PatchVectors | UnsetVectors
 ShardOperation = PointOperation | Barrier | RequestResult
 CatalogOperation = (
@@ -231,6 +268,11 @@ CatalogOperation = (
     | DeleteIngestSource
     | ControlIngest
     | MoveIngest
+    | PutSubscription
+    | DeleteSubscription
+    | MoveSubscription
+    | ParkEvents
+    | UnparkEvents
 )
 Operation = ShardOperation | CatalogOperation
 
@@ -249,6 +291,11 @@ CATALOG_OPERATIONS = (
     DeleteIngestSource,
     ControlIngest,
     MoveIngest,
+    PutSubscription,
+    DeleteSubscription,
+    MoveSubscription,
+    ParkEvents,
+    UnparkEvents,
 )
 
 

@@ -10,7 +10,7 @@ import json
 from importlib import resources
 from typing import Any
 
-RECORD_SCHEMAS = ("record.v1.avsc", "record.v2.avsc", "record.v3.avsc", "record.v4.avsc", "record.v5.avsc")
+RECORD_SCHEMAS = ("record.v1.avsc", "record.v2.avsc", "record.v3.avsc", "record.v4.avsc", "record.v5.avsc", "record.v6.avsc")
 """Every version of the journal record, oldest first; the last one is written."""
 
 INGEST_SCHEMAS = ("ingest.v1.avsc",)

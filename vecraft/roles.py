@@ -28,6 +28,7 @@ from gateway.inference.models import Models, NoModels, models_in
 from gateway.inference.service import Inference
 from gateway.reads import MakeReplica, ReadService, ReadTimeouts
 from gateway.services import NodeState, Services
+from gateway.subscriptions import SubscriptionService
 from gateway.turns import Turns
 from gateway.writes import WriteService
 from journal.embedded import EmbeddedJournal
@@ -195,7 +196,8 @@ class Roles:
         most = max(1, loops * connections_of_loop(loops) // FOLLOWERS_PART)
         followers = Followers(self.replayer.applied, most, node.stopping)
         feeds = FeedService(reads, followers, Closing(reads.barriers, followers))
-        return Services(node, reads, writes, decided, feeds, gate, Health(node), Inference(self.models, executor))
+        subscriptions = SubscriptionService(feeds, writes, self.journal)
+        return Services(node, reads, writes, decided, feeds, subscriptions, gate, Health(node), Inference(self.models, executor))
 
 
 def wall_clock_ms() -> int:

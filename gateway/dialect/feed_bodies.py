@@ -1,4 +1,4 @@
-"""Parameters and bodies of the change feed."""
+"""Parameters and bodies of the change feed and of its subscriptions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from gateway.dialect.bodies import ReadParams, Shown
+from catalog.subscriptions import MAX_ACK_MS, MAX_ATTEMPTS, MAX_IN_FLIGHT, MIN_ACK_MS
+from gateway.dialect.bodies import Body, ReadParams, Shown
 from shard.filters.conditions import Condition
 
 MAX_PAGE = 10_000
@@ -55,3 +56,49 @@ class OwnReadParams(ReadParams):
     """As those of a read, on a route of the project's own."""
 
     is_own = True
+
+
+# Subscriptions.
+
+Tokens = Annotated[list[Annotated[str, Meta(max_length=1024)]], Meta(min_length=1, max_length=1000)]
+
+
+class SubscriptionBody(Body, rename={"start": "from"}, kw_only=True):
+    """A subscription; see `catalog.subscriptions.SubscriptionConfig`. `from` counts when it is added."""
+
+    collection: str
+    start: Start = ""
+    filter: Condition | None = None
+    with_payload: bool = True
+    with_vector: bool | list[str] = False
+    with_before: bool = False
+    envelope: Envelope = "native"
+    max_in_flight: Annotated[int, Meta(ge=1, le=MAX_IN_FLIGHT)] = 100
+    ack_timeout_ms: Annotated[int, Meta(ge=MIN_ACK_MS, le=MAX_ACK_MS)] = 30_000
+    max_attempts: Annotated[int, Meta(ge=1, le=MAX_ATTEMPTS)] = 5
+    on_failure: Literal["park", "skip", "stop"] = "park"
+
+
+class FetchBody(Body):
+    """At most `limit` changes; waits for the first one for `wait_ms`."""
+
+    limit: Annotated[int, Meta(ge=1, le=MAX_IN_FLIGHT)] = 100
+    wait_ms: WaitMs = 0
+
+
+class TokensBody(Body):
+    """The tokens of delivered changes."""
+
+    tokens: Tokens
+
+
+class NackBody(TokensBody, kw_only=True):
+    """They are delivered again after `delay_ms`."""
+
+    delay_ms: Annotated[int, Meta(ge=0, le=MAX_ACK_MS)] = 0
+
+
+class ParkedBody(Body):
+    """The tokens of parked changes; all when they are not given, 100 at most to replay."""
+
+    tokens: Tokens | None = None

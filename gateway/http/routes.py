@@ -16,7 +16,16 @@ from gateway.dialect.bodies import (
     TelemetryParams,
     WriteParams,
 )
-from gateway.dialect.feed_bodies import ChangesBody, ChangesParams, OwnReadParams
+from gateway.dialect.feed_bodies import (
+    ChangesBody,
+    ChangesParams,
+    FetchBody,
+    NackBody,
+    OwnReadParams,
+    ParkedBody,
+    SubscriptionBody,
+    TokensBody,
+)
 from gateway.handlers import (
     changes,
     cluster,
@@ -29,6 +38,7 @@ from gateway.handlers import (
     operations,
     points,
     searches,
+    subscriptions,
     telemetry,
     vector_names,
 )
@@ -42,6 +52,7 @@ _C = "/collections/{collection_name}"
 POINTS = f"{_C}/points"
 _VECTOR = f"{_C}/vectors/{{vector_name}}"
 _SOURCE = "/ingest/sources/{name}"
+_SUBSCRIPTION = "/subscriptions/{name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +144,19 @@ ROUTES = (
     ),
     Route("POST", f"{_SOURCE}/restart", ingest.restart, "ingest", None, WriteParams, CATALOG_TIER),
     Route("POST", f"{_SOURCE}/move", ingest.move, "ingest", bodies.MoveIngestBody, WriteParams, CATALOG_TIER),
+    Route("GET", "/subscriptions", subscriptions.list_all, "changes"),
+    Route("GET", _SUBSCRIPTION, subscriptions.show, "changes"),
+    Route("PUT", _SUBSCRIPTION, subscriptions.put, "changes", SubscriptionBody, WriteParams, CATALOG_TIER),
+    Route("DELETE", _SUBSCRIPTION, subscriptions.delete, "changes", None, WriteParams, CATALOG_TIER),
+    Route("POST", f"{_SUBSCRIPTION}/fetch", subscriptions.fetch, "changes", FetchBody, WriteParams, optional_body=True),
+    Route("POST", f"{_SUBSCRIPTION}/ack", subscriptions.ack, "changes", TokensBody, WriteParams),
+    Route("POST", f"{_SUBSCRIPTION}/nack", subscriptions.nack, "changes", NackBody, WriteParams),
+    Route("POST", f"{_SUBSCRIPTION}/resume", subscriptions.resume, "changes", None, WriteParams),
+    Route("GET", f"{_SUBSCRIPTION}/parked", subscriptions.parked, "changes"),
+    *(
+        Route("POST", f"{_SUBSCRIPTION}/parked/{action.__name__}", action, "changes", ParkedBody, WriteParams, optional_body=True)
+        for action in (subscriptions.replay, subscriptions.discard)
+    ),
     Route("GET", "/admin/lag", dead_letters.lag, "admin"),
     Route("GET", "/admin/memory", memory.show, "admin"),
     Route("GET", "/admin/log-level", log_level.show, "admin"),

@@ -1,6 +1,6 @@
 """Writes the golden files of a new schema version: one record of each operation as it stands in a log, and what it must read as.
 
-    python -m tests.journal.golden.generate record.v5
+    python -m tests.journal.golden.generate record.v6
 
 Golden files are facts about logs in the field. Those of a published version are never written again, so this refuses to touch
 a folder that exists: if their test fails, the code is wrong. Extend SAMPLES when an operation or a field is added, and run it
@@ -30,17 +30,23 @@ from journal.records import (
     DeleteCollection,
     DeleteIngestSource,
     DeletePayloadIndex,
+    DeleteSubscription,
     DeleteVector,
     Ingested,
     IngestPosition,
     MoveIngest,
+    MoveSubscription,
     Operation,
+    ParkedEvent,
+    ParkEvents,
     PatchPayload,
     PatchVectors,
     PutIngestSource,
+    PutSubscription,
     Record,
     ReplacePayload,
     RequestResult,
+    UnparkEvents,
     UnsetVectors,
     UpdateCollection,
     Upsert,
@@ -79,6 +85,11 @@ SAMPLES: list[Operation] = [
     DeleteIngestSource("shop"),
     ControlIngest("shop", "pause", [0, 5]),
     MoveIngest("shop", "shop.products:b3oMTc4vTp2Uv3EKU3dt3A", [IngestPosition(0, 17), IngestPosition(5, 1 << 40)]),
+    PutSubscription("mail", b'{"collection": "docs", "of": 12, "since": 0}'),
+    DeleteSubscription("mail"),
+    MoveSubscription("mail", 35, version_of(stamp_at(1_767_225_600_000), 1)),
+    ParkEvents("mail", 35, [ParkedEvent(version_of(stamp_at(1_767_225_600_000), 1), IDS[2], 5)]),
+    UnparkEvents("mail", 35, [ParkedEvent(version_of(stamp_at(1_767_225_600_000), 1), IDS[2], 5)]),
 ]
 
 
