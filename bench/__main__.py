@@ -1,6 +1,6 @@
 """`python -m bench`: measures Vecraft DB and its peers, and prints tables. Subcommands: `scaling` (growth with the data),
 `datatypes` (memory and recall of each), `collections` (many small ones), `rewind` (the past), `snapshots` (what they cost and
-save) and `kafka` (the journal on Kafka). Progress goes to stderr."""
+save), `feed` (how soon a change is told) and `kafka` (the journal on Kafka). Progress goes to stderr."""
 
 from __future__ import annotations
 
@@ -32,6 +32,10 @@ def main(arguments: list[str] | None = None) -> int:
         from bench import kafka  # imported here because it needs the test dependencies
 
         return kafka.main(arguments[1:], _data)
+    if arguments[:1] == ["feed"]:
+        from bench import feed  # for the same reason
+
+        return feed.main(arguments[1:])
     if arguments[:1] == ["scaling"]:
         return scaling.main(arguments[1:])
     if arguments[:1] == ["datatypes"]:

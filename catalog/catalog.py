@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from catalog import ingest
+from catalog import ingest, subscriptions
 from catalog.collection import (
     MAX_FIELDS,
     MAX_NAME_CHARS,
@@ -26,6 +26,7 @@ from catalog.commands import CommandOffsets, CommandTimes
 from catalog.errors import InvalidConfig
 from catalog.history import CatalogHistory
 from catalog.ingest import DEFAULT_SOURCES, IngestSource, SourceConfig
+from catalog.subscriptions import Subscription, SubscriptionConfig
 from journal.error_texts import reason_of
 from journal.records import (
     AliasAction,
@@ -38,11 +39,16 @@ from journal.records import (
     DeleteCollection,
     DeleteIngestSource,
     DeletePayloadIndex,
+    DeleteSubscription,
     DeleteTag,
     DeleteVector,
     MoveIngest,
+    MoveSubscription,
+    ParkEvents,
     PutIngestSource,
+    PutSubscription,
     PutTag,
+    UnparkEvents,
     UpdateCollection,
 )
 from journal.topics import TIER_PARTITIONS, TIERS
@@ -94,6 +100,7 @@ class CatalogView(NamedTuple):
     aliases: Mapping[str, str] = {}
     by_id: Mapping[int, Collection] = {}
     sources: Mapping[str, IngestSource] = DEFAULT_SOURCES
+    subscriptions: Mapping[str, Subscription] = {}
 
     def find(self, name: str) -> Collection | None:
         """The collection with this name or alias."""
@@ -219,6 +226,12 @@ def _fold(view: CatalogView, offset: int, time_ms: int, operation: CatalogOperat
             return _put_tag(view, operation)
         case DeleteTag():
             return _delete_tag(view, operation)
+        case PutSubscription():
+            return _put_subscription(view, operation, offset + 1)
+        case DeleteSubscription():
+            return _delete_subscription(view, operation)
+        case MoveSubscription() | ParkEvents() | UnparkEvents():
+            return _change_subscription(view, operation, time_ms)
 
 
 def _create(view: CatalogView, offset: int, time_ms: int, command: CreateCollection) -> _Step:
@@ -403,6 +416,43 @@ def _with_source(view: CatalogView, source: IngestSource) -> _Step:
 
 def _no_source(name: str) -> Outcome:
     return Outcome(OutcomeKind.NOT_FOUND, f"Not found: ingest source `{name}` doesn't exist!")
+
+
+def _put_subscription(view: CatalogView, command: PutSubscription, position: int) -> _Step:
+    config = msgspec.json.decode(command.config, type=SubscriptionConfig)
+    subscription = subscriptions.put(view.subscriptions, command.name, config, position)
+    if config.of not in view.by_id:
+        return view, _no_collection(config.collection)
+    return _with_subscription(view, subscription)
+
+
+def _delete_subscription(view: CatalogView, command: DeleteSubscription) -> _Step:
+    if command.name not in view.subscriptions:
+        return view, _no_subscription(command.name)
+    left = {name: subscription for name, subscription in view.subscriptions.items() if name != command.name}
+    return view._replace(subscriptions=left), Outcome(OutcomeKind.DONE)
+
+
+def _change_subscription(view: CatalogView, command: MoveSubscription | ParkEvents | UnparkEvents, time_ms: int) -> _Step:
+    subscription = view.subscriptions.get(command.name)
+    if subscription is None or subscription.id != command.subscription:
+        return view, _no_subscription(command.name)
+    match command:
+        case MoveSubscription():
+            return _with_subscription(view, subscriptions.moved(subscription, command.version))
+        case ParkEvents():
+            return _with_subscription(view, subscriptions.parked(subscription, command.events, time_ms))
+    return _with_subscription(view, subscriptions.unparked(subscription, command.events))
+
+
+def _with_subscription(view: CatalogView, subscription: Subscription) -> _Step:
+    if view.subscriptions.get(subscription.name) == subscription:
+        return view, Outcome(OutcomeKind.UNCHANGED)
+    return view._replace(subscriptions={**view.subscriptions, subscription.name: subscription}), Outcome(OutcomeKind.DONE)
+
+
+def _no_subscription(name: str) -> Outcome:
+    return Outcome(OutcomeKind.NOT_FOUND, f"Not found: subscription `{name}` doesn't exist!")
 
 
 def _with(view: CatalogView, collection: Collection) -> CatalogView:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,12 +19,14 @@ from gateway.admission.strict_mode import Rates
 from gateway.barriers import Barriers
 from gateway.decided import DecidedWrites
 from gateway.durations import AnswerTimes
+from gateway.feeds import FeedService
 from gateway.health import Health
 from gateway.inference.service import Inference
 from gateway.jobs import Jobs
 from gateway.reads import ReadService
 from gateway.result_cache import ResultCache
 from gateway.sessions import Sessions
+from gateway.subscriptions import SubscriptionService
 from gateway.writes import WriteService
 from journal.hlc import Clock
 from journal.log import Journal, JournalError, TopicPartition
@@ -146,12 +148,18 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The services of one event loop; `inference`, `jobs`, `sessions`, `results`, `rates` and `times` are shared by all loops."""
+    """The services of one event loop.
+
+    `inference`, `jobs`, `sessions`, `results`, `rates`, `times`, the followers of `feeds` and the states of `subscriptions` are
+    shared by all loops.
+    """
 
     node: NodeState
     reads: ReadService
     writes: WriteService
     decided: DecidedWrites
+    feeds: FeedService
+    subscriptions: SubscriptionService
     gate: Gate
     health: Health
     inference: Inference
@@ -169,8 +177,22 @@ class Services:
         writes = replace(self.writes, gate=gate)
         reads = replace(self.reads, gate=gate, barriers=Barriers(writes.write_barriers))
         decided = self.decided.on_this_loop(reads, writes)
-        return replace(self, gate=gate, reads=reads, writes=writes, decided=decided, running={})
+        feeds = self.feeds.on_this_loop(reads)
+        subscriptions = self.subscriptions.on_this_loop(feeds, writes)
+        return replace(
+            self,
+            gate=gate,
+            reads=reads,
+            writes=writes,
+            decided=decided,
+            feeds=feeds,
+            subscriptions=subscriptions,
+            running={},
+        )
 
 
 Handler = Callable[..., Awaitable[Any]]
 """(request, response, services) -> the result of the answer."""
+
+Stream = Callable[..., Awaitable[AsyncIterator[bytes]]]
+"""(request, response, services, the last event's id or nothing) -> the parts of the answer."""

@@ -29,7 +29,7 @@ from typing import NamedTuple
 import msgspec
 from rocksdict import AccessType, DBRecoveryMode, Options, Rdict, WriteBatch
 
-from journal.groups import LocalGroups
+from journal.groups import LocalGroups, committed_of
 from journal.log import (
     Appended,
     Batch,
@@ -262,8 +262,10 @@ class EmbeddedJournal:
     def members(self, group: str) -> dict[TopicPartition, str]:
         return self._groups.members(group)
 
-    def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
-        self._commit(group, {partition: Committed(offset) for partition, offset in positions.items()})
+    def commit(
+        self, group: str, positions: Mapping[TopicPartition, int], epochs: Mapping[TopicPartition, int] | None = None
+    ) -> None:
+        self._commit(group, committed_of(positions, epochs))
 
     def _commit(self, group: str, committed: Mapping[TopicPartition, Committed]) -> None:
         batch = WriteBatch(raw_mode=True)

@@ -15,6 +15,13 @@ Commit = Callable[[str, Mapping[TopicPartition, Committed]], None]
 """Stores what a group commits."""
 
 
+def committed_of(
+    positions: Mapping[TopicPartition, int], epochs: Mapping[TopicPartition, int] | None
+) -> dict[TopicPartition, Committed]:
+    """What is committed with these offsets and epochs."""
+    return {partition: Committed(offset, (epochs or {}).get(partition, 0)) for partition, offset in positions.items()}
+
+
 class LocalGroups:
     """All consumer groups of a journal. `commit` stores what their members commit."""
 
@@ -78,8 +85,7 @@ class LocalMember:
     def commit(self, positions: Mapping[TopicPartition, int], epochs: Mapping[TopicPartition, int] | None = None) -> None:
         if not positions.keys() <= set(self.share):
             raise Indefinite(f"not this member's partitions any more: {sorted(positions.keys() - set(self.share))}")
-        epochs = epochs or {}
-        self._groups.commit(self.group, {p: Committed(offset, epochs.get(p, 0)) for p, offset in positions.items()})
+        self._groups.commit(self.group, committed_of(positions, epochs))
 
     def wake(self) -> None:
         self._reader.wake()

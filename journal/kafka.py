@@ -476,9 +476,11 @@ class KafkaJournal:
             raise _Leaderless(f"no leader says where {', '.join(f'{p.topic}/{p.partition}' for p in unknown)} ends")
         return answers
 
-    def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
+    def commit(
+        self, group: str, positions: Mapping[TopicPartition, int], epochs: Mapping[TopicPartition, int] | None = None
+    ) -> None:
         try:
-            self._group(group).commit(offsets=_kafka_positions(positions), asynchronous=False)
+            self._group(group).commit(offsets=_kafka_commits(positions, epochs), asynchronous=False)
         except KafkaException as error:
             raise self._error(error.args[0], f"committing for group {group}") from error
 
@@ -761,12 +763,8 @@ class KafkaMember(KafkaReader):
         return super().poll(timeout_s, max_records, max_bytes)
 
     def commit(self, positions: Mapping[TopicPartition, int], epochs: Mapping[TopicPartition, int] | None = None) -> None:
-        epochs = epochs or {}
-        offsets = [
-            KafkaPartition(p.topic, p.partition, offset, metadata=str(epochs.get(p, ""))) for p, offset in positions.items()
-        ]
         try:
-            self._consumer.commit(offsets=offsets, asynchronous=False)
+            self._consumer.commit(offsets=_kafka_commits(positions, epochs), asynchronous=False)
         except KafkaException as error:
             raise _journal_error(error.args[0], f"committing for group {self._group}") from error
 
@@ -810,6 +808,12 @@ def _address(broker: BrokerMetadata) -> str:
 
 def _kafka_positions(positions: Mapping[TopicPartition, int]) -> list[KafkaPartition]:
     return [KafkaPartition(p.topic, p.partition, offset) for p, offset in positions.items()]
+
+
+def _kafka_commits(positions: Mapping[TopicPartition, int], epochs: Mapping[TopicPartition, int] | None) -> list[KafkaPartition]:
+    """What is committed: the epochs stand in the metadata."""
+    known = epochs or {}
+    return [KafkaPartition(p.topic, p.partition, offset, metadata=str(known.get(p, ""))) for p, offset in positions.items()]
 
 
 def _check(topics: Mapping[str, TopicSpec], facts_of: Mapping[str, TopicFacts]) -> None:

@@ -266,8 +266,13 @@ class Journal(Protocol):
         A member that has died has its partitions until its session has timed out.
         """
 
-    def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
-        """Commits the next offsets of a consumer group, so that tools can show its lag."""
+    def commit(
+        self, group: str, positions: Mapping[TopicPartition, int], epochs: Mapping[TopicPartition, int] | None = None
+    ) -> None:
+        """Commits the next offsets of a consumer group without members, each together with an epoch, 0 when none is given.
+
+        So tools can show its lag.
+        """
 
     def committed(self, group: str, partitions: Sequence[TopicPartition]) -> Positions:
         """The committed offsets of the group; partitions without a commit are left out."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from enum import Enum
 
-from journal.groups import LocalGroups
+from journal.groups import LocalGroups, committed_of
 from journal.log import (
     Appended,
     Batch,
@@ -136,8 +136,10 @@ class MemoryJournal:
     def members(self, group: str) -> dict[TopicPartition, str]:
         return self._groups.members(group)
 
-    def commit(self, group: str, positions: Mapping[TopicPartition, int]) -> None:
-        self._commit(group, {partition: Committed(offset) for partition, offset in positions.items()})
+    def commit(
+        self, group: str, positions: Mapping[TopicPartition, int], epochs: Mapping[TopicPartition, int] | None = None
+    ) -> None:
+        self._commit(group, committed_of(positions, epochs))
 
     def _commit(self, group: str, committed: Mapping[TopicPartition, Committed]) -> None:
         with self._changed:

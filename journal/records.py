@@ -244,6 +244,43 @@ class DeleteTag(msgspec.Struct, frozen=True):
     name: str
 
 
+class PutSubscription(msgspec.Struct, frozen=True):
+    name: str
+    config: bytes
+
+
+class DeleteSubscription(msgspec.Struct, frozen=True):
+    name: str
+
+
+class MoveSubscription(msgspec.Struct, frozen=True):
+    """All changes below `version` are settled. `subscription` is the id, as in the following."""
+
+    name: str
+    subscription: int
+    version: int
+
+
+class ParkedEvent(msgspec.Struct, frozen=True):
+    """A change of a point that was delivered `attempts` times in vain."""
+
+    version: int
+    point: bytes
+    attempts: int
+
+
+class ParkEvents(msgspec.Struct, frozen=True):
+    name: str
+    subscription: int
+    events: list[ParkedEvent]
+
+
+class UnparkEvents(msgspec.Struct, frozen=True):
+    name: str
+    subscription: int
+    events: list[ParkedEvent]
+
+
 PointOperation = Upsert | Delete | PatchPayload | ReplacePayload | PatchVectors | UnsetVectors
 ShardOperation = PointOperation | Barrier | RequestResult
 CatalogOperation = (
@@ -261,6 +298,11 @@ CatalogOperation = (
     | MoveIngest
     | PutTag
     | DeleteTag
+    | PutSubscription
+    | DeleteSubscription
+    | MoveSubscription
+    | ParkEvents
+    | UnparkEvents
 )
 Operation = ShardOperation | CatalogOperation
 
@@ -281,6 +323,11 @@ CATALOG_OPERATIONS = (
     MoveIngest,
     PutTag,
     DeleteTag,
+    PutSubscription,
+    DeleteSubscription,
+    MoveSubscription,
+    ParkEvents,
+    UnparkEvents,
 )
 
 

@@ -30,13 +30,13 @@ class Token(NamedTuple):
     def text(self, topics: Topics, log: str) -> str:
         """The token as text, for the log of this name."""
         codes = {topics.tier(tier): str(tier) for tier in TIERS} | {topics.system: "s"}
-        parts = [f"{codes[p.topic]}-{_base36(p.partition)}-{_base36(o)}" for p, o in sorted(self.positions.items())]
-        return ".".join([log, _base36(self.hlc), *parts])
+        parts = [f"{codes[p.topic]}-{base36(p.partition)}-{base36(o)}" for p, o in sorted(self.positions.items())]
+        return ".".join([log, base36(self.hlc), *parts])
 
 
 def log_name(identity: str) -> str:
     """A short name of a log, from the identity of its system topic."""
-    return _base36(int.from_bytes(blake2b(identity.encode(), digest_size=5).digest(), "big")).rjust(LOG_CHARS, "0")
+    return base36(int.from_bytes(blake2b(identity.encode(), digest_size=5).digest(), "big")).rjust(LOG_CHARS, "0")
 
 
 def parse_token(text: str, topics: Topics, log: str) -> Token:
@@ -80,7 +80,8 @@ def advance(positions: Positions, to: Mapping[TopicPartition, int]) -> None:
             positions[partition] = offset
 
 
-def _base36(number: int) -> str:
+def base36(number: int) -> str:
+    """A number, 0 or more, in base 36."""
     digits = ""
     while number:
         number, digit = divmod(number, 36)

@@ -379,6 +379,8 @@ class WriteBatch:
                 self._past_removed.append(replaced.row)
             past = timeline(point_id, writes) if self._shard.keeps_history else ()
         for state in past:
+            if state.version == state.end:  # a record that writes its point twice: nobody can read what was between
+                continue
             row = self._shard._next_row
             self._shard._next_row += 1
             self._changes.put_past(row, state)

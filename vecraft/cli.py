@@ -21,6 +21,7 @@ COMMANDS = {
     "journal": "read the log: the latest records, one record, all records of a request",
     "operations": "list what the log of a running node holds: who wrote what, when, and what became of it",
     "audit": "verify the log with the checkpoints of its hash chains: what was changed, removed or put in",
+    "changes": "print the changes of a collection of a running node, and follow them",
     "ingest": "tell, pause, resume, restart and move the ingest of a running node",
     "snapshots": "make, list, verify, prune and delete the snapshots of a running node",
     "restore": "put the state of a stopped node back from a snapshot",
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command line. Returns the exit status: 0, 1 for a failure, 2 for wrong usage."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and FAISS are imported
     given = sys.argv[1:] if arguments is None else arguments
-    if given in ([], ["journal"], ["audit"], ["ingest"], ["snapshots"], ["topics"]):  # incomplete commands
+    if given in ([], ["changes"], ["journal"], ["audit"], ["ingest"], ["snapshots"], ["topics"]):  # incomplete commands
         given = [*given, "--help"]
     command = _command(given[0]) if given[0] in COMMANDS else None
     options = _parser(given[0], command).parse_args(given)

@@ -61,6 +61,7 @@ class Node:
         """Starts the clean stop: readiness off, requests end, replay ends, the journal closes. Thread-safe."""
         if self._services is not None:
             self._services.node.stopping.set()
+            self._services.feeds.followers.wake()  # they end
         if self._server is not None:
             self._server.should_exit = True
 

@@ -22,12 +22,15 @@ from gateway.admission.descriptors import Descriptors
 from gateway.barriers import Barriers
 from gateway.decided import DecidedWrites
 from gateway.dialect.bulk_parser import BulkParser
+from gateway.feeds import Closing, FeedService
+from gateway.followers import FOLLOWERS_PART, Followers
 from gateway.health import Health
 from gateway.http.connection import RESERVED_CONNECTIONS, connections_of_loop
 from gateway.inference.models import Models, NoModels, models_in
 from gateway.inference.service import Inference
 from gateway.reads import MakeReplica, ReadService, ReadTimeouts
 from gateway.services import NodeState, Services
+from gateway.subscriptions import SubscriptionService
 from gateway.turns import Turns
 from gateway.writes import WriteService
 from journal.embedded import EmbeddedJournal
@@ -269,7 +272,11 @@ class Roles:
             settings.max_answer_points,
         )
         decided = DecidedWrites(reads, writes, Turns(), reads.barriers)
-        return Services(node, reads, writes, decided, gate, Health(node), Inference(self.models, executor))
+        most = max(1, loops * connections_of_loop(loops) // FOLLOWERS_PART)
+        followers = Followers(self.replayer.applied, most, node.stopping)
+        feeds = FeedService(reads, followers, Closing(reads.barriers, followers))
+        subscriptions = SubscriptionService(feeds, writes, self.journal)
+        return Services(node, reads, writes, decided, feeds, subscriptions, gate, Health(node), Inference(self.models, executor))
 
 
 def wall_clock_ms() -> int:

@@ -71,6 +71,17 @@ def check_read(request: ApiRequest, rates: Rates, collection: Collection) -> Non
         _check_body(strict, collection, one, request.packed)
 
 
+def check_feed(request: ApiRequest, rates: Rates, collection: Collection, limit: int, condition: Condition | None) -> None:
+    """Refuses to follow the changes of a collection beyond its limits."""
+    strict = _limits_of(collection)
+    if strict is None:
+        return
+    rates.check(collection, "read_rate_limit", 1)
+    strict_mode.check_timeout(strict, request.params.timeout)
+    strict_mode.check_limit(strict, limit)
+    _check_filter(strict, collection.fields, condition)
+
+
 def _limit(body: Any) -> int | None:
     """The largest number of points that a read may return; None if it is not limited."""
     match body:

@@ -54,6 +54,9 @@ class Body(Struct, forbid_unknown_fields=True, omit_defaults=True):
     hints: ClassVar[tuple[str, ...]] = ()
     """Fields that are accepted without effect."""
 
+    is_own: ClassVar[bool] = False
+    """Parameters of a route of the project's own, not of the dialect: unknown ones are refused."""
+
 
 # Collections.
 

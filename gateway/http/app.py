@@ -18,6 +18,7 @@ from gateway.health import described, health_lines
 from gateway.http import metrics, openapi
 from gateway.http.endpoint import Endpoint
 from gateway.http.routes import POINTS, ROUTES, Route
+from gateway.http.stream import StreamEndpoint
 from gateway.services import NodeState, Services
 
 TITLE = "Vecraft DB"
@@ -50,7 +51,7 @@ def create_app(services: Services) -> ASGIApp:
     """The ASGI application that serves `services`."""
     node = services.node
     app = FastAPI(title=TITLE, version=node.version, redoc_url=None)
-    endpoints = {route: Endpoint(route, services) for route in ROUTES}
+    endpoints = {route: (Endpoint if route.stream is None else StreamEndpoint)(route, services) for route in ROUTES}
     for prefix in ("", "/v1"):
         for route, endpoint in endpoints.items():
             app.router.routes.append(StarletteRoute(prefix + route.path, endpoint, methods=[route.method]))

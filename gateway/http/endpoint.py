@@ -65,13 +65,12 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started_s = time.perf_counter()
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = headers_of(scope)
         request_id = headers.get("x-request-id", "")
         response = request = None
         try:
-            request_id = _checked_key("X-Request-Id", request_id) or os.urandom(16).hex()
-            if (refusal := self._services.node.replayer.refusal) is not None:
-                raise Unavailable(f"this node serves nothing: {refusal}", REFUSED_RETRY_S)
+            request_id = checked_key("X-Request-Id", request_id) or os.urandom(16).hex()
+            self._check_serving()
             body = b"" if self._route.streamed else await read_body(receive, headers)
             request, response = await self._understood(scope, headers, request_id, body)
             if self._route.streamed:
@@ -97,6 +96,10 @@ class Endpoint:
         if request is not None and response is not None and response.acknowledged_s is not None:
             APPEND_SECONDS[request.tier].observe(response.acknowledged_s)
 
+    def _check_serving(self) -> None:
+        if (refusal := self._services.node.replayer.refusal) is not None:
+            raise Unavailable(f"this node serves nothing: {refusal}", REFUSED_RETRY_S)
+
     async def _understood(
         self, scope: Scope, headers: dict[str, str], request_id: str, body: bytes
     ) -> tuple[ApiRequest, Response]:
@@ -114,7 +117,7 @@ class Endpoint:
         else:
             parsed = self._body(body, packed)
         seen = await self._seen(headers)
-        key = _checked_key("Idempotency-Key", headers.get("idempotency-key", ""))
+        key = checked_key("Idempotency-Key", headers.get("idempotency-key", ""))
         if key:
             digest = partial(_request_digest, self._route.method, self._same_path(scope["path_params"]), body)
             key += "/" + await self._services.reads.offload(len(body) <= LARGE_BODY_BYTES, digest)
@@ -253,6 +256,11 @@ class Endpoint:
         return status
 
 
+def headers_of(scope: Scope) -> dict[str, str]:
+    """The headers of a request."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+
+
 async def read_body(receive: Receive, headers: dict[str, str]) -> bytes:
     """The whole body. Raises TooLarge as soon as it exceeds the bound, and BadRequest when the client disconnects."""
     length = headers.get("content-length", "")
@@ -294,7 +302,9 @@ def _params(query: bytes, kind: type) -> tuple[Any, list[str]]:
     for name in _whole_numbers(kind) & pairs.keys():
         if number_of(pairs[name]) is None:
             raise BadRequest(f"query string: {name} {pairs[name][:16]!r} must be a whole number, in ASCII digits")
-    unknown = [name for name in pairs if name not in kind.__struct_encode_fields__] if issubclass(kind, Body) else []
+    unknown: list[str] = []
+    if issubclass(kind, Body) and not kind.is_own:
+        unknown = [name for name in pairs if name not in kind.__struct_encode_fields__]
     try:
         return msgspec.convert({name: pairs[name] for name in pairs if name not in unknown}, kind, strict=False), [
             name[:MAX_KEY_CHARS] for name in unknown if _PRINTABLE.fullmatch(name)
@@ -322,7 +332,7 @@ def _past_headers(request: ApiRequest, as_of: Instant) -> list[tuple[bytes, byte
     return headers if as_of.positions is None else [*headers, (POSITION_HEADER.encode(), request.as_of.encode())]
 
 
-def _checked_key(name: str, value: str) -> str:
+def checked_key(name: str, value: str) -> str:
     if value and (len(value) > MAX_KEY_CHARS or not _PRINTABLE.fullmatch(value)):
         raise BadRequest(f"{name} must have at most {MAX_KEY_CHARS} printable ASCII characters without blanks")
     return value

@@ -63,6 +63,7 @@ def _of_project(services: Services, components: Mapping[str, Component], measure
     yield from _ingest(node, components["journal"].status is not Status.FAILING)
     yield from _dead_letters(node)
     yield from _requests(services)
+    yield from _feeds(services)
     yield from _shards(node)
     yield from _snapshots(node)
     yield from _libraries(node)
@@ -99,6 +100,15 @@ def _requests(services: Services) -> Iterator[Metric]:
     yield counter("vecraft_decided_rounds", text, ["outcome"], rounds)
     text = "Writes that have, or wait for, their turn about points."
     yield GaugeMetricFamily("vecraft_decided_waiting", text, turns.waiting)
+
+
+def _feeds(services: Services) -> Iterator[Metric]:
+    followers = services.feeds.followers
+    yield GaugeMetricFamily("vecraft_feed_followers", "Requests and streams that follow a feed now.", len(followers))
+    yield CounterMetricFamily("vecraft_feed_events", "Changes that were told to followers.", followers.events)
+    yield CounterMetricFamily("vecraft_feed_closings", "Times that a collection was closed for its followers.", followers.rounds)
+    text = "Streams that ended while their reader took nothing."
+    yield CounterMetricFamily("vecraft_feed_cut_off", text, followers.cut_off)
 
 
 def _lag(node: NodeState, measured: Lags) -> Iterator[Metric]:

@@ -15,6 +15,7 @@ _ERRORS = {
     "404": "There is no such thing.",
     "408": "The read took longer than its timeout.",
     "409": "It exists already.",
+    "410": "What is asked for is not kept any more.",
     "413": f"The body is above {MAX_BODY_BYTES} bytes.",
     "422": "The request can be read, and breaks a bound or lacks a condition; the text names both. Nothing was written.",
     "429": "Too much is in flight; try again after Retry-After seconds. Nothing was written.",
@@ -93,6 +94,12 @@ def _operation(route: Route, prefix: str, components: dict[str, Any]) -> dict[st
     if route.streamed:
         form = {"type": "object", "properties": {"snapshot": {"type": "string", "format": "binary"}}, "required": ["snapshot"]}
         operation["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": form}}}
+    if route.stream is not None:
+        operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+        text = "In a stream: the id of the last event; the next ones follow."
+        operation["parameters"].append(
+            {"name": "Last-Event-ID", "in": "header", "description": text, "schema": {"type": "string"}}
+        )
     if route.body is not None:
         schema = {"$ref": f"#/components/schemas/{route.body.__name__}"}
         operation["requestBody"] = {"required": not route.optional_body, "content": {"application/json": {"schema": schema}}}

@@ -20,8 +20,19 @@ from gateway.dialect.bodies import (
     UploadParams,
     WriteParams,
 )
+from gateway.dialect.feed_bodies import (
+    ChangesBody,
+    ChangesParams,
+    FetchBody,
+    NackBody,
+    OwnReadParams,
+    ParkedBody,
+    SubscriptionBody,
+    TokensBody,
+)
 from gateway.handlers import (
     audit,
+    changes,
     cluster,
     collections,
     dead_letters,
@@ -36,11 +47,12 @@ from gateway.handlers import (
     rewind,
     searches,
     snapshots,
+    subscriptions,
     tags,
     telemetry,
     vector_names,
 )
-from gateway.services import Handler
+from gateway.services import Handler, Stream
 
 DEFAULT_TIER = 1
 BULK_TIER = 2
@@ -51,6 +63,7 @@ POINTS = f"{_C}/points"
 _SHARD = f"{_C}/shards/{{shard_id}}"
 _VECTOR = f"{_C}/vectors/{{vector_name}}"
 _SOURCE = "/ingest/sources/{name}"
+_SUBSCRIPTION = "/subscriptions/{name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +84,8 @@ class Route:
     """Whether the handler reads the body itself, a form with a file in the field `snapshot`, of any size."""
     is_file: bool = False
     """Whether the answer is a file."""
+    stream: Stream | None = None
+    """The handler of a request that accepts a stream of events."""
 
     @property
     def summary(self) -> str:
@@ -131,6 +146,8 @@ ROUTES = (
     Route("POST", f"{_C}/fork", rewind.fork, "rewind", bodies.ForkBody, WriteParams, CATALOG_TIER),
     Route("PUT", _VECTOR, vector_names.create_vector, "collections", bodies.VectorNameBody, WriteParams, CATALOG_TIER),
     Route("DELETE", _VECTOR, vector_names.delete_vector, "collections", None, WriteParams, CATALOG_TIER),
+    Route("GET", f"{_C}/changes", changes.changes, "changes", None, ChangesParams, stream=changes.stream),
+    Route("POST", f"{_C}/changes", changes.changes, "changes", ChangesBody, OwnReadParams, stream=changes.stream),
     Route("GET", f"{_C}/cluster", cluster.collection_status, "cluster"),
     Route("GET", f"{_C}/shards", cluster.shard_keys, "cluster"),
     Route("GET", f"{_C}/optimizations", cluster.optimizations, "cluster", None, OptimizationsParams),
@@ -177,6 +194,19 @@ ROUTES = (
     Route("POST", "/admin/snapshots/prune", node_snapshots.prune, "admin", bodies.PruneBody),
     Route("POST", "/admin/snapshots/{snapshot_id}/verify", node_snapshots.verify, "admin"),
     Route("DELETE", "/admin/snapshots/{snapshot_id}", node_snapshots.delete, "admin"),
+    Route("GET", "/subscriptions", subscriptions.list_all, "changes"),
+    Route("GET", _SUBSCRIPTION, subscriptions.show, "changes"),
+    Route("PUT", _SUBSCRIPTION, subscriptions.put, "changes", SubscriptionBody, WriteParams, CATALOG_TIER),
+    Route("DELETE", _SUBSCRIPTION, subscriptions.delete, "changes", None, WriteParams, CATALOG_TIER),
+    Route("POST", f"{_SUBSCRIPTION}/fetch", subscriptions.fetch, "changes", FetchBody, WriteParams, optional_body=True),
+    Route("POST", f"{_SUBSCRIPTION}/ack", subscriptions.ack, "changes", TokensBody, WriteParams),
+    Route("POST", f"{_SUBSCRIPTION}/nack", subscriptions.nack, "changes", NackBody, WriteParams),
+    Route("POST", f"{_SUBSCRIPTION}/resume", subscriptions.resume, "changes", None, WriteParams),
+    Route("GET", f"{_SUBSCRIPTION}/parked", subscriptions.parked, "changes"),
+    *(
+        Route("POST", f"{_SUBSCRIPTION}/parked/{action.__name__}", action, "changes", ParkedBody, WriteParams, optional_body=True)
+        for action in (subscriptions.replay, subscriptions.discard)
+    ),
     Route("GET", "/admin/lag", dead_letters.lag, "admin"),
     Route("GET", "/admin/memory", memory.show, "admin"),
     Route("GET", "/admin/log-level", log_level.show, "admin"),

@@ -66,6 +66,7 @@ grant() { # role, principal
             allow "$2" Read --group "$prefix.ingest"
             allow "$2" Read --group "$prefix.ingest." --resource-pattern-type prefixed # and the name of a source
             allow "$2" Read --group "$prefix.replayer." --resource-pattern-type prefixed # and the name of the node
+            allow "$2" Read --group "$prefix.subscription." --resource-pattern-type prefixed # and the name of a subscription
             ;;
         operator) allow "$2" Create,Describe,DescribeConfigs "${topics[@]}" ;;
         reader)
@@ -77,6 +78,7 @@ grant() { # role, principal
             allow "$2" Describe "${topics[@]}" --group "$prefix.ingest"
             allow "$2" Describe --group "$prefix.ingest." --resource-pattern-type prefixed
             allow "$2" Describe --group "$prefix.replayer." --resource-pattern-type prefixed
+            allow "$2" Describe --group "$prefix.subscription." --resource-pattern-type prefixed
             ;;
     esac
 }

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from journal.log import Journal, TopicPartition, TopicSpec
+from journal.log import Committed, Journal, TopicPartition, TopicSpec
 from tests.journal.entries import read, values, write
 from tests.journal.promises import PARTITIONS
 from tests.journal.promises.appending import Appending
@@ -69,6 +69,7 @@ class DurableContract(JournalContract):
         write(closable, one, *[b"%d" % n for n in range(300)])
         write(closable, other, b"other")
         closable.commit(topic, {one: 2})
+        closable.commit(f"{topic}-epochs", {one: 2}, {one: 2**63 - 1})
         until_equal(lambda: closable.committed(topic, partitions), {one: 2})
         before = {p: read(closable, {p: 0}) for p in partitions}
         again = reopen(closable)
@@ -76,6 +77,7 @@ class DurableContract(JournalContract):
         assert again.end_offsets(partitions) == {one: 301, other: 1, empty: 0}
         assert {p: read(again, {p: 0}) for p in partitions} == before
         assert again.committed(topic, partitions) == {one: 2}
+        assert again.commits(f"{topic}-epochs", partitions) == {one: Committed(2, 2**63 - 1)}
         (appended,) = write(again, one, b"next")
         assert appended.offset == 301
         assert values(read(again, {one: 301})) == [b"next"]

@@ -64,7 +64,7 @@ def test_every_command_at_every_level_has_a_help(capsys: pytest.CaptureFixture[s
         assert shown(capsys, *arguments, flag).startswith(" ".join(["usage: vecraft", *arguments]) + " ")
 
 
-TAKING = (["journal", "show"], ["snapshots", "verify"], ["snapshots", "delete"])
+TAKING = (["changes"], ["journal", "show"], ["snapshots", "verify"], ["snapshots", "delete"])
 """Commands with an argument that may be any text."""
 
 

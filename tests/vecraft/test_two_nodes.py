@@ -90,3 +90,23 @@ def test_lag_reads_true_for_ordinary_tools(nodes: list[Server], kafka: KafkaServ
         assert sum(ends.values()) >= 20
     finally:
         journal.close()
+
+
+def test_a_place_in_the_feed_is_the_same_on_both_nodes(nodes: list[Server]) -> None:
+    """N4: what is acknowledged on one node is told by the other one; a reader may change nodes after each page."""
+    create(nodes[0].url)
+    with httpx.Client(base_url=nodes[0].url) as left, httpx.Client(base_url=nodes[1].url, timeout=30) as right:
+        told, place = [], "earliest"
+        for number in range(30):
+            client, other = (left, right) if number % 2 else (right, left)
+            result(put(client, number % 7, number))
+            params = {"from": place, "consistency": "strong", "wait_ms": 30_000}
+            page = result(other.get("/collections/c/changes", params=params))
+            told += page["changes"]
+            place = page["next"]
+            assert [change["after"]["payload"]["n"] for change in told] == list(range(number + 1))
+        for client in (left, right):
+            assert result(client.get("/collections/c/changes?consistency=strong"))["changes"] == told
+            first = result(client.get("/collections/c/changes?snapshot=initial&limit=3"))
+            rest = result((right if client is left else left).get("/collections/c/changes", params={"from": first["next"]}))
+            assert [change["id"] for change in first["changes"] + rest["changes"]] == list(range(7))

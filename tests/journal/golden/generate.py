@@ -1,6 +1,6 @@
 """Writes the golden files of a new schema version: one record of each operation as it stands in a log, and what it must read as.
 
-    python -m tests.journal.golden.generate record.v5
+    python -m tests.journal.golden.generate record.v6
 
 Golden files are facts about logs in the field. Those of a published version are never written again, so this refuses to touch
 a folder that exists: if their test fails, the code is wrong. Extend SAMPLES when an operation or a field is added, and run it
@@ -30,17 +30,25 @@ from journal.records import (
     DeleteCollection,
     DeleteIngestSource,
     DeletePayloadIndex,
+    DeleteSubscription,
+    DeleteTag,
     DeleteVector,
     Ingested,
     IngestPosition,
     MoveIngest,
+    MoveSubscription,
     Operation,
+    ParkedEvent,
+    ParkEvents,
     PatchPayload,
     PatchVectors,
     PutIngestSource,
+    PutSubscription,
+    PutTag,
     Record,
     ReplacePayload,
     RequestResult,
+    UnparkEvents,
     UnsetVectors,
     UpdateCollection,
     Upsert,
@@ -59,7 +67,7 @@ SPARSE_ONES = VectorColumn.of_each(
 )
 
 SAMPLES: list[Operation] = [
-    Upsert(IDS, [ALL, SOME, MULTI, SPARSE_ONES], [b'{"city": "Oslo"}', b"{}", b""]),
+    Upsert(IDS, [ALL, SOME, MULTI, SPARSE_ONES], [b'{"city": "Oslo"}', b"{}", b""], 60_000),
     Delete(IDS),
     PatchPayload(IDS, b'{"a": {"b": [1, null, "\xc3\xa9"]}}', ["gone", "\u4e16\u754c"]),
     ReplacePayload(IDS[:1], b'{"n": 1}'),
@@ -79,6 +87,13 @@ SAMPLES: list[Operation] = [
     DeleteIngestSource("shop"),
     ControlIngest("shop", "pause", [0, 5]),
     MoveIngest("shop", "shop.products:b3oMTc4vTp2Uv3EKU3dt3A", [IngestPosition(0, 17), IngestPosition(5, 1 << 40)]),
+    PutSubscription("mail", b'{"collection": "docs", "of": 12, "since": 0}'),
+    DeleteSubscription("mail"),
+    MoveSubscription("mail", 35, version_of(stamp_at(1_767_225_600_000), 1)),
+    ParkEvents("mail", 35, [ParkedEvent(version_of(stamp_at(1_767_225_600_000), 1), IDS[2], 5)]),
+    UnparkEvents("mail", 35, [ParkedEvent(version_of(stamp_at(1_767_225_600_000), 1), IDS[2], 5)]),
+    PutTag("docs", "release-7", stamp_at(1_767_225_600_000, 3)),
+    DeleteTag("docs", "release-7"),
 ]
 
 
@@ -109,7 +124,8 @@ def plain(found: Record) -> dict[str, Any]:
                 readable = value.isascii() and value.decode().isprintable()
                 return {"text": value.decode()} if readable else {"base64": msgspec.to_builtins(value)}
             case dict():
-                return {key: shown(each) for key, each in value.items() if key != "lengths" or each is not None}
+                added = {"lengths": None, "ttl_ms": 0}  # fields that came later are shown if they are set
+                return {key: shown(each) for key, each in value.items() if key not in added or each != added[key]}
             case list() | tuple():
                 return [shown(each) for each in value]
         return value
