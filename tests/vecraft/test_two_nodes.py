@@ -110,3 +110,43 @@ def test_a_place_in_the_feed_is_the_same_on_both_nodes(nodes: list[Server]) -> N
             first = result(client.get("/collections/c/changes?snapshot=initial&limit=3"))
             rest = result((right if client is left else left).get("/collections/c/changes", params={"from": first["next"]}))
             assert [change["id"] for change in first["changes"] + rest["changes"]] == list(range(7))
+
+
+def test_a_subscription_goes_on_through_the_other_node(nodes: list[Server], kafka: KafkaServer) -> None:
+    """N9: when the node dies that has delivered, the other one delivers what was not settled; tools see the lag go to 0."""
+    create(nodes[0].url)
+    left, right = (httpx.Client(base_url=node.url, timeout=30) for node in nodes)
+    with left, right:
+        result(left.put("/subscriptions/s", json={"collection": "c", "max_in_flight": 10}))
+        for number in range(30):
+            result(put(left, number, number))
+        seen: set[int] = set()
+        for client in (left, right):
+            path = "/subscriptions/s/fetch?timeout=30"
+            while found := result(client.post(path, json={"limit": 4, "wait_ms": 1000 if not seen else 0}))["deliveries"]:
+                seen |= {delivery["event"]["id"] for delivery in found}
+                acked = [delivery["token"] for delivery in found[:3]]
+                result(client.post("/subscriptions/s/ack", json={"tokens": acked if client is left else tokens_of(found)}))
+                if client is left and len(seen) > 8:
+                    break
+            if client is left:
+                assert len(seen) < 30
+                nodes[0].kill()
+        assert seen == set(range(30))
+        group = result(right.get("/subscriptions/s"))["group"]
+        topics = Topics(group.partition(".subscription.")[0])
+        journal = KafkaJournal(kafka.bootstrap)
+        try:
+            deadline = time.monotonic() + 30
+            while time.monotonic() < deadline:  # each ask is a request and a round trip to the broker
+                assert result(right.post("/subscriptions/s/fetch"))["deliveries"] == []
+                committed = journal.committed(group, topics.data_partitions())
+                if committed and committed == journal.end_offsets(list(committed)):
+                    break
+            assert committed == journal.end_offsets(list(committed)) != {}
+        finally:
+            journal.close()
+
+
+def tokens_of(deliveries: list[dict[str, object]]) -> list[object]:
+    return [delivery["token"] for delivery in deliveries]

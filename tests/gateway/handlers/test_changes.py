@@ -19,7 +19,7 @@ from tests.conftest import refusal, result, start_node, until
 from tests.gateway.dialect.conftest import encoding_replica
 from vecraft.node import Node
 
-WAIT_S = 20
+WAIT_S, MAX_PAGES = 20, 500
 Event = dict[str, Any]
 
 
@@ -78,12 +78,13 @@ def page(http: httpx.Client, name: str, **asked: object) -> dict[str, Any]:
 
 def pages(http: httpx.Client, name: str, **asked: object) -> Iterator[dict[str, Any]]:
     """Pages until the past is over."""
-    while True:
+    for _ in range(MAX_PAGES):
         yield (one := page(http, name, **asked))
         if one["caught_up"]:
             return
         asked.pop("snapshot", None)
         asked["from_"] = one["next"]
+    raise AssertionError(f"the past is not over after {MAX_PAGES} pages")
 
 
 def events(http: httpx.Client, name: str, **asked: object) -> list[Event]:
