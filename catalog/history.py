@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from catalog.collection import Collection
 
 T = TypeVar("T")
+
+
+class Deleted(NamedTuple):
+    """A collection as it was at last, and the stamp of its deletion."""
+
+    collection: Collection
+    stamp: int
 
 
 class _Versions(Generic[T]):
@@ -32,6 +39,10 @@ class _Versions(Generic[T]):
         at = bisect_right(versions, stamp, key=lambda version: version[0])
         return versions[at - 1][1] if at else None
 
+    def names(self, stamp: int) -> list[str]:
+        """The names that had a value at a stamp."""
+        return [name for name in list(self._by_name) if self.at(name, stamp) is not None]
+
 
 class CatalogHistory:
     """All collections and aliases that there ever were. One thread notes, any thread asks.
@@ -42,8 +53,8 @@ class CatalogHistory:
     def __init__(self) -> None:
         self.stamp = 0
         """The stamp of the latest command."""
-        self.deleted: dict[int, Collection] = {}
-        """Collections that were deleted, by id, as they were at last."""
+        self.deleted: dict[int, Deleted] = {}
+        """Collections that were deleted, by id."""
         self._collections: _Versions[Collection] = _Versions()
         self._aliases: _Versions[str] = _Versions()
 
@@ -60,9 +71,13 @@ class CatalogHistory:
         """Records what the latest command changed: the collections and the aliases before and after it."""
         before, after = collections
         if before is not after:
-            self.deleted.update({gone.id: gone for name, gone in before.items() if name not in after})
+            self.deleted |= {gone.id: Deleted(gone, self.stamp) for name, gone in before.items() if name not in after}
         self._collections.note(before, after, self.stamp)
         self._aliases.note(*aliases, self.stamp)
+
+    def names(self, stamp: int) -> list[str]:
+        """The collections that there were at a stamp."""
+        return self._collections.names(stamp)
 
     def find(self, name: str, stamp: int) -> Collection | None:
         """The collection that had this name or alias at a stamp, as it was then."""

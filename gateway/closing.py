@@ -36,7 +36,7 @@ async def keep_closing(node: NodeState, writes: WriteService) -> None:
             now_ms = node.clock.physical_ms()
             behind_s = (now_ms - millis_of(shard.closed())) / 1000
             is_late = shard.unsettled() > UNSETTLED and behind_s > CHECK_EVERY_S  # another node may have closed it
-            if is_late or shard.next_expiry_ms() < now_ms:
+            if is_late or shard.next_expiry_ms() < now_ms or shard.keeps_too_much(now_ms):
                 try:
                     await writes.write_barriers(shard.collection, shard.number, list(TIERS))
                     failures.succeeded("shards are closed again")

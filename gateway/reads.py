@@ -14,14 +14,15 @@ from typing import TypeVar
 
 from catalog.catalog import CatalogView
 from catalog.collection import Collection, Consistency
-from gateway.as_of import TAG, parse_as_of, time_of
+from catalog.history import CatalogHistory
+from gateway.as_of import TAG, Instant, parse_as_of, time_of
 from gateway.barriers import Barriers
 from gateway.dialect.bodies import ReadParams
 from gateway.dialect.bulk_parser import LARGE_BODY_BYTES
 from gateway.http.errors import BadRequest, Conflict, Gone, NotFound, Unavailable
 from gateway.request import ApiRequest, Response, number_of
 from journal.hlc import Clock, millis_of
-from journal.log import JournalError
+from journal.log import JournalError, Positions
 from journal.topics import Topics
 from payload.errors import BoundError
 from query.consistency import Demand, Gate, NotCaughtUp
@@ -131,24 +132,21 @@ class ReadService:
         """
         started_s = time.perf_counter()
         self._check_replayed(response, Consistency.STRONG)
-        if as_of.startswith(TAG):
-            await self.catch_up_catalog(request)
         now_ms = self.clock.physical_ms()
-        instant = parse_as_of(
-            as_of, now_ms, self.clock.last, self.topics, self.replayer.log_name, lambda: self.catalog.find(name)
-        )
-        await self.catch_up_catalog(request, now_ms - millis_of(instant.stamp))
-        then = self.replayer.catalog.history.find(name, instant.stamp)
+        instant = await self.instant(request, as_of, lambda: self.catalog.find(name))
+        then = self.history.find(name, instant.stamp)
         if then is None:
             raise NotFound(f"Not found: Collection `{name}` didn't exist at {time_of(instant.stamp)}")
         if (current := self.catalog.by_id.get(then.id)) is None:
-            current = self.replayer.catalog.history.deleted[then.id]
+            current = self.history.deleted[then.id].collection
             replicas = await self._deleted(current, instant.stamp, now_ms)
         else:
             replicas = self.replicas(current)
             if instant.positions is None:
                 await self._close(current, replicas, instant.stamp)
         then = then.readable_in(current)
+        if instant.positions is not None:
+            self._check_covered(current, instant.positions)
         wait_s = request.timeout_s or self.timeouts.wait_s
         work_s = WORK_S if for_write else request.timeout_s or self.timeouts.work_s
         demanded, wanted = instant.positions or {}, AsOf(then, instant.stamp, instant.positions)
@@ -168,6 +166,31 @@ class ReadService:
         response.saw(pinned.positions, Consistency.STRONG, time.perf_counter() - started_s)
         response.as_of = instant
         return pinned
+
+    @property
+    def history(self) -> CatalogHistory:
+        """What names meant at earlier instants, as far as the catalog has been replayed on this node."""
+        return self.replayer.catalog.history
+
+    async def instant(self, request: ApiRequest, as_of: str, find: Callable[[], Collection | None]) -> Instant:
+        """The instant that `as_of` names; the catalog has caught up with it. `find` finds the collection whose tags count."""
+        if as_of.startswith(TAG):
+            await self.catch_up_catalog(request)
+        now_ms = self.clock.physical_ms()
+        instant = parse_as_of(as_of, now_ms, self.clock.last, self.topics, self.replayer.log_name, find)
+        if instant.positions is not None and not await self.gate.holds(instant.positions):
+            raise BadRequest("as_of: the position is beyond the end of this log")
+        await self.catch_up_catalog(request, now_ms - millis_of(instant.stamp))
+        return instant
+
+    def _check_covered(self, collection: Collection, positions: Positions) -> None:
+        """Refuses a position that says nothing of some of the collection's partitions, as that of a write or of another one."""
+        for home in collection.homes:
+            for partition in self.topics.home_partitions(home):
+                if partition not in positions:
+                    raise BadRequest(
+                        f"as_of: the position does not cover {partition}; use that of a read of `{collection.name}`, or a time"
+                    )
 
     async def _deleted(self, collection: Collection, stamp: int, now_ms: int) -> list[Replica]:
         """The replicas of a deleted collection, which nothing closes any more. Raises Gone when it cannot be read at a stamp."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -98,6 +99,10 @@ class Response:
         """Whether the work goes on after the answer, which is 202 then and has no result."""
         self.is_large = False
         """Whether the answer takes long to encode."""
+
+    def seed(self) -> int:
+        """A seed for a random choice: by chance, or, in a read of the past, always the same for an instant."""
+        return random.getrandbits(32) if self.as_of is None else self.as_of.stamp & 0xFFFFFFFF
 
     def wrote_more(self, token: Token) -> None:
         """Records the positions of a write; a request may write several times."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from catalog.collection import Collection
-from shard.shard import Shard
+from shard.shard import Shard, ShardClosed
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ class DeletedCollections:
         self._lock = threading.Lock()
         self._opened: dict[int, _Opened] = {}
         self._until_ms: dict[int, int] = {}
+        self._expected: set[int] = set()
 
     def load(self) -> None:
         """Finds what is kept. A folder without a note was not kept in full, and is removed."""
@@ -56,6 +57,10 @@ class DeletedCollections:
                 self._until_ms[int(folder.name)] = msgspec.json.decode((folder / _NOTE).read_bytes(), type=_Note).until_ms
             except (OSError, ValueError, msgspec.MsgspecError):
                 shutil.rmtree(folder, ignore_errors=True)
+
+    def expect(self, collection_id: int) -> None:
+        """Notes that the state of a collection is about to be kept."""
+        self._expected.add(collection_id)
 
     def keep(self, state: Path, collection_id: int, until_ms: int) -> None:
         """Takes over the state of a collection whose shards are closed, until a time."""
@@ -66,10 +71,16 @@ class DeletedCollections:
         state.rename(kept)
         with self._lock:
             self._until_ms[collection_id] = until_ms
+            self._expected.discard(collection_id)
 
     def shards(self, collection: Collection, now_ms: int) -> Sequence[Shard]:
-        """The shards of a deleted collection, opened if they are not; none when its state is not kept. May take long."""
+        """The shards of a deleted collection, opened if they are not; none when its state is not kept. May take long.
+
+        Raises ShardClosed while its state is being put there.
+        """
         with self._lock:
+            if collection.id in self._expected:
+                raise ShardClosed(f"the state of the deleted collection {collection.name!r} is being closed")
             if collection.id not in self._until_ms:
                 return ()
             if (opened := self._opened.pop(collection.id, None)) is None:

@@ -143,9 +143,12 @@ class LocalReplica:
         return self._lease_of(self._shard.view, applied)
 
     def _lease_of(self, view: ShardView, applied: Positions | None = None) -> Lease:
-        """A lease on a view; that of the past contains nothing of what is applied now."""
-        applied = applied or {}
-        positions = {partition: applied.get(partition, 0) for partition in self._shard.home_partitions()}
+        """A lease on a view; that of the past contains nothing of what is applied now.
+
+        `applied` may be less than the view has, if it has advanced since, or more, by records that are not for this shard.
+        """
+        applied, seen = applied or {}, view.positions
+        positions = {p: max(applied.get(p, 0), seen.get(p, 0)) for p in self._shard.home_partitions()}
         return LocalLease(self._shard, view, positions, self._pool)
 
 

@@ -12,7 +12,7 @@ before the retention is removed, except what a pinned stamp needs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from catalog.collection import vector_name
 from journal.hlc import LAST_COUNTER
-from journal.stamps import TIER_BITS, Version, last_version
+from journal.stamps import MAX_VERSION, TIER_BITS, Version, last_version, stamp_of
 from journal.topics import TIERS
 from shard.history import Write, holds
 from shard.join import PointState
@@ -184,6 +184,10 @@ class PastRows:
 
     def view(self) -> PastView:
         return PastView(*(array[: self._count] for array in self._arrays))
+
+    def has_others_than(self, pinned: Collection[int]) -> bool:
+        """Whether there are rows that were not valid at any of the `pinned` stamps."""
+        return bool(self._count) and bool(len(self.expired(stamp_of(MAX_VERSION), pinned, 1)))
 
     def expired(self, kept_since: int, pinned: Iterable[int], most: int) -> Rows:
         """Up to `most` rows that ended at or before the stamp `kept_since`, and were not valid at any `pinned` stamp."""

@@ -140,6 +140,8 @@ class Shard:
         self._homes = topics.home_partitions(collection.homes[number])
         self._progress: dict[TopicPartition, Progress] = {}
         self._expired_ms = 0
+        self._past_is_due = False
+        """Whether there is more of the past to remove."""
         self._next_expiry: Version = MAX_VERSION
         """When the first point may have to expire."""
         self._indexing: IndexBuild | None = None
@@ -190,6 +192,11 @@ class Shard:
     def _closed_for_records(self) -> int:
         late_ms = self._limits.max_lateness_ms
         return min(closed_stamp(self._progress[p].stamp, self._progress[p].time_ms, late_ms) for p in self._homes)
+
+    def keeps_too_much(self, now_ms: int) -> bool:
+        """Whether past rows are kept only because nothing was written since, so that the closed stamp stands still."""
+        due_ms = millis_of(self.closed()) + self.history_ms() + READ_SLACK_MS
+        return now_ms > due_ms and self.past.rows.has_others_than(self.collection.tags.values())
 
     def next_expiry_ms(self) -> int:
         """When the next point expires, in ms since 1970: a partition without records must be closed then, by a barrier."""
@@ -273,9 +280,9 @@ class Shard:
         with self.lock:
             batch.publish()
             self.checkpoint.applied(batch.touched)
+            self._progress |= batch.progress
             self._publish()
         self._next_expiry = min(self._next_expiry, batch.next_expiry)
-        self._progress |= batch.progress
         self._settling.added(batch.unsettled)
 
     def _expire_points(self) -> None:
@@ -324,13 +331,13 @@ class Shard:
                 self.past.change(self.rows, [], rows)
                 self.checkpoint.applied(rows)
                 self._publish()
+        self._past_is_due = len(rows) == EXPIRED_ROWS
         for tier in TIERS:
             self.store.expire_stamps(tier, removed_to)
 
     def history_ms(self) -> int:
         """How long past rows are kept after their end."""
-        own = self.collection.config.history_retention_s
-        return self._limits.history_ms if own is None else own * 1000
+        return history_ms(self.collection, self._limits)
 
     def pass_over(self, positions: Mapping[TopicPartition, int]) -> None:
         """Advances the applied offsets over records that are not for this shard, so that a restart begins at `positions`."""
@@ -414,6 +421,8 @@ class Shard:
         """
         if idle:
             self._expire_points()
+            if self._past_is_due:
+                self._expire_past()
             self._settling.step(SETTLED_WHEN_IDLE)
         if self.checkpoint.plan(idle):
             self._checkpoints(partial(self.guarded, self.checkpoint.take))
@@ -509,6 +518,7 @@ class Shard:
                 self.payload,
                 self.payload.moment,
                 self.past.view(),
+                {partition: progress.offset for partition, progress in self._progress.items()},
             )
         )
 
@@ -569,6 +579,12 @@ class Shard:
         self.checkpoint.stale_rows = len(self.alive) + len(past)
         if (stored := (len(self.alive), len(past))) != (counted := self.store.counts()):
             raise DamagedState(f"{stored} live points and past rows are stored, and {counted} were after the last write")
+
+
+def history_ms(collection: Collection, limits: Limits) -> int:
+    """How long the past rows of a collection are kept after their end."""
+    own_s = collection.config.history_retention_s
+    return limits.history_ms if own_s is None else own_s * 1000
 
 
 def _vector_formats(collection: Collection) -> VectorFormats:

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import msgspec
 
 from catalog.collection import Collection
+from catalog.history import Deleted
+from journal.hlc import millis_of
 from journal.log import Positions, TopicPartition
 from journal.rocksdb import is_damage
 from journal.statistics import of_rocksdb
@@ -23,7 +25,7 @@ from journal.topics import Topics
 from shard.batch import Limits
 from shard.deleted import DeletedCollections
 from shard.descriptors import OutOfDescriptors, check_room
-from shard.shard import Background, DamagedState, Shard
+from shard.shard import Background, DamagedState, Shard, history_ms
 from shard.vectors.segment_policy import DEFAULT_POLICY, SegmentPolicy
 
 log = logging.getLogger(__name__)
@@ -192,9 +194,10 @@ class Shards:
         dropped = self.served(collection.id)
         is_whole = len(dropped) == len(self._slots.get(collection.id, ()))
         self._set(collection.id, ())
-        history_ms = dropped[0].history_ms() if dropped and is_whole else 0
-        if history_ms:
-            self._checkpoints(partial(self._keep_deleted, collection, dropped, now_ms + history_ms))
+        kept_ms = history_ms(collection, self._limits) if dropped and is_whole else 0
+        if kept_ms:
+            self.deleted.expect(collection.id)
+            self._checkpoints(partial(self._keep_deleted, collection, dropped, now_ms + kept_ms))
         else:
             self._checkpoints(partial(self._remove, self._folder_of(collection.id), dropped))
 
@@ -219,11 +222,16 @@ class Shards:
             shard.release()
         shutil.rmtree(folder, ignore_errors=True)
 
-    def drop_strangers(self, known: Mapping[int, Collection]) -> None:
-        """Removes the state of collections that are no longer in the catalog, except what is kept of deleted ones."""
+    def drop_strangers(self, known: Mapping[int, Collection], deleted: Mapping[int, Deleted], now_ms: int) -> None:
+        """Removes the state of collections that are not in the catalog. That of deleted ones is kept for their history."""
         self.deleted.load()
         for folder in self.folder.glob("*"):
-            if folder.name.isdigit() and int(folder.name) not in known:
+            if not folder.name.isdigit() or (id_ := int(folder.name)) in known:
+                continue
+            gone = deleted.get(id_)
+            if gone is not None and (until_ms := millis_of(gone.stamp) + history_ms(gone.collection, self._limits)) > now_ms:
+                self.deleted.keep(folder, id_, until_ms)  # this node was not there, or ended, when it was deleted
+            else:
                 log.info("removing the state of the deleted collection %s", folder.name)
                 self._checkpoints(partial(self._remove, folder, []))
 

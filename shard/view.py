@@ -18,6 +18,7 @@ import orjson
 from pyroaring import BitMap
 
 from catalog.collection import Collection
+from journal.log import Positions
 from journal.stamps import Version
 from payload.paths import as_number, values_at
 from payload.schema import FieldSchema
@@ -75,8 +76,11 @@ class ShardView:
         payload: PayloadIndex,
         moment: Moment,
         past: ShardPast,
+        positions: Positions,
     ) -> None:
         self.collection = collection
+        self.positions = positions
+        """The next offset of each home partition: the view contains exactly the shard's records below them."""
         self.alive = alive
         self.past = past
         self.vectors = vectors
@@ -95,7 +99,9 @@ class ShardView:
         The cache of filter results refers to segments, so the new view begins with an empty one.
         """
         ended = self.past._replace(vectors=past)
-        return ShardView(self.collection, self._store, self.known, self.alive, vectors, self._payload, self._moment, ended)
+        return ShardView(
+            self.collection, self._store, self.known, self.alive, vectors, self._payload, self._moment, ended, self.positions
+        )
 
     def removed_since(self, earlier: ShardView) -> BitMap:
         """The rows that ended, or whose payload changed, between an earlier view of the shard and this one."""

@@ -46,7 +46,7 @@ class ViewAsOf(ShardView):
             for name in view.vectors
             if name in collection.vector_keys()
         }
-        super().__init__(collection, view._store, view.known, alive, vectors, view._payload, view._moment, view.past)
+        super().__init__(collection, view._store, view.known, alive, vectors, view._payload, view._moment, view.past, {})
 
     def find(self, ids: Iterable[bytes]) -> list[Row]:
         return self._store.rows(row for id_ in ids if (row := self._row_of(id_)) != NO_ROW)

@@ -16,6 +16,7 @@ from catalog.collection import MAX_RETENTION_S, Consistency, Datatype, Distance,
 from catalog.ingest import MAX_PARTITIONS
 from gateway.admission.strict_mode import StrictModeBody
 from gateway.log_level import Level
+from journal.hlc import MAX_STAMP
 from journal.ids import ExternalId
 from payload.schema import Language, Stemmer, Stopwords
 from shard.filters.conditions import Condition
@@ -554,7 +555,7 @@ class HistoryParams(ReadParams, kw_only=True):
     """`before` is the stamp of the last change of the previous page."""
 
     limit: Annotated[int, Meta(ge=1, le=1_000)] = 10
-    before: Annotated[int, Meta(ge=0)] | None = None
+    before: Annotated[int, Meta(ge=1, le=MAX_STAMP)] | None = None
     with_vector: bool = False
 
 

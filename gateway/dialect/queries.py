@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -105,6 +104,7 @@ class Translator:
     packed: bool
     where: CompileFilter
     make_vectors: MakeVectors
+    seed: int
 
     async def stage(
         self,
@@ -198,7 +198,7 @@ class Translator:
             case "order_by":
                 return order_by_of(_given(given.order_by)), frozenset()
             case "sample":
-                return Sample(random.getrandbits(32)), frozenset()
+                return Sample(self.seed), frozenset()
             case "indices":
                 vector = sparse_of(SparseBody(given.indices or [], given.values or []), "query")
                 return Nearest(using, self._prepared(using, vector)), frozenset()

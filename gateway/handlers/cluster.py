@@ -29,6 +29,8 @@ async def status(request: ApiRequest, response: Response, services: Services) ->
 
 async def collection_status(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
     """The locations of a collection's shards: all on this node."""
+    if request.as_of:
+        raise BadRequest("as_of: where shards lie is shown of the present only")
     pinned = await services.reads.pin(request, response, request.path["collection_name"])
     counts = await pinned.all_of(lease.count(None) for lease in pinned.leases)
     statuses = await services.reads.statuses(pinned.collection)

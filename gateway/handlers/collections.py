@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -67,14 +68,23 @@ async def delete(request: ApiRequest, response: Response, services: Services) ->
 
 async def list_all(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:
     """All collections."""
-    await services.reads.catch_up_catalog(request)
-    return {"collections": [{"name": name} for name in sorted(services.reads.catalog.collections)]}
+    if request.as_of:
+        response.as_of = await services.reads.instant(request, request.as_of, lambda: None)
+        names: Iterable[str] = services.reads.history.names(response.as_of.stamp)
+    else:
+        await services.reads.catch_up_catalog(request)
+        names = services.reads.catalog.collections
+    return {"collections": [{"name": name} for name in sorted(names)]}
 
 
 async def exists(request: ApiRequest, response: Response, services: Services) -> dict[str, bool]:
     """Whether there is a collection or alias with that name."""
-    await services.reads.catch_up_catalog(request)
-    return {"exists": services.reads.catalog.find(request.path["collection_name"]) is not None}
+    name, reads = request.path["collection_name"], services.reads
+    if request.as_of:
+        response.as_of = await reads.instant(request, request.as_of, lambda: reads.catalog.find(name))
+        return {"exists": reads.history.find(name, response.as_of.stamp) is not None}
+    await reads.catch_up_catalog(request)
+    return {"exists": reads.catalog.find(name) is not None}
 
 
 async def info(request: ApiRequest, response: Response, services: Services) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from msgspec import structs
 
 from catalog.catalog import choose_homes
 from catalog.collection import Collection, check_name
-from gateway.as_of import time_of
+from gateway.as_of import Instant, time_of
 from gateway.dialect.answers import point_answer
 from gateway.dialect.bodies import DiffParams, ForkBody, PointRestoreBody, RestoreBody, WriteParams
 from gateway.dialect.upserts import encode_ids
@@ -20,6 +20,7 @@ from gateway.handlers.tags import NOW
 from gateway.http.errors import BadRequest, Conflict
 from gateway.request import ApiRequest, Response, number_of
 from gateway.services import Services
+from gateway.writes import UpdateResult
 from journal.ids import decode_id, encode_id
 from journal.records import CreateCollection, CreatePayloadIndex, Delete, DeleteCollection, PointOperation, Upsert, columns_of
 from journal.stamps import NEVER
@@ -35,12 +36,17 @@ Answer = dict[str, Any]
 COPIED_POINTS = 500
 """Points that a fork copies at a time."""
 
+UNDO_IDS = 10_000
+"""Up to so many points are named in what takes a restore back."""
+
 FORK_TIER = 2
 
 
 async def diff(request: ApiRequest, response: Response, services: Services) -> Answer:
     """What differs between two instants: counts, and the first points in the order of their ids, with what changed in each."""
     params: DiffParams = request.params
+    if request.as_of:
+        raise BadRequest("as_of: a diff is of the instants `from` and `to`")
     name, reads = request.path["collection_name"], services.reads
     before = await reads.pin_as_of(request, response, name, params.from_, for_write=True)
     earlier = response.as_of
@@ -66,7 +72,7 @@ async def diff(request: ApiRequest, response: Response, services: Services) -> A
         "to": str(response.as_of.stamp),
         **counts,
         "points": shown,
-        "next": shown[-1]["id"] if more else None,
+        "next": shown[-1]["id"] if more and shown else None,
     }
 
 
@@ -139,15 +145,26 @@ async def _restore(
         response.as_of = undo
         return {**counts, "to": str(instant.stamp), "as_of": str(undo.stamp)}
 
+    changed: list[bytes] = []
+
     async def decide(pinned: Pinned, among: Sequence[bytes] | None) -> list[Decided]:
         found = [one async for step in differences(pinned, then, wanted, ids if among is None else among) for one in step]
         if among is None:
             _count(counts, found)
+            changed.extend(one.id for one in found)
         return await pinned.run(len(found), partial(_decisions, found))
 
+    def conclude(answer: UpdateResult) -> UpdateResult:
+        return {**answer, **counts, "to": str(instant.stamp), "undo": _undo(undo, changed)}
+
     origin = replace(request.origin, principal=request.origin.principal or f"as_of:{instant.stamp}")
-    result = await services.decided.write(structs.replace(request, origin=origin), response, current, decide, ids)
-    return {**result, **counts, "to": str(instant.stamp), "undo": {"to": str(undo.stamp)}}
+    return await services.decided.write(structs.replace(request, origin=origin), response, current, decide, ids, conclude)
+
+
+def _undo(instant: Instant, changed: Sequence[bytes]) -> Answer:
+    """The body of the restore that takes back a restore: of the points that it changed, if these can be named."""
+    body: Answer = {"to": str(instant.stamp)}
+    return body | {"ids": [decode_id(id_) for id_ in changed]} if len(changed) <= UNDO_IDS else body
 
 
 def _count(counts: dict[str, int], found: Sequence[Difference]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -186,7 +185,7 @@ async def _matrix(request: ApiRequest, response: Response, services: Services) -
     sample, limit = (
         limit_of(default if given is None else given) for given, default in ((body.sample, SAMPLE), (body.limit, NEIGHBOURS))
     )
-    made = await matrix(pinned, name, body.filter, sample, limit, random.getrandbits(32))
+    made = await matrix(pinned, name, body.filter, sample, limit, response.seed())
     services.reads.check_answer(sum(map(len, made.nearest)), "sample")
     return made
 
@@ -288,7 +287,7 @@ class _Searching:
         if others:  # pinning them may have taken time, which does not count as work
             self.pinned.begin(self.pinned.deadline.again())
         where = partial(self.services.reads.where, self.request)
-        return Translator(self.pinned, others, self.request.packed, where, self.vectors_of)
+        return Translator(self.pinned, others, self.request.packed, where, self.vectors_of, self.response.seed())
 
     async def vectors_of(self, documents: Sequence[tuple[Document, str]]) -> list[Vector]:
         """The query vectors of documents, which are given with their places. What models take does not count as work."""

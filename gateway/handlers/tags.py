@@ -6,6 +6,7 @@ from typing import Any
 
 from gateway.as_of import time_of
 from gateway.dialect.bodies import TagBody
+from gateway.http.errors import Conflict
 from gateway.request import ApiRequest, Response
 from gateway.services import Services
 from journal.records import DeleteTag, PutTag
@@ -33,6 +34,9 @@ async def put(request: ApiRequest, response: Response, services: Services) -> di
     body: TagBody = request.body
     path = request.path
     pinned = await services.reads.pin_as_of(request, response, path["collection_name"], body.as_of or NOW, for_write=True)
+    current = await services.reads.find(request, path["collection_name"])
+    if pinned.collection.id != current.id:
+        raise Conflict(f"`{path['collection_name']}` was another collection at that instant")
     assert response.as_of is not None
     stamp, response.as_of = response.as_of.stamp, None
     points = await count(pinned, None)

@@ -124,9 +124,9 @@ class Endpoint:
         origin = Origin(request_id, key, traceparent=_traceparent(headers))
         tier = _tier(headers.get("x-vecraft-tier"), self._route.tier)
         api_key = headers.get("api-key", "")
-        as_of = getattr(params, "as_of", None) or headers.get(AS_OF_HEADER, "")
+        as_of = _as_of(getattr(params, "as_of", None), headers.get(AS_OF_HEADER))
         if (as_of or "as_of" in unknown) and not isinstance(params, ReadParams):
-            raise BadRequest("as_of: the past cannot be written")
+            raise BadRequest("as_of: this route does not read the past")
         request = ApiRequest(scope["path_params"], params, parsed, body, packed, origin, seen.token, tier, api_key, as_of)
         response = Response(ignored(parsed) + unknown, getattr(params, "explain", False))
         response.replaces_cookie = seen.is_stale
@@ -324,6 +324,14 @@ def _whole_numbers(kind: type) -> frozenset[str]:
         for field in fields
         if any(isinstance(one, msgspec.inspect.IntType) for one in getattr(field.type, "types", (field.type,)))
     )
+
+
+def _as_of(parameter: str | None, header: str | None) -> str:
+    """The instant that a request names; empty for the present. Raises BadRequest for one that is empty, or two that differ."""
+    given = {text for text in (parameter, header) if text is not None}
+    if "" in given or len(given) > 1:
+        raise BadRequest("as_of: an instant is needed" if "" in given else "as_of: parameter and header name different instants")
+    return given.pop() if given else ""
 
 
 def _past_headers(request: ApiRequest, as_of: Instant) -> list[tuple[bytes, bytes]]:

@@ -180,7 +180,7 @@ class ShardsProjection(Projection):
         self._life += 1
         self._refusals.skip_below({p: offset for p, offset in committed.items() if p in partitions})
         view = self._catalog.catalog.view
-        self._shards.drop_strangers(view.by_id)
+        self._shards.drop_strangers(view.by_id, self._catalog.catalog.history.deleted, self._now_ms())
         for number, collection in enumerate(view.by_id.values(), 1):
             log.info("opening collection %s (%d of %d)", collection.name, number, len(view.by_id))
             self._shards.open(collection)

@@ -313,7 +313,8 @@ def _by_id(view: ShardView, rows: BitMap, start: bytes, limit: int, deadline: De
     numbers = rows.to_array().tolist()
     ids = view.ids(numbers)[0]
     deadline.check()
-    rest = sorted((id_, row) for id_, row in zip(ids, numbers, strict=True) if id_ >= start)
+    shown = set(page)
+    rest = sorted((id_, row) for id_, row in zip(ids, numbers, strict=True) if id_ >= start and row not in shown)
     return page + [row for _, row in rest[: limit - len(page)]]
 
 

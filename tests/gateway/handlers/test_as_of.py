@@ -147,12 +147,22 @@ def test_a_read_of_the_past_answers_what_it_answered_then(http: httpx.Client, pa
     assert set(changed) >= {"scroll", "count", "facet", "search", "sparse", "multi", "info"}, "the writes changed the answers"
 
 
+def test_pages_of_the_past_have_each_point_once(http: httpx.Client, past: str) -> None:
+    """Whatever their size: a small page is read in the order of ids, from live and from past rows."""
+    before = shown(read(http, past, "scroll"))["points"]
+    as_of = later()
+    change_everything(http, past)
+    for limit in range(1, COUNT + 2):
+        page = result(http.post(f"/collections/{past}/points/scroll", json={"limit": limit}, params={"as_of": as_of}))
+        assert [point["id"] for point in page["points"]] == [point["id"] for point in before[:limit]]  # type: ignore[index]
+
+
 def test_an_instant_of_the_last_moment_is_closed_and_read(http: httpx.Client, past: str) -> None:
-    written = upsert(http, past, [point(1, 500)])
-    now = read(http, past, "scroll", "-0s")
-    assert shown(now) == shown(read(http, past, "scroll"))
+    upsert(http, past, [point(1, 500)])
+    now, present = read(http, past, "scroll", "-0s"), read(http, past, "scroll")
+    assert shown(now) == shown(present)
     upsert(http, past, [point(1, 501)])
-    for as_of in (now.headers["x-vecraft-as-of"], written.headers["x-vecraft-position"]):
+    for as_of in (now.headers["x-vecraft-as-of"], present.headers["x-vecraft-position"]):
         assert shown(read(http, past, "scroll", as_of)) == shown(now)
 
 
@@ -203,6 +213,10 @@ def test_a_deleted_collection_is_read_as_of_its_time(tmp_path: Path) -> None:
         assert read_count(http, "c", stamps[0]).status_code == 404
         assert [result(read_count(http, "c", stamp)) for stamp in stamps[1:]] == [{"count": count} for count in counts[1:]]
         assert read_count(http, "c", "-0s").status_code == 404
+        for stamp, existed in zip(stamps, (False, True, True, True), strict=True):
+            headers = {"X-Vecraft-As-Of": stamp}
+            assert result(http.get("/collections/c/exists", headers=headers)) == {"exists": existed}
+            assert result(http.get("/collections", headers=headers)) == {"collections": [{"name": "c"}] * existed}
     with running(tmp_path) as url, httpx.Client(base_url=url) as http:
         assert [result(read_count(http, "c", stamp)) for stamp in stamps[1:]] == [{"count": count} for count in counts[1:]]
         result(http.put("/collections/c", json={"vectors": {"size": 4, "distance": "Dot"}}))
@@ -233,11 +247,19 @@ def test_instants_that_cannot_be_read_are_refused(http: httpx.Client, name: str)
     ):
         answer = read_count(http, name, as_of)
         assert (answer.status_code, words in answer.text) == (status, True), answer.text
+    written = http.put(f"{path}?wait=true", json={"points": [{"id": 1, "vector": [1, 2, 3, 4]}]})
+    uncovered = read_count(http, name, written.headers["x-vecraft-position"])
+    assert (uncovered.status_code, "does not cover" in uncovered.text) == (400, True)
+    beyond = read_count(http, name, http.get(f"{path}/1").headers["x-vecraft-position"] + "zz")
+    assert (beyond.status_code, "beyond the end" in beyond.text) == (400, True)
+    for params, headers in (({"as_of": ""}, {}), ({}, {"X-Vecraft-As-Of": ""}), ({"as_of": "-1s"}, {"X-Vecraft-As-Of": "-2s"})):
+        assert http.post(f"{path}/count", json={}, params=params, headers=headers).status_code == 400
     refused = http.put(path, json={"points": [{"id": 1, "vector": [1, 2, 3, 4]}]}, params={"as_of": "-1s"})
     assert refused.status_code == 400
-    assert "the past cannot be written" in refusal(refused)
-    shown_now = http.get("/collections", params={"as_of": "-1s"})
+    assert "does not read the past" in refusal(refused)
+    shown_now = http.get("/aliases", params={"as_of": "-1s"})
     assert (shown_now.status_code, "shows the present only" in refusal(shown_now)) == (400, True)
+    assert http.get(f"/collections/{name}/cluster", params={"as_of": "-1s"}).status_code == 400
 
 
 def test_what_is_not_kept_is_gone(http: httpx.Client, name: str) -> None:

@@ -105,6 +105,33 @@ def test_a_part_is_taken_back(http: httpx.Client, songs: str) -> None:
     assert contents(http, songs) == after | {id_: before[id_] for id_ in (0, 1, 2, 3, 5)}
 
 
+def test_an_undo_touches_what_the_restore_has_changed(http: httpx.Client, songs: str) -> None:
+    after = contents(http, songs)
+    done = restored(http, songs, {"to": "tag:before", "ids": [0, 3]})
+    put(http, songs, {1: 999, 77: 7})
+    restored(http, songs, done["undo"])
+    assert contents(http, songs) == after | {id_: contents(http, songs)[id_] for id_ in (1, 77)}
+    assert contents(http, songs)[1][0] == {"n": 999}
+
+
+def test_a_restore_that_is_sent_again_gets_the_first_answer(http: httpx.Client, songs: str) -> None:
+    body, headers = {"to": "tag:before"}, {"Idempotency-Key": f"restore-{songs}"}
+    answers = [http.post(f"/collections/{songs}/restore?wait=true", json=body, headers=headers) for _ in range(2)]
+    first, second = map(result, answers)
+    assert first == second
+    assert first["upserted"] == 6  # type: ignore[index]
+
+
+def test_a_tag_is_of_the_collection_that_has_the_name(http: httpx.Client, name: str) -> None:
+    put(http, name, {1: 1})
+    before = result(http.put(f"/collections/{name}/tags/before"))["stamp"]  # type: ignore[index]
+    result(http.delete(f"/collections/{name}"))
+    result(http.put(f"/collections/{name}", json={"vectors": {"size": 4, "distance": "Dot"}}))
+    put(http, name, {2: 2})
+    answer = http.put(f"/collections/{name}/tags/old", json={"as_of": before})
+    assert answer.status_code in (409, 503), "503 while the state of the deleted one is being put aside"
+
+
 def test_a_restore_refuses_a_collection_that_moved_on(http: httpx.Client, songs: str, name: str) -> None:
     position = http.get(f"/collections/{songs}/points/1").headers["x-vecraft-position"]
     body = {"to": "tag:before", "if_position": position}
@@ -147,6 +174,9 @@ def test_what_cannot_be_done_is_refused(http: httpx.Client, songs: str) -> None:
         ("POST", f"{path}/restore", {}, 400),
         ("GET", f"{path}/diff", None, 400),
         ("GET", f"{path}/diff?from=-1s&limit=100000", None, 422),
+        ("GET", f"{path}/diff?from=-0s&limit=0", None, 200),
+        ("GET", f"{path}/diff?from=-1s&as_of=-1s", None, 400),
+        ("GET", f"{path}/points/1/history?before=0", None, 422),
         ("PUT", f"{path}/tags/{'x' * 300}", {}, 400),
         ("PUT", f"{path}/tags/later", {"as_of": future}, 400),
         ("POST", "/collections/a:b/fork", {"from": songs}, 422),
