@@ -17,7 +17,7 @@ from journal.memory import MemoryJournal
 from journal.records import Upsert, Vector
 from journal.stamps import MAX_VERSION, expiry_of, last_version
 from journal.topics import INGEST_PARTITIONS, shard_of
-from query import points
+from query import feed, points
 from query.pinned import Pinned
 from query.search import prepare, search
 from query.stages import Stage
@@ -132,6 +132,21 @@ def _check_changes(node: Node, collection: Collection, expected: Expected, low: 
                 ]
                 assert lived[::-1] == told.get(id_, [])
     assert held == {id_: (point.payload, point.version) for id_, point in latest.items()}
+    _check_feed(node.pinned(collection), low, high, told)
+
+
+def _check_feed(pinned: Pinned, low: int, high: int, told: dict[bytes, list[tuple[int, bool]]]) -> None:
+    """The feed tells the changes of all shards in one order, whatever its pages are (N4)."""
+    place, found = feed.after(low), list[feed.Change]()
+    while place.cursor.version <= last_version(high):
+        page = now(feed.changes(pinned, place, high, 3))
+        assert page.next > place
+        assert all(place < change.place <= page.next for change in page.changes)
+        found, place = found + page.changes, page.next
+    assert [change.place for change in found] == sorted(change.place for change in found)
+    expected = {(version, id_, gone) for id_, states in told.items() for version, gone in states}
+    assert {(change.version, change.id, change.kind == "delete") for change in found} == expected
+    assert len(found) == len(expected)
 
 
 LAST_ID = b"\xff" * 64

@@ -18,6 +18,11 @@ from tests.kafka_server import REPO
 
 KILLS = 50
 IDS = 400
+"""Points that are changed again and again."""
+
+DELETED_AFTER = 50
+"""A point that is written once may be deleted so many writes later."""
+
 STEPS = 6
 """A follower is killed within this many steps after its first one; each page has four."""
 
@@ -50,19 +55,20 @@ class Writer:
             self.write()
 
     def write(self) -> None:
-        """One random request, in a random tier."""
+        """One random request, in a random tier. One point is written once only, so that nothing later makes up for its loss."""
         choose = self._random
         ids = choose.choice(IDS, int(choose.integers(1, 12)), replace=False).tolist()
+        once = IDS + self.written
         path = "/collections/c/points"
         match int(choose.integers(5)):
             case 0:
-                call = ("POST", f"{path}/delete", {"points": ids})
+                call = ("POST", f"{path}/delete", {"points": [*ids, once - DELETED_AFTER]})
             case 1:
                 call = ("POST", f"{path}/payload", {"points": ids, "payload": {"n": int(choose.integers(9)), "key": None}})
             case 2:
                 call = ("POST", f"{path}/vectors/delete", {"points": ids, "vector": ["small"]})
             case _:
-                call = ("PUT", path, {"points": [self._point(id_) for id_ in ids]})
+                call = ("PUT", path, {"points": [self._point(id_) for id_ in (*ids, once)]})
         method, url, body = call
         answer = self._http.request(method, url, json=body, headers={"X-Vecraft-Tier": str(choose.integers(4))})
         assert answer.status_code in (200, 404), answer.text  # 404: some of the points are not there
@@ -75,7 +81,7 @@ class Writer:
 
 
 def points_of(url: str) -> list[dict[str, Any]]:
-    body = {"limit": 10 * IDS, "with_vector": True}
+    body = {"limit": 100_000, "with_vector": True}
     found: list[dict[str, Any]] = result(httpx.post(f"{url}/collections/c/points/scroll", json=body, timeout=60))["points"]
     return found
 
