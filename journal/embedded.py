@@ -53,7 +53,7 @@ from journal.log import (
     lost_end,
     pending,
 )
-from journal.rocksdb import base_options, is_damage, scan
+from journal.rocksdb import base_options, check_framing, is_damage, scan
 from journal.statistics import Statistics, of_rocksdb
 
 log = logging.getLogger(__name__)
@@ -138,6 +138,7 @@ class EmbeddedJournal:
     ) -> None:
         path.mkdir(parents=True, exist_ok=True)
         self._path = path
+        check_framing(path)
         self._db = Rdict(str(path), _options())
         self._name = self._stored_identity()
         self._now_ms = now_ms
@@ -510,6 +511,7 @@ class EmbeddedJournal:
                 self._try_disk()
                 with contextlib.suppress(Exception):  # it repeats the failure
                     self._db.close()
+                check_framing(self._path)
                 db = Rdict(str(self._path), _options())
                 self._db = db
                 db[_IDENTITY] = self._name.encode()

@@ -48,7 +48,7 @@ from rocksdict import AccessType, BlockBasedOptions, Cache, Checkpoint, ColumnFa
 from catalog.collection import vector_name
 from journal.log import TopicPartition
 from journal.records import SPARSE, Vector
-from journal.rocksdb import Damage, base_options, scan
+from journal.rocksdb import Damage, base_options, check_framing, scan
 from journal.stamps import MAX_VERSION, NEVER, Version
 from shard.decisions import Attempt, Decision
 from shard.history import Write, decode_write
@@ -292,6 +292,7 @@ class Store:
         for unused in glob("OPTIONS-*", root_dir=path):
             (path / unused).unlink()  # rocksdict would parse it, which takes a seventh of the time to open
         options = _options(_cache, WRITE_BUFFER_BYTES, MAX_WAL_BYTES)
+        check_framing(path)
         if (path / "CURRENT").exists() and (lost := set(_FAMILIES) - set(Rdict.list_cf(str(path)))):
             raise Damage(f"{path} has no {' and no '.join(sorted(lost))}")  # RocksDB would make them anew, empty
         _check_logs(path)
@@ -587,6 +588,7 @@ def stored_progress(folder: Path, partitions: Iterable[TopicPartition]) -> tuple
 
     Opens it read-only. Raises what RocksDB raises for files that are damaged.
     """
+    check_framing(folder)
     options = _options(_cache, WRITE_BUFFER_BYTES, MAX_WAL_BYTES)
     families = dict.fromkeys(_FAMILIES, options)
     database = Rdict(str(folder), options, column_families=families, access_type=AccessType.read_only())

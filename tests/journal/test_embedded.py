@@ -13,6 +13,7 @@ from rocksdict import Rdict
 import schemas
 from journal.embedded import EmbeddedJournal, _entry_key, _options
 from journal.log import Damaged, Definite, Journal, Overloaded, TopicPartition, TopicSpec
+from journal.rocksdb import Damage
 from tests.conftest import until
 from tests.journal.contract import DurableContract, OwnClockContract
 from tests.journal.entries import read, values, write
@@ -363,3 +364,14 @@ def test_a_follower_reads_what_another_process_writes_and_writes_nothing(tmp_pat
         follower.append(ONE, b"no")
     follower.close()
     journal.close()
+
+
+def test_a_log_with_a_record_of_another_type_is_damage(tmp_path: Path) -> None:
+    """One bit, with which RocksDB would never end; the node says so instead."""
+    EmbeddedJournal(tmp_path).close()
+    (manifest,) = tmp_path.glob("MANIFEST-*")
+    damaged = bytearray(manifest.read_bytes())
+    damaged[6] ^= 4
+    manifest.write_bytes(damaged)
+    with pytest.raises(Damage, match="record of type 5 at byte 0"):
+        EmbeddedJournal(tmp_path)

@@ -106,3 +106,20 @@ def test_a_store_without_one_of_its_families_is_damage(tmp_path: Path) -> None:
         store.close()
     assert all(map(is_damage, refused))
     assert opened, "one record at the end may be missing without harm"
+
+
+def test_a_record_of_another_type_is_damage(tmp_path: Path) -> None:
+    """One bit in a log or a MANIFEST, with which RocksDB would never end."""
+    filled(tmp_path / "whole")
+    for file in (*(tmp_path / "whole").glob("MANIFEST-*"), min((tmp_path / "whole").glob("*.log"))):
+        copy = tmp_path / file.name.partition(".")[0]
+        shutil.copytree(tmp_path / "whole", copy)
+        damaged = bytearray(file.read_bytes())
+        damaged[TYPE_AT] ^= 4
+        (copy / file.name).write_bytes(damaged)
+        with pytest.raises(Damage, match="record of type 5 at byte 0"):
+            Store(copy, {"": VectorFormat()})
+
+
+TYPE_AT = 6
+"""Of the first record in a file, after its checksum and its length."""
