@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -182,11 +183,16 @@ class FeedService:
 
     async def next_page(self, collection: Collection, place: Place, wanted: Wanted, follower: Follower, wait_s: float) -> Told:
         """As `page`, but waits for the first change, for `wait_s` at most."""
-        until_s = time.monotonic() + wait_s
+        until_s, seen = time.monotonic() + wait_s, None
         while True:
             follower.look()
-            told = await self.page(self.present(collection), place, wanted)
-            place = told.page.next
+            present = self.present(collection)
+            moment = await self._moment(present)
+            if moment == seen:  # the record was for another collection that has a partition in common with this one
+                await asyncio.sleep(min(CLOSE_EVERY_S, max(0.0, until_s - time.monotonic())))
+            else:
+                told = await self.page(present, place, wanted)
+                place, seen = told.page.next, moment if told.caught_up else None
             left_s = until_s - time.monotonic()
             if told.page.changes or left_s <= 0 or follower.is_told or self.followers.stopping:
                 return told
@@ -198,6 +204,11 @@ class FeedService:
         if (present := self.reads.catalog.by_id.get(collection.id)) is None:
             raise NotFound(f"Not found: Collection `{collection.name}` was deleted")
         return present
+
+    async def _moment(self, collection: Collection) -> tuple[int, list[Hashable]]:
+        """The closed stamp and the versions of the views: when they are the same again, nothing has changed meanwhile."""
+        closed, pinned = await self._pinned(collection)
+        return closed, pinned.versions
 
     async def _pinned(self, collection: Collection) -> tuple[int, Pinned]:
         """The least closed stamp of the shards, and views that contain everything up to it, since they were taken later."""

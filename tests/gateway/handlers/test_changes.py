@@ -349,6 +349,32 @@ def test_a_request_that_waits_in_vain_writes_nothing_and_gets_a_place(http: http
     assert log.journal.end_offsets(log.topics.data_partitions()) == ends
 
 
+def test_writes_of_other_collections_cost_a_follower_nothing_but_a_look(
+    http: httpx.Client, name: str, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Collections have partitions in common, so what is written to one wakes the followers of others."""
+    read: list[int] = []
+    whole = feed.changes
+
+    async def counted(pinned: Any, *given: Any) -> Any:
+        read.append(pinned.collection.id)
+        return await whole(pinned, *given)
+
+    others = [f"{name}{number}" for number in range(7)]  # more than there are partitions
+    for other in others:
+        result(http.put(f"/collections/{other}", json={"vectors": {"size": 2, "distance": "Dot"}}))
+    place = page(http, name)["next"]
+    mine = node._services.reads.catalog.find(name).id
+    monkeypatch.setattr(feed, "changes", counted)
+    with waiting(node, lambda: page(http, name, from_=place, wait_ms=60_000)) as later:
+        for number in range(10):
+            for other in others:
+                put(http, other, number)
+        assert read.count(mine) <= 1
+        put(http, name, 7)
+    assert [event["id"] for event in later.result()["changes"]] == [7]
+
+
 def test_a_request_that_waits_for_a_dropped_collection_is_told(http: httpx.Client, name: str, node: Node) -> None:
     params = {"from": "now", "wait_ms": 60_000}
     with waiting(node, lambda: http.get(f"/collections/{name}/changes", params=params)) as later:
