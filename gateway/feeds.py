@@ -20,7 +20,7 @@ from gateway.followers import Follower, Followers
 from gateway.http.errors import BadRequest, Gone, NotFound, Unavailable
 from gateway.reads import WORK_S, ReadService
 from gateway.request import ApiRequest, Response
-from journal.hlc import stamp_at
+from journal.hlc import millis_of, stamp_at
 from journal.log import JournalError, Positions, TopicPartition
 from journal.stamps import last_version
 from query import feed
@@ -35,6 +35,9 @@ from shard.replica import AsOf, Cursor
 
 CLOSE_EVERY_S = 0.02
 """The shards of a collection are closed at most so often, on each event loop."""
+
+STALE_MS = 3_600_000
+"""A feed that is followed is closed when its closed stamp is so old, or a quarter of the retention: so its place advances."""
 
 EARLIEST, NOW = "earliest", "now"
 
@@ -145,10 +148,17 @@ class FeedService:
             raise BadRequest(f"from: the place is at {time_of(place.stamp)}, ahead of this node's clock")
         return place
 
+    async def _is_to_close(self, pinned: Pinned, closed: int) -> bool:
+        """Whether there are changes above the closed stamp, or it is so old that what follows it may soon not be kept."""
+        kept_s = pinned.collection.config.history_retention_s
+        kept_ms = 1000 * (self.reads.history_s if kept_s is None else kept_s)
+        age_ms = self.reads.clock.physical_ms() - millis_of(closed)
+        return age_ms > min(STALE_MS, kept_ms // 4) or await feed.is_more(pinned, closed)
+
     async def _closed_now(self, collection: Collection) -> int:
         """A closed stamp that is not below anything that is applied now."""
         closed, pinned = await self._pinned(collection)
-        if not await feed.is_more(pinned, closed):
+        if not await self._is_to_close(pinned, closed):
             return closed
         await self._close(collection)
         return (await self._pinned(collection))[0]
@@ -162,7 +172,7 @@ class FeedService:
             page = await feed.changes(pinned, place, closed, *wanted)
             if not page.is_last:
                 return Told(page, False)
-            if not await feed.is_more(pinned, closed):
+            if not await self._is_to_close(pinned, closed):
                 return Told(page, True, pinned.positions)
             if page.changes:
                 return Told(page, False)

@@ -13,7 +13,9 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from gateway import feeds as service
 from gateway.handlers import changes as handler
+from journal.hlc import stamp_at
 from query import feed
 from tests.conftest import refusal, result, start_node, until
 from tests.gateway.dialect.conftest import encoding_replica
@@ -205,6 +207,15 @@ def test_a_feed_begins_where_it_is_told(http: httpx.Client, name: str) -> None:
         ("now", []),
     ):
         assert [event["id"] for event in events(http, name, from_=start)] == ids, start
+
+
+def test_the_place_of_an_idle_feed_does_not_grow_old(http: httpx.Client, name: str, node: Node) -> None:
+    """Or it would be before what is kept when the next change comes, though nothing was missed."""
+    clock, log = node._services.node.clock, node._services.node.replayer.log_name
+    collection = node._services.reads.catalog.find(name).id
+    for start in ({"from_": "earliest"}, {"from_": "now"}):  # nothing was ever written
+        begun = stamp_at(clock.physical_ms() - service.STALE_MS)
+        assert feed.parse_place(page(http, name, **start)["next"], log, collection).stamp > begun
 
 
 def test_what_names_no_place_is_refused(http: httpx.Client, name: str, node: Node) -> None:
