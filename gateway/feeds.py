@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from gateway.followers import Follower, Followers
 from gateway.http.errors import BadRequest, Gone, NotFound, Unavailable
 from gateway.reads import WORK_S, ReadService
 from gateway.request import ApiRequest, Response
-from journal.hlc import stamp_at
+from journal.hlc import millis_of, stamp_at
 from journal.log import JournalError, Positions, TopicPartition
 from journal.stamps import last_version
 from query import feed
@@ -34,6 +35,9 @@ from shard.replica import AsOf, Cursor
 
 CLOSE_EVERY_S = 0.02
 """The shards of a collection are closed at most so often, on each event loop."""
+
+STALE_MS = 3_600_000
+"""A feed that is followed is closed when its closed stamp is so old, or a quarter of the retention: so its place advances."""
 
 EARLIEST, NOW = "earliest", "now"
 
@@ -146,10 +150,17 @@ class FeedService:
             raise BadRequest(f"from: the place is at {time_of(place.stamp)}, ahead of this node's clock")
         return place
 
+    async def _is_to_close(self, pinned: Pinned, closed: int) -> bool:
+        """Whether there are changes above the closed stamp, or it is so old that what follows it may soon not be kept."""
+        kept_s = pinned.collection.config.history_retention_s
+        kept_ms = 1000 * (self.reads.history_s if kept_s is None else kept_s)
+        age_ms = self.reads.clock.physical_ms() - millis_of(closed)
+        return age_ms > min(STALE_MS, kept_ms // 4) or await feed.is_more(pinned, closed)
+
     async def _closed_now(self, collection: Collection) -> int:
         """A closed stamp that is not below anything that is applied now."""
         closed, pinned = await self._pinned(collection)
-        if not await feed.is_more(pinned, closed):
+        if not await self._is_to_close(pinned, closed):
             return closed
         await self._close(collection)
         return (await self._pinned(collection))[0]
@@ -163,7 +174,7 @@ class FeedService:
             page = await feed.changes(pinned, place, closed, *wanted)
             if not page.is_last:
                 return Told(page, False)
-            if not await feed.is_more(pinned, closed):
+            if not await self._is_to_close(pinned, closed):
                 return Told(page, True, pinned.positions)
             if page.changes:
                 return Told(page, False)
@@ -184,11 +195,16 @@ class FeedService:
 
     async def next_page(self, collection: Collection, place: Place, wanted: Wanted, follower: Follower, wait_s: float) -> Told:
         """As `page`, but waits for the first change, for `wait_s` at most."""
-        until_s = time.monotonic() + wait_s
+        until_s, seen = time.monotonic() + wait_s, None
         while True:
             follower.look()
-            told = await self.page(self.present(collection), place, wanted)
-            place = told.page.next
+            present = self.present(collection)
+            moment = await self._moment(present)
+            if moment == seen:  # the record was for another collection that has a partition in common with this one
+                await asyncio.sleep(min(CLOSE_EVERY_S, max(0.0, until_s - time.monotonic())))
+            else:
+                told = await self.page(present, place, wanted)
+                place, seen = told.page.next, moment if told.caught_up else None
             left_s = until_s - time.monotonic()
             if told.page.changes or left_s <= 0 or follower.is_told or self.followers.stopping:
                 return told
@@ -200,6 +216,11 @@ class FeedService:
         if (present := self.reads.catalog.by_id.get(collection.id)) is None:
             raise NotFound(f"Not found: Collection `{collection.name}` was deleted")
         return present
+
+    async def _moment(self, collection: Collection) -> tuple[int, list[Hashable]]:
+        """The closed stamp and the versions of the views: when they are the same again, nothing has changed meanwhile."""
+        closed, pinned = await self._pinned(collection)
+        return closed, pinned.versions
 
     async def _pinned(self, collection: Collection) -> tuple[int, Pinned]:
         """The least closed stamp of the shards, and views that contain everything up to it, since they were taken later."""

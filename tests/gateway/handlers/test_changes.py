@@ -13,7 +13,9 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from gateway import feeds as service
 from gateway.handlers import changes as handler
+from journal.hlc import stamp_at
 from query import feed
 from tests.conftest import refusal, result, start_node, until
 from tests.gateway.dialect.conftest import encoding_replica
@@ -207,6 +209,15 @@ def test_a_feed_begins_where_it_is_told(http: httpx.Client, name: str) -> None:
         assert [event["id"] for event in events(http, name, from_=start)] == ids, start
 
 
+def test_the_place_of_an_idle_feed_does_not_grow_old(http: httpx.Client, name: str, node: Node) -> None:
+    """Or it would be before what is kept when the next change comes, though nothing was missed."""
+    clock, log = node._services.node.clock, node._services.node.replayer.log_name
+    collection = node._services.reads.catalog.find(name).id
+    for start in ({"from_": "earliest"}, {"from_": "now"}):  # nothing was ever written
+        begun = stamp_at(clock.physical_ms() - service.STALE_MS)
+        assert feed.parse_place(page(http, name, **start)["next"], log, collection).stamp > begun
+
+
 def test_what_names_no_place_is_refused(http: httpx.Client, name: str, node: Node) -> None:
     put(http, name, 1)
     other = f"{name}b"
@@ -347,6 +358,32 @@ def test_a_request_that_waits_in_vain_writes_nothing_and_gets_a_place(http: http
     one = page(http, name, from_=place, wait_ms=300)
     assert one == {"changes": [], "next": place, "caught_up": True}
     assert log.journal.end_offsets(log.topics.data_partitions()) == ends
+
+
+def test_writes_of_other_collections_cost_a_follower_nothing_but_a_look(
+    http: httpx.Client, name: str, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Collections have partitions in common, so what is written to one wakes the followers of others."""
+    read: list[int] = []
+    whole = feed.changes
+
+    async def counted(pinned: Any, *given: Any) -> Any:
+        read.append(pinned.collection.id)
+        return await whole(pinned, *given)
+
+    others = [f"{name}{number}" for number in range(7)]  # more than there are partitions
+    for other in others:
+        result(http.put(f"/collections/{other}", json={"vectors": {"size": 2, "distance": "Dot"}}))
+    place = page(http, name)["next"]
+    mine = node._services.reads.catalog.find(name).id
+    monkeypatch.setattr(feed, "changes", counted)
+    with waiting(node, lambda: page(http, name, from_=place, wait_ms=60_000)) as later:
+        for number in range(10):
+            for other in others:
+                put(http, other, number)
+        assert read.count(mine) <= 1
+        put(http, name, 7)
+    assert [event["id"] for event in later.result()["changes"]] == [7]
 
 
 def test_a_request_that_waits_for_a_dropped_collection_is_told(http: httpx.Client, name: str, node: Node) -> None:

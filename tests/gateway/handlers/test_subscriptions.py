@@ -205,8 +205,9 @@ def test_a_node_that_knows_nothing_goes_on_at_the_place(
     """As after a restart. A log on Kafka forgets groups that commit nothing for a week; then the catalog has the place."""
     catalog, journal = node._services.node.replayer.catalog, node._services.node.journal
     monkeypatch.setattr(service, "MOVE_EVERY_MS", -1 if kept_by == "the catalog" else 3_600_000)
+    subscribe(http, name, **{"from": "now"})
+    begin = catalog.view.subscriptions[name].settled
     write(http, name, 1, 2, 3)
-    subscribe(http, name)
     first = fetch(http, name)
     call(http, name, "ack", tokens=tokens(first)[:2])
     group = result(http.get(f"/subscriptions/{name}"))["group"]
@@ -217,7 +218,7 @@ def test_a_node_that_knows_nothing_goes_on_at_the_place(
         journal.commit(group, dict.fromkeys(homes, 0))
     else:
         until(lambda: max([one.epoch for one in journal.commits(group, homes).values()], default=0) >= version, WAIT_S)
-        assert catalog.view.subscriptions[name].settled == 0
+        assert catalog.view.subscriptions[name].settled == begin
     node._services.subscriptions.states.clear()
     assert ids(fetch(http, name)) == [3]
 
