@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -124,6 +124,8 @@ def abandon(answers: Iterable[Answer[Any]]) -> None:
     for answer in answers:
         if isinstance(answer, asyncio.Future) and not answer.cancel() and not answer.cancelled():
             answer.exception()  # or asyncio would log that nobody asked for it
+        elif isinstance(answer, Coroutine):
+            answer.close()
 
 
 async def _in_time(answer: Awaitable[T], deadline: Deadline) -> T:

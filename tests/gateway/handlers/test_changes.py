@@ -489,6 +489,7 @@ def test_a_stream_that_is_refused_has_a_status(http: httpx.Client, name: str) ->
     assert http.get("/collections/nowhere/changes", headers=headers).status_code == 404
 
 
+@pytest.mark.slow
 def test_a_node_that_stops_ends_those_who_wait(tmp_path_factory: pytest.TempPathFactory) -> None:
     node, thread = start_node(tmp_path_factory.mktemp("node"))
     with httpx.Client(base_url=node.url, timeout=WAIT_S) as http:

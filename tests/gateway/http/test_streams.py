@@ -32,6 +32,7 @@ def node(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     thread.join(15)
 
 
+@pytest.mark.slow
 def test_a_reader_that_takes_nothing_is_cut_off_and_can_go_on(node: Node) -> None:
     followers = node._services.feeds.followers
     parts = urlsplit(node.url)
