@@ -545,6 +545,8 @@ class SearchReadParams(ReadParams, kw_only=True):
 class DiffParams(ReadParams, rename={"from_": "from"}, kw_only=True):
     """`from` and `to` are instants as `as_of`; `after` is the id of the last point of the previous page."""
 
+    is_own = True
+
     from_: str
     to: str | None = None
     limit: Annotated[int, Meta(ge=0, le=10_000)] = 100
@@ -553,6 +555,8 @@ class DiffParams(ReadParams, rename={"from_": "from"}, kw_only=True):
 
 class HistoryParams(ReadParams, kw_only=True):
     """`before` is the stamp of the last change of the previous page."""
+
+    is_own = True
 
     limit: Annotated[int, Meta(ge=1, le=1_000)] = 10
     before: Annotated[int, Meta(ge=1, le=MAX_STAMP)] | None = None

@@ -296,7 +296,7 @@ def _params(query: bytes, kind: type) -> tuple[Any, list[str]]:
 
     The project's own routes refuse unknown parameters: with a misspelled name a request could select all instead of some.
     """
-    if not query:
+    if not query and not _needs_some(kind):
         return kind(), []
     pairs = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
     for name in _whole_numbers(kind) & pairs.keys():
@@ -313,6 +313,12 @@ def _params(query: bytes, kind: type) -> tuple[Any, list[str]]:
         if (bound := bound_error(error)) is not None:
             raise Invalid(f"Validation error in query parameters: [{bound}]") from error
         raise BadRequest(f"query string: {error}".replace(", got `str`", ", got another text")) from error
+
+
+@cache
+def _needs_some(kind: type) -> bool:
+    """Whether there is a parameter without a default."""
+    return any(field.required for field in msgspec.inspect.type_info(kind).fields)  # type: ignore[attr-defined]
 
 
 @cache

@@ -16,6 +16,7 @@ from vecraft.cli import main
 DEMO_S = 120
 
 
+@pytest.mark.slow
 def test_the_demo_shows_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Real input, three searches of which one is filtered, a read of its own write (I9), and the record of that write."""
     demo = run_demo(tmp_path)

@@ -173,6 +173,7 @@ def test_what_cannot_be_done_is_refused(http: httpx.Client, songs: str) -> None:
         ("POST", f"{path}/restore", {"to": "tag:before", "ids": [1], "filter": {}}, 400),
         ("POST", f"{path}/restore", {}, 400),
         ("GET", f"{path}/diff", None, 400),
+        ("GET", f"{path}/diff?form=-1s", None, 400),
         ("GET", f"{path}/diff?from=-1s&limit=100000", None, 422),
         ("GET", f"{path}/diff?from=-0s&limit=0", None, 200),
         ("GET", f"{path}/diff?from=-1s&as_of=-1s", None, 400),
