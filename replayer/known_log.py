@@ -32,8 +32,8 @@ class Known(msgspec.Struct):
     """The content of the file: the identity of each topic that holds truth, a random name of this state, how far the catalog was
     read, and below which offsets of a partition (`topic/partition`) an operator has accepted that records are lost.
 
-    `passed`: of state that was restored from a snapshot, how far that had applied each partition; collections that were created
-    at `passed_catalog` or later have no records below.
+    `passed`: how far this node, or the snapshot from which its state was restored, had applied each partition; collections that
+    were created at `passed_catalog` or later have no records below, so they need none that was cut off there.
     """
 
     topics: dict[str, str] = {}
@@ -112,12 +112,20 @@ class KnownLog:
 
     def adopt(self, journal: Journal) -> None:
         """Notes the topics of `journal`, which all exist, as this node's log: they hold a copy of it."""
-        self.write(msgspec.structs.replace(self.known, topics=journal.identities(self._topics), accepted={}))
+        topics = journal.identities(self._topics)
+        self.write(msgspec.structs.replace(self.known, topics=topics, accepted={}, passed={}, passed_catalog=0))
 
-    def note_catalog(self, position: int) -> None:
-        """Notes how far the catalog is read."""
-        if position > self.known.catalog:
-            self.write(msgspec.structs.replace(self.known, catalog=position))
+    def note_applied(self, applied: Positions) -> None:
+        """Notes how far the catalog and the other partitions are applied; all at one moment."""
+        catalog = applied[self._system]
+        passed = {str(partition): offset for partition, offset in applied.items() if partition.topic in self._topics}
+        if catalog > self.known.catalog or passed != self.known.passed:
+            top = max(catalog, self.known.catalog)
+            self.write(msgspec.structs.replace(self.known, catalog=top, passed=passed, passed_catalog=catalog))
+
+    def reload(self) -> None:
+        """Reads the file again, after the state was replaced."""
+        self.known = self._read()
 
     def passed(self, partition: TopicPartition, collection_id: int) -> int:
         """Below which offset of a partition there are certainly no records of a collection."""
@@ -128,7 +136,7 @@ class KnownLog:
         return self.known.accepted.get(str(partition), 0)
 
     def write(self, known: Known) -> None:
-        """Replaces the file."""
+        """Replaces the file. Not synced: what a loss of power takes is known of an earlier moment, or read from the log again."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self._path.with_suffix(".tmp")
         unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(known)))

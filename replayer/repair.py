@@ -236,7 +236,8 @@ class Repair:
         bounds = dict(self._bounds.starts)
         advance(bounds, {damage.partition: damage.next_offset for damage in self._damages})
         accepted = self._known.known.accepted | _names(bounds)
-        self._known.write(msgspec.structs.replace(self._known.known, accepted=accepted))
+        # What was applied is said of offsets that the log may give out again.
+        self._known.write(msgspec.structs.replace(self._known.known, accepted=accepted, passed={}, passed_catalog=0))
         self._kept.close()
         for loss in losses:
             shutil.rmtree(self._kept.folder / str(loss.collection.id) / str(loss.number), ignore_errors=True)
