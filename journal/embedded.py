@@ -347,13 +347,16 @@ class EmbeddedJournal:
         if self._committer is not None:
             self._committer.join()
             self._note_ends()
-        if not self._reclaiming.acquire(blocking=False):
+        is_cancelled = not self._reclaiming.acquire(blocking=False)
+        if is_cancelled:
             self._db.cancel_all_background(False)
             self._reclaiming.acquire()
         try:
             self._db.close()
-        except Exception:  # RocksDB repeats the write failure that the appends have already reported
-            if self._failure is None:
+        except Exception:
+            # RocksDB repeats the write failure that the appends have already reported; or, once its background work is cancelled,
+            # it does not write its memory to files, and what is synced is read from the write-ahead log.
+            if self._failure is None and not is_cancelled:
                 raise
         finally:
             self._reclaiming.release()

@@ -13,7 +13,7 @@ ONE, OTHER = PARTITIONS = TopicPartition("tier0", 0), TopicPartition("tier1", 3)
 NODES = ("left", "right")
 
 offsets = st.integers(0, 5 * EVERY)
-positions = st.fixed_dictionaries({}, optional={partition: offsets for partition in PARTITIONS})
+positions = st.fixed_dictionaries({}, optional=dict.fromkeys(PARTITIONS, offsets))
 keys = st.builds(ShardKey, st.integers(0, 9), st.integers(0, 1))
 
 

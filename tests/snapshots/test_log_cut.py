@@ -181,9 +181,7 @@ def test_a_damaged_snapshot_is_no_reason_to_cut(running: Running) -> None:
 
 
 @pytest.mark.slow
-def test_the_log_is_cut_after_each_snapshot_when_the_node_is_told_so(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_log_is_cut_after_each_snapshot_when_the_node_is_told_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     running = Running(tmp_path / "data", (tmp_path / "place").as_uri(), journal_retention_s=0)
     written(running.node.url)
 

@@ -127,6 +127,7 @@ def test_what_is_restored_is_what_was_saved(
     assert everything(running.node.url) == before
     running.stop()
     shutil.rmtree(running.data_dir / "state")
+    running.url = ""  # with a place it would begin with a snapshot
     running.start()
     assert everything(running.node.url) == before, "as a full replay"
     running.stop()
