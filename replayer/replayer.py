@@ -97,9 +97,10 @@ class Replayer(Loop):
 
     def _begin_without_state(self) -> None:
         """Takes the state of a snapshot if there is one, since a replay of the whole log takes longer, or is not possible."""
-        starts = {}
-        if self._journal.identities([self._system]):
-            starts = self._journal.start_offsets(self._topics.data_partitions())
+        partitions = self._topics.data_partitions()
+        topics = {partition.topic for partition in partitions}
+        is_whole = len(self._journal.identities([self._system, *topics])) == len(topics) + 1  # else they are created by `open`
+        starts = self._journal.start_offsets(partitions) if is_whole else {}
         if self.restore("this node has no state", any(starts.values())):
             self._known.reload()
         else:
