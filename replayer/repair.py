@@ -237,7 +237,8 @@ class Repair:
         advance(bounds, {damage.partition: damage.next_offset for damage in self._damages})
         accepted = self._known.known.accepted | _names(bounds)
         # What was applied is said of offsets that the log may give out again.
-        self._known.write(msgspec.structs.replace(self._known.known, accepted=accepted, passed={}, passed_catalog=0))
+        empty = {"passed": {}, "passed_catalog": 0, "applied": {}, "applied_catalog": 0}
+        self._known.write(msgspec.structs.replace(self._known.known, accepted=accepted, **empty))
         self._kept.close()
         for loss in losses:
             shutil.rmtree(self._kept.folder / str(loss.collection.id) / str(loss.number), ignore_errors=True)

@@ -99,6 +99,16 @@ class LogCutter:
             self._cut(plan)
         return plan
 
+    def check_removable(self, place: Place, snapshot: Manifest) -> None:
+        """Raises CutRefused when the log was cut and a state can be made of this snapshot alone; PlaceError, JournalError."""
+        partitions = self.topics.data_partitions()
+        starts, ends = self.journal.start_offsets(partitions), self.journal.end_offsets(partitions)
+        the_log = TheLog(self.log().identity, starts, ends)
+        others = [each for each in all_of(place) if each.id != snapshot.id]
+        if any(starts.values()) and _is_any_usable([snapshot], the_log) and not _is_any_usable(others, the_log):
+            text = "the log was cut, and this is the last one from which a state can be made: make another one first"
+            raise CutRefused(f"snapshot {snapshot.id} is not removed: {text}")
+
     def _facts(self, place: Place, wanted: Wanted, pause: Callable[[int], bool]) -> Facts:
         partitions = self.topics.data_partitions()
         known = self.log()  # before the ends: what is applied cannot be beyond them
@@ -175,6 +185,13 @@ class LogCutter:
         text = ", ".join(f"{partition} begins at {to}" for partition, to in going.items())
         log.info("the log was cut, a replay from its beginning needs snapshot %s or a later one: %s", plan.snapshot, text)
         self.journal.reclaim(list(going))
+
+
+def _is_any_usable(manifests: Sequence[Manifest], the_log: TheLog) -> bool:
+    try:
+        return any(True for _ in usable(manifests, the_log))
+    except Unfit:
+        return False
 
 
 def _sound(place: Place, the_log: TheLog, pause: Callable[[int], bool]) -> Manifest:

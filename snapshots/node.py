@@ -127,7 +127,8 @@ class NodeSnapshots:
         return self._submit(lambda: self._prune(policy))
 
     def delete(self, snapshot_id: str) -> Future[Pruned]:
-        """Removes one snapshot of this node. The future raises NoSnapshot when it is not there."""
+        """Removes one snapshot of this node. The future raises NoSnapshot when it is not there, CutRefused when the cut log
+        needs it."""
         return self._submit(lambda: self._delete(snapshot_id))
 
     def trim(self, retention_s: float | None, beyond: frozenset[str], dry_run: bool) -> Future[Plan]:
@@ -281,6 +282,7 @@ class NodeSnapshots:
     def _delete(self, snapshot_id: str) -> Pruned:
         place = self._at()
         gone = self._find(place, snapshot_id, self._node)
+        self._cutter.check_removable(place, gone)
         return self._removed(place, {each.id for each in all_of(place, self._node)} - {gone.id})
 
     def _removed(self, place: Place, stay: set[str]) -> Pruned:

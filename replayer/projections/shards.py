@@ -187,7 +187,7 @@ class ShardsProjection(Projection):
         for number, collection in enumerate(view.by_id.values(), 1):
             log.info("opening collection %s (%d of %d)", collection.name, number, len(view.by_id))
             self._shards.open(collection)
-        self._pass_shards()
+        self._pass_shards(bounds.starts)
         self._hold_shards(bounds)
         positions = {p: max(bounds.starts[p], min(committed.get(p, 0), bounds.ends[p])) for p in partitions}
         homes: dict[TopicPartition, list[int]] = {}
@@ -198,10 +198,11 @@ class ShardsProjection(Projection):
                 self._clock.seed(progress.stamp)
         return positions | {partition: max(bounds.starts[partition], min(offsets)) for partition, offsets in homes.items()}
 
-    def _pass_shards(self) -> None:
-        """Advances shards of collections that are later than the snapshot from which this state was restored."""
+    def _pass_shards(self, starts: Positions) -> None:
+        """Advances shards of collections that are later than the snapshot from which this state was restored, or than what was
+        cut off while this node was down."""
         for shard in self._shards.all():
-            passed = {p: self._known.passed(p, shard.collection.id) for p in shard.home_partitions()}
+            passed = {p: self._known.passed(p, shard.collection.id, starts[p]) for p in shard.home_partitions()}
             if any(shard.progress(partition).offset < offset for partition, offset in passed.items()):
                 with self._quarantine_on_failure(shard):
                     shard.pass_over(passed)

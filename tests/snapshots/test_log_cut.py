@@ -164,6 +164,23 @@ def test_a_state_that_is_behind_the_cut_comes_from_the_snapshot(
 
 
 @pytest.mark.slow
+def test_the_last_snapshot_of_a_cut_log_stays(running: Running, caplog: pytest.LogCaptureFixture) -> None:
+    cut(running)
+    running.saved()
+    before = everything(running.node.url)
+    url = f"{running.node.url}/admin/snapshots"
+    listed = [each["id"] for each in result(httpx.get(url))["snapshots"]]  # type: ignore[index]
+    refused = [id_ for id_ in listed if httpx.delete(f"{url}/{id_}").status_code == 409]
+    assert len(refused) == 1
+    assert [each["id"] for each in result(httpx.get(url))["snapshots"]] == refused  # type: ignore[index]
+    running.stop()
+    shutil.rmtree(running.data_dir / "state")
+    running.start()
+    assert f"begins with snapshot {refused[0]}" in caplog.text
+    assert everything(running.node.url) == before
+
+
+@pytest.mark.slow
 def test_a_damaged_snapshot_is_no_reason_to_cut(running: Running) -> None:
     plan = cut(running)
     first = starts(running)
