@@ -50,6 +50,7 @@ from journal.log import (
     check_count,
     check_refusal,
     check_trim,
+    cut_away,
     lost_end,
     pending,
 )
@@ -146,6 +147,7 @@ class EmbeddedJournal:
         self.lock = threading.RLock()
         self._appended = threading.Condition(self.lock)
         self._readers: list[EmbeddedReader] = []
+        self._reclaiming = threading.Lock()
         self._topics = threading.Lock()
         self._waiting: list[_Waiting] = []
         self._waiting_bytes = 0
@@ -174,6 +176,7 @@ class EmbeddedJournal:
         following.lock = threading.RLock()
         following._appended = threading.Condition(following.lock)
         following._readers = []
+        following._reclaiming = threading.Lock()
         following._ends, following._refused, following._time_ms = {}, {}, 0
         following._name, following._noted = (following._db.get(_IDENTITY) or b"").decode(), {}
         following._closing, following._failure = False, Definite("it is open to read only")
@@ -242,7 +245,22 @@ class EmbeddedJournal:
                 digest = self.digest_before(partition, offset) or _NO_DIGEST
                 batch.put(_start_key(partition), offset.to_bytes(8, "big") + digest)
                 batch.delete_range(_entry_key(partition, start), _entry_key(partition, offset))
-        self._db.write(batch)
+        try:
+            self._db.write(batch)
+            self._db.flush_wal(True)
+        except Exception as error:  # RocksDB's errors have no class of their own
+            raise Indefinite(f"it is not known whether the log was cut: {error}") from error
+
+    def reclaim(self, partitions: Sequence[TopicPartition]) -> None:
+        for partition in partitions:
+            with self._reclaiming:  # `close` must not run beside a compaction
+                if self._closing:
+                    return
+                try:
+                    self._db.compact_range(_entry_key(partition, 0), _entry_key(partition, self._start(partition)))
+                except Exception as error:  # RocksDB's errors have no class of their own
+                    if not self._closing:
+                        raise JournalError(f"the space of {partition} cannot be reclaimed: {error}") from error
 
     def identities(self, topics: Sequence[str]) -> dict[str, str]:
         return {topic: f"{topic}:{self._name}" for topic in topics if self.partitions(topic)}
@@ -279,6 +297,9 @@ class EmbeddedJournal:
 
     def committed(self, group: str, partitions: Sequence[TopicPartition]) -> Positions:
         return {partition: known.offset for partition, known in self.commits(group, partitions).items()}
+
+    def groups(self, prefix: str) -> list[str]:
+        return []
 
     def commits(self, group: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Committed]:
         stored = {partition: self._db.get(_group_key(group, partition)) for partition in partitions}
@@ -329,11 +350,19 @@ class EmbeddedJournal:
         if self._committer is not None:
             self._committer.join()
             self._note_ends()
+        is_cancelled = not self._reclaiming.acquire(blocking=False)
+        if is_cancelled:
+            self._db.cancel_all_background(False)
+            self._reclaiming.acquire()
         try:
             self._db.close()
-        except Exception:  # RocksDB repeats the write failure that the appends have already reported
-            if self._failure is None:
+        except Exception:
+            # RocksDB repeats the write failure that the appends have already reported; or, once its background work is cancelled,
+            # it does not write its memory to files, and what is synced is read from the write-ahead log.
+            if self._failure is None and not is_cancelled:
                 raise
+        finally:
+            self._reclaiming.release()
 
     def knows(self, partition: TopicPartition) -> bool:
         """Whether the log has this partition."""
@@ -589,7 +618,7 @@ class EmbeddedReader:
                 stored = _stored(partition, key, value)
                 offset = stored.entry.offset
                 if offset > at:
-                    raise _missing(partition, at, min(offset, end))
+                    raise self._gone(partition, at, min(offset, end))
                 if offset >= end:
                     return
                 if stored.is_changed(before, key):
@@ -603,7 +632,12 @@ class EmbeddedReader:
                 raise Damaged(partition, at, at + 1, str(error)) from error
             raise JournalError(f"the journal cannot be read: {error}") from error
         if at < end:
-            raise _missing(partition, at, end)
+            raise self._gone(partition, at, end)
+
+    def _gone(self, partition: TopicPartition, offset: int, end: int) -> JournalError:
+        """The error for records that are not there: they were cut off, or are lost."""
+        start = self._journal._start(partition)
+        return cut_away(partition, offset, start) if offset < start else _missing(partition, offset, end)
 
     def _batch(self, entries: list[Entry]) -> Batch:
         """The entries and the positions. The partition read last moves to the end of the order, so that no partition starves."""

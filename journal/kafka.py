@@ -350,10 +350,14 @@ class KafkaJournal:
     def trim(self, positions: Mapping[TopicPartition, int]) -> None:
         asked = self._admin.delete_records(_kafka_positions(positions))
         try:
-            for future in asked.values():
-                future.result()
+            starts = {TopicPartition(p.topic, p.partition): future.result().low_watermark for p, future in asked.items()}
         except KafkaException as error:
             raise self._error(error.args[0], f"deleting from {', '.join(sorted({p.topic for p in positions}))}") from error
+        if kept := [str(partition) for partition, offset in positions.items() if starts[partition] < offset]:
+            raise Indefinite(f"Kafka: the leader still has records of {', '.join(kept)} that were to be deleted")
+
+    def reclaim(self, partitions: Sequence[TopicPartition]) -> None:
+        return
 
     def identities(self, topics: Sequence[str]) -> dict[str, str]:
         asked = self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=self._timeout_s)
@@ -486,6 +490,16 @@ class KafkaJournal:
 
     def committed(self, group: str, partitions: Sequence[TopicPartition]) -> Positions:
         return {partition: known.offset for partition, known in self.commits(group, partitions).items()}
+
+    def groups(self, prefix: str) -> list[str]:
+        """Not by `list_groups`, which asks for all members, too."""
+        try:
+            found = self._admin.list_consumer_groups(request_timeout=self._timeout_s).result()
+        except KafkaException as error:
+            raise self._error(error.args[0], "asking for the names of groups") from error
+        if found.errors:  # a broker that did not answer may have the group of a node that is behind
+            raise self._error(found.errors[0].args[0], "asking for the names of groups")
+        return sorted(group.group_id for group in found.valid if group.group_id.startswith(prefix))
 
     def commits(self, group: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Committed]:
         wanted = [KafkaPartition(p.topic, p.partition) for p in partitions]

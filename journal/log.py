@@ -232,7 +232,16 @@ class Journal(Protocol):
         """The first offset of each partition that was not trimmed."""
 
     def trim(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Deletes all entries below these offsets. Raises Definite for an offset beyond the end. No reader may be below them."""
+        """Deletes all entries below these offsets, durably. Raises Definite for an offset beyond the end.
+
+        A reader that is below them gets a JournalError.
+        """
+
+    def reclaim(self, partitions: Sequence[TopicPartition]) -> None:
+        """Gives the disk what the trimmed entries of these partitions took. May take minutes; reads and appends go on meanwhile.
+
+        Ends early when the journal is closed. Does nothing on Kafka, whose brokers do it by themselves.
+        """
 
     def identities(self, topics: Sequence[str]) -> dict[str, str]:
         """A unique id of each of these topics that exists. A topic that is deleted and created again has another one."""
@@ -277,6 +286,12 @@ class Journal(Protocol):
     def committed(self, group: str, partitions: Sequence[TopicPartition]) -> Positions:
         """The committed offsets of the group; partitions without a commit are left out."""
 
+    def groups(self, prefix: str) -> list[str]:
+        """The names of groups that have committed offsets and begin with `prefix`.
+
+        None where only one process can open the log: there is nobody else who could be behind.
+        """
+
     def commits(self, group: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Committed]:
         """As `committed`, with the epochs."""
 
@@ -310,6 +325,11 @@ def check_trim(partition: TopicPartition, offset: int, end: int) -> None:
     """Raises Definite when `offset` is beyond the end of the log."""
     if offset > end:
         raise Definite(f"{partition} ends at {end}, it cannot be trimmed to {offset}")
+
+
+def cut_away(partition: TopicPartition, offset: int, start: int) -> JournalError:
+    """The error of a reader below the first record."""
+    return JournalError(f"{partition} begins at {start}, the record at {offset} was cut off")
 
 
 def check_refusal(partition: TopicPartition, refusals: Mapping[TopicPartition, str]) -> None:

@@ -31,6 +31,7 @@ from journal.log import (
     check_count,
     check_refusal,
     check_trim,
+    cut_away,
     pending,
 )
 from journal.statistics import Statistics
@@ -115,6 +116,9 @@ class MemoryJournal:
                 check_trim(partition, offset, len(self._log(partition)))
                 self._starts[partition] = max(offset, self._starts.get(partition, 0))
 
+    def reclaim(self, partitions: Sequence[TopicPartition]) -> None:
+        return
+
     def identities(self, topics: Sequence[str]) -> dict[str, str]:
         with self._changed:
             existing = {partition.topic for partition in self._logs}
@@ -148,6 +152,10 @@ class MemoryJournal:
 
     def committed(self, group: str, partitions: Sequence[TopicPartition]) -> Positions:
         return {partition: known.offset for partition, known in self.commits(group, partitions).items()}
+
+    def groups(self, prefix: str) -> list[str]:
+        with self._changed:
+            return sorted({group for group, _ in self._committed if group.startswith(prefix)})
 
     def commits(self, group: str, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, Committed]:
         return {p: self._committed[group, p] for p in partitions if (group, p) in self._committed}
@@ -227,6 +235,10 @@ class MemoryReader:
             max_records = self._shuffle.randint(1, max_records)
         while len(entries) < max_records and size < max_bytes and (ready := self._ready()):
             partition = self._shuffle.choice(ready) if self._shuffle else ready[0]
+            if self._positions[partition] < (start := self._journal._starts.get(partition, 0)):
+                if entries:
+                    break
+                raise cut_away(partition, self._positions[partition], start)
             entry = self._journal._log(partition)[self._positions[partition]]
             if entries and size + len(entry.value) > max_bytes:
                 break

@@ -34,6 +34,9 @@ class Known(msgspec.Struct):
 
     `passed`: of state that was restored from a snapshot, how far that had applied each partition; collections that were created
     at `passed_catalog` or later have no records below.
+
+    `applied`, `applied_catalog`: the same of this node, as it was noted last. Only what was cut off is passed over for it, and no
+    record that is there: a log that has lost its end gives the same offsets out again.
     """
 
     topics: dict[str, str] = {}
@@ -42,6 +45,8 @@ class Known(msgspec.Struct):
     accepted: dict[str, int] = {}
     passed: dict[str, int] = {}
     passed_catalog: int = 0
+    applied: dict[str, int] = {}
+    applied_catalog: int = 0
 
 
 class KnownLog:
@@ -112,23 +117,34 @@ class KnownLog:
 
     def adopt(self, journal: Journal) -> None:
         """Notes the topics of `journal`, which all exist, as this node's log: they hold a copy of it."""
-        self.write(msgspec.structs.replace(self.known, topics=journal.identities(self._topics), accepted={}))
+        topics = journal.identities(self._topics)
+        self.write(msgspec.structs.replace(self.known, topics=topics, accepted={}, applied={}, applied_catalog=0))
 
-    def note_catalog(self, position: int) -> None:
-        """Notes how far the catalog is read."""
-        if position > self.known.catalog:
-            self.write(msgspec.structs.replace(self.known, catalog=position))
+    def note_applied(self, applied: Positions) -> None:
+        """Notes how far the catalog and the other partitions are applied; all at one moment."""
+        catalog = applied[self._system]
+        named = {str(partition): offset for partition, offset in applied.items() if partition.topic in self._topics}
+        if named != self.known.applied:
+            top = max(catalog, self.known.catalog)
+            self.write(msgspec.structs.replace(self.known, catalog=top, applied=named, applied_catalog=catalog))
 
-    def passed(self, partition: TopicPartition, collection_id: int) -> int:
-        """Below which offset of a partition there are certainly no records of a collection."""
-        return self.known.passed.get(str(partition), 0) if collection_id >= self.known.passed_catalog else 0
+    def reload(self) -> None:
+        """Reads the file again, after the state was replaced."""
+        self.known = self._read()
+
+    def passed(self, partition: TopicPartition, collection_id: int, start: int) -> int:
+        """Below which offset of a partition, whose first record is at `start`, there are certainly no records of a collection."""
+        known, name = self.known, str(partition)
+        passed = known.passed.get(name, 0) if collection_id >= known.passed_catalog else 0
+        applied = known.applied.get(name, 0) if collection_id >= known.applied_catalog else 0
+        return max(passed, start if start <= applied else 0)
 
     def accepted(self, partition: TopicPartition) -> int:
         """Below which offset of a partition records may be missing, because an operator has accepted that."""
         return self.known.accepted.get(str(partition), 0)
 
     def write(self, known: Known) -> None:
-        """Replaces the file."""
+        """Replaces the file. Not synced: what a loss of power takes is known of an earlier moment, or read from the log again."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self._path.with_suffix(".tmp")
         unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(known)))

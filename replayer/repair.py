@@ -236,7 +236,9 @@ class Repair:
         bounds = dict(self._bounds.starts)
         advance(bounds, {damage.partition: damage.next_offset for damage in self._damages})
         accepted = self._known.known.accepted | _names(bounds)
-        self._known.write(msgspec.structs.replace(self._known.known, accepted=accepted))
+        # What was applied is said of offsets that the log may give out again.
+        empty = {"passed": {}, "passed_catalog": 0, "applied": {}, "applied_catalog": 0}
+        self._known.write(msgspec.structs.replace(self._known.known, accepted=accepted, **empty))
         self._kept.close()
         for loss in losses:
             shutil.rmtree(self._kept.folder / str(loss.collection.id) / str(loss.number), ignore_errors=True)

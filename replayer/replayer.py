@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from replayer.projections.shards import ShardsProjection
 from replayer.refusals import Refusals
 from shard.batch import Limits
 from shard.shards import AppliedPositions, Shards
+
+log = logging.getLogger(__name__)
 
 WATCH_S = 2.0
 """Interval between checks that no topic was made anew."""
@@ -43,9 +46,15 @@ class Replayer(Loop):
         applied, stopping = AppliedPositions(), threading.Event()
         self.claim: Callable[[str], None] = lambda owner: None
         """Claims this node's name on the log for the owner of its state. Raises Unfit when another node has the name."""
+        self.restore: Callable[[str, bool], bool] = lambda reason, is_needed: False
+        """Puts the state of a snapshot in the place of this node's state, which nobody has open, and returns whether it did.
+
+        It gets the reason, and whether the log alone does not suffice. Raises JournalError when it is to be tried again.
+        """
         self.log_name = ""
         """The name of the log in position tokens; empty until it is open."""
         self.limits = limits
+        self._topics = topics
         self._system = topics.system
         self.operations = Operations()
         self.letters = letters
@@ -67,6 +76,7 @@ class Replayer(Loop):
             self._known,
         )
         of_shards.wake = self.wake
+        self._of_shards = of_shards
         self.judge = of_shards.judge
         of_letters = DeadLettersProjection(journal, topics, letters, lambda: self.catalog.view.collections, now_ms)
         super().__init__(journal, topics.all(), group, [self._catalog, of_shards, of_letters], applied, stopping, monotonic_s)
@@ -75,8 +85,26 @@ class Replayer(Loop):
         if not self._known.check(self._journal):
             raise JournalError("topics are missing; they are not created as long as it is not known why")
         self.claim_name()
+        if not self._known.known.topics:
+            self._begin_without_state()
         super().open()
+        if (behind := self._of_shards.behind) and not self._journal.refusals():
+            self.close()
+            if self.restore(behind[0], True):
+                self._known.reload()
+            super().open()
         self.log_name = log_name(self._journal.identities([self._system])[self._system])
+
+    def _begin_without_state(self) -> None:
+        """Takes the state of a snapshot if there is one, since a replay of the whole log takes longer, or is not possible."""
+        partitions = self._topics.data_partitions()
+        topics = {partition.topic for partition in partitions}
+        is_whole = len(self._journal.identities([self._system, *topics])) == len(topics) + 1  # else they are created by `open`
+        starts = self._journal.start_offsets(partitions) if is_whole else {}
+        if self.restore("this node has no state", any(starts.values())):
+            self._known.reload()
+        else:
+            log.info("this node has no state, and replays the log from its first record on")
 
     def claim_name(self) -> None:
         """Raises Unfit when another node has this node's name."""

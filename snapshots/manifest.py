@@ -107,6 +107,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
                     lowest[partition] = min(offset, lowest.get(partition, offset))
         return lowest
 
+    def needed(self) -> dict[str, int]:
+        """From where on a replay that begins with this snapshot needs the records of each partition, by `topic/partition`.
+
+        Its shards from their positions on; those of later collections from `applied` on.
+        """
+        lowest = dict(self.applied)
+        for partition, offset in self.positions().items():
+            lowest[partition] = min(offset, lowest.get(partition, offset))
+        return lowest
+
 
 def new_digest() -> blake2b:
     """The hash by which contents are named."""

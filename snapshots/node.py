@@ -17,6 +17,7 @@ from journal.rocksdb import is_damage
 from shard.shard import ShardClosed
 from shard.shards import Shards
 from snapshots.create import Creation, KnownDigests, LogState, Progress, SnapshotFailed, Stopped
+from snapshots.cutter import CutRefused, LogCutter, Plan, Wanted
 from snapshots.manifest import Manifest, State, all_of, summary
 from snapshots.place import Place, PlaceError
 from snapshots.prune import Policy, Pruned, kept, prune
@@ -46,10 +47,15 @@ class NoSnapshot(PlaceError):
 
 
 class Schedule(NamedTuple):
-    """A snapshot every `every_s` seconds, after which `policy` is applied; none at all if it is 0."""
+    """A snapshot every `every_s` seconds, after which `policy` is applied; none at all if it is 0.
+
+    After every snapshot, also one that was asked for, the log is cut: records that are older than `journal_retention_s` go as far
+    as `snapshots.cutting` allows; none if it is None.
+    """
 
     every_s: float
     policy: Policy
+    journal_retention_s: float | None = None
 
 
 class Counts(NamedTuple):
@@ -81,6 +87,7 @@ class NodeSnapshots:
         schedule: Schedule,
         now_ms: Callable[[], int],
         vecraft: str,
+        cutter: LogCutter,
     ) -> None:
         self.url = url
         self.counts = Counts()
@@ -90,6 +97,10 @@ class NodeSnapshots:
         self._node = node
         self._is_ready = is_ready
         self._schedule = schedule
+        self._cutter = cutter
+        self._is_cut_due = False
+        self._uncut = ""
+        """Why the last cut after a snapshot failed; empty after one that did not."""
         self._now_ms = now_ms
         self._vecraft = vecraft
         self._stopping = threading.Event()
@@ -116,8 +127,17 @@ class NodeSnapshots:
         return self._submit(lambda: self._prune(policy))
 
     def delete(self, snapshot_id: str) -> Future[Pruned]:
-        """Removes one snapshot of this node. The future raises NoSnapshot when it is not there."""
+        """Removes one snapshot of this node. The future raises NoSnapshot when it is not there, CutRefused when the cut log
+        needs it."""
         return self._submit(lambda: self._delete(snapshot_id))
+
+    def trim(self, retention_s: float | None, beyond: frozenset[str], dry_run: bool) -> Future[Plan]:
+        """Cuts the log, or says what would go: records that are older than `retention_s`, or than the retention of the node.
+
+        The future raises what `LogCutter.run` raises.
+        """
+        wanted = Wanted(self._schedule.journal_retention_s if retention_s is None else retention_s, beyond, dry_run)
+        return self._submit(lambda: self._trim(wanted))
 
     def listed(self) -> list[Mapping[str, object]]:
         """The snapshots of all nodes at the place, the latest first; asks the place. Raises PlaceError."""
@@ -143,8 +163,10 @@ class NodeSnapshots:
                 break
             if task is not None:
                 _fulfil(*task)
+                self._cut_when_due()
             elif due_s is not None:
                 due_s = time.monotonic() + self._scheduled()
+                self._cut_when_due()
         for future, _ in self._tasks:
             future.set_exception(Stopped())
 
@@ -201,6 +223,7 @@ class NodeSnapshots:
             self.progress = None
         seconds = time.monotonic() - started_s
         self.last_failure = ""
+        self._is_cut_due = self._schedule.journal_retention_s is not None
         self.counts = self.counts._replace(
             succeeded_at_s=self._now_ms() / 1000,
             seconds=seconds,
@@ -220,6 +243,31 @@ class NodeSnapshots:
             log.warning("a snapshot failed: %s", error)
         self.last_failure = str(error)
 
+    def _trim(self, wanted: Wanted) -> Plan:
+        if not self._is_ready():
+            raise CutRefused("the node is not ready")
+        return self._cutter.run(self._at(), wanted, self._pause_or_stop)
+
+    def _cut_when_due(self) -> None:
+        """Cuts the log once after each snapshot. A failure is logged when it begins, and when its reason changes."""
+        if not self._is_cut_due or self._stopping.is_set():
+            return
+        self._is_cut_due = False
+        try:
+            self._trim(Wanted(self._schedule.journal_retention_s, dry_run=False))
+            self._uncut = ""
+        except Stopped:
+            return
+        except Exception as error:  # the snapshots go on
+            if str(error) != self._uncut:
+                log.warning("the log is not cut, it is tried again after the next snapshot: %s", error)
+            self._uncut = str(error)
+
+    def _pause_or_stop(self, size: int) -> bool:
+        if not self._pause(size):
+            raise Stopped
+        return True
+
     def _verify(self, snapshot_id: str) -> list[str]:
         place = self._at()
         return list(faults(place, self._find(place, snapshot_id), self._pause))
@@ -234,6 +282,7 @@ class NodeSnapshots:
     def _delete(self, snapshot_id: str) -> Pruned:
         place = self._at()
         gone = self._find(place, snapshot_id, self._node)
+        self._cutter.check_removable(place, gone)
         return self._removed(place, {each.id for each in all_of(place, self._node)} - {gone.id})
 
     def _removed(self, place: Place, stay: set[str]) -> Pruned:

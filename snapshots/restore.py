@@ -63,7 +63,7 @@ def _unfit(manifest: Manifest, log: TheLog) -> str | None:
     if manifest.log != log.identity:
         return f"is of another log: {manifest.log}, not {log.identity}"
     starts, ends = ({str(partition): offset for partition, offset in at.items()} for at in (log.starts, log.ends))
-    for partition, offset in manifest.positions().items():
+    for partition, offset in manifest.needed().items():
         if offset < starts.get(partition, 0):
             return f"needs the records of {partition} from {offset} on, and the log begins at {starts[partition]}"
     for shard in (shard for part in manifest.collections for shard in part.shards):

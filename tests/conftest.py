@@ -45,13 +45,16 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
     server.stop()
 
 
-def start_node(data_dir: Path, make_replica: MakeReplica = local_replica, **settings: object) -> tuple[Node, threading.Thread]:
-    """A node in a thread of this process, listening on a free port and ready."""
+def start_node(
+    data_dir: Path, make_replica: MakeReplica = local_replica, is_ready: bool = True, **settings: object
+) -> tuple[Node, threading.Thread]:
+    """A node in a thread of this process, listening on a free port, and ready unless that is not to be waited for."""
     node = Node(load_settings({"data_dir": data_dir, "port": 0, **settings}), make_replica)
     thread = threading.Thread(target=node.run, daemon=True)
     thread.start()
     assert node.started.wait(START_S)
-    wait_ready(node.url)
+    if is_ready:
+        wait_ready(node.url)
     return node, thread
 
 

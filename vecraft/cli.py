@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "serve": "run a node",
     "demo": "run a node with real input, show what it can do, and keep serving",
-    "journal": "read the log: the latest records, one record, all records of a request",
+    "journal": "read the log: the latest records, one record, all records of a request; repair it; cut off its old part",
     "operations": "list what the log of a running node holds: who wrote what, when, and what became of it",
     "audit": "verify the log with the checkpoints of its hash chains: what was changed, removed or put in",
     "changes": "print the changes of a collection of a running node, and follow them",

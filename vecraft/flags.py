@@ -25,6 +25,7 @@ GROUPS = {
         "snapshot_every_s",
         "snapshot_keep",
         "snapshot_keep_days",
+        "journal_retention_s",
     ),
     "reads": ("read_timeout_s", "search_timeout_s", "max_answer_points"),
     "ingest topic and dead letters": ("schema_registry_url", "dead_letters_max", "dead_letters_days"),

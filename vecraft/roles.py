@@ -49,6 +49,7 @@ from shard.batch import Limits
 from shard.scrubbing import Scrubber
 from shard.shards import Shards
 from snapshots.create import LogState, SnapshotFailed
+from snapshots.cutter import LogCutter
 from snapshots.folder import ArchiveFolder
 from snapshots.node import SCRATCH, NodeSnapshots, Schedule
 from snapshots.place import PlaceError, checked_scheme
@@ -59,6 +60,7 @@ from vecraft.background import BackgroundThread, give_way
 from vecraft.heap import trim_heap
 from vecraft.kafka import node_journal, replayer_group
 from vecraft.settings import Settings
+from vecraft.start_from_snapshot import StartFromSnapshot
 
 log = logging.getLogger("vecraft")
 
@@ -91,6 +93,13 @@ class Roles:
         self.registry = SchemaRegistry(settings.schema_registry_url)
         self.ingest = IngestSources(partial(self._member, settings), lambda: self.replayer.catalog.view, self.registry)
         self.replayer.follow_catalog(self.ingest.follow)
+        self.replayer.restore = StartFromSnapshot(
+            settings.snapshot_url,
+            settings.data_dir / "state",
+            self.journal,
+            self.topics,
+            lambda: self.services.node.stopping.is_set(),
+        )
         self.replayer.claim = partial(self.journal.claim, self.ingest.group, settings.node)
         self.models = Models(models)
         path = checkpoints_path(settings)
@@ -211,9 +220,28 @@ class Roles:
             self._log_state,
             partial(self._close_shards, asyncio.get_running_loop()),
             lambda: self.services.node.ready(),
-            Schedule(settings.snapshot_every_s, Policy(settings.snapshot_keep, settings.snapshot_keep_days)),
+            Schedule(
+                settings.snapshot_every_s,
+                Policy(settings.snapshot_keep, settings.snapshot_keep_days),
+                settings.journal_retention_s,
+            ),
             wall_clock_ms,
             __version__,
+            self._cutter(settings),
+        )
+
+    def _cutter(self, settings: Settings) -> LogCutter:
+        return LogCutter(
+            self.journal,
+            self.topics,
+            settings.node,
+            replayer_group(settings).removesuffix(settings.node),
+            self.shards,
+            lambda: self.replayer.catalog.view,
+            self._log_state,
+            self.auditor.positions,
+            settings.max_drift_ms,
+            wall_clock_ms,
         )
 
     def _close_shards(self, loop: asyncio.AbstractEventLoop) -> None:

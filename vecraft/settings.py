@@ -87,6 +87,13 @@ class Settings(BaseSettings):
     snapshot_keep: int = Field(7, ge=1, le=10_000, description="latest snapshots that stay after a scheduled one")
     snapshot_keep_days: int = Field(0, ge=0, le=36_500, description="days of which the last snapshot stays, too")
 
+    journal_retention_s: int | None = Field(
+        None,
+        ge=0,
+        le=MAX_RETENTION_S,
+        description="age from which records are cut off the log after each snapshot (docs/operations.md); without it never",
+    )
+
     models_dir: Path | None = Field(
         None, description="folder of models that make dense vectors of texts, one sub-folder each (docs/inference.md)"
     )
@@ -118,6 +125,8 @@ class Settings(BaseSettings):
     def _with_place(self) -> Settings:
         if self.snapshot_every_s and not self.snapshot_url:
             raise ValueError("snapshot_every_s needs a place for snapshots: say --snapshot-url")
+        if self.journal_retention_s is not None and not self.snapshot_url:
+            raise ValueError("journal_retention_s needs snapshots, below which the log is cut: say --snapshot-url")
         return self
 
     @classmethod

@@ -464,6 +464,14 @@ class PruneBody(Struct, forbid_unknown_fields=True):
     keep_days: Annotated[int, Meta(ge=0, le=36_500)] = 0
 
 
+class TrimBody(Struct, forbid_unknown_fields=True):
+    """Records older than `retention_s` go, by default older than the node's setting; the nodes in `beyond` do not count."""
+
+    dry_run: bool
+    retention_s: Annotated[float, Meta(ge=0, le=MAX_RETENTION_S)] | None = None
+    beyond: Annotated[list[str], Meta(max_length=1_000)] = []
+
+
 # Query strings.
 
 

@@ -35,6 +35,7 @@ from shard.shards import ShardUnavailable
 from shard.view import IndexNotBuilt
 from snapshots.archive import BadArchive
 from snapshots.create import SnapshotFailed
+from snapshots.cutter import CutRefused
 from snapshots.folder import NoArchive
 from snapshots.node import NoSnapshot, TooManyTasks
 from snapshots.place import PlaceError
@@ -144,6 +145,8 @@ def _status_of(error: Exception) -> tuple[int, str, float | None]:
             return 404, f"Not found: {error}", None
         case TooManyTasks():
             return 429, str(error), RETRY_S
+        case CutRefused():
+            return 409, str(error), None
         case SnapshotFailed() | PlaceError():
             return 503, str(error), RETRY_S
         case _:

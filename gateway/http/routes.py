@@ -40,6 +40,7 @@ from gateway.handlers import (
     history,
     ingest,
     log_level,
+    log_trim,
     memory,
     node_snapshots,
     operations,
@@ -207,6 +208,7 @@ ROUTES = (
         Route("POST", f"{_SUBSCRIPTION}/parked/{action.__name__}", action, "changes", ParkedBody, WriteParams, optional_body=True)
         for action in (subscriptions.replay, subscriptions.discard)
     ),
+    Route("POST", "/admin/journal/trim", log_trim.trim, "admin", bodies.TrimBody),
     Route("GET", "/admin/lag", dead_letters.lag, "admin"),
     Route("GET", "/admin/memory", memory.show, "admin"),
     Route("GET", "/admin/log-level", log_level.show, "admin"),

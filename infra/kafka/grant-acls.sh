@@ -14,6 +14,7 @@ grant-acls.sh --bootstrap-server ADDRESS [option]... ROLE PRINCIPAL [ROLE PRINCI
 
 roles, each as often as there are principals, such as User:left:
   --node       vecraft serve
+  --trimmer    vecraft serve that cuts the log, beside --node
   --operator   vecraft topics
   --reader     vecraft journal
   --producer   writes to the ingest topic
@@ -30,7 +31,7 @@ prefix=vecraft tool=kafka-acls.sh bootstrap='' config=() sources=() roles=()
 while (($#)); do
     case $1 in
         --help) usage; exit 0 ;;
-        --bootstrap-server | --command-config | --source | --prefix | --tool | --node | --operator | --reader | --producer | --dashboard)
+        --bootstrap-server | --command-config | --source | --prefix | --tool | --node | --trimmer | --operator | --reader | --producer | --dashboard)
             (($# > 1)) || fail "$1 needs a value" ;;
         *) fail "$1 is no option, see --help" ;;
     esac
@@ -67,6 +68,10 @@ grant() { # role, principal
             allow "$2" Read --group "$prefix.ingest." --resource-pattern-type prefixed # and the name of a source
             allow "$2" Read --group "$prefix.replayer." --resource-pattern-type prefixed # and the name of the node
             allow "$2" Read --group "$prefix.subscription." --resource-pattern-type prefixed # and the name of a subscription
+            ;;
+        trimmer)
+            for name in tier0 tier1 tier2 tier3; do allow "$2" Delete --topic "$prefix.$name"; done
+            allow "$2" Describe --group "$prefix.replayer." --resource-pattern-type prefixed # to see how far the other nodes are
             ;;
         operator) allow "$2" Create,Describe,DescribeConfigs "${topics[@]}" ;;
         reader)

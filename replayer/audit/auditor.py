@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from journal.chain import EVERY, Head, begin, extended
 from journal.hlc import text_of
-from journal.log import Journal, JournalError, TopicPartition
+from journal.log import Journal, JournalError, Positions, TopicPartition
 from journal.ranges import Range, stretches
 from journal.topics import Topics
 from replayer.audit.checkpoints import CheckpointFile, CheckpointsDamaged, Run
@@ -83,6 +83,11 @@ class Auditor:
 
     def stop(self) -> None:
         self._stopping.set()
+
+    def positions(self) -> Positions:
+        """Up to where each partition is covered by heads that are in the file; empty until the first look. Thread-safe."""
+        heads = self.heads
+        return {} if heads is None else {partition: run.heads[-1].offset for partition, run in heads.heads.items()}
 
     def look(self, until_s: float = float("inf")) -> None:
         """Reads what is new in the log, and notes heads of it. Ends early when it is stopped meanwhile; after that, at `until_s`.

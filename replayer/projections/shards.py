@@ -96,9 +96,10 @@ class _Opened(NamedTuple):
 class _CatchUp:
     """A quarantined shard that was opened again. `missing` has the next offset of each partition in which it is behind."""
 
-    def __init__(self, shard: Shard, journal: Journal, applied: Positions) -> None:
+    def __init__(self, shard: Shard, journal: Journal, starts: Positions, applied: Positions) -> None:
         self.shard = shard
-        progress = {partition: shard.progress(partition).offset for partition in shard.home_partitions()}
+        homes = shard.home_partitions()
+        progress = {partition: max(starts[partition], shard.progress(partition).offset) for partition in homes}
         self.missing = {partition: offset for partition, offset in progress.items() if offset < applied[partition]}
         self._reader = journal.reader()
         self._reader.assign(self.missing)
@@ -142,6 +143,8 @@ class ShardsProjection(Projection):
         self._known = known
         self._claims = IngestClaims(journal, topics, now_ms, limits.max_lateness_ms)
         self._faults: dict[TopicPartition, _Fault] = {}
+        self.behind: list[str] = []
+        """Where the log was cut beyond what the shards had applied when they were opened: the partition, and the offsets."""
         self._opening: set[tuple[int, int]] = set()
         self._opened: SimpleQueue[_Opened] = SimpleQueue()
         self._life = 0
@@ -184,7 +187,7 @@ class ShardsProjection(Projection):
         for number, collection in enumerate(view.by_id.values(), 1):
             log.info("opening collection %s (%d of %d)", collection.name, number, len(view.by_id))
             self._shards.open(collection)
-        self._pass_shards()
+        self._pass_shards(bounds.starts)
         self._hold_shards(bounds)
         positions = {p: max(bounds.starts[p], min(committed.get(p, 0), bounds.ends[p])) for p in partitions}
         homes: dict[TopicPartition, list[int]] = {}
@@ -193,19 +196,20 @@ class ShardsProjection(Projection):
                 progress = shard.progress(partition)
                 homes.setdefault(partition, []).append(progress.offset)
                 self._clock.seed(progress.stamp)
-        return positions | {partition: min(offsets) for partition, offsets in homes.items()}
+        return positions | {partition: max(bounds.starts[partition], min(offsets)) for partition, offsets in homes.items()}
 
-    def _pass_shards(self) -> None:
-        """Advances shards of collections that are later than the snapshot from which this state was restored."""
+    def _pass_shards(self, starts: Positions) -> None:
+        """Advances shards of collections that are later than the snapshot from which this state was restored, or than what was
+        cut off while this node was down."""
         for shard in self._shards.all():
-            passed = {p: self._known.passed(p, shard.collection.id) for p in shard.home_partitions()}
+            passed = {p: self._known.passed(p, shard.collection.id, starts[p]) for p in shard.home_partitions()}
             if any(shard.progress(partition).offset < offset for partition, offset in passed.items()):
                 with self._quarantine_on_failure(shard):
                     shard.pass_over(passed)
 
     def _hold_shards(self, bounds: LogBounds) -> None:
         """Quarantines the shards that have applied what the log does not have any more, or need it."""
-        self._faults = {}
+        self._faults, self.behind = {}, []
         for shard in self._shards.all():
             self._compare(shard, bounds)
         for partition, reason in self._journal.refusals().items():
@@ -221,7 +225,8 @@ class ShardsProjection(Projection):
             if offset > end:  # no more appends, by this node at least: the lost offsets would be given out again
                 self._journal.refuse(partition, lost_end(partition, end, offset))
             elif offset < start and start > self._known.accepted(partition):
-                reason = f"{partition} begins at {start}, and records from {offset} on are needed"
+                reason = f"{partition} begins at {start}, and records from {offset} on are needed; see `vecraft restore --help`"
+                self.behind.append(reason)
                 self._faults[partition] = _Fault(start, reason)
 
     def _hold_affected(self) -> None:
@@ -399,7 +404,7 @@ class ShardsProjection(Projection):
         A position may lag behind a little, since a write to every shard for each record of another one would cost more than
         reading some records again.
         """
-        self._known.note_catalog(applied[self._topics.system_partition])
+        self._known.note_applied(applied)
         now_s = self._monotonic_s()
         most = PASSED_RECORDS if now_s < self._pass_at_s else 0
         if not most:
@@ -492,12 +497,15 @@ class ShardsProjection(Projection):
     def _begin_catch_up(self, shard: Shard, latest: Collection) -> None:
         homes = shard.home_partitions()
         with self._quarantine_on_failure(shard):
-            self._compare(shard, bounds_of(self._journal, homes))
+            bounds = bounds_of(self._journal, homes)
+            self._compare(shard, bounds)
             if fault := self._fault_of(shard):
                 raise LogFault(fault.reason)
             if latest is not shard.collection:
                 shard.configure(latest)
-            self._catch_ups[shard.collection.id, shard.number] = _CatchUp(shard, self._journal, self._applied.get())
+            self._catch_ups[shard.collection.id, shard.number] = _CatchUp(
+                shard, self._journal, bounds.starts, self._applied.get()
+            )
 
     def _catch_up(self, key: tuple[int, int]) -> None:
         """Applies the next missing entries of a reopened shard, and serves it when none is left."""

@@ -1,5 +1,6 @@
 """The journal in RocksDB: the contract, group commit, and what a crash, a full disk and a damaged file leave behind."""
 
+import random
 import subprocess
 import sys
 import threading
@@ -40,6 +41,23 @@ def append(thread):
         os.write(1, f"{appended.partition.partition} {appended.offset} {value}\\n".encode())
 for thread in range(4):
     threading.Thread(target=append, args=[thread]).start()
+"""
+
+CUT_UNTIL_KILLED = """
+one = TopicPartition("t", 0)
+def cut():
+    done = 0
+    while True:
+        end = journal.end_offsets([one])[one]
+        if end - done > 50:
+            journal.trim({one: end - 20})
+            done = end - 20
+            os.write(1, f"cut {done}\\n".encode())
+            journal.reclaim([one])
+threading.Thread(target=cut).start()
+for n in range(1_000_000):
+    journal.append(one, b"%d" % n).result()
+    os.write(1, f"end {n + 1}\\n".encode())
 """
 
 APPEND_FIVE_AND_CRASH = """
@@ -375,3 +393,83 @@ def test_a_log_with_a_record_of_another_type_is_damage(tmp_path: Path) -> None:
     manifest.write_bytes(damaged)
     with pytest.raises(Damage, match="record of type 5 at byte 0"):
         EmbeddedJournal(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_kill_while_the_log_is_cut_leaves_one_that_opens(tmp_path: Path) -> None:
+    """I2: what was cut stays cut, what was acknowledged and not cut is there, and nothing looks damaged."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PREAMBLE + CUT_UNTIL_KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=REPO
+    )
+    assert process.stdout is not None
+    told = {"cut": 0, "end": 0}
+    cuts = 0
+    for line in process.stdout:
+        what, offset = line.split()
+        told[what] = int(offset)
+        cuts += what == "cut"
+        if cuts == 12:
+            break
+    process.kill()
+    for line in process.stdout.read().splitlines():
+        what, _, offset = line.partition(" ")
+        told[what] = int(offset)
+    process.wait(WAIT_S)
+    journal = EmbeddedJournal(tmp_path)
+    start, end = journal.start_offsets([ONE])[ONE], journal.end_offsets([ONE])[ONE]
+    assert told["cut"] <= start < told["end"] <= end
+    assert [(entry.offset, entry.value) for entry in read(journal, {ONE: start})] == [(n, b"%d" % n) for n in range(start, end)]
+    journal.close()
+
+
+def test_what_is_cut_off_goes_back_to_the_disk_while_others_read_and_write(tmp_path: Path) -> None:
+    journal = EmbeddedJournal(tmp_path)
+    journal.ensure_topics({"t": TopicSpec(2)})
+    other = TopicPartition("t", 1)
+    for partition in (ONE, other):
+        write(journal, partition, *[random.randbytes(100_000) for _ in range(100)])
+    before = folder_bytes(tmp_path)
+    journal.trim({ONE: 95})
+    journal.reclaim([ONE])
+    assert folder_bytes(tmp_path) < 0.7 * before
+    journal.trim({other: 95})
+    reclaiming = threading.Thread(target=journal.reclaim, args=[[other]])
+    reclaiming.start()
+    write(journal, ONE, b"next")
+    assert values(read(journal, {ONE: 100})) == [b"next"]
+    reclaiming.join(WAIT_S)
+    assert folder_bytes(tmp_path) < 0.3 * before
+    journal.close()
+    journal = EmbeddedJournal(tmp_path)
+    assert [len(read(journal, {partition: 95})) for partition in (ONE, other)] == [6, 5]
+    journal.close()
+
+
+def test_the_journal_closes_while_space_is_given_back(tmp_path: Path) -> None:
+    journal = EmbeddedJournal(tmp_path)
+    journal.ensure_topics({"t": TopicSpec(1)})
+    write(journal, ONE, *[random.randbytes(100_000) for _ in range(200)])
+    journal.trim({ONE: 190})
+    failures: list[Exception] = []
+
+    def reclaim() -> None:
+        try:
+            while not journal._closing:
+                journal.reclaim([ONE])
+        except Exception as error:
+            failures.append(error)
+
+    reclaiming = threading.Thread(target=reclaim)
+    reclaiming.start()
+    until(journal._reclaiming.locked, WAIT_S)
+    journal.close()
+    reclaiming.join(WAIT_S)
+    assert not reclaiming.is_alive()
+    assert failures == []
+    journal = EmbeddedJournal(tmp_path)
+    assert journal.start_offsets([ONE]) == {ONE: 190}
+    journal.close()
+
+
+def folder_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())

@@ -48,6 +48,7 @@ class TestKafkaJournalOnTheMock(DurableContract):
     test_the_time_is_the_same_for_writer_and_reader_and_never_decreases = None
     test_a_record_may_bring_its_own_time = None
     test_what_is_trimmed_is_gone_and_nothing_else = None
+    test_a_reader_below_what_is_trimmed_gets_an_error = None
     test_members_share_a_topic_and_go_on_where_the_group_committed = None
     test_a_member_begins_where_it_is_told_and_reads_nothing_else = None
     test_who_has_which_partition = None

@@ -36,13 +36,15 @@ WAIT_S = 60
 class Running:
     """A node in this process with a place for snapshots; stopped and started again by the tests."""
 
-    def __init__(self, data_dir: Path, url: str) -> None:
+    def __init__(self, data_dir: Path, url: str, **settings: object) -> None:
         self.data_dir = data_dir
         self.url = url
+        self.settings = settings
         self.start()
 
-    def start(self) -> None:
-        self.node, self._thread = start_node(self.data_dir, snapshot_url=self.url)
+    def start(self, is_ready: bool = True) -> None:
+        """Starts it. It may be that it does not become ready."""
+        self.node, self._thread = start_node(self.data_dir, is_ready=is_ready, snapshot_url=self.url, **self.settings)
 
     def stop(self) -> None:
         self.node.stop()
@@ -125,6 +127,7 @@ def test_what_is_restored_is_what_was_saved(
     assert everything(running.node.url) == before
     running.stop()
     shutil.rmtree(running.data_dir / "state")
+    running.url = ""  # with a place it would begin with a snapshot
     running.start()
     assert everything(running.node.url) == before, "as a full replay"
     running.stop()

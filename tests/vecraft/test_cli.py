@@ -150,7 +150,7 @@ def test_each_command_has_a_description_and_examples(capsys: pytest.CaptureFixtu
 def test_each_action_has_the_settings_that_matter_to_it(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     text = shown(capsys, *arguments, "--help")
     assert text.startswith(f"usage: vecraft {' '.join(arguments)} ")
-    asks_a_node = arguments[0] in ("ingest", "snapshots")
+    asks_a_node = arguments[0] in ("ingest", "snapshots") or arguments == ["journal", "trim"]
     address = "--port N" if asks_a_node else "--bootstrap-servers TEXT Kafka brokers, comma-separated (default: 127.0.0.1:9092; "
     assert address in text
     assert "--serving-threads" not in text

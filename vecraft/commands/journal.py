@@ -1,4 +1,4 @@
-"""`vecraft journal tail|show|repair`: prints records of the log, and repairs one that has lost records."""
+"""`vecraft journal tail|show|repair|trim`: prints records of the log, repairs one that has lost some, cuts off its old part."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from journal.log import Entry, Journal, JournalError, TopicPartition
 from journal.records import describe
 from journal.topics import Topics
 from vecraft.commands import CommandError, journal_failure
+from vecraft.commands.journal_trim import add_trim, trim
 from vecraft.flags import add_settings
 from vecraft.settings import Settings
 
 DESCRIPTION = """\
 Prints records of the log: of a folder, also while a node serves it, or of Kafka. Repairs a log that has lost records, while the
-node is stopped. Takes the settings of `vecraft serve`."""
+node is stopped. Cuts off its old part, while the node runs. Takes the settings of `vecraft serve`."""
 EXAMPLES = """\
 examples:
   vecraft journal tail --data-dir data --follow
@@ -29,6 +30,7 @@ examples:
   vecraft journal show my-request-id --journal kafka --bootstrap-servers broker1:9092
   vecraft journal repair --data-dir data               say what the log has lost; change nothing
   vecraft journal repair --data-dir data --write-back  write to the log what the state still knows
+  vecraft journal trim --dry-run --retention 30d       say what would go of the log of a running node
 """
 SHOWN = ("data_dir", "journal", "bootstrap_servers", "kafka_config", "topic_prefix")
 REFRESH_S = 0.5
@@ -54,11 +56,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--write-back", action="store_true", help="write to the log what the state still knows")
     what.add_argument("--accept-loss", action="store_true", help="go on with the log as it is")
     add_settings(repair, SHOWN)
+    add_trim(actions)
 
 
 def run(settings: Settings, options: argparse.Namespace) -> int:
     """Prints the requested records. Raises CommandError when the journal or the record does not exist."""
     try:
+        if options.action == "trim":
+            return trim(settings, options)
         if options.action == "repair":
             from vecraft.recovery import repair
 
@@ -87,7 +92,8 @@ def _is_number(text: str) -> bool:
 def _tail(journal: Journal, partitions: list[TopicPartition], count: int, follow: bool) -> None:
     """Prints the last `count` records of all partitions, by append time. With `follow`, continues with new records."""
     ends = journal.end_offsets(partitions)
-    starts = {partition: max(0, end - count) for partition, end in ends.items()}
+    firsts = journal.start_offsets(partitions)
+    starts = {partition: max(firsts[partition], end - count) for partition, end in ends.items()}
     entries = sorted(_read(journal, starts, ends), key=lambda entry: (entry.time_ms, entry.partition, entry.offset))
     for entry in entries[-count:]:
         print(line(entry), flush=True)
@@ -107,8 +113,8 @@ def _show(settings: Settings, stack: ExitStack, what: str) -> None:
     if position is not None:
         entries = [_record_at(journal, partitions_of(settings), *position)]
     else:
-        ends = journal.end_offsets(partitions_of(settings))
-        entries = [entry for entry in _read(journal, dict.fromkeys(ends, 0), ends) if _request_id(entry) == what]
+        starts, ends = journal.start_offsets(partitions_of(settings)), journal.end_offsets(partitions_of(settings))
+        entries = [entry for entry in _read(journal, starts, ends) if _request_id(entry) == what]
         if not entries:
             raise CommandError(f"the journal has no record of request {what!r}")
     for entry in entries:
@@ -130,6 +136,8 @@ def _record_at(journal: Journal, partitions: list[TopicPartition], partition: To
     end = journal.end_offsets([partition])[partition]
     if offset >= end:
         raise CommandError(f"{name} has no record at {offset}, " + (f"its last is at {end - 1}" if end else "it is empty"))
+    if offset < (start := journal.start_offsets([partition])[partition]):
+        raise CommandError(f"{name} has no record at {offset} any more: the log was cut, its first is at {start}")
     return next(_read(journal, {partition: offset}, {partition: offset + 1}))
 
 
