@@ -34,10 +34,19 @@ class Instant(NamedTuple):
     positions: Positions | None = None
 
 
-def parse_as_of(text: str, now_ms: int, last: int, topics: Topics, log: str, find: Callable[[], Collection | None]) -> Instant:
+def parse_as_of(
+    text: str,
+    now_ms: int,
+    last: int,
+    topics: Topics,
+    log: str,
+    find: Callable[[], Collection | None],
+    field: str = "as_of",
+) -> Instant:
     """The instant that `text` names. Raises BadRequest, also for one in the future, and NotFound for an unknown tag.
 
     `now_ms` is the time of this node, `last` the highest stamp that it knows. `find` finds the collection, which has the tags.
+    Errors name `field`.
     """
     if text.startswith(TAG):
         return Instant(_tagged(text.removeprefix(TAG), find()))
@@ -51,13 +60,13 @@ def parse_as_of(text: str, now_ms: int, last: int, topics: Topics, log: str, fin
         try:
             token = parse_token(text, topics, log)
         except ValueError as error:
-            raise BadRequest(f"as_of: {error}") from error
+            raise BadRequest(f"{field}: {error}") from error
         instant = Instant(token.hlc, dict(token.positions))
     else:
-        raise BadRequest(f"as_of: {text[:64]!r} must be {_FORMS}")
+        raise BadRequest(f"{field}: {text[:64]!r} must be {_FORMS}")
     if instant.stamp > max(stamp_at(now_ms, _LAST_COUNTER), last):
         ahead_ms = millis_of(instant.stamp) - now_ms
-        raise BadRequest(f"as_of: {text[:64]!r} is {ahead_ms} ms ahead of this node's clock; only the past can be read")
+        raise BadRequest(f"{field}: {text[:64]!r} is {ahead_ms} ms ahead of this node's clock; only the past can be read")
     return instant
 
 

@@ -125,28 +125,31 @@ class ReadService:
         response.saw(pinned.positions, level, waited_s)
         return pinned
 
-    async def pin_as_of(self, request: ApiRequest, response: Response, name: str, as_of: str, for_write: bool = False) -> Pinned:
+    async def pin_as_of(
+        self, request: ApiRequest, response: Response, name: str, as_of: str, for_write: bool = False, field: str = "as_of"
+    ) -> Pinned:
         """Pins the shards of a collection as they were at the instant that `as_of` names (see `gateway.as_of`).
 
-        `for_write`: a write depends on the read, so its deadline is later. Raises Gone for an instant before what is kept.
+        `for_write`: a write depends on the read, so its deadline is later. Errors name `field`. Raises Gone for an
+        instant before what is kept.
         """
         started_s = time.perf_counter()
         self._check_replayed(response, Consistency.STRONG)
         now_ms = self.clock.physical_ms()
-        instant = await self.instant(request, as_of, lambda: self.catalog.find(name))
+        instant = await self.instant(request, as_of, lambda: self.catalog.find(name), field)
         then = self.history.find(name, instant.stamp)
         if then is None:
             raise NotFound(f"Not found: Collection `{name}` didn't exist at {time_of(instant.stamp)}")
         if (current := self.catalog.by_id.get(then.id)) is None:
             current = self.history.deleted[then.id].collection
-            replicas = await self._deleted(current, instant.stamp, now_ms)
+            replicas = await self._deleted(current, instant.stamp, now_ms, field)
         else:
             replicas = self.replicas(current)
             if instant.positions is None:
                 await self._close(current, replicas, instant.stamp)
         then = then.readable_in(current)
         if instant.positions is not None:
-            self._check_covered(current, instant.positions)
+            self._check_covered(current, instant.positions, field)
         wait_s = request.timeout_s or self.timeouts.wait_s
         work_s = WORK_S if for_write else request.timeout_s or self.timeouts.work_s
         demanded, wanted = instant.positions or {}, AsOf(then, instant.stamp, instant.positions)
@@ -155,13 +158,13 @@ class ReadService:
         except PastGone as error:
             kept_s = current.config.history_retention_s
             raise Gone(
-                f"as_of: {time_of(instant.stamp)} is before what is kept; the oldest instant is {time_of(error.oldest)} "
+                f"{field}: {time_of(instant.stamp)} is before what is kept; the oldest instant is {time_of(error.oldest)} "
                 f"(stamp {error.oldest}), the retention is {self.history_s if kept_s is None else kept_s} s"
             ) from error
         except Unrepeatable as error:
             raise Conflict(
-                "as_of: a write that arrived later belongs before one that is included in this position, and changed its effect; "
-                f"the state of its time is {instant.stamp}"
+                f"{field}: a write that arrived later belongs before one that is included in this position, and changed its "
+                f"effect; the state of its time is {instant.stamp}"
             ) from error
         response.saw(pinned.positions, Consistency.STRONG, time.perf_counter() - started_s)
         response.as_of = instant
@@ -172,34 +175,39 @@ class ReadService:
         """What names meant at earlier instants, as far as the catalog has been replayed on this node."""
         return self.replayer.catalog.history
 
-    async def instant(self, request: ApiRequest, as_of: str, find: Callable[[], Collection | None]) -> Instant:
-        """The instant that `as_of` names; the catalog has caught up with it. `find` finds the collection whose tags count."""
+    async def instant(
+        self, request: ApiRequest, as_of: str, find: Callable[[], Collection | None], field: str = "as_of"
+    ) -> Instant:
+        """The instant that `as_of` names; the catalog has caught up with it. `find` finds the collection whose tags count.
+
+        Errors name `field`.
+        """
         if as_of.startswith(TAG):
             await self.catch_up_catalog(request)
         now_ms = self.clock.physical_ms()
-        instant = parse_as_of(as_of, now_ms, self.clock.last, self.topics, self.replayer.log_name, find)
+        instant = parse_as_of(as_of, now_ms, self.clock.last, self.topics, self.replayer.log_name, find, field)
         if instant.positions is not None and not await self.gate.holds(instant.positions):
-            raise BadRequest("as_of: the position is beyond the end of this log")
+            raise BadRequest(f"{field}: the position is beyond the end of this log")
         await self.catch_up_catalog(request, now_ms - millis_of(instant.stamp))
         return instant
 
-    def _check_covered(self, collection: Collection, positions: Positions) -> None:
+    def _check_covered(self, collection: Collection, positions: Positions, field: str) -> None:
         """Refuses a position that says nothing of some of the collection's partitions, as that of a write or of another one."""
         for home in collection.homes:
             for partition in self.topics.home_partitions(home):
                 if partition not in positions:
                     raise BadRequest(
-                        f"as_of: the position does not cover {partition}; use that of a read of `{collection.name}`, or a time"
+                        f"{field}: the position does not cover {partition}; use that of a read of `{collection.name}`, or a time"
                     )
 
-    async def _deleted(self, collection: Collection, stamp: int, now_ms: int) -> list[Replica]:
+    async def _deleted(self, collection: Collection, stamp: int, now_ms: int, field: str) -> list[Replica]:
         """The replicas of a deleted collection, which nothing closes any more. Raises Gone when it cannot be read at a stamp."""
         shards = await self.offload(False, partial(self.shards.deleted.shards, collection, now_ms))
         name = f"the deleted collection `{collection.name}`"
         if not shards:
-            raise Gone(f"as_of: {name} is not kept on this node")
+            raise Gone(f"{field}: {name} is not kept on this node")
         if (closed := min(shard.closed() for shard in shards)) < stamp:
-            raise Gone(f"as_of: the latest instant of {name} that can be read is {time_of(closed)} (stamp {closed})")
+            raise Gone(f"{field}: the latest instant of {name} that can be read is {time_of(closed)} (stamp {closed})")
         return self._made(shards)
 
     async def _close(self, collection: Collection, replicas: Sequence[Replica], stamp: int) -> None:

@@ -48,9 +48,9 @@ async def diff(request: ApiRequest, response: Response, services: Services) -> A
     if request.as_of:
         raise BadRequest("as_of: a diff is of the instants `from` and `to`")
     name, reads = request.path["collection_name"], services.reads
-    before = await reads.pin_as_of(request, response, name, params.from_, for_write=True)
+    before = await reads.pin_as_of(request, response, name, params.from_, for_write=True, field="from")
     earlier = response.as_of
-    after = await reads.pin_as_of(request, response, name, params.to or NOW, for_write=True)
+    after = await reads.pin_as_of(request, response, name, params.to or NOW, for_write=True, field="to")
     if before.collection.id != after.collection.id:
         raise Conflict(f"`{name}` is another collection at the two instants")
     counts, shown = {"created": 0, "changed": 0, "deleted": 0}, list[Answer]()
@@ -106,14 +106,14 @@ async def restore(request: ApiRequest, response: Response, services: Services) -
         raise BadRequest("body needs at most one of ids, filter")
     wanted = await services.reads.where(request, body.filter)
     ids = None if body.ids is None else list(dict.fromkeys(encode_ids(body.ids, "ids[{}]")))
-    return await _restore(request, response, services, body.to, wanted, ids, body.dry_run, body.if_position)
+    return await _restore(request, response, services, body.to, "to", wanted, ids, body.dry_run, body.if_position)
 
 
 async def restore_point(request: ApiRequest, response: Response, services: Services) -> Answer:
     """Takes one point back to an instant."""
     body: PointRestoreBody = request.body
     point_id = encode_id(_external(request.path["point_id"]))
-    return await _restore(request, response, services, body.as_of, None, [point_id], False, None)
+    return await _restore(request, response, services, body.as_of, "as_of", None, [point_id], False, None)
 
 
 async def _restore(
@@ -121,13 +121,14 @@ async def _restore(
     response: Response,
     services: Services,
     to: str,
+    field: str,
     wanted: Where | None,
     ids: list[bytes] | None,
     dry_run: bool,
     if_position: str | None,
 ) -> Answer:
     reads, name = services.reads, request.path["collection_name"]
-    then = await reads.pin_as_of(request, response, name, to, for_write=True)
+    then = await reads.pin_as_of(request, response, name, to, for_write=True, field=field)
     instant = response.as_of
     assert instant is not None
     current = await reads.find(request, name)
@@ -202,7 +203,7 @@ async def _check_unmoved(
     request: ApiRequest, response: Response, services: Services, name: str, position: str, present: Pinned
 ) -> None:
     """Raises Conflict when a point of the collection has changed since a position."""
-    earlier = await services.reads.pin_as_of(request, response, name, position, for_write=True)
+    earlier = await services.reads.pin_as_of(request, response, name, position, for_write=True, field="if_position")
     response.as_of = None
     async for found in differences(earlier, present):
         if found:

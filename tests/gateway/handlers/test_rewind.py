@@ -188,6 +188,26 @@ def test_what_cannot_be_done_is_refused(http: httpx.Client, songs: str) -> None:
     assert http.get("/collections/new").status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("method", "route", "body", "field"),
+    [
+        ("POST", "points/count?as_of=yesterday", {}, "as_of"),
+        ("POST", "restore", {"to": "yesterday"}, "to"),
+        ("POST", "restore", {"to": "-0s", "if_position": "yesterday"}, "if_position"),
+        ("GET", "diff?from=yesterday", None, "from"),
+        ("GET", "diff?from=-0s&to=yesterday", None, "to"),
+        ("POST", "points/1/restore", {"as_of": "yesterday"}, "as_of"),
+        ("PUT", "tags/later", {"as_of": "yesterday"}, "as_of"),
+    ],
+)
+def test_an_instant_that_cannot_be_read_is_named_by_its_field(
+    http: httpx.Client, songs: str, method: str, route: str, body: Any, field: str
+) -> None:
+    answer = http.request(method, f"/collections/{songs}/{route}", json=body)
+    assert answer.status_code == 400
+    assert f"{field}: 'yesterday' must be an RFC 3339 time" in answer.text
+
+
 def test_the_history_of_a_point_tells_its_states_and_who_made_them(http: httpx.Client, name: str) -> None:
     """V3: from the request to its record in the log, to the state that it made."""
     path = f"/collections/{name}/points"
