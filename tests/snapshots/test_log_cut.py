@@ -78,7 +78,7 @@ def test_a_cut_changes_no_answer_and_a_lost_state_comes_from_the_snapshot(
     assert "never cut" in plan["partitions"][-1]["reason"]
     going = [part for part in plan["partitions"] if part["records"]]
     assert all(part["bytes"] > 0 and part["oldest"] <= part["newest"] for part in going)
-    assert plan["snapshot"] > saved.id
+    assert plan["snapshot"] != saved.id
     assert any(plan["snapshot"] in text for text in plan["unreadable"])
     _check_reading(running, going[0], capsys)
     running.upsert(range(1000, 1010))

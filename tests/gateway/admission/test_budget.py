@@ -74,8 +74,11 @@ def test_freed_memory_is_returned_before_data_is_refused() -> None:
 
 @pytest.mark.slow
 def test_deleting_makes_room(tmp_path: Path) -> None:
-    """A node at its budget, of which nine tenths are deleted, takes at least a quarter of that again, without a restart."""
-    server = Server(tmp_path, "--memory-budget-mb", "260").start()
+    """A node at its budget, of which nine tenths are deleted, takes at least a quarter of that again, without a restart.
+
+    Without a history, which holds what is deleted for as long as it is kept.
+    """
+    server = Server(tmp_path, "--memory-budget-mb", "260", "--history-retention-s", "0").start()
     try:
         with httpx.Client(base_url=server.url, timeout=60) as http:
             http.put(
