@@ -21,6 +21,7 @@ import msgspec
 from journal.chain import DIGEST_BYTES, Head, begin
 from journal.log import TopicPartition
 from shard.deadline import NEVER, Deadline
+from shard.files import sync
 
 _FIRST = bytes(DIGEST_BYTES)
 _LINE = b'{"at":'
@@ -244,7 +245,7 @@ class CheckpointFile:
         self._forget()
         self._file = path.open("ab", buffering=0)
         if is_new:
-            _sync_folder(path.parent)
+            sync(path.parent)
         elif self._file.tell() > self.known.size:
             self._file.truncate(self.known.size)
 
@@ -279,12 +280,3 @@ class CheckpointFile:
         self.known.runs = {
             partition: [runs[-1]._replace(heads=runs[-1].heads[-1:])] for partition, runs in self.known.runs.items()
         }
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a new file in the folder durable."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
