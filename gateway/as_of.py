@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from catalog.collection import Collection
 from gateway.http.errors import BadRequest, NotFound
-from journal.hlc import COUNTER_BITS, MAX_STAMP, millis_of, stamp_at, text_of
+from journal.hlc import LAST_COUNTER, MAX_STAMP, millis_of, stamp_at, text_of
 from journal.log import Positions
 from journal.token import parse_token
 from journal.topics import Topics
@@ -20,7 +20,6 @@ TAG = "tag:"
 _AGO = re.compile(r"-([0-9]{1,12})(ms|s|m|h|d)")
 _AGO_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _STAMP = re.compile("[0-9]{1,19}")
-_LAST_COUNTER = (1 << COUNTER_BITS) - 1
 _FORMS = (
     "an RFC 3339 time, a stamp (a decimal HLC), a time ago such as -5m (units ms, s, m, h, d), tag:<name>, "
     "or the X-Vecraft-Position of an earlier answer"
@@ -51,11 +50,11 @@ def parse_as_of(
     if text.startswith(TAG):
         return Instant(_tagged(text.removeprefix(TAG), find()))
     if (ago := _AGO.fullmatch(text)) is not None:
-        return Instant(stamp_at(max(0, now_ms - int(ago[1]) * _AGO_MS[ago[2]]), _LAST_COUNTER))
+        return Instant(stamp_at(max(0, now_ms - int(ago[1]) * _AGO_MS[ago[2]]), LAST_COUNTER))
     if _STAMP.fullmatch(text) and int(text) <= MAX_STAMP:
         instant = Instant(int(text))
     elif (micros := as_micros(text)) is not None:
-        instant = Instant(stamp_at(max(0, micros // 1000), _LAST_COUNTER))
+        instant = Instant(stamp_at(max(0, micros // 1000), LAST_COUNTER))
     elif "." in text:
         try:
             token = parse_token(text, topics, log)
@@ -64,7 +63,7 @@ def parse_as_of(
         instant = Instant(token.hlc, dict(token.positions))
     else:
         raise BadRequest(f"{field}: {text[:64]!r} must be {_FORMS}")
-    if instant.stamp > max(stamp_at(now_ms, _LAST_COUNTER), last):
+    if instant.stamp > max(stamp_at(now_ms, LAST_COUNTER), last):
         ahead_ms = millis_of(instant.stamp) - now_ms
         raise BadRequest(f"{field}: {text[:64]!r} is {ahead_ms} ms ahead of this node's clock; only the past can be read")
     return instant

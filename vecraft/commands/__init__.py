@@ -7,6 +7,7 @@ imports are inside functions, so that `--help` is fast.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -25,6 +26,19 @@ def journal_failure(error: JournalError, settings: Settings) -> CommandError:
 
     unnamed = isinstance(error, Indefinite) and "bootstrap_servers" not in settings.model_fields_set
     return CommandError(f"{error}: --bootstrap-servers names the brokers" if unnamed else str(error))
+
+
+def node_url(settings: Settings, url: str | None) -> str:
+    """The address of the node that a command asks: `url`, by default that of the settings' host and port."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return url or f"http://{host}:{settings.port}"
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Prints rows of equal length, the titles first, with aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
 
 
 class Command(Protocol):

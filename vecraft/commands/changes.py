@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from vecraft.commands import CommandError
+from vecraft.commands import CommandError, node_url
 from vecraft.flags import add_settings
 from vecraft.settings import Settings
 
@@ -52,12 +52,11 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     """Prints the changes. Raises CommandError when the node refuses."""
     from vecraft.http_client import Client, RequestFailed
 
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
     flags = {"with_payload": options.json, "with_vector": options.with_vector, "with_before": options.with_before}
     params = {name: "true" if flag else "false" for name, flag in flags.items()} | {"limit": str(PAGE)}
     params |= {"snapshot": "initial"} if options.snapshot else {"from": options.start} if options.start else {}
     try:
-        with Client(options.url or f"http://{host}:{settings.port}", TIMEOUT_S) as client:
+        with Client(node_url(settings, options.url), TIMEOUT_S) as client:
             for change in _changes(client, options.collection, params, options.follow):
                 print(_as_json(change) if options.json else _line(change), flush=True)
     except RequestFailed as error:

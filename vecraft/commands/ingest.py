@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from vecraft.commands import CommandError
+from vecraft.commands import CommandError, node_url, print_table
 from vecraft.flags import add_settings
 from vecraft.settings import Settings
 
@@ -58,9 +58,8 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     """Prints the status, after a change that of the changed source. Raises CommandError when the node refuses."""
     from vecraft.http_client import Client, RequestFailed, Unreachable
 
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
-        with Client(options.url or f"http://{host}:{settings.port}", TIMEOUT_S) as client:
+        with Client(node_url(settings, options.url), TIMEOUT_S) as client:
             if options.action != "status":
                 _change(client, options)
             _print_status(client, options.source or (None if options.action == "status" else DEFAULT_SOURCE))
@@ -79,9 +78,7 @@ def _change(client: Client, options: argparse.Namespace) -> None:
 def _print_status(client: Client, source: str | None) -> None:
     sources = client.call("GET", "/v1/ingest/sources")["sources"] if source is None else [client.call("GET", _path(source))]
     rows = [COLUMNS, *(row for each in sources for row in _rows(each))]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
-    for row in rows:
-        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    print_table(rows)
     for each in sources:
         if (failure := each.get("last_failure")) is not None:
             print(f"\nlast failure of {each['name']} on this node, {_time(failure['at_ms'])}: {failure['text']}")

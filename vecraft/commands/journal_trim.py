@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vecraft.commands import CommandError
+from vecraft.commands import CommandError, node_url, print_table
 from vecraft.flags import add_settings
 from vecraft.settings import Settings
 
@@ -40,10 +40,9 @@ def trim(settings: Settings, options: argparse.Namespace) -> int:
     """Prints what goes, or has gone. Raises CommandError when the node refuses."""
     from vecraft.http_client import Client, RequestFailed
 
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
     body = {"dry_run": options.dry_run, "retention_s": options.retention, "beyond": options.beyond}
     try:
-        with Client(options.url or f"http://{host}:{settings.port}", TIMEOUT_S) as client:
+        with Client(node_url(settings, options.url), TIMEOUT_S) as client:
             found = client.call("POST", PATH, body)
     except RequestFailed as error:
         raise CommandError(str(error)) from error
@@ -70,6 +69,4 @@ def _print(parts: Sequence[Mapping[str, Any]]) -> None:
         tuple(TITLES.get(name, name) for name in COLUMNS),
         *(tuple(str(part.get(name, "-")) for name in COLUMNS) for part in parts),
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
-    for row in rows:
-        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    print_table(rows)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from vecraft.commands import CommandError
+from vecraft.commands import CommandError, node_url
 from vecraft.flags import add_settings
 from vecraft.settings import Settings
 
@@ -50,9 +50,8 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     """Prints the records. Raises CommandError when the node refuses."""
     from vecraft.http_client import Client, RequestFailed
 
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
-        with Client(options.url or f"http://{host}:{settings.port}", TIMEOUT_S) as client:
+        with Client(node_url(settings, options.url), TIMEOUT_S) as client:
             for row in _rows(client, options):
                 print(_as_json(row) if options.json else _line(row), flush=True)
     except RequestFailed as error:

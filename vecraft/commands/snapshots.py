@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from vecraft.commands import CommandError
+from vecraft.commands import CommandError, node_url, print_table
 from vecraft.flags import add_settings
 from vecraft.settings import Settings
 
@@ -59,9 +59,8 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
         return _at_place(options)
     from vecraft.http_client import Client, RequestFailed
 
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
-        with Client(options.url or f"http://{host}:{settings.port}", TIMEOUT_S) as client:
+        with Client(node_url(settings, options.url), TIMEOUT_S) as client:
             return _at_node(client, options)
     except RequestFailed as error:
         raise CommandError(str(error)) from error
@@ -103,9 +102,7 @@ def _at_place(options: argparse.Namespace) -> int:
 
 def _print(snapshots: Sequence[Mapping[str, Any]]) -> None:
     rows = [("made", *COLUMNS), *((_time(each["created_ms"]), *(_text(each, name) for name in COLUMNS)) for each in snapshots)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    print_table(rows)
 
 
 def _text(snapshot: Mapping[str, Any], name: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from journal.log import JournalError
 from journal.topics import PRESETS, TIERS, Topics
-from vecraft.commands import journal_failure
+from vecraft.commands import journal_failure, print_table
 from vecraft.flags import add_settings
 from vecraft.settings import Settings
 
@@ -82,9 +82,7 @@ def _adopt(settings: Settings, confirmed: bool) -> int:
 
 def _print_table(topics: Topics, facts: dict[str, TopicFacts]) -> None:
     rows = [COLUMNS, *(_row(topic, facts.get(topic)) for topic in topics.all())]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
-    for row in rows:
-        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    print_table(rows)
 
 
 def _row(topic: str, facts: TopicFacts | None) -> tuple[str, ...]:

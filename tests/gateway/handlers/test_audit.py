@@ -36,6 +36,12 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
         assert not thread.is_alive()
 
 
+@pytest.fixture
+def http(node: Node) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=node.url, timeout=30) as client:
+        yield client
+
+
 def written(http: httpx.Client) -> str:
     """The token of a write."""
     points = {"points": [{"id": 1, "vector": [1, 2]}]}

@@ -49,6 +49,12 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     assert not thread.is_alive()
 
 
+@pytest.fixture
+def http(node: Node) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=node.url, timeout=30) as client:
+        yield client
+
+
 def by(request_id: str) -> dict[str, str]:
     return {"X-Request-Id": request_id}
 

@@ -32,6 +32,12 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 
 
 @pytest.fixture
+def http(node: Node) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=node.url, timeout=WAIT_S) as client:
+        yield client
+
+
+@pytest.fixture
 def name(http: httpx.Client) -> Iterator[str]:
     """The name of a collection, and of a subscription of it."""
     name = f"c{uuid4().hex[:8]}"

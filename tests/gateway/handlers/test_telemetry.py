@@ -41,6 +41,12 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     thread.join(START_S)
 
 
+@pytest.fixture
+def http(node: Node) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=node.url, timeout=30) as client:
+        yield client
+
+
 def telemetry(http: httpx.Client, query: str) -> Any:
     return result(http.get(f"/telemetry?{query}"))
 
